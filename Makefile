@@ -1,0 +1,65 @@
+# Plain recipes; `make help` lists them. VENV, PYTHON and ONCE may come from the environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# The versions this tree was tested with; a plain `pip install .` takes whatever pyproject.toml allows.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# The node of `make run` keeps its files here, apart from a node you may run yourself.
+export THALOOM_HOME ?= $(CURDIR)/.thaloom
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check check-full bench wheel docs goldens sanitize fuzz clean deps-system
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+
+$(BIN)/thaloom: pyproject.toml constraints.txt hatch_build.py $(wildcard native/cpu/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable .
+	touch $@
+
+$(BIN)/pytest: $(BIN)/thaloom
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+run: $(BIN)/thaloom   ## boot a node, load the bundled model, ask it a prompt; stays up until Ctrl-C (ONCE=1: stops by itself)
+	@sh tools/first_run.sh $(BIN)
+
+test: $(BIN)/pytest   ## every test that fits in three minutes
+	$(BIN)/pytest -q -n 4 -m 'not slow'
+
+check: $(BIN)/pytest  ## format, lint, types, floors, unit and property tests
+	$(BIN)/ruff format --check src tests tools benchmarks models hatch_build.py
+	$(BIN)/ruff check src tests tools benchmarks models hatch_build.py
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -m 'not slow' tests/unit tests/property
+
+check-full: $(BIN)/pytest  ## everything, in lanes with time budgets: what CI runs
+	$(BIN)/python tools/lanes.py
+
+bench: $(BIN)/thaloom ## measure a node of this machine and write dated records under benchmarks/records
+	$(BIN)/python benchmarks/node.py && $(BIN)/python benchmarks/recovery.py
+
+wheel: $(BIN)/pytest  ## dist/thaloom-*.whl with the native library inside: installs without a compiler
+	rm -rf dist && $(BIN)/python -m build --quiet --wheel --outdir dist . && ls -l dist
+
+docs: $(BIN)/thaloom  ## write the generated pages again (docs/errors.md, docs/cli.md)
+	$(BIN)/python tools/generate_docs.py
+
+goldens:              ## make the golden logits again, with torch and transformers in an environment of their own
+	$(PYTHON) -m venv $(VENV)-goldens && $(VENV)-goldens/bin/pip install --quiet --editable '.[goldens]'
+	$(VENV)-goldens/bin/python tests/goldens/make.py
+
+sanitize: $(BIN)/pytest  ## the native library's tests under address and undefined-behaviour sanitizers
+	$(MAKE) -C native sanitize PYTHON=$(abspath $(BIN))/python
+
+fuzz: $(BIN)/pytest   ## mutated programs and steps against the sanitized native library
+	$(MAKE) -C native fuzz PYTHON=$(abspath $(BIN))/python
+
+deps-system:          ## system packages the tests use, from the distribution
+	sh tools/deps_system.sh
+
+clean:                ## forget everything built here (not your models)
+	rm -rf $(VENV) $(VENV)-goldens build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
