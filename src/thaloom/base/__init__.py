@@ -1,0 +1,1 @@
+"""Ground floor: facts every room shares. Imports nothing of ours."""

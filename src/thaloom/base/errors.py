@@ -1,0 +1,305 @@
+"""Every error a user can meet, in one tree.
+
+    ThaloomError
+    ├── Refused                 the caller can mend the request             fault: caller
+    │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
+    │   ├── NotFound: ModelNotFound  ServiceNotFound  DeviceNotFound  UnknownPath
+    │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  RevisionConflict
+    │   ├── Forbidden
+    │   └── NotServable
+    ├── Untrusted               the data is not what it says it is          fault: caller
+    │   ├── CorruptObject  UnsafeFormat  MalformedFile
+    ├── Unavailable             wait and try again                          fault: nobody
+    │   ├── QueueFull  ServiceLoading  NodeNotRunning
+    ├── HostShort               this machine lacks something                fault: host
+    │   ├── DiskFull  OutOfMemory  DeviceLost  DriverUnavailable  StateUnusable
+    └── Broken                  we failed                                   fault: thaloom
+        ├── WorkerLost  ServiceFailed  DeadlineExceeded  InternalError
+
+Each leaf has a stable `code`, one HTTP status, one exit code and one help page (docs/errors.md#<code>), says
+whose fault it is, and whether and when to try again. `assert` is for our own invariants; users get one of these.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+Fault = Literal["caller", "host", "thaloom", "nobody"]
+
+
+class ThaloomError(Exception):
+    """Base of the tree; raise a leaf.
+
+    `param` names the offending field of a request; `retry_after_s` is set when waiting helps; `details` are
+    facts for machines (both lengths of a prompt, bytes needed and free ...), JSON values only.
+    """
+
+    code: ClassVar[str] = "error"
+    http_status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+    fault: ClassVar[Fault] = "thaloom"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None, **details: Any
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.details = details
+
+    @property
+    def help_page(self) -> str:
+        return f"docs/errors.md#{self.code.replace('_', '-')}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that survives a process border; `from_dict` gives the same leaf back."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "param": self.param,
+            "retry_after_s": self.retry_after_s,
+            "details": self.details,
+        }
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> ThaloomError:
+        leaf = ERRORS.get(data.get("code", ""), InternalError)
+        return leaf._restore(data)
+
+    @classmethod
+    def _restore(cls, data: dict[str, Any]) -> Self:
+        return cls(
+            data.get("message", "unknown error"),
+            param=data.get("param"),
+            retry_after_s=data.get("retry_after_s"),
+            **(data.get("details") or {}),
+        )
+
+
+class Refused(ThaloomError):
+    http_status, exit_code, fault = 400, 2, "caller"
+
+
+class BadRequest(Refused):
+    """The request cannot be read at all (bad JSON, wrong content type)."""
+
+    code = "bad_request"
+
+
+class BadParameter(Refused):
+    """One field is wrong; `param` names it."""
+
+    code = "bad_parameter"
+
+
+class PromptTooLong(Refused):
+    """The prompt and the tokens asked for exceed the context. Nothing is ever truncated."""
+
+    code = "prompt_too_long"
+
+
+class TooLarge(Refused):
+    """The body or the headers of a request exceed what the door reads; the message names both sizes."""
+
+    code = "too_large"
+    http_status = 413
+
+
+class MethodNotAllowed(Refused):
+    """The path exists, but not with this HTTP method."""
+
+    code = "method_not_allowed"
+    http_status = 405
+
+
+class NotFound(Refused):
+    http_status, exit_code = 404, 3
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class ServiceNotFound(NotFound):
+    code = "service_not_found"
+
+
+class DeviceNotFound(NotFound):
+    code = "device_not_found"
+
+
+class UnknownPath(NotFound):
+    """Nothing is served under this path; docs and `/` list what is."""
+
+    code = "unknown_path"
+
+
+class Conflict(Refused):
+    http_status, exit_code = 409, 4
+
+
+class AlreadyRunning(Conflict):
+    """A node with this THALOOM_HOME is up already."""
+
+    code = "already_running"
+
+
+class PortTaken(Conflict):
+    """Another program listens on the door's port."""
+
+    code = "port_taken"
+
+
+class NameTaken(Conflict):
+    code = "name_taken"
+
+
+class ModelInUse(Conflict):
+    code = "model_in_use"
+
+
+class RevisionConflict(Conflict):
+    """Somebody changed it since the caller looked; look again and repeat."""
+
+    code = "revision_conflict"
+
+
+class Forbidden(Refused):
+    """A foreign Host or Origin, a bind beyond loopback, an operation the caller may not do."""
+
+    code = "forbidden"
+    http_status, exit_code = 403, 8
+
+
+class NotServable(Refused):
+    """The model is sound, but nothing here can run it (unknown architecture, no tokenizer ...)."""
+
+    code = "not_servable"
+    http_status = 422
+
+
+class Untrusted(ThaloomError):
+    http_status, exit_code, fault = 422, 6, "caller"
+
+
+class CorruptObject(Untrusted):
+    """Stored or imported bytes do not have the digest or length they should have; names the file."""
+
+    code = "corrupt_object"
+
+
+class UnsafeFormat(Untrusted):
+    """A format that can run code on load (pickle and its kin)."""
+
+    code = "unsafe_format"
+
+
+class MalformedFile(Untrusted):
+    """A file of a known format that breaks its rules; names the file and the rule."""
+
+    code = "malformed_file"
+
+
+class Unavailable(ThaloomError):
+    http_status, exit_code, fault, retryable = 503, 5, "nobody", True
+
+
+class QueueFull(Unavailable):
+    code = "queue_full"
+    http_status = 429
+
+
+class ServiceLoading(Unavailable):
+    code = "service_loading"
+
+
+class NodeNotRunning(Unavailable):
+    code = "node_not_running"
+
+
+class HostShort(ThaloomError):
+    http_status, exit_code, fault = 507, 7, "host"
+
+
+class DiskFull(HostShort):
+    code = "disk_full"
+
+
+class OutOfMemory(HostShort):
+    """The ledger cannot hold what was asked for; `details` say what is needed and what is free."""
+
+    code = "out_of_memory"
+
+
+class DeviceLost(HostShort):
+    code = "device_lost"
+    http_status = 503
+
+
+class DriverUnavailable(HostShort):
+    """A driver cannot work on this host; the message says because of what."""
+
+    code = "driver_unavailable"
+    http_status = 503
+
+
+class StateUnusable(HostShort):
+    """The node's own files cannot be used: the database is damaged, or a newer Thaloom wrote it, or a folder cannot be
+    written. They are left as they are, for a person to look at."""
+
+    code = "state_unusable"
+    http_status = 503
+
+
+class Broken(ThaloomError):
+    http_status, exit_code, fault = 500, 1, "thaloom"
+
+
+class WorkerLost(Broken):
+    """The worker died with this request on it. The service heals by itself; the request may be sent again."""
+
+    code = "worker_lost"
+    http_status, retryable = 502, True
+
+
+class ServiceFailed(Broken):
+    """The service cannot start; the message ends with the reason its worker gave."""
+
+    code = "service_failed"
+    http_status = 503
+
+
+class DeadlineExceeded(Broken):
+    code = "deadline_exceeded"
+    http_status, retryable = 504, True
+
+
+class InternalError(Broken):
+    code = "internal_error"
+
+
+def _leaves(parent: type[ThaloomError]) -> list[type[ThaloomError]]:
+    found = []
+    for child in parent.__subclasses__():
+        found += [child] if "code" in vars(child) else []
+        found += _leaves(child)
+    return found
+
+
+ERRORS: dict[str, type[ThaloomError]] = {leaf.code: leaf for leaf in _leaves(ThaloomError)}
+"""Every leaf by its code."""
+
+EXIT_CODES: dict[int, str] = {
+    0: "done",
+    1: "Thaloom failed",
+    2: "the request was wrong",
+    3: "no such thing",
+    4: "in conflict with what is there",
+    5: "not available now; try again",
+    6: "the data cannot be trusted",
+    7: "this machine lacks something",
+    8: "not allowed",
+    130: "interrupted",
+}
