@@ -1,0 +1,23 @@
+"""Shared by all tests: which tests may skip is written into the report, for tools/lanes.py to hold them to it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose name leaves room for the 107 bytes a socket's path may have, wherever pytest keeps its own."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in ("hardware", "data"):
+            if item.get_closest_marker(mark):
+                item.user_properties.append(("may_skip", mark))

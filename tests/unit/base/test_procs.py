@@ -1,0 +1,72 @@
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from thaloom.base.procs import ProcessIdentity, identify, resident_bytes, spawn
+
+
+def sleeper(log: Path, *, ignore_term: bool = False) -> ProcessIdentity:
+    """A child that says `up` and sleeps."""
+    setup = "signal.signal(signal.SIGTERM, signal.SIG_IGN);" if ignore_term else ""
+    identity = spawn(
+        [sys.executable, "-c", f"import signal,time;{setup}print('up',flush=True);time.sleep(60)"], log=log
+    )
+    while b"up" not in log.read_bytes():
+        assert identity.alive()
+    return identity
+
+
+def test_a_spawned_process_is_itself_and_nobody_else(tmp_path: Path) -> None:
+    child = sleeper(tmp_path / "log")
+    stranger = ProcessIdentity(pid=child.pid, start_ticks=child.start_ticks + 1)
+    assert child.alive()
+    assert not stranger.alive()
+    assert not stranger.send(signal.SIGKILL)
+    assert child.alive()
+    assert os.getsid(child.pid) == child.pid
+    asyncio.run(child.stop(grace_s=5))
+    assert not child.alive()
+    assert identify(child.pid) is None, "the child was reaped"
+
+
+def test_one_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
+    child = sleeper(tmp_path / "log", ignore_term=True)
+    asyncio.run(child.stop(grace_s=0.1))
+    assert not child.alive()
+
+
+def test_waiting_for_one_that_is_gone_returns_at_once() -> None:
+    asyncio.run(ProcessIdentity(pid=2**22 - 1, start_ticks=1).wait())
+
+
+def test_a_zombie_is_not_alive(tmp_path: Path) -> None:
+    child = sleeper(tmp_path / "log")
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not child.alive()
+    child.reap()
+
+
+def test_resident_memory() -> None:
+    own = resident_bytes(os.getpid())
+    assert own is not None
+    assert own > 1 << 20
+    assert resident_bytes(2**22 - 1) is None
+
+
+def test_a_process_whose_name_is_no_text_has_an_identity_too(tmp_path: Path) -> None:
+    setup = (
+        "import ctypes,time;ctypes.CDLL(None).prctl(15,b'\\xff\\xfe) Z 1',0,0,0);print('up',flush=True);time.sleep(60)"
+    )
+    log = tmp_path / "log"
+    child = spawn([sys.executable, "-c", setup], log=log)
+    while b"up" not in log.read_bytes():
+        time.sleep(0)
+    try:
+        assert identify(child.pid) == child
+        assert child.alive()
+    finally:
+        asyncio.run(child.stop(grace_s=5))
