@@ -1,0 +1,97 @@
+// A step against the contract, before anything is written: sizes, then rows, outputs and blocks. Reads only, and of
+// each array only what the step's own sizes allow.
+#pragma once
+
+#include <algorithm>
+
+#include "program.h"
+#include "read_program.h"
+
+namespace thaloom {
+
+class StepChecker {
+ public:
+  // `places`: room for one number for each row. No blocks means no pool.
+  StepChecker(const Program &program, const thaloom_step &step, uint32_t num_blocks, Array<uint64_t> &places,
+              thaloom_message *message)
+      : program(program), s(step), num_blocks(num_blocks), places(places), message(message) {}
+
+  int32_t check() const {
+    if (s.num_rows == 0 || s.num_rows > program.max_rows)
+      return refuse(message, THALOOM_BAD_STEP, "%u rows; this executable takes 1 to %u", s.num_rows, program.max_rows);
+    if (s.num_sequences == 0 || s.num_sequences > program.max_sequences)
+      return refuse(message, THALOOM_BAD_STEP, "%u sequences; this executable takes 1 to %u", s.num_sequences,
+                    program.max_sequences);
+    if (s.num_outputs > program.max_rows)
+      return refuse(message, THALOOM_BAD_STEP, "%u outputs; at most %u", s.num_outputs, program.max_rows);
+    if (s.table_columns > (program.max_context + kBlockTokens - 1) / kBlockTokens)
+      return refuse(message, THALOOM_BAD_STEP, "block tables have %u columns; a context of %u needs fewer",
+                    s.table_columns, program.max_context);
+    if (!s.tokens || !s.positions || !s.sequences || (s.table_columns && !s.block_tables) ||
+        (s.num_outputs && (!s.outputs || !s.result)) || reinterpret_cast<uintptr_t>(s.result) % 64)
+      return refuse(message, THALOOM_BAD_STEP, "an array of the step is missing or not aligned");
+    if (s.result_values < uint64_t{s.num_outputs} * program.result_stride)
+      return refuse(message, THALOOM_BAD_STEP, "no room for %u results", s.num_outputs);
+    if (int32_t status = check_rows()) return status;
+    for (uint32_t i = 0; i < s.num_outputs; ++i)
+      if (s.outputs[i] < 0 || static_cast<uint32_t>(s.outputs[i]) >= s.num_rows)
+        return refuse(message, THALOOM_BAD_STEP, "output %d is not one of %u rows", s.outputs[i], s.num_rows);
+    return program.num_stores ? check_blocks() : static_cast<int32_t>(THALOOM_OK);
+  }
+
+ private:
+  const Program &program;
+  const thaloom_step &s;
+  const uint32_t num_blocks;
+  Array<uint64_t> &places;
+  thaloom_message *const message;
+
+  const int32_t *table(size_t row) const {
+    return s.block_tables + static_cast<size_t>(s.sequences[row]) * s.table_columns;
+  }
+
+  int32_t check_rows() const {
+    for (uint32_t r = 0; r < s.num_rows; ++r) {
+      if (s.tokens[r] < 0 || static_cast<uint32_t>(s.tokens[r]) >= program.vocab_size)
+        return refuse(message, THALOOM_BAD_STEP, "token %d of row %u is outside the vocabulary of %u", s.tokens[r], r,
+                      program.vocab_size);
+      if (s.positions[r] < 0 || static_cast<uint32_t>(s.positions[r]) >= program.max_context)
+        return refuse(message, THALOOM_BAD_STEP, "position %d of row %u is outside a context of %u", s.positions[r], r,
+                      program.max_context);
+      if (s.sequences[r] < 0 || static_cast<uint32_t>(s.sequences[r]) >= s.num_sequences)
+        return refuse(message, THALOOM_BAD_STEP, "sequence %d of row %u is not one of %u", s.sequences[r], r,
+                      s.num_sequences);
+      if (r == 0) continue;
+      if (s.sequences[r] < s.sequences[r - 1])
+        return refuse(message, THALOOM_BAD_STEP, "row %u: rows of one sequence must stand together, in order", r);
+      if (s.sequences[r] == s.sequences[r - 1] && s.positions[r] != s.positions[r - 1] + 1)
+        return refuse(message, THALOOM_BAD_STEP, "row %u: positions of one sequence must be consecutive", r);
+    }
+    return THALOOM_OK;
+  }
+
+  int32_t check_blocks() const {
+    if (num_blocks == 0) return refuse(message, THALOOM_BAD_STEP, "no pool is bound, or it has no blocks");
+    for (uint32_t r = 0; r < s.num_rows; ++r) {
+      const uint32_t last = static_cast<uint32_t>(s.positions[r]) / kBlockTokens;
+      if (last >= s.table_columns)
+        return refuse(message, THALOOM_BAD_STEP, "row %u needs %u blocks; its table has %u columns", r, last + 1,
+                      s.table_columns);
+      const bool is_end = r + 1 == s.num_rows || s.sequences[r + 1] != s.sequences[r];
+      for (uint32_t i = is_end ? 0 : last; i <= last; ++i) {
+        const int32_t block = table(r)[i];
+        if (block < 0 || static_cast<uint32_t>(block) >= num_blocks)
+          return refuse(message, THALOOM_BAD_STEP, "block %d is outside the pool of %u", block, num_blocks);
+      }
+      places[r] = static_cast<uint64_t>(table(r)[last]) * kBlockTokens + static_cast<uint32_t>(s.positions[r]) % kBlockTokens;
+    }
+    std::sort(places.begin(), places.begin() + s.num_rows);
+    for (uint32_t r = 1; r < s.num_rows; ++r)
+      if (places[r] == places[r - 1])
+        return refuse(message, THALOOM_BAD_STEP, "two rows would write to the same place of block %llu",
+                      static_cast<unsigned long long>(places[r] / kBlockTokens));
+    return THALOOM_OK;
+  }
+};
+
+}  // namespace thaloom

@@ -1,0 +1,342 @@
+// A program with its threads, its scratch and its pool, and the run of one step through it.
+//
+// A step is checked whole before anything is written. Then its instructions run in order; each is cut among the
+// threads where it is large enough to pay for waking them, and neighbouring products of the same rows run as one.
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "attention.h"
+#include "check_step.h"
+#include "experts.h"
+#include "linear.h"
+#include "norm.h"
+#include "program.h"
+#include "read_program.h"
+#include "rope.h"
+#include "threads.h"
+
+namespace thaloom {
+
+// Floats an elementwise region must touch before it is worth sharing: below it, the hand-over costs more.
+inline constexpr size_t kWorthSharing = 16384;
+
+class Executable {
+ public:
+  Program program;
+
+  int32_t prepare(float *scratch, thaloom_message *message) {
+    scratch_ = scratch;
+    process_ = getpid();
+    const size_t rows = program.max_rows;
+    if (!places_.allocate(rows) || !adapted_.allocate(rows) ||
+        !choices_.allocate(program.most_experts ? rows : 0, program.most_experts, program.most_chosen))
+      return refuse(message, THALOOM_NO_MEMORY, "no memory for an executable of %zu rows", rows);
+    if (!threads_.start(program.num_threads))
+      return refuse(message, THALOOM_NO_THREADS, "the system refused %u threads", program.num_threads);
+    return THALOOM_OK;
+  }
+
+  ~Executable() {
+    if (process_ != getpid()) threads_.abandon();
+  }
+
+  int32_t bind(char *pool, uint64_t pool_bytes, uint32_t num_blocks, thaloom_message *message) {
+    if (pool == nullptr || reinterpret_cast<uintptr_t>(pool) % 64)
+      return refuse(message, THALOOM_BAD_STEP, "the pool is missing or not aligned to 64 bytes");
+    if (program.block_bytes != 0 && num_blocks > pool_bytes / program.block_bytes)
+      return refuse(message, THALOOM_BAD_STEP, "%u blocks of %zu bytes do not fit a pool of %llu", num_blocks,
+                    program.block_bytes, static_cast<unsigned long long>(pool_bytes));
+    pool_ = pool;
+    num_blocks_ = num_blocks;
+    return THALOOM_OK;
+  }
+
+  int32_t copy_block(uint32_t source, uint32_t target, thaloom_message *message) {
+    if (pool_ == nullptr || source >= num_blocks_ || target >= num_blocks_)
+      return refuse(message, THALOOM_BAD_STEP, "block %u or %u is outside the pool of %u", source, target, num_blocks_);
+    if (source != target)
+      std::memcpy(pool_ + target * program.block_bytes, pool_ + source * program.block_bytes, program.block_bytes);
+    return THALOOM_OK;
+  }
+
+  int32_t run(const thaloom_step &told, thaloom_message *message) {
+    step_ = told;
+    const StepChecker checker(program, step_, pool_ == nullptr ? 0 : num_blocks_, places_, message);
+    if (int32_t status = checker.check()) return status;
+    turn();
+    for (size_t i = 0; i < program.operations.size();) i += run_operation(i);
+    return THALOOM_OK;
+  }
+
+  // At most one call is inside, and only in the process that made the threads.
+  class Turnstile {
+   public:
+    explicit Turnstile(Executable &executable) : executable_(executable) {
+      is_inside = executable.process_ == getpid() && !executable.is_busy_.exchange(true, std::memory_order_acquire);
+    }
+    Turnstile(const Turnstile &) = delete;
+    Turnstile &operator=(const Turnstile &) = delete;
+    ~Turnstile() {
+      if (is_inside) executable_.is_busy_.store(false, std::memory_order_release);
+    }
+    bool is_inside;
+
+   private:
+    Executable &executable_;
+  };
+
+ private:
+  Threads threads_;
+  float *scratch_ = nullptr;
+  char *pool_ = nullptr;
+  uint32_t num_blocks_ = 0;
+  pid_t process_ = 0;
+  thaloom_step step_ = {};
+  Array<uint64_t> places_;    // for the check
+  Array<int32_t> adapted_;    // rows of one adapter
+  Choices choices_;
+  std::atomic<bool> is_busy_{false};
+
+  const int32_t *table(size_t row) const {
+    return step_.block_tables + static_cast<size_t>(step_.sequences[row]) * step_.table_columns;
+  }
+
+  Rows value(int32_t slot) const {
+    const Slot &s = program.slot(slot);
+    return {scratch_ + s.offset, s.stride};
+  }
+
+  // f(row) for every row of the step, shared among the threads if `floats` of each are worth it.
+  template <class F>
+  void each_row(size_t num_rows, size_t floats, const F &f) {
+    if (num_rows < 2 || num_rows * floats < kWorthSharing) {
+      for (size_t r = 0; r < num_rows; ++r) f(r);
+      return;
+    }
+    threads_.run([&](uint32_t thread) {
+      const auto [begin, end] = share(num_rows, thread, threads_.size());
+      for (size_t r = begin; r < end; ++r) f(r);
+    });
+  }
+
+  void turn() {
+    for (uint32_t i = 0; i < program.num_turns; ++i) {
+      const Turn &turn = program.turns[i];
+      each_row(step_.num_rows, turn.pairs * 64, [&](size_t r) {  // a sine costs as much as many products
+        turn_row(&program.tables[turn.table], turn.pairs, turn.factor, step_.positions[r],
+                 scratch_ + turn.offset + r * 2 * turn.pairs);
+      });
+    }
+  }
+
+  // Runs the operation, and those after it that can run beside it. Gives their number.
+  size_t run_operation(size_t number) {
+    const Operation &op = program.operations[number];
+    const thaloom_instruction &t = op.told;
+    switch (t.op) {
+      case THALOOM_EMBEDDING: embed(t); break;
+      case THALOOM_RMSNORM: normalise(t); break;
+      case THALOOM_LINEAR: return multiply_all(number);
+      case THALOOM_ROPE: rotate(op); break;
+      case THALOOM_ATTENTION: attend_all(op); break;
+      case THALOOM_GATED:
+        each_row(step_.num_rows, program.slot(t.out).stride * 8, [&](size_t r) {
+          gate_row(t.numbers[0], value(t.slots[0]).at(r), value(t.slots[1]).at(r), value(t.out).at(r),
+                   program.slot(t.out).stride);
+        });
+        break;
+      case THALOOM_ADD: add(t); break;
+      case THALOOM_MOE:
+        mix_experts(program, t, threads_, choices_, value(t.slots[0]), value(t.out), step_.num_rows,
+                    scratch_ + program.workspaces.experts);
+        break;
+      case THALOOM_LORA: adapt(t); break;
+      case THALOOM_POOL:
+        each_row(step_.num_outputs, program.result_width, [&](size_t i) {
+          pool_row(value(t.slots[0]).at(static_cast<size_t>(step_.outputs[i])),
+                   step_.result + i * program.result_stride, program.result_width, t.numbers[0] != 0);
+        });
+        break;
+      default: score_vocabulary(t); break;
+    }
+    return 1;
+  }
+
+  void embed(const thaloom_instruction &t) {
+    const Matrices table = program.matrices(t.weights[0]);
+    const auto scale = static_cast<float>(t.reals[0]);
+    each_row(step_.num_rows, table.columns * 8, [&](size_t r) {
+      float *out = value(t.out).at(r);
+      const auto token = static_cast<size_t>(step_.tokens[r]);
+      for (size_t k = 0; k < table.columns; ++k) out[k] = table.at(token, k) * scale;
+    });
+  }
+
+  void normalise(const thaloom_instruction &t) {
+    const uint32_t width = program.slot(t.out).width, group = t.numbers[0];
+    const auto eps = static_cast<float>(t.reals[0]), offset = static_cast<float>(t.reals[1]);
+    each_row(step_.num_rows, width, [&](size_t r) {
+      const float *x = value(t.slots[0]).at(r);
+      float *out = value(t.out).at(r);
+      for (uint32_t k = 0; k < width; k += group)
+        rmsnorm_group(x + k, program.vector(t.weights[0]), out + k, group, eps, offset);
+    });
+  }
+
+  // Neighbouring products of the same rows, their panels laid end to end and shared among the threads.
+  size_t multiply_all(size_t number) {
+    constexpr size_t kMost = 8;
+    const int32_t x = program.operations[number].told.slots[0];
+    size_t count = 0, num_panels = 0;
+    for (; count < kMost; ++count) {  // the last operation is never a product, so this stays inside
+      const thaloom_instruction &t = program.operations[number + count].told;
+      if (t.op != THALOOM_LINEAR || t.slots[0] != x) break;
+      num_panels += program.matrices(t.weights[0]).num_panels;
+    }
+    threads_.run([&](uint32_t thread) {
+      const auto [begin, end] = share(num_panels, thread, threads_.size());
+      size_t first = 0;
+      for (size_t i = 0; i < count; ++i) {
+        const thaloom_instruction &t = program.operations[number + i].told;
+        const Matrices w = program.matrices(t.weights[0]);
+        const size_t from = std::max(begin, first), to = std::min<size_t>(end, first + w.num_panels);
+        if (from < to)
+          multiply(w, 0, from - first, to - first, value(x), value(t.out), step_.num_rows, program.vector(t.weights[1]));
+        first += w.num_panels;
+      }
+    });
+    return count;
+  }
+
+  void rotate(const Operation &op) {
+    const thaloom_instruction &t = op.told;
+    const Turn &turn = program.turns[op.turn];
+    const uint32_t width = program.slot(t.out).width, head_size = t.numbers[0];
+    each_row(step_.num_rows, width, [&](size_t r) {
+      const float *x = value(t.slots[0]).at(r), *angles = scratch_ + turn.offset + r * 2 * turn.pairs;
+      float *out = value(t.out).at(r);
+      for (uint32_t k = 0; k < width; k += head_size)
+        rope_head(x + k, angles, out + k, head_size, turn.pairs, t.numbers[2] != 0);
+    });
+  }
+
+  void attend_all(const Operation &op) {
+    const thaloom_instruction &t = op.told;
+    const Store &store = program.stores[op.store];
+    const uint32_t num_heads = t.numbers[0], num_kv_heads = t.numbers[1], head_size = t.numbers[2];
+    const uint32_t value_size = t.numbers[3], num_shared = num_heads / num_kv_heads;
+    const int32_t v = t.slots[2] == -1 ? t.slots[1] : t.slots[2];
+    const size_t value_step = t.slots[2] == -1 ? head_size : value_size;
+    each_row(step_.num_rows, num_kv_heads * (head_size + value_size), [&](size_t r) {
+      const auto position = static_cast<uint32_t>(step_.positions[r]);
+      char *block = pool_ + static_cast<size_t>(table(r)[position / kBlockTokens]) * program.block_bytes;
+      store_key_value(store, program.kv_dtype, num_kv_heads, head_size, value_size, block, position % kBlockTokens,
+                      value(t.slots[1]).at(r), value(v).at(r), value_step);
+    });
+    std::atomic<size_t> next{0};
+    const size_t num_items = size_t{step_.num_rows} * num_kv_heads;
+    const auto work = [&](uint32_t thread) {
+      float *scores = scratch_ + program.workspaces.scores + thread * program.workspaces.scores_stride;
+      for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < num_items;) {
+        const size_t r = i / num_kv_heads, head = i % num_kv_heads;
+        AttentionItem item = attention_item(t, store, r, scores);
+        item.pool = pool_ + store.offset + head * store.head_bytes;
+        item.queries = value(t.slots[0]).at(r) + head * num_shared * head_size;
+        item.out = value(t.out).at(r) + head * num_shared * value_size;
+        item.slopes = t.table_length ? &program.tables[t.table + head * num_shared] : nullptr;
+        attend(item, program.kv_dtype);
+      }
+    };
+    if (num_attended(t) * num_heads * (head_size + value_size) < kWorthSharing * 4) work(0);
+    else threads_.run(work);
+  }
+
+  // Positions seen by all rows together, about.
+  size_t num_attended(const thaloom_instruction &t) const {
+    size_t total = 0;
+    for (uint32_t r = 0; r < step_.num_rows; ++r) {
+      const auto seen = static_cast<size_t>(step_.positions[r]) + 1;
+      total += t.numbers[5] && t.numbers[5] < seen ? t.numbers[5] : seen;
+    }
+    return total;
+  }
+
+  AttentionItem attention_item(const thaloom_instruction &t, const Store &store, size_t r, float *scores) const {
+    AttentionItem item = {};
+    const auto position = static_cast<size_t>(step_.positions[r]);
+    size_t end = position + 1;
+    if (!t.numbers[4])  // not causal: to the sequence's end, where its last row of this step stands
+      for (size_t last = r; last < step_.num_rows && step_.sequences[last] == step_.sequences[r]; ++last)
+        end = static_cast<size_t>(step_.positions[last]) + 1;
+    const size_t window = t.numbers[5];
+    item.block_bytes = program.block_bytes;
+    item.table = table(r);
+    item.store = &store;
+    item.head_size = t.numbers[2];
+    item.value_size = t.numbers[3];
+    item.begin = window && position + 1 > window ? position + 1 - window : 0;
+    item.end = end;
+    item.position = position;
+    item.num_heads = t.numbers[0] / t.numbers[1];
+    item.scale = static_cast<float>(t.reals[0]);
+    item.softcap = static_cast<float>(t.reals[1]);
+    item.scores = scores;
+    item.scores_stride = round_up(program.max_context, kBlockTokens);
+    return item;
+  }
+
+  void add(const thaloom_instruction &t) {
+    const size_t stride = program.slot(t.out).stride;
+    each_row(step_.num_rows, stride, [&](size_t r) {
+      const float *a = value(t.slots[0]).at(r), *b = value(t.slots[1]).at(r);
+      float *out = value(t.out).at(r);
+      for (size_t k = 0; k < stride; k += kLanes) thaloom::store(out + k, load(a + k) + load(b + k));
+    });
+  }
+
+  void adapt(const thaloom_instruction &t) {
+    const Matrices a = program.matrices(t.weights[0]), b = program.matrices(t.weights[1]);
+    const uint32_t width = program.slot(t.out).width, num_rows = step_.num_rows;
+    const auto scale = static_cast<float>(t.reals[0]);
+    for (uint32_t r = 0; r < num_rows; ++r)
+      std::memcpy(value(t.out).at(r), value(t.slots[1]).at(r), width * sizeof(float));
+    size_t count = 0;
+    for (uint32_t r = 0; step_.adapters != nullptr && r < num_rows; ++r)
+      if (step_.adapters[r] == static_cast<int32_t>(t.numbers[0])) adapted_[count++] = static_cast<int32_t>(r);
+    if (count == 0) return;
+    float *scratch = scratch_ + program.workspaces.adapters;
+    const Rows small{scratch, round_up(a.rows, kGroup)}, large{scratch + count * small.stride, round_up(width, kGroup)};
+    const Rows x = value(t.slots[0]);
+    multiply(a, 0, 0, a.num_panels, {x.base, x.stride, adapted_.begin()}, small, count);
+    threads_.run([&](uint32_t thread) {
+      const auto [begin, end] = share(b.num_panels, thread, threads_.size());
+      multiply(b, 0, begin, end, small, large, count);
+    });
+    for (size_t i = 0; i < count; ++i) {
+      float *out = value(t.out).at(static_cast<size_t>(adapted_[i]));
+      for (uint32_t k = 0; k < width; ++k) out[k] += scale * large.at(i)[k];
+    }
+  }
+
+  void score_vocabulary(const thaloom_instruction &t) {
+    const Matrices w = program.matrices(t.weights[0]);
+    const Rows x = value(t.slots[0]), result{step_.result, program.result_stride};
+    const auto scale = static_cast<float>(t.reals[0]), softcap = static_cast<float>(t.reals[1]);
+    threads_.run([&](uint32_t thread) {
+      const auto [begin, end] = share(w.num_panels, thread, threads_.size());
+      multiply(w, 0, begin, end, {x.base, x.stride, step_.outputs}, result, step_.num_outputs);
+      if (scale == 1.0f && softcap == 0.0f) return;
+      for (size_t i = 0; i < step_.num_outputs; ++i)
+        for (size_t k = begin * kGroup; k < end * kGroup; k += kLanes) {
+          const Float scaled = load(result.at(i) + k) * scale;
+          thaloom::store(result.at(i) + k, softcap == 0.0f ? scaled : soften(scaled, broadcast(softcap)));
+        }
+    });
+  }
+};
+
+}  // namespace thaloom

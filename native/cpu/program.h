@@ -1,0 +1,76 @@
+// A program as the step runs it: checked, its slots placed in scratch. Made by read_program.h, read-only afterwards.
+//
+// Every index in it is in range, every width fits its neighbours, and every size is small enough that no product of
+// sizes used later can overflow 64 bits. Nothing that runs a step checks any of this again.
+#pragma once
+
+#include "array.h"
+#include "matrix.h"
+#include "simd.h"
+#include "thaloom_cpu.h"
+
+namespace thaloom {
+
+inline constexpr uint32_t kBlockTokens = 16;
+
+// A value of the program: (rows of the step, width) float32, rows `stride` apart.
+struct Slot {
+  uint32_t width, stride;
+  uint32_t last_use;  // number of the last instruction that reads it
+  bool is_written;
+  size_t offset;  // floats from the start of scratch
+};
+
+// Where the keys and values of one attention lie inside a block, in bytes from its start.
+// Keys of a head: (head_size, 16 tokens); in bf16 (head_size / 2, 16 tokens, 2). Values: (16 tokens, value_stride).
+struct Store {
+  uint32_t value_stride;
+  size_t offset;      // of the first head
+  size_t key_bytes;   // of one head's keys; its values follow
+  size_t head_bytes;  // from one head to the next
+};
+
+// The angles of one set of frequencies, computed once a step: (rows, 2, pairs), cosines then sines.
+struct Turn {
+  uint32_t table, pairs;
+  double factor;
+  size_t offset;  // floats from the start of scratch
+};
+
+struct Operation {
+  thaloom_instruction told;
+  uint32_t store;  // attention: number of its Store
+  uint32_t turn;   // rope: number of its Turn
+};
+
+// Scratch of single operators, in floats from the start of scratch.
+struct Workspaces {
+  size_t scores, scores_stride;  // attention: query heads x context, for each thread
+  size_t experts;                // moe: see experts.h
+  size_t adapters, adapters_stride;  // lora: (rows, rank), then (rows, width)
+};
+
+struct Program {
+  Array<Operation> operations;
+  Array<Slot> slots;
+  Array<thaloom_weight> weights;
+  Array<double> tables;
+  Array<Store> stores;
+  Array<Turn> turns;
+  uint32_t num_stores = 0, num_turns = 0;
+  uint32_t kv_dtype = 0, num_threads = 1, max_rows = 0, max_sequences = 0, max_context = 0;
+  uint32_t vocab_size = 0;  // of its smallest embedding
+  uint32_t result_width = 0, result_stride = 0;
+  uint32_t most_experts = 0, most_chosen = 0;
+  size_t block_bytes = 0;
+  size_t scratch_floats = 0;
+  Workspaces workspaces = {};
+
+  Matrices matrices(int32_t weight) const { return Matrices(weights[static_cast<size_t>(weight)]); }
+  const float *vector(int32_t weight) const {
+    return weight < 0 ? nullptr : static_cast<const float *>(weights[static_cast<size_t>(weight)].data);
+  }
+  const Slot &slot(int32_t number) const { return slots[static_cast<size_t>(number)]; }
+};
+
+}  // namespace thaloom

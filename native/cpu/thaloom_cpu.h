@@ -1,0 +1,156 @@
+/* The border between the CPU driver's Python and its native part: plain C, no ownership crosses it.
+ *
+ * A program is handed over once, as arrays; after that one call runs one whole step. Everything that comes in is
+ * checked before anything is written, so a malformed program or step gives an error code and a message, never a
+ * read or a write out of bounds. What cannot be checked here (that a pointer really has the bytes stated beside it)
+ * is the caller's promise. Nothing throws, and a step allocates nothing.
+ *
+ * Order of calls: plan (how much scratch) -> create -> bind_pool -> step, copy_block, ... -> destroy. The weights,
+ * the scratch and the pool stay the caller's and must outlive the handle.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Grows with every change of a struct or of a meaning below. native.py holds the same number. */
+#define THALOOM_CPU_ABI 1u
+
+enum thaloom_status {
+  THALOOM_OK = 0,
+  THALOOM_BAD_PROGRAM = 1, /* the program breaks the contract; nothing was made */
+  THALOOM_BAD_STEP = 2,    /* the step breaks the contract; nothing was written */
+  THALOOM_NO_MEMORY = 3,
+  THALOOM_NO_THREADS = 4,
+  THALOOM_WRONG_CALLER = 5 /* another thread is inside, or the handle was made before a fork */
+};
+
+enum thaloom_dtype { THALOOM_F32 = 0, THALOOM_BF16 = 1 };
+
+/* A vector is `columns` float32, padded with zeros to a multiple of 16. Matrices are in panels, made by pack(). */
+enum thaloom_weight_kind { THALOOM_VECTOR = 0, THALOOM_MATRICES = 1 };
+
+/* Fields of an instruction by operator; what is not named is ignored. See hal/ops.py for the meanings. */
+enum thaloom_op {
+  THALOOM_EMBEDDING = 0, /* weights: table. reals: scale */
+  THALOOM_RMSNORM = 1,   /* slots: x. weights: norm. numbers: group (0: whole row). reals: eps, offset */
+  THALOOM_LINEAR = 2,    /* slots: x. weights: matrix, bias or -1 */
+  THALOOM_ROPE = 3,      /* slots: x. numbers: head_size, rotary_size, interleaved. reals: factor. table: frequencies */
+  THALOOM_ATTENTION = 4, /* slots: q, k, v or -1 (values are the keys' first columns). numbers: num_heads,
+                            num_kv_heads, head_size, value_size, causal, window. reals: scale, softcap. table: alibi */
+  THALOOM_GATED = 5,     /* slots: gate, up. numbers: activation */
+  THALOOM_ADD = 6,       /* slots: a, b */
+  THALOOM_POOL = 7,      /* slots: x. numbers: normalise */
+  THALOOM_LOGITS = 8,    /* slots: x. weights: matrix. reals: scale, softcap */
+  THALOOM_MOE = 9,       /* slots: x. weights: router, gate, up, down. numbers: top_k, normalise, activation.
+                            reals: scale */
+  THALOOM_LORA = 10,     /* slots: x, y. weights: a, b. numbers: adapter. reals: scale */
+  THALOOM_NUM_OPS = 11
+};
+
+enum thaloom_activation { THALOOM_SILU = 0, THALOOM_GELU = 1, THALOOM_GELU_TANH = 2, THALOOM_RELU = 3 };
+
+struct thaloom_weight {
+  const void *data; /* aligned to 64 bytes */
+  uint64_t num_bytes;
+  uint32_t kind;
+  uint32_t dtype;
+  uint32_t count;   /* matrices in the stack (experts); 1 for all else */
+  uint32_t rows;    /* output features; 1 for a vector */
+  uint32_t columns; /* input features; the length of a vector */
+  uint32_t reserved;
+};
+
+struct thaloom_instruction {
+  uint32_t op;
+  int32_t out;
+  int32_t slots[3];
+  int32_t weights[4];
+  uint32_t numbers[7];
+  uint32_t table; /* first of `table_length` values in thaloom_program.tables */
+  uint32_t table_length;
+  double reals[3];
+};
+
+struct thaloom_program {
+  uint32_t abi;
+  uint32_t struct_bytes; /* sizeof(struct thaloom_program) as the caller knows it */
+  uint32_t num_instructions;
+  uint32_t num_slots;
+  uint32_t num_weights;
+  uint32_t num_table_values;
+  const struct thaloom_instruction *instructions;
+  const uint32_t *widths; /* columns of each slot */
+  const struct thaloom_weight *weights;
+  const double *tables;
+  uint32_t kv_dtype;
+  uint32_t num_threads;
+  uint32_t max_rows;
+  uint32_t max_sequences;
+  uint32_t max_context;
+  uint32_t reserved;
+};
+
+struct thaloom_plan {
+  uint64_t scratch_bytes; /* to be handed to create, aligned to 64 bytes */
+  uint64_t block_bytes;   /* keys and values of 16 tokens over all layers */
+  uint32_t result_width;
+  uint32_t result_stride; /* floats from one row of a result to the next */
+};
+
+struct thaloom_step {
+  const int32_t *tokens;
+  const int32_t *positions;
+  const int32_t *sequences;
+  const int32_t *block_tables; /* num_sequences x table_columns */
+  const int32_t *outputs;
+  const int32_t *adapters; /* or null: none */
+  uint32_t num_rows;
+  uint32_t num_sequences;
+  uint32_t table_columns;
+  uint32_t num_outputs;
+  float *result; /* num_outputs x result_stride, aligned to 64 bytes */
+  uint64_t result_values;
+};
+
+/* Where a call that fails says why: zero-terminated text. */
+struct thaloom_message {
+  char text[256];
+};
+
+struct thaloom_executable;
+
+#define THALOOM_API __attribute__((visibility("default")))
+
+THALOOM_API uint32_t thaloom_cpu_abi(void);
+/* Sizes of the six structs above, in their order, for the handshake; 0 for an unknown number. */
+THALOOM_API uint32_t thaloom_cpu_struct_bytes(uint32_t which);
+/* The instruction set this file was compiled for: "x86_64_v4" ... */
+THALOOM_API const char *thaloom_cpu_variant(void);
+
+/* Bytes of a stack of matrices in panels; 0 if there can be no such stack. */
+THALOOM_API uint64_t thaloom_cpu_packed_bytes(uint32_t dtype, uint32_t count, uint32_t rows, uint32_t columns);
+/* Rearrange `source` (count x rows x columns, row by row) into panels at `target->data`. */
+THALOOM_API int32_t thaloom_cpu_pack(const struct thaloom_weight *target, const void *source, uint64_t source_bytes,
+                                     struct thaloom_message *message);
+
+THALOOM_API int32_t thaloom_cpu_plan(const struct thaloom_program *program, struct thaloom_plan *plan,
+                                     struct thaloom_message *message);
+THALOOM_API int32_t thaloom_cpu_create(const struct thaloom_program *program, void *scratch, uint64_t scratch_bytes,
+                                       struct thaloom_executable **executable, struct thaloom_message *message);
+THALOOM_API int32_t thaloom_cpu_bind_pool(struct thaloom_executable *executable, void *pool, uint64_t pool_bytes,
+                                          uint32_t num_blocks, struct thaloom_message *message);
+THALOOM_API int32_t thaloom_cpu_step(struct thaloom_executable *executable, const struct thaloom_step *step,
+                                     struct thaloom_message *message);
+THALOOM_API int32_t thaloom_cpu_copy_block(struct thaloom_executable *executable, uint32_t source, uint32_t target,
+                                           struct thaloom_message *message);
+/* Ends the threads and frees the handle. Null is allowed. */
+THALOOM_API void thaloom_cpu_destroy(struct thaloom_executable *executable);
+
+#ifdef __cplusplus
+}
+#endif

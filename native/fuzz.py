@@ -1,0 +1,285 @@
+"""Mutated programs and steps against the native library: every one must be refused or run, none may crash.
+
+Run by `make fuzz` on a build with address and undefined-behaviour sanitizers. Every array that is handed over has a
+heap block of its own and of exact size, so that one element too far is seen. What the interface calls the caller's
+promise (that a pointer has as many bytes as stated beside it) is kept; everything else is fair game. Equal seeds
+give equal cases; `--verbose` names each before it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thaloom.hal.drivers.cpu import native
+from thaloom.hal.drivers.cpu.encode import encode
+from thaloom.hal.testing.programs import Case, operator_cases, operator_names, tiny_model
+
+MOST_BYTES = 64 << 20
+"""Programs that want more scratch or pool than this are planned and not run."""
+LIMITS = {"max_rows": 24, "max_sequences": 4, "max_context": 70}
+NUM_BLOCKS = 9
+ODD = (
+    0,
+    1,
+    2,
+    3,
+    15,
+    16,
+    17,
+    31,
+    63,
+    64,
+    255,
+    4095,
+    1 << 16,
+    (1 << 16) + 1,
+    1 << 22,
+    (1 << 22) + 1,
+    1 << 31,
+    2**32 - 1,
+)
+ODD_REALS = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e38, 1e300, float("inf"), float("-inf"), float("nan"))
+DTYPES = {"f32": native.F32, "bf16": native.BF16}
+
+_libc = ctypes.CDLL(None)
+_libc.posix_memalign.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+_libc.free.argtypes = [ctypes.c_void_p]
+
+
+class Heap:
+    """Blocks of exact size, freed together."""
+
+    def __init__(self) -> None:
+        self._blocks: list[int] = []
+
+    def take(self, num_bytes: int) -> int:
+        block = ctypes.c_void_p()
+        if _libc.posix_memalign(ctypes.byref(block), 64, max(num_bytes, 1)) or not block.value:
+            raise MemoryError(num_bytes)
+        self._blocks.append(block.value)
+        ctypes.memset(block.value, 0, num_bytes)
+        return block.value
+
+    def hold(self, data: bytes) -> int:
+        address = self.take(len(data))
+        ctypes.memmove(address, data, len(data))
+        return address
+
+    def free(self) -> None:
+        for block in self._blocks:
+            _libc.free(block)
+        self._blocks.clear()
+
+
+def pack(library: native.Library, case: Case, heap: Heap) -> dict[str, native.Weight]:
+    structs = {}
+    for name, tensor in case.weights.items():
+        if len(tensor.shape) == 1:
+            values = tensor.to_f32()
+            padded = np.zeros(-(-len(values) // 16) * 16, np.float32)
+            padded[: len(values)] = values
+            weight = native.Weight(kind=native.VECTOR, count=1, rows=1, columns=len(values))
+            weight.data, weight.num_bytes = heap.hold(padded.tobytes()), padded.nbytes
+        else:
+            count, rows, columns = (1, *tensor.shape) if len(tensor.shape) == 2 else tensor.shape
+            dtype = DTYPES[tensor.dtype]
+            weight = native.Weight(kind=native.MATRICES, dtype=dtype, count=count, rows=rows, columns=columns)
+            weight.num_bytes = library.packed_bytes(dtype, count, rows, columns)
+            weight.data = heap.take(weight.num_bytes)
+            library.pack(weight, tensor.data.ctypes.data, tensor.data.nbytes)
+        structs[name] = weight
+    return structs
+
+
+class Mutator:
+    """Turns a good program or step into one that is wrong somewhere, or still right."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def number(self, value: int, bits: int = 32) -> int:
+        way = self._rng.integers(5)
+        if way == 0:
+            return int(self._rng.choice(np.array(ODD, np.uint64)))
+        if way == 1:
+            return value + int(self._rng.integers(-3, 4))
+        if way == 2:
+            return value ^ (1 << int(self._rng.integers(bits)))
+        if way == 3:
+            return int(self._rng.integers(0, 40))
+        return value * 2
+
+    def program(self, told: native.Program, instructions: Any, widths: Any, weights: Any, tables: Any) -> None:
+        for _ in range(int(self._rng.choice([0, 1, 1, 2, 3, 8]))):
+            where = self._rng.integers(10)
+            if where < 5 and len(instructions):
+                self._instruction(instructions[int(self._rng.integers(len(instructions)))])
+            elif where == 5:
+                index = int(self._rng.integers(len(widths)))
+                widths[index] = self.number(widths[index]) & 0xFFFFFFFF
+            elif where == 6 and len(weights):
+                weight = weights[int(self._rng.integers(len(weights)))]
+                field = str(self._rng.choice(["kind", "dtype", "count", "rows", "columns"]))
+                setattr(weight, field, self.number(getattr(weight, field)) & 0xFFFFFFFF)
+            elif where == 7 and len(tables):
+                tables[int(self._rng.integers(len(tables)))] = self._rng.choice(ODD_REALS)
+            elif where == 8:
+                field = str(self._rng.choice(["kv_dtype", "num_threads", "max_rows", "max_sequences", "max_context"]))
+                setattr(told, field, self.number(getattr(told, field)) & 0xFFFFFFFF)
+            else:  # the counts may only shrink: the arrays are as long as they are
+                field = str(self._rng.choice(["num_instructions", "num_slots", "num_weights", "num_table_values"]))
+                setattr(told, field, int(self._rng.integers(0, getattr(told, field) + 1)))
+
+    def _instruction(self, instruction: native.Instruction) -> None:
+        name = str(self._rng.choice(["op", "out", "slots", "weights", "numbers", "table", "table_length", "reals"]))
+        if name == "reals":
+            instruction.reals[int(self._rng.integers(3))] = self._rng.choice(ODD_REALS)
+        elif name in ("slots", "weights", "numbers"):
+            array = getattr(instruction, name)
+            index = int(self._rng.integers(len(array)))
+            array[index] = self._wrapped(self.number(array[index]), name != "numbers")
+        else:
+            setattr(instruction, name, self._wrapped(self.number(getattr(instruction, name)), name == "out"))
+
+    def _wrapped(self, value: int, signed: bool) -> int:
+        return ctypes.c_int32(value).value if signed else value & 0xFFFFFFFF
+
+    def step(self, heap: Heap, plan: native.Plan, limits: native.Program) -> native.Step:
+        """A step that keeps the contract for the limits, then is bent in some places."""
+        rng = self._rng
+        num_sequences = int(rng.integers(1, min(limits.max_sequences, LIMITS["max_sequences"]) + 1))
+        columns = -(-min(limits.max_context, LIMITS["max_context"]) // 16)
+        tokens, positions, sequences = [], [], []
+        for sequence in range(num_sequences):
+            start = int(rng.integers(0, 40))
+            for position in range(start, start + int(rng.integers(1, 6))):
+                tokens.append(int(rng.integers(0, 61)))
+                positions.append(position)
+                sequences.append(sequence)
+        tables = rng.permutation(NUM_BLOCKS * num_sequences)[: num_sequences * columns] % NUM_BLOCKS
+        tables = np.resize(tables, num_sequences * columns)
+        outputs = rng.integers(0, len(tokens), int(rng.integers(0, len(tokens) + 1)))
+        arrays = {
+            "tokens": np.array(tokens, np.int32),
+            "positions": np.array(positions, np.int32),
+            "sequences": np.array(sequences, np.int32),
+            "block_tables": tables.astype(np.int32),
+            "outputs": outputs.astype(np.int32),
+            "adapters": rng.integers(-1, 3, len(tokens)).astype(np.int32),
+        }
+        for _ in range(int(rng.choice([0, 0, 1, 2]))):
+            array = arrays[str(rng.choice(list(arrays)))]
+            if len(array):
+                index = int(rng.integers(len(array)))
+                array[index] = ctypes.c_int32(self.number(int(array[index]))).value
+        step = native.Step(
+            num_rows=len(tokens), num_sequences=num_sequences, table_columns=columns, num_outputs=len(outputs)
+        )
+        for name, array in arrays.items():
+            setattr(step, name, heap.hold(array.tobytes()))
+        if rng.integers(4) == 0:
+            step.adapters = None
+        if rng.integers(8) == 0:  # fewer rows than there are is allowed to be wrong, more would break our promise
+            field = str(rng.choice(["num_rows", "num_sequences", "table_columns", "num_outputs"]))
+            setattr(step, field, int(rng.integers(0, getattr(step, field) + 1)))
+        values = len(outputs) * plan.result_stride
+        if values * 4 > MOST_BYTES:
+            values = 0
+        step.result, step.result_values = heap.take(values * 4), values
+        return step
+
+
+def run_case(library: native.Library, number: int, seed: int, outcomes: Counter[str]) -> None:
+    rng = np.random.default_rng([seed, number])
+    cases = _cases()
+    case = cases[int(rng.integers(len(cases)))]
+    heap, mutator = Heap(), Mutator(rng)
+    try:
+        weights = pack(library, case, heap)
+        kv_dtype = int(rng.integers(2))
+        encoded = encode(case.program, weights, kv_dtype=kv_dtype, num_threads=int(rng.integers(1, 4)), **LIMITS)
+        instructions, widths, structs, tables = encoded.keep
+        told = encoded.program
+        mutator.program(told, instructions, widths, structs, tables)
+        told.num_threads = min(told.num_threads, 4) if told.num_threads <= 1024 else told.num_threads
+        for field, array in (("instructions", instructions), ("widths", widths), ("weights", structs)):
+            setattr(told, field, heap.hold(bytes(array)))
+        told.tables = heap.hold(tables.tobytes())
+        _run(library, told, mutator, heap, outcomes, rng)
+    finally:
+        heap.free()
+
+
+def _run(
+    library: native.Library,
+    told: native.Program,
+    mutator: Mutator,
+    heap: Heap,
+    outcomes: Counter[str],
+    rng: np.random.Generator,
+) -> None:
+    try:
+        plan = library.plan(told)
+    except ValueError:
+        outcomes["program refused"] += 1
+        return
+    if plan.scratch_bytes > MOST_BYTES or plan.block_bytes * NUM_BLOCKS > MOST_BYTES:
+        outcomes["too large to run"] += 1
+        return
+    handle = library.create(told, heap.take(plan.scratch_bytes), plan.scratch_bytes)
+    try:
+        pool_bytes = plan.block_bytes * NUM_BLOCKS
+        library.bind_pool(handle, heap.take(pool_bytes), pool_bytes, NUM_BLOCKS)
+        message = native.Message()
+        for _ in range(4):
+            try:
+                library.step(handle, mutator.step(heap, plan, told), message)
+                outcomes["step run"] += 1
+            except ValueError:
+                outcomes["step refused"] += 1
+        try:
+            library.copy_block(handle, *(int(n) for n in rng.integers(0, NUM_BLOCKS + 2, 2)))
+        except ValueError:
+            outcomes["copy refused"] += 1
+    finally:
+        library.destroy(handle)
+
+
+_KNOWN: list[Case] = []
+
+
+def _cases() -> list[Case]:
+    if not _KNOWN:
+        for dtype in ("f32", "bf16"):
+            _KNOWN.extend(case for name in operator_names() for case in operator_cases(name, dtype=dtype))
+            _KNOWN.extend(tiny_model(seed, dtype=dtype) for seed in range(6))
+    return _KNOWN
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--only", type=int, help="one case, by its number")
+    arguments = parser.parse_args()
+    library = native.load(Path(os.environ["THALOOM_CPU_VARIANT"]))
+    outcomes: Counter[str] = Counter()
+    numbers = range(arguments.cases) if arguments.only is None else [arguments.only]
+    for number in numbers:
+        if arguments.verbose:
+            print(f"case {number}", file=sys.stderr, flush=True)
+        run_case(library, number, arguments.seed, outcomes)
+    print(f"{len(numbers)} cases on {library.variant}, seed {arguments.seed}: {dict(sorted(outcomes.items()))}")
+
+
+if __name__ == "__main__":
+    main()
