@@ -1,0 +1,173 @@
+"""The driver contract: what a chip must offer to join.
+
+A driver is one small object with no state of its own worth keeping. Life of it:
+
+1. *Probe.* `probe()` lists devices from what the kernel already tells (sysfs, /proc): no vendor import, no child
+   process, no exception, under 50 ms, the same ids every time. Hardware that is not there gives an empty list.
+2. *Read.* `read(device)` gives one Reading. What the device cannot report is None.
+3. *Open.* In the worker's process, and only there, `open(device)` imports whatever is heavy and returns a
+   `Backend`: the right to run programs on that device, with a stated number of threads.
+4. *Compile.* `Backend.compile(program, weights, limits)` packs weights, picks kernels, and states how much scratch
+   and how many bytes for each block of 16 tokens it needs. It allocates nothing else behind the ledger's back.
+5. *Bind.* The engine allocates the block pool with `Backend.allocate` (so the ledger knows) and hands it over with
+   `Executable.bind_pool`. The layout inside a block is the driver's own secret; block i is always bytes
+   [i * block_bytes, (i + 1) * block_bytes) of the pool, for all layers together.
+6. *Run.* `Executable.run(step)` is one call for the whole forward pass. Blocking; it releases the interpreter lock.
+   One call at a time per Executable.
+
+A driver states for each operator at which level it runs it (`Support`). Optional powers are Protocols of their own
+and not methods that raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaloom.base.ids import DeviceId
+from thaloom.hal.ops import Program, Step
+from thaloom.hal.types import Device, DType, Link, Reading, Support, Tensor
+
+ABI = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The largest step that will ever be run, so that scratch is allocated once."""
+
+    max_rows: int
+    max_sequences: int
+    max_context: int
+    """Tokens of the longest sequence; block tables have ceil(max_context / 16) columns."""
+    kv_dtype: DType = "f32"
+
+    def __post_init__(self) -> None:
+        if min(self.max_rows, self.max_sequences, self.max_context) < 1:
+            raise ValueError(f"limits must be positive: {self}")
+
+
+class WeightSource(Protocol):
+    """Where a program's weights come from. Reading may verify digests and raises CorruptObject if they differ."""
+
+    def names(self) -> Iterable[str]: ...
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, whole. Raises MalformedFile if the model has no such tensor."""
+        ...
+
+
+class Buffer(Protocol):
+    """Memory of the device. Its owner frees it; using it afterwards is an error of ours."""
+
+    @property
+    def num_bytes(self) -> int: ...
+    def free(self) -> None: ...
+
+
+class Executable(Protocol):
+    """A program made ready for one device."""
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes the keys and values of 16 tokens take over all layers."""
+        ...
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes the packed weights hold."""
+        ...
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes of scratch, allocated once by compile."""
+        ...
+
+    def bind_pool(self, pool: Buffer, num_blocks: int) -> None:
+        """Use `pool` for keys and values from now on. The caller keeps owning it and frees it after `close`."""
+        ...
+
+    def run(self, step: Step) -> NDArray[np.float32]:
+        """Result of the last instruction, (num_outputs, width): valid until the next run.
+
+        Raises ValueError for a step that breaks the contract (too many rows, a block outside the pool, a token
+        outside the vocabulary ...) before anything is written; DeviceLost if the device went away.
+        """
+        ...
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Make block `target` hold what block `source` holds."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back except the pool."""
+        ...
+
+
+class Backend(Protocol):
+    """The right to run programs on one device from this process."""
+
+    @property
+    def device(self) -> Device: ...
+    @property
+    def support(self) -> Support: ...
+
+    @property
+    def degraded(self) -> str | None:
+        """Why this is not what the device could do (no compiler: the reference runs), or None."""
+        ...
+
+    def allocate(self, num_bytes: int) -> Buffer:
+        """Zeroed memory of the device. Raises OutOfMemory."""
+        ...
+
+    def compile(self, program: Program, weights: WeightSource, limits: Limits) -> Executable:
+        """Raises NotServable naming the operator or dtype this driver cannot run; OutOfMemory."""
+        ...
+
+
+class Driver(Protocol):
+    """One family of hardware."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def abi(self) -> int: ...
+    def probe(self) -> Sequence[Device]: ...
+
+    def read(self, device: DeviceId) -> Reading:
+        """Raises DeviceNotFound if this driver never found such a device; a lost one has health `lost`."""
+        ...
+
+    def open(self, device: DeviceId, *, num_threads: int) -> Backend:
+        """Raises DriverUnavailable with the reason, DeviceNotFound, or DeviceLost."""
+        ...
+
+
+@runtime_checkable
+class ReportsLinks(Protocol):
+    """Optional power: knows the paths between its devices or NUMA nodes."""
+
+    def links(self) -> Sequence[Link]: ...
+
+
+FaultKind = Literal["lost", "degraded", "exhausted", "garbage", "slow", "hang", "unplugged"]
+"""lost: gone in the middle of work; degraded: works, but not well; exhausted: no byte left to allocate; garbage:
+readings that cannot be true; slow: steps take longer; hang: steps do not end until cleared; unplugged: not found by
+probe, and lost to whoever has it open."""
+
+
+@runtime_checkable
+class InjectsFaults(Protocol):
+    """Optional power: can be told to misbehave, so that everything above can be rehearsed."""
+
+    def inject(self, device: DeviceId, fault: FaultKind) -> None:
+        """From now on, beside whatever was injected before. Raises DeviceNotFound."""
+        ...
+
+    def clear(self, device: DeviceId) -> None:
+        """Whole again: no fault is left; steps that hang end. Raises DeviceNotFound."""
+        ...

@@ -1,0 +1,299 @@
+"""Compile and run on the native library: weights packed once into huge pages, then one native call a step."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaloom.base.errors import InternalError, MalformedFile, NotServable, OutOfMemory
+from thaloom.hal.checks import check_program
+from thaloom.hal.driver import Buffer, Limits, WeightSource
+from thaloom.hal.drivers.cpu import native
+from thaloom.hal.drivers.cpu.encode import OPERATORS, encode
+from thaloom.hal.drivers.cpu.memory import HostMemory
+from thaloom.hal.drivers.cpu.native import Library
+from thaloom.hal.host import Budget
+from thaloom.hal.ops import Lora, Program, Step
+from thaloom.hal.types import Device, Support, Tensor
+
+SUPPORT = Support(
+    levels=dict.fromkeys(sorted(OPERATORS), "L3"),
+    exact=True,
+    weight_dtypes=frozenset({"f32", "bf16", "f16"}),
+    kv_dtypes=frozenset({"f32", "bf16"}),
+)
+_ALIGNMENT = 64
+_LARGE = 1 << 20
+"""Bytes from which a weight gets a buffer of its own."""
+_DTYPES = {"f32": native.F32, "bf16": native.BF16}
+
+
+class CpuBackend:
+    """driver.Backend over one build of the library. Backends that are given one budget share the device's memory."""
+
+    def __init__(
+        self, device: Device, library: Library, budget: Budget, *, num_threads: int, degraded: str | None = None
+    ) -> None:
+        self._device = device
+        self._library = library
+        self._budget = budget
+        self._num_threads = num_threads
+        self._degraded = degraded
+
+    @property
+    def device(self) -> Device:
+        return self._device
+
+    @property
+    def support(self) -> Support:
+        return SUPPORT
+
+    @property
+    def degraded(self) -> str | None:
+        return self._degraded
+
+    @property
+    def variant(self) -> str:
+        return self._library.variant
+
+    @property
+    def num_threads(self) -> int:
+        return self._num_threads
+
+    def allocate(self, num_bytes: int) -> HostMemory:
+        self._budget.reserve(num_bytes)
+        try:
+            return HostMemory(num_bytes, self._budget.give_back)
+        except OutOfMemory:
+            self._budget.give_back(num_bytes)
+            raise
+
+    def compile(self, program: Program, weights: WeightSource, limits: Limits) -> CpuExecutable:
+        check_program(program, SUPPORT)
+        if limits.kv_dtype not in SUPPORT.kv_dtypes:
+            raise NotServable(f"keys and values in {limits.kv_dtype} are not supported here", dtype=limits.kv_dtype)
+        packed = PackedWeights(program, weights, self, self._library)
+        try:
+            return CpuExecutable(program, packed, limits, self, self._library)
+        except BaseException:
+            packed.free()
+            raise
+
+
+class PackedWeights:
+    """A program's weights as the library wants them: vectors in f32, matrices in panels, in the dtype they came in.
+
+    Only f16 is widened, to f32: processors here compute nothing in it. One buffer for each weight of a megabyte or
+    more, one for all the small ones together, so that loading never holds more than one tensor twice.
+    """
+
+    def __init__(self, program: Program, source: WeightSource, backend: CpuBackend, library: Library) -> None:
+        self._library = library
+        self._backend = backend
+        self._buffers: list[HostMemory] = []
+        self._small: HostMemory | None = None
+        self._small_used = 0
+        self.structs: dict[str, native.Weight] = {}
+        try:
+            for name, shape in program.weights.items():
+                self.structs[name] = self._pack(name, tuple(shape), source.read(name))
+        except BaseException:
+            self.free()
+            raise
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(buffer.num_bytes for buffer in self._buffers)
+
+    def free(self) -> None:
+        for buffer in self._buffers:
+            buffer.free()
+        self._buffers.clear()
+
+    def _pack(self, name: str, shape: tuple[int, ...], tensor: Tensor) -> native.Weight:
+        if tensor.shape != shape:
+            raise MalformedFile(f"weight {name!r} has shape {tensor.shape}, the model needs {shape}")
+        if tensor.dtype not in SUPPORT.weight_dtypes:
+            raise NotServable(f"weight {name!r}: dtype {tensor.dtype} is not supported here", dtype=tensor.dtype)
+        if len(shape) == 1:
+            return self._pack_vector(tensor.to_f32())
+        count, rows, columns = (1, *shape) if len(shape) == 2 else shape
+        data: NDArray[np.generic] = tensor.data if tensor.dtype in _DTYPES else tensor.to_f32()
+        data = np.ascontiguousarray(data)
+        dtype = _DTYPES.get(tensor.dtype, native.F32)
+        target = native.Weight(kind=native.MATRICES, dtype=dtype, count=count, rows=rows, columns=columns)
+        self._place(target, self._library.packed_bytes(dtype, count, rows, columns))
+        self._library.pack(target, data.ctypes.data, data.nbytes)
+        return target
+
+    def _pack_vector(self, values: NDArray[np.float32]) -> native.Weight:
+        padded = np.zeros(-(-len(values) // 16) * 16, np.float32)
+        padded[: len(values)] = values
+        target = native.Weight(kind=native.VECTOR, dtype=native.F32, count=1, rows=1, columns=len(values))
+        self._place(target, padded.nbytes)
+        ctypes.memmove(target.data, padded.ctypes.data, padded.nbytes)
+        return target
+
+    def _place(self, target: native.Weight, num_bytes: int) -> None:
+        if num_bytes >= _LARGE:
+            buffer = self._backend.allocate(num_bytes)
+            self._buffers.append(buffer)
+            target.data = buffer.address
+        else:
+            if self._small is None or self._small_used + num_bytes > self._small.num_bytes:
+                self._small = self._backend.allocate(_LARGE)
+                self._buffers.append(self._small)
+                self._small_used = 0
+            target.data = self._small.address + self._small_used
+            self._small_used += -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
+        target.num_bytes = num_bytes
+
+
+class CpuExecutable:
+    """driver.Executable. The result of `run` lies in memory of ours that the next run writes to."""
+
+    def __init__(
+        self, program: Program, weights: PackedWeights, limits: Limits, backend: CpuBackend, library: Library
+    ) -> None:
+        self._library = library
+        self._backend = backend
+        self._weights = weights
+        self._has_store = bool(program.kv)
+        self._max_rows = limits.max_rows
+        self._adapters = {step.adapter for step in program.instructions if isinstance(step, Lora)}
+        encoded = encode(
+            program,
+            weights.structs,
+            kv_dtype=_DTYPES[limits.kv_dtype],
+            num_threads=backend.num_threads,
+            max_rows=limits.max_rows,
+            max_sequences=limits.max_sequences,
+            max_context=limits.max_context,
+        )
+        self._plan = library.plan(encoded.program)
+        self._scratch = backend.allocate(self._plan.scratch_bytes)
+        self._result: HostMemory | None = None
+        self._handle: ctypes.c_void_p | None = None
+        try:
+            self._result = backend.allocate(limits.max_sequences * self._plan.result_stride * 4)
+            self._handle = library.create(encoded.program, self._scratch.address, self._scratch.num_bytes)
+        except BaseException:
+            self._free_scratch()
+            raise
+        self._pool: HostMemory | None = None
+        self._message = native.Message()
+
+    @property
+    def block_bytes(self) -> int:
+        return int(self._plan.block_bytes)
+
+    @property
+    def weight_bytes(self) -> int:
+        return self._weights.num_bytes
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Slots and workspaces, and the results of one row for each sequence; more once a step asked for more."""
+        return self._scratch.num_bytes + (0 if self._result is None else self._result.num_bytes)
+
+    def bind_pool(self, pool: Buffer, num_blocks: int) -> None:
+        if not isinstance(pool, HostMemory):
+            raise ValueError("the pool was not allocated by this backend")
+        if not 0 <= num_blocks < 2**31:
+            raise ValueError(f"a pool cannot have {num_blocks} blocks")
+        self._library.bind_pool(self._living(), pool.address, pool.num_bytes, num_blocks)
+        self._pool = pool
+
+    def run(self, step: Step) -> NDArray[np.float32]:
+        handle = self._living()
+        self._check_pool()
+        told, keep = self._encode(step)
+        memory = self._result_for(len(step.outputs))
+        told.result = memory.address
+        told.result_values = memory.num_bytes // 4
+        self._library.step(handle, told, self._message)
+        del keep  # until here the library read from them
+        stride, width = self._plan.result_stride, self._plan.result_width
+        values = memory.data.view(np.float32)[: len(step.outputs) * stride]
+        return values.reshape(len(step.outputs), stride)[:, :width]
+
+    def copy_block(self, source: int, target: int) -> None:
+        for block in (source, target):
+            if not 0 <= block < 2**31:
+                raise ValueError(f"block {block} is outside the pool")
+        self._check_pool()
+        self._library.copy_block(self._living(), source, target)
+
+    def close(self) -> None:
+        """Harmless when repeated."""
+        if self._handle is not None:
+            self._library.destroy(self._handle)
+            self._handle = None
+            self._pool = None
+            self._free_scratch()
+            self._weights.free()
+
+    def _living(self) -> ctypes.c_void_p:
+        if self._handle is None:
+            raise ValueError("this executable was closed")
+        return self._handle
+
+    def _check_pool(self) -> None:
+        if self._pool is None and self._has_store:
+            raise ValueError("no pool is bound")
+        if self._pool is not None:
+            _ = self._pool.data  # raises if its owner freed it
+
+    def _free_scratch(self) -> None:
+        self._scratch.free()
+        if self._result is not None:
+            self._result.free()
+
+    def _result_for(self, num_outputs: int) -> HostMemory:
+        if num_outputs > self._max_rows:
+            raise ValueError(f"{num_outputs} outputs; at most {self._max_rows}")
+        if self._result is None:
+            raise InternalError("an executable without memory for results")
+        needed = num_outputs * self._plan.result_stride * 4
+        if needed > self._result.num_bytes:
+            larger = self._backend.allocate(needed)
+            self._result.free()
+            self._result = larger
+        return self._result
+
+    def _encode(self, step: Step) -> tuple[native.Step, list[NDArray[np.int32]]]:
+        """The step for the library, and the arrays it points into, to be kept until it has run."""
+        rows = len(step.tokens)
+        if step.block_tables.ndim != 2:
+            raise ValueError(f"step.block_tables has {step.block_tables.ndim} dimensions, not 2")
+        told = native.Step(
+            num_rows=rows,
+            num_sequences=len(step.block_tables),
+            table_columns=step.block_tables.shape[1],
+            num_outputs=len(step.outputs),
+        )
+        keep = []
+        for name, shape in (
+            ("tokens", (rows,)),
+            ("positions", (rows,)),
+            ("sequences", (rows,)),
+            ("block_tables", step.block_tables.shape),
+            ("outputs", (len(step.outputs),)),
+            ("adapters", (rows,)),
+        ):
+            array: NDArray[np.int32] | None = getattr(step, name)
+            if array is None:
+                continue
+            if array.dtype != np.int32:
+                raise ValueError(f"step.{name} is {array.dtype}, not int32")
+            if array.shape != shape:
+                raise ValueError(f"step.{name} has shape {array.shape}, not {shape}")
+            keep.append(np.ascontiguousarray(array))
+            setattr(told, name, keep[-1].ctypes.data)
+        if step.adapters is not None:
+            unknown = set(step.adapters.tolist()) - self._adapters - {-1}
+            if unknown:
+                raise ValueError(f"step.adapters names {min(unknown)}, which the program does not have")
+        return told, keep

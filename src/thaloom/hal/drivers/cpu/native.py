@@ -1,0 +1,318 @@
+"""The C++ library behind the CPU driver: the build of it that fits this host, and its C interface (thaloom_cpu.h).
+
+The library is compiled several times, once for each level of the instruction set; the best that the processor can
+run is loaded. `THALOOM_CPU_VARIANT` names one by hand, or a file by its path (the sanitizer lane does); `none` means:
+behave as if there were none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import functools
+import json
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from thaloom.base.errors import DriverUnavailable, InternalError, OutOfMemory
+
+ABI = 1
+FOLDER = Path(__file__).parent / "lib"
+BUILD_INFO = "BUILD_INFO.json"
+
+BAD_PROGRAM, BAD_STEP, NO_MEMORY, NO_THREADS, WRONG_CALLER = range(1, 6)
+F32, BF16 = 0, 1
+VECTOR, MATRICES = 0, 1
+
+
+class Op(enum.IntEnum):
+    """enum thaloom_op."""
+
+    EMBEDDING = 0
+    RMSNORM = 1
+    LINEAR = 2
+    ROPE = 3
+    ATTENTION = 4
+    GATED = 5
+    ADD = 6
+    POOL = 7
+    LOGITS = 8
+    MOE = 9
+    LORA = 10
+
+
+_V2 = frozenset({"sse4_2", "popcnt", "ssse3", "cx16"})
+_V3 = _V2 | {"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+VARIANTS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("x86_64_v4", _V4),
+    ("x86_64_v3", _V3),
+    ("x86_64_v2", _V2),
+    ("generic", frozenset()),
+)
+"""Builds, best first, with what /proc/cpuinfo must list for each. Source: x86-64 psABI, microarchitecture levels."""
+
+
+class Weight(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("num_bytes", ctypes.c_uint64),
+        ("kind", ctypes.c_uint32),
+        ("dtype", ctypes.c_uint32),
+        ("count", ctypes.c_uint32),
+        ("rows", ctypes.c_uint32),
+        ("columns", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+    )
+
+
+class Instruction(ctypes.Structure):
+    _fields_ = (
+        ("op", ctypes.c_uint32),
+        ("out", ctypes.c_int32),
+        ("slots", ctypes.c_int32 * 3),
+        ("weights", ctypes.c_int32 * 4),
+        ("numbers", ctypes.c_uint32 * 7),
+        ("table", ctypes.c_uint32),
+        ("table_length", ctypes.c_uint32),
+        ("reals", ctypes.c_double * 3),
+    )
+
+
+class Program(ctypes.Structure):
+    _fields_ = (
+        ("abi", ctypes.c_uint32),
+        ("struct_bytes", ctypes.c_uint32),
+        ("num_instructions", ctypes.c_uint32),
+        ("num_slots", ctypes.c_uint32),
+        ("num_weights", ctypes.c_uint32),
+        ("num_table_values", ctypes.c_uint32),
+        ("instructions", ctypes.c_void_p),
+        ("widths", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("tables", ctypes.c_void_p),
+        ("kv_dtype", ctypes.c_uint32),
+        ("num_threads", ctypes.c_uint32),
+        ("max_rows", ctypes.c_uint32),
+        ("max_sequences", ctypes.c_uint32),
+        ("max_context", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+    )
+
+
+class Plan(ctypes.Structure):
+    _fields_ = (
+        ("scratch_bytes", ctypes.c_uint64),
+        ("block_bytes", ctypes.c_uint64),
+        ("result_width", ctypes.c_uint32),
+        ("result_stride", ctypes.c_uint32),
+    )
+
+
+class Step(ctypes.Structure):
+    _fields_ = (
+        ("tokens", ctypes.c_void_p),
+        ("positions", ctypes.c_void_p),
+        ("sequences", ctypes.c_void_p),
+        ("block_tables", ctypes.c_void_p),
+        ("outputs", ctypes.c_void_p),
+        ("adapters", ctypes.c_void_p),
+        ("num_rows", ctypes.c_uint32),
+        ("num_sequences", ctypes.c_uint32),
+        ("table_columns", ctypes.c_uint32),
+        ("num_outputs", ctypes.c_uint32),
+        ("result", ctypes.c_void_p),
+        ("result_values", ctypes.c_uint64),
+    )
+
+
+class Message(ctypes.Structure):
+    _fields_ = (("text", ctypes.c_char * 256),)
+
+    def __str__(self) -> str:
+        return bytes(self.text).decode(errors="replace")
+
+
+_STRUCTS = (Weight, Instruction, Program, Plan, Step, Message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What this host will run on."""
+
+    path: Path | None
+    """None: no build can be used."""
+    degraded: str | None
+    """Why it is not the best this processor could run, or None."""
+    by_hand: bool = False
+    """Named in THALOOM_CPU_VARIANT: nothing else will do."""
+
+
+def choose(features: Iterable[str], machine: str, *, folder: Path = FOLDER, wanted: str | None = None) -> Choice:
+    """The best build in `folder` for a processor with `features`; `wanted` is THALOOM_CPU_VARIANT, if set.
+
+    Raises DriverUnavailable if `wanted` is not there or cannot run here: a wish by hand is never bent.
+    """
+    available = frozenset(features)
+    fitting = [name for name, needed in VARIANTS if _runs(name, needed, available, machine)]
+    built = [name for name in fitting if _path(folder, name).is_file()]
+    if wanted == "none":
+        return Choice(path=None, degraded="THALOOM_CPU_VARIANT=none asks for the NumPy reference")
+    if wanted and "/" in wanted:
+        return Choice(path=Path(wanted), degraded=None, by_hand=True)
+    if wanted:
+        if wanted not in built:
+            raise DriverUnavailable(
+                f"THALOOM_CPU_VARIANT={wanted!r} cannot be used here (there are: {', '.join(built) or 'none'})"
+            )
+        return Choice(path=_path(folder, wanted), degraded=None, by_hand=True)
+    if not built:
+        return Choice(path=None, degraded=f"{why_not_built(folder)}; the NumPy reference runs instead")
+    best = next(name for name in fitting if name != "generic" or not machine.startswith("x86"))
+    if built[0] != best:
+        return Choice(
+            path=_path(folder, built[0]), degraded=f"{best} could run but is missing ({why_not_built(folder, best)})"
+        )
+    return Choice(path=_path(folder, built[0]), degraded=None)
+
+
+def why_not_built(folder: Path = FOLDER, variant: str | None = None) -> str:
+    """The reason the build left behind for having no library (or not this one)."""
+    try:
+        info = json.loads((folder / BUILD_INFO).read_text(encoding="utf-8"))
+        reason = info.get("reason") if variant is None else info.get("failed", {}).get(variant, info.get("reason"))
+    except (OSError, ValueError, AttributeError):
+        return "the native library was never built"
+    return str(reason) if reason else "the native library is not there"
+
+
+def built_variants(features: Iterable[str], folder: Path = FOLDER) -> list[str]:
+    """Names of the builds in `folder` that a processor with `features` can run, best first."""
+    available, machine = frozenset(features), platform.machine()
+    return [n for n, needed in VARIANTS if _runs(n, needed, available, machine) and _path(folder, n).is_file()]
+
+
+def _runs(name: str, needed: frozenset[str], available: frozenset[str], machine: str) -> bool:
+    is_x86 = machine in ("x86_64", "AMD64")
+    return needed <= available and (is_x86 or not name.startswith("x86"))
+
+
+def _path(folder: Path, variant: str) -> Path:
+    return folder / f"thaloom_cpu_{variant}.so"
+
+
+class Library:
+    """One loaded build. Its functions raise what their status means."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises DriverUnavailable if the file cannot be loaded or speaks another interface."""
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise DriverUnavailable(f"the native library cannot be loaded: {error}") from error
+        self.path = path
+        self._library = library
+        try:
+            self._declare()
+            self._shake_hands()
+        except AttributeError as error:
+            raise DriverUnavailable(f"{path.name} is not our library: {error}") from error
+
+    @property
+    def variant(self) -> str:
+        return str(self._library.thaloom_cpu_variant().decode())
+
+    def packed_bytes(self, dtype: int, count: int, rows: int, columns: int) -> int:
+        """Bytes of a stack of matrices in panels. Raises ValueError if there can be none."""
+        num_bytes = int(self._library.thaloom_cpu_packed_bytes(dtype, count, rows, columns))
+        if num_bytes == 0:
+            raise ValueError(f"no matrix can have {count} x {rows} x {columns} values")
+        return num_bytes
+
+    def pack(self, target: Weight, source: int, source_bytes: int) -> None:
+        message = Message()
+        status = self._library.thaloom_cpu_pack(ctypes.byref(target), source, source_bytes, ctypes.byref(message))
+        _raise_for(status, message)
+
+    def plan(self, program: Program) -> Plan:
+        plan, message = Plan(), Message()
+        status = self._library.thaloom_cpu_plan(ctypes.byref(program), ctypes.byref(plan), ctypes.byref(message))
+        _raise_for(status, message)
+        return plan
+
+    def create(self, program: Program, scratch: int, scratch_bytes: int) -> ctypes.c_void_p:
+        handle, message = ctypes.c_void_p(), Message()
+        status = self._library.thaloom_cpu_create(
+            ctypes.byref(program), scratch, scratch_bytes, ctypes.byref(handle), ctypes.byref(message)
+        )
+        _raise_for(status, message)
+        return handle
+
+    def bind_pool(self, handle: ctypes.c_void_p, pool: int, pool_bytes: int, num_blocks: int) -> None:
+        message = Message()
+        status = self._library.thaloom_cpu_bind_pool(handle, pool, pool_bytes, num_blocks, ctypes.byref(message))
+        _raise_for(status, message)
+
+    def step(self, handle: ctypes.c_void_p, step: Step, message: Message) -> None:
+        status = self._library.thaloom_cpu_step(handle, ctypes.byref(step), ctypes.byref(message))
+        if status:
+            _raise_for(status, message)
+
+    def copy_block(self, handle: ctypes.c_void_p, source: int, target: int) -> None:
+        message = Message()
+        status = self._library.thaloom_cpu_copy_block(handle, source, target, ctypes.byref(message))
+        _raise_for(status, message)
+
+    def destroy(self, handle: ctypes.c_void_p) -> None:
+        self._library.thaloom_cpu_destroy(handle)
+
+    def _declare(self) -> None:
+        pointer, u32, u64, i32 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int32
+        for name, result, arguments in (
+            ("abi", u32, []),
+            ("struct_bytes", u32, [u32]),
+            ("variant", ctypes.c_char_p, []),
+            ("packed_bytes", u64, [u32] * 4),
+            ("pack", i32, [pointer, pointer, u64, pointer]),
+            ("plan", i32, [pointer] * 3),
+            ("create", i32, [pointer, pointer, u64, pointer, pointer]),
+            ("bind_pool", i32, [pointer, pointer, u64, u32, pointer]),
+            ("step", i32, [pointer] * 3),
+            ("copy_block", i32, [pointer, u32, u32, pointer]),
+            ("destroy", None, [pointer]),
+        ):
+            function = getattr(self._library, f"thaloom_cpu_{name}")
+            function.restype = result
+            function.argtypes = arguments
+
+    def _shake_hands(self) -> None:
+        abi = self._library.thaloom_cpu_abi()
+        sizes = [self._library.thaloom_cpu_struct_bytes(number) for number in range(len(_STRUCTS))]
+        if abi != ABI or sizes != [ctypes.sizeof(struct) for struct in _STRUCTS]:
+            raise DriverUnavailable(
+                f"{self.path.name} speaks interface {abi}, this release speaks {ABI}: install Thaloom again"
+            )
+
+
+def _raise_for(status: int, message: Message) -> None:
+    if status == 0:
+        return
+    if status in (BAD_PROGRAM, BAD_STEP):
+        raise ValueError(str(message))
+    if status in (NO_MEMORY, NO_THREADS):
+        raise OutOfMemory(str(message))
+    raise InternalError(f"{message} (native status {status})")
+
+
+@functools.cache
+def load(path: Path) -> Library:
+    """The library in that file, loaded once for each process. Raises DriverUnavailable."""
+    return Library(path)
+
+
+def choose_here(features: Iterable[str]) -> Choice:
+    """`choose` for this process, honouring THALOOM_CPU_VARIANT."""
+    return choose(features, platform.machine(), wanted=os.environ.get("THALOOM_CPU_VARIANT"))

@@ -1,0 +1,120 @@
+"""A backend that computes rightly, under a device's faults."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaloom.base.errors import NotServable, OutOfMemory
+from thaloom.hal.checks import check_program, read_weights
+from thaloom.hal.driver import Buffer, Executable, Limits, WeightSource
+from thaloom.hal.drivers.virtual.faults import Faults
+from thaloom.hal.host import Budget, HostBackend
+from thaloom.hal.lower import LoweredBackend
+from thaloom.hal.numpy_ops import Array, NumpyOps
+from thaloom.hal.ops import Program, Step
+from thaloom.hal.reference import ReferenceBackend
+from thaloom.hal.types import Device, Support
+
+
+def open_backend(
+    device: Device, level: Literal["L1", "L3"], budget: Budget, faults: Faults, sleep: Callable[[float], None]
+) -> VirtualBackend:
+    """L3: the reference runs whole steps; L1: everything is composed from plain tensor operators."""
+    inner: HostBackend | LoweredBackend[Array] = ReferenceBackend(device, budget=budget)
+    if level == "L1":
+        inner = LoweredBackend(NumpyOps(), device, budget=budget)
+    return VirtualBackend(inner, faults, sleep)
+
+
+class VirtualBackend:
+    """driver.Backend around one that works."""
+
+    def __init__(
+        self, inner: HostBackend | LoweredBackend[Array], faults: Faults, sleep: Callable[[float], None]
+    ) -> None:
+        self._inner = inner
+        self._faults = faults
+        self._sleep = sleep
+        dtypes = inner.device.dtypes
+        self._support = dataclasses.replace(
+            inner.support,
+            weight_dtypes=inner.support.weight_dtypes & dtypes,
+            kv_dtypes=inner.support.kv_dtypes & (dtypes | {"f32"}),
+        )
+
+    @property
+    def device(self) -> Device:
+        return self._inner.device
+
+    @property
+    def support(self) -> Support:
+        return self._support
+
+    @property
+    def degraded(self) -> str | None:
+        return self._inner.degraded
+
+    def allocate(self, num_bytes: int) -> Buffer:
+        self._pass()
+        if "exhausted" in self._faults.now():
+            raise OutOfMemory(
+                f"device {self.device.id!r} has no byte free, {num_bytes} are needed",
+                needed_bytes=num_bytes,
+                free_bytes=0,
+            )
+        return self._inner.allocate(num_bytes)
+
+    def compile(self, program: Program, weights: WeightSource, limits: Limits) -> Executable:
+        self._pass()
+        check_program(program, self._support)
+        if limits.kv_dtype not in self._support.kv_dtypes:
+            raise NotServable(f"keys and values in {limits.kv_dtype} are not supported here", dtype=limits.kv_dtype)
+        read_weights(program, weights, self._support)
+        return VirtualExecutable(self._inner.compile(program, weights, limits), self._pass, self._stop_if_lost)
+
+    def _pass(self) -> None:
+        self._faults.pass_or_raise(self.device.id, self._sleep)
+
+    def _stop_if_lost(self) -> None:
+        self._faults.raise_if_lost(self.device.id)
+
+
+class VirtualExecutable:
+    """driver.Executable around one that works; faults strike before a step and after it."""
+
+    def __init__(self, inner: Executable, pass_or_raise: Callable[[], None], stop_if_lost: Callable[[], None]) -> None:
+        self._inner = inner
+        self._pass = pass_or_raise
+        self._stop_if_lost = stop_if_lost
+
+    @property
+    def block_bytes(self) -> int:
+        return self._inner.block_bytes
+
+    @property
+    def weight_bytes(self) -> int:
+        return self._inner.weight_bytes
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self._inner.scratch_bytes
+
+    def bind_pool(self, pool: Buffer, num_blocks: int) -> None:
+        self._inner.bind_pool(pool, num_blocks)
+
+    def run(self, step: Step) -> NDArray[np.float32]:
+        self._pass()
+        result = self._inner.run(step)
+        self._stop_if_lost()
+        return result
+
+    def copy_block(self, source: int, target: int) -> None:
+        self._inner.copy_block(source, target)
+
+    def close(self) -> None:
+        self._inner.close()

@@ -1,0 +1,258 @@
+"""A backend in the host's own memory, over any function that can evaluate a step.
+
+The reference uses it, the virtual devices use it, and a driver without its native part falls back to it. It does
+everything of the contract that is not arithmetic: buffers and their budget, weights, checks of programs and steps,
+the pool of key/value blocks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaloom.base.errors import NotServable, OutOfMemory
+from thaloom.hal.checks import StepChecker, check_program, read_weights
+from thaloom.hal.driver import Buffer, Limits, WeightSource
+from thaloom.hal.ops import BLOCK_TOKENS, Program, Step
+from thaloom.hal.types import DTYPE_BYTES, Device, DType, Support, Tensor, bf16_from_f32
+
+F32 = NDArray[np.float32]
+Evaluate = Callable[[Program, Mapping[str, F32], Step, "BlockStore"], F32]
+"""(program, weights in f32, a checked step, the keys and values) -> the last instruction's result."""
+
+
+class BlockStore:
+    """Keys and values of all layers in 16-token blocks, over a flat array of bytes.
+
+    A block holds, for each layer in turn, 16 x (K, D) keys and then 16 x (K, value_size) values, in `dtype`.
+    """
+
+    def __init__(self, program: Program, dtype: DType, data: NDArray[np.uint8]) -> None:
+        if dtype not in ("f32", "bf16"):
+            raise ValueError(f"keys and values are stored in f32 or bf16, not {dtype}")
+        self.block_bytes = block_bytes(program, dtype)
+        self.num_blocks = len(data) // self.block_bytes if self.block_bytes else 0
+        self._dtype = dtype
+        self._specs = program.kv
+        storage = np.float32 if dtype == "f32" else np.uint16
+        used = data[: self.num_blocks * self.block_bytes]
+        self._blocks = used.view(storage).reshape(self.num_blocks, program.kv_values_per_token() * BLOCK_TOKENS)
+        ends = np.cumsum([s.num_kv_heads * (s.head_size + s.value_size) * BLOCK_TOKENS for s in self._specs])
+        self._starts = [0, *(int(end) for end in ends)]
+
+    def write(self, layer: int, step: Step, k: F32, v: F32 | None) -> None:
+        """Store the step's rows. k: (R, K*D); v: (R, K*value_size), or None where keys serve as values."""
+        blocks = step.block_tables[step.sequences, step.positions // BLOCK_TOKENS]
+        places = step.positions % BLOCK_TOKENS
+        keys, values = self._layer(layer)
+        keys[blocks, places] = self._stored(k)
+        if v is not None:
+            values[blocks, places] = self._stored(v)
+
+    def read(self, layer: int, table: NDArray[np.int32], length: int) -> tuple[F32, F32]:
+        """Keys (length, K, D) and values (length, K, value_size) of one sequence, as stored, in order of position."""
+        spec, (keys, values) = self._specs[layer], self._layer(layer)
+        blocks = table[: -(-length // BLOCK_TOKENS)]
+        k = self._loaded(keys[blocks]).reshape(-1, spec.num_kv_heads, spec.head_size)
+        v = self._loaded(values[blocks]).reshape(len(k), spec.num_kv_heads, spec.value_size)
+        return k[:length], v[:length]
+
+    def copy_block(self, source: int, target: int) -> None:
+        for block in (source, target):
+            if not 0 <= block < self.num_blocks:
+                raise ValueError(f"block {block} is outside the pool of {self.num_blocks}")
+        self._blocks[target] = self._blocks[source]
+
+    def _layer(self, layer: int) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+        """Views (num_blocks, 16, K*D) and (num_blocks, 16, K*value_size)."""
+        spec, start, end = self._specs[layer], self._starts[layer], self._starts[layer + 1]
+        middle = start + spec.num_kv_heads * spec.head_size * BLOCK_TOKENS
+        keys = self._blocks[:, start:middle].reshape(self.num_blocks, BLOCK_TOKENS, spec.num_kv_heads * spec.head_size)
+        width = spec.num_kv_heads * spec.value_size
+        values = self._blocks[:, middle:end].reshape(self.num_blocks, BLOCK_TOKENS, width)
+        return keys, values
+
+    def _stored(self, values: F32) -> NDArray[np.generic]:
+        return values if self._dtype == "f32" else bf16_from_f32(values)
+
+    def _loaded(self, stored: NDArray[np.generic]) -> F32:
+        return Tensor(self._dtype, stored).to_f32()
+
+
+def block_bytes(program: Program, kv_dtype: DType) -> int:
+    """Bytes that the keys and values of 16 tokens take over all layers, without padding."""
+    return program.kv_values_per_token() * BLOCK_TOKENS * DTYPE_BYTES[kv_dtype]
+
+
+class Budget:
+    """Bytes of one device that may be handed out, and how many are. Backends of one device share it. Thread-safe."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._used_bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def used_bytes(self) -> int:
+        return self._used_bytes
+
+    def reserve(self, num_bytes: int) -> None:
+        """Raises OutOfMemory, with both numbers, if that is more than is free."""
+        if num_bytes < 0:
+            raise ValueError(f"cannot allocate {num_bytes} bytes")
+        with self._lock:
+            free = self._device.memory_bytes - self._used_bytes
+            if num_bytes <= free:
+                self._used_bytes += num_bytes
+                return
+        raise OutOfMemory(
+            f"device {self._device.id!r} has {free} bytes free, {num_bytes} are needed",
+            needed_bytes=num_bytes,
+            free_bytes=free,
+        )
+
+    def give_back(self, num_bytes: int) -> None:
+        with self._lock:
+            self._used_bytes -= num_bytes
+
+
+class HostBuffer:
+    """Zeroed memory of this process, counted against its backend's budget until freed. Freeing twice is harmless."""
+
+    def __init__(self, num_bytes: int, release: Callable[[int], None]) -> None:
+        self._data: NDArray[np.uint8] | None = np.zeros(num_bytes, np.uint8)
+        self._num_bytes = num_bytes
+        self._release = release
+
+    @property
+    def num_bytes(self) -> int:
+        return self._num_bytes
+
+    @property
+    def data(self) -> NDArray[np.uint8]:
+        """Raises ValueError once freed."""
+        if self._data is None:
+            raise ValueError("this buffer was freed")
+        return self._data
+
+    def free(self) -> None:
+        if self._data is not None:
+            self._data = None
+            self._release(self._num_bytes)
+
+
+class HostBackend:
+    """driver.Backend over `evaluate`. Without a budget shared with others it has the device's memory to itself."""
+
+    def __init__(
+        self,
+        device: Device,
+        support: Support,
+        evaluate: Evaluate,
+        *,
+        degraded: str | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        self._device = device
+        self._support = support
+        self._evaluate = evaluate
+        self._degraded = degraded
+        self._budget = budget or Budget(device)
+
+    @property
+    def device(self) -> Device:
+        return self._device
+
+    @property
+    def support(self) -> Support:
+        return self._support
+
+    @property
+    def degraded(self) -> str | None:
+        return self._degraded
+
+    def allocate(self, num_bytes: int) -> HostBuffer:
+        self._budget.reserve(num_bytes)
+        try:
+            return HostBuffer(num_bytes, self._budget.give_back)
+        except MemoryError as error:
+            self._budget.give_back(num_bytes)
+            raise OutOfMemory(f"the host refused {num_bytes} bytes", needed_bytes=num_bytes) from error
+
+    def compile(self, program: Program, weights: WeightSource, limits: Limits) -> HostExecutable:
+        check_program(program, self._support)
+        if limits.kv_dtype not in self._support.kv_dtypes:
+            raise NotServable(f"keys and values in {limits.kv_dtype} are not supported here", dtype=limits.kv_dtype)
+        tensors = read_weights(program, weights, self._support)
+        num_bytes = sum(4 * tensor.data.size for tensor in tensors.values())
+        self._budget.reserve(num_bytes)
+        packed = {name: np.ascontiguousarray(tensor.to_f32()) for name, tensor in tensors.items()}
+        return HostExecutable(program, packed, limits, self._evaluate, self._budget.give_back)
+
+
+class HostExecutable:
+    """driver.Executable that evaluates each step in this process."""
+
+    def __init__(
+        self,
+        program: Program,
+        weights: Mapping[str, F32],
+        limits: Limits,
+        evaluate: Evaluate,
+        release: Callable[[int], None],
+    ) -> None:
+        self._program = program
+        self._weights: Mapping[str, F32] | None = weights
+        self._limits = limits
+        self._evaluate = evaluate
+        self._release = release
+        self._checker = StepChecker(program, limits)
+        self._weight_bytes = sum(array.nbytes for array in weights.values())
+        self._store: BlockStore | None = None
+
+    @property
+    def block_bytes(self) -> int:
+        return block_bytes(self._program, self._limits.kv_dtype)
+
+    @property
+    def weight_bytes(self) -> int:
+        return self._weight_bytes
+
+    @property
+    def scratch_bytes(self) -> int:
+        """None is kept between steps; what a step needs, NumPy allocates and frees."""
+        return 0
+
+    def bind_pool(self, pool: Buffer, num_blocks: int) -> None:
+        if not isinstance(pool, HostBuffer):
+            raise ValueError("the pool was not allocated by this backend")
+        needed = num_blocks * self.block_bytes
+        if num_blocks < 0 or needed > pool.num_bytes:
+            raise ValueError(f"{num_blocks} blocks need {needed} bytes; the pool has {pool.num_bytes}")
+        self._store = BlockStore(self._program, self._limits.kv_dtype, pool.data[:needed])
+
+    def run(self, step: Step) -> F32:
+        if self._weights is None:
+            raise ValueError("this executable was closed")
+        store = self._bound_store()
+        self._checker.check(step, store.num_blocks)
+        return self._evaluate(self._program, self._weights, step, store)
+
+    def copy_block(self, source: int, target: int) -> None:
+        self._bound_store().copy_block(source, target)
+
+    def close(self) -> None:
+        if self._weights is not None:
+            self._weights = None
+            self._store = None
+            self._release(self._weight_bytes)
+
+    def _bound_store(self) -> BlockStore:
+        if self._store is None:
+            if self._program.kv:
+                raise ValueError("no pool is bound")
+            self._store = BlockStore(self._program, self._limits.kv_dtype, np.zeros(0, np.uint8))
+        return self._store

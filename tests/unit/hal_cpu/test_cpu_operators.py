@@ -1,0 +1,96 @@
+"""Every operator against the reference, and the kit's whole list of checks, for every build."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.unit.hal_cpu import builds
+from thaloom.hal.drivers.cpu import DRIVER
+from thaloom.hal.drivers.cpu.driver import CpuDriver
+from thaloom.hal.drivers.cpu.probe import DEVICE_ID
+from thaloom.hal.ops import OPERATORS, ProgramBuilder
+from thaloom.hal.testing import run_conformance
+from thaloom.hal.testing.bench import NUM_BLOCKS, bench, expect_close, right, sequences_for
+from thaloom.hal.testing.programs import Case, make_weights, operator_cases, operator_names, tiny_model
+from thaloom.hal.testing.schedules import make_sequences, together
+from thaloom.hal.types import DType
+
+OPERATORS_RUN = sorted(set(OPERATORS) - {"sample"})
+DTYPES: tuple[DType, ...] = ("f32", "bf16", "f16")
+
+
+def agree(case: Case, *, num_threads: int = 2) -> None:
+    opened = CpuDriver().open(DEVICE_ID, num_threads=num_threads)
+    sequences = sequences_for(case)
+    with bench(opened, case) as ready:
+        expect_close(case, ready.play(sequences, together(sequences)), right(case, sequences))
+
+
+def test_every_operator_has_cases() -> None:
+    assert operator_names() == OPERATORS_RUN
+
+
+def test_every_operator_but_sample_is_native(build: str) -> None:
+    levels = CpuDriver().open(DEVICE_ID, num_threads=1).support.levels
+    assert levels == dict.fromkeys(OPERATORS_RUN, "L3")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("operator", OPERATORS_RUN)
+def test_an_operator_is_what_the_reference_says(build: str, operator: str, dtype: DType) -> None:
+    for case in operator_cases(operator, dtype=dtype):
+        agree(case)
+
+
+@pytest.mark.parametrize("kv_dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_whole_models_are_what_the_reference_says(build: str, dtype: DType, kv_dtype: DType) -> None:
+    for seed in range(4):
+        agree(tiny_model(seed, dtype=dtype, kv_dtype=kv_dtype))
+
+
+def test_the_conformance_kit_passes(build: str) -> None:
+    report = run_conformance(CpuDriver(), DEVICE_ID, manifest=DRIVER.manifest)
+    assert report.passed, str(report)
+
+
+ODD_WIDTHS = (1, 15, 16, 17, 33, 127, 130)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("inputs", ODD_WIDTHS)
+def test_products_of_any_shape(build: str, inputs: int, dtype: DType) -> None:
+    """Remainders of panels, pairs and tiles: every width against every number of rows."""
+    for width in ODD_WIDTHS:
+        builder = ProgramBuilder()
+        x = builder.embedding("embedding", vocab_size=61, width=inputs)
+        builder.pool(builder.linear(x, "matrix", width=width, bias="bias"), normalise=False)
+        program = builder.build()
+        case = Case(name="linear.odd", program=program, weights=make_weights(program, 3, dtype))
+        with bench(CpuDriver().open(DEVICE_ID, num_threads=2), case) as ready:
+            for num_rows in (1, 2, 3, 4, 6, 7, 13):
+                rng = np.random.default_rng(num_rows)
+                sequences = make_sequences((num_rows,), rng, vocab_size=61, num_blocks=NUM_BLOCKS)
+                expect_close(case, ready.play(sequences, together(sequences)), right(case, sequences))
+
+
+@pytest.mark.parametrize("kv_dtype", ["f32", "bf16"])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (3, 1), (7, 1), (8, 2), (9, 3)])
+@pytest.mark.parametrize("head_size", [1, 16, 33, 64, 80])
+def test_attention_of_any_shape(build: str, heads: int, kv_heads: int, head_size: int, kv_dtype: DType) -> None:
+    builder = ProgramBuilder()
+    x = builder.embedding("embedding", vocab_size=61, width=48)
+    q = builder.linear(x, "q", width=heads * head_size)
+    k = builder.linear(x, "k", width=kv_heads * head_size)
+    v = builder.linear(x, "v", width=kv_heads * (head_size + 3))
+    attended = builder.paged_attention(
+        q, k, v, num_heads=heads, num_kv_heads=kv_heads, head_size=head_size, value_size=head_size + 3
+    )
+    builder.pool(attended, normalise=False)
+    program = builder.build()
+    agree(Case(name="paged_attention.odd", program=program, weights=make_weights(program, 5), kv_dtype=kv_dtype))
+
+
+def test_builds_are_listed_best_first() -> None:
+    assert builds.NAMES
