@@ -1,0 +1,1 @@
+"""Resources and decisions: rooms side by side, over two that remember (state) and vouch (trust)."""

@@ -1,0 +1,1 @@
+"""Readings to symptoms to faults to remedies, pure. Empty so far; the floors already know the room."""

@@ -1,0 +1,202 @@
+"""A model of the store opened for reading: small files whole, weights tensor by tensor, every byte checked."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thaloom.base.errors import CorruptObject, MalformedFile, NotServable
+from thaloom.base.files import atomic_writer
+from thaloom.hal.types import DType, Tensor
+from thaloom.kernel.models.locks import StoreLock, share
+from thaloom.kernel.models.objects import BadObject, Objects
+from thaloom.kernel.models.safetensors import TensorPlace, read_header
+from thaloom.kernel.models.trees import Chunk, Tree, read_chunks, read_tree
+from thaloom.kernel.models.types import FileEntry, Manifest
+
+_NUMPY: dict[str, tuple[DType, str]] = {"F32": ("f32", "<f4"), "F16": ("f16", "<f2"), "BF16": ("bf16", "<u2")}
+_CACHED_CHUNKS = 4
+
+
+class StoredModel:
+    """One model's files. Cheap to make; keeps nothing open."""
+
+    def __init__(self, manifest: Manifest, objects: Objects, lock: Path) -> None:
+        self.manifest = manifest
+        self._objects = objects
+        self._lock = lock
+        self._files = {file.path: file for file in manifest.files}
+
+    def has(self, path: str) -> bool:
+        return path in self._files
+
+    def read_file(self, path: str) -> bytes:
+        """One small file. Raises NotServable if the model has no such file, CorruptObject if it is damaged."""
+        entry = self._entry(path)
+        with self._reporting(path):
+            return b"".join(read_chunks(self._objects, self._tree(entry)))
+
+    def config(self) -> dict[str, Any]:
+        """config.json. Raises NotServable if the model has none."""
+        try:
+            value = json.loads(self.read_file("config.json"))
+        except (ValueError, RecursionError) as error:
+            raise MalformedFile(f"'config.json' is not JSON: {error}", file="config.json") from error
+        if not isinstance(value, dict):
+            raise MalformedFile("'config.json' is JSON, but not an object", file="config.json")
+        return value
+
+    def copy_file(self, path: str, target: Path) -> None:
+        """Put a copy at `target`, whole or not at all, for a process that does not know the store."""
+        entry = self._entry(path)
+        with self._reporting(path), atomic_writer(target) as file:
+            for data in read_chunks(self._objects, self._tree(entry)):
+                file.write(data)
+
+    def weights(self) -> WeightReader:
+        """All tensors of all weight files. Nothing is swept from the store until the reader is closed or forgotten.
+
+        Raises CorruptObject naming the file; MalformedFile if two files hold tensors of one name.
+        """
+        reader = WeightReader(str(self.manifest.name), share(self._lock))
+        for entry in self.manifest.files:
+            if entry.path.endswith(".safetensors"):
+                with self._reporting(entry.path):
+                    reader.add(_ChunkedFile(entry.path, self._objects, self._tree(entry)))
+        return reader
+
+    def _entry(self, path: str) -> FileEntry:
+        if path not in self._files:
+            raise NotServable(f"model {str(self.manifest.name)!r} has no file {path!r}")
+        return self._files[path]
+
+    def _tree(self, entry: FileEntry) -> Tree:
+        return read_entry_tree(self._objects, entry)
+
+    @contextmanager
+    def _reporting(self, path: str) -> Iterator[None]:
+        with _naming(str(self.manifest.name), path):
+            yield
+
+
+def read_entry_tree(objects: Objects, entry: FileEntry) -> Tree:
+    """The tree of one file, of the length its manifest states. Raises BadObject."""
+    tree = read_tree(objects, entry.tree)
+    if tree.num_bytes != entry.num_bytes:
+        raise BadObject("altered", f"its chunks add up to {tree.num_bytes} bytes instead of {entry.num_bytes}")
+    return tree
+
+
+class WeightReader:
+    """A `hal.driver.WeightSource` over the chunk store.
+
+    Each chunk is checked against its SHA-256 the first time a byte of it is read. Reading in file order reads each
+    chunk once; at most a few chunks are kept. For one thread at a time. Close it when all is read.
+    """
+
+    def __init__(self, model: str, lock: StoreLock) -> None:
+        self._model = model
+        self._lock = lock
+        self._places: dict[str, tuple[_ChunkedFile, TensorPlace]] = {}
+
+    def add(self, file: _ChunkedFile) -> None:
+        header = read_header(file.path, file.num_bytes, file.read_at)
+        for place in header.tensors:
+            if place.name in self._places:
+                raise MalformedFile(f"tensor {place.name!r} is in two files of model {self._model!r}", file=file.path)
+            self._places[place.name] = (file, place)
+
+    def names(self) -> Iterable[str]:
+        """In the order of the files and of the bytes in them, which is the fast order to read."""
+        return self._places.keys()
+
+    def read(self, name: str) -> Tensor:
+        """Raises MalformedFile (no such tensor), NotServable (its dtype), CorruptObject (naming file and model)."""
+        if name not in self._places:
+            raise MalformedFile(f"model {self._model!r} has no tensor {name!r}")
+        file, place = self._places[name]
+        if place.dtype not in _NUMPY:
+            raise NotServable(
+                f"tensor {name!r} of model {self._model!r} is {place.dtype}; only {', '.join(_NUMPY)} can be served"
+            )
+        dtype, numpy_dtype = _NUMPY[place.dtype]
+        data = np.empty(place.num_bytes, dtype=np.uint8)
+        with _naming(self._model, file.path):
+            file.read_into(place.start, data.data)
+        values = data.view(numpy_dtype).reshape(place.shape)
+        values.flags.writeable = False
+        return Tensor(dtype, values)
+
+    def close(self) -> None:
+        """Let the store be swept again. Reading afterwards is an error of ours."""
+        self._places.clear()
+        self._lock.close()
+
+
+class _ChunkedFile:
+    """Bytes of one stored file, by offset."""
+
+    def __init__(self, path: str, objects: Objects, tree: Tree) -> None:
+        self.path = path
+        self.num_bytes = tree.num_bytes
+        self._objects = objects
+        self._chunks = tree.chunks
+        self._starts = list(itertools.accumulate((chunk.num_bytes for chunk in tree.chunks), initial=0))
+        self._checked: set[int] = set()
+        self._cache: OrderedDict[int, bytes] = OrderedDict()
+
+    def read_at(self, offset: int, num_bytes: int) -> bytes:
+        target = bytearray(max(0, min(num_bytes, self.num_bytes - offset)))
+        self.read_into(offset, memoryview(target))
+        return bytes(target)
+
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """Fill `target` from `offset` on. Raises BadObject."""
+        done = 0
+        i = bisect.bisect_right(self._starts, offset) - 1
+        while done < len(target):
+            at = offset + done - self._starts[i]
+            count = min(self._chunks[i].num_bytes - at, len(target) - done)
+            self._read_from_chunk(i, at, target[done : done + count])
+            done += count
+            i += 1
+
+    def _read_from_chunk(self, i: int, at: int, target: memoryview) -> None:
+        chunk = self._chunks[i]
+        if i in self._cache:
+            self._cache.move_to_end(i)
+            target[:] = self._cache[i][at : at + len(target)]
+        elif i in self._checked:
+            self._objects.read_part(chunk.digest, at, target)
+        elif len(target) == chunk.num_bytes:
+            self._objects.read_into(chunk.digest, target)
+            self._checked.add(i)
+        else:
+            target[:] = self._fetch(i, chunk)[at : at + len(target)]
+
+    def _fetch(self, i: int, chunk: Chunk) -> bytes:
+        data = self._objects.read(chunk.digest, chunk.num_bytes)
+        self._checked.add(i)
+        self._cache[i] = data
+        if len(self._cache) > _CACHED_CHUNKS:
+            self._cache.popitem(last=False)
+        return data
+
+
+@contextmanager
+def _naming(model: str, path: str) -> Iterator[None]:
+    """Say of which model and file an object was."""
+    try:
+        yield
+    except BadObject as error:
+        raise CorruptObject(
+            f"file {path!r} of model {model!r} is {error.problem}: {error.message}", file=path, model=model
+        ) from error

@@ -1,0 +1,246 @@
+"""The model store: every model this node keeps, by content.
+
+    <root>/objects/ab/ab...     chunks of 4 MiB and trees (lists of chunks), each named by its SHA-256
+    <root>/aliases/<sha256>     the tree of the file with that plain SHA-256
+    <root>/manifests/n/t.json   a model: name, card, and the tree of each file; written last, removed first
+    <root>/lock                 shared by importers and readers, exclusive for whoever deletes objects
+    <root>/manifests.lock       exclusive for the moment in which a name is looked up and written
+
+A kill at any moment leaves whole models and, at worst, objects nobody needs, which the next sweep deletes.
+All methods block; call them from a thread. Several processes may use one store at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from thaloom.base.clock import Clock
+from thaloom.base.errors import BadParameter, CorruptObject, ModelInUse, ModelNotFound, NameTaken, StateUnusable
+from thaloom.base.events import Degraded, Emit, ignore
+from thaloom.base.files import disk_errors
+from thaloom.kernel.models.events import FilesIgnored, ManifestUnreadable, ModelImported, ModelRemoved
+from thaloom.kernel.models.import_card import make_card, unservable_dtypes
+from thaloom.kernel.models.import_files import Chosen, choose, printable
+from thaloom.kernel.models.import_weights import read_weights
+from thaloom.kernel.models.importing import Intake, Progress
+from thaloom.kernel.models.locks import exclude, share, try_exclude
+from thaloom.kernel.models.manifests import Manifests, digest_of_files
+from thaloom.kernel.models.objects import Objects
+from thaloom.kernel.models.reading import StoredModel
+from thaloom.kernel.models.sweep import Swept, sweep
+from thaloom.kernel.models.types import CHUNK_BYTES, Manifest, ModelCard, ModelName, Verification
+from thaloom.kernel.models.verifying import verify
+
+
+class ModelStore:
+    """See the module. `root` is made when the first model comes."""
+
+    def __init__(self, root: Path, clock: Clock, emit: Emit = ignore, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self.root = root
+        self._clock = clock
+        self._emit = emit
+        self._chunk_bytes = chunk_bytes
+        self._objects = Objects(root / "objects")
+        self._manifests = Manifests(root / "manifests")
+        self._aliases = root / "aliases"
+        self._lock = root / "lock"
+
+    def import_path(
+        self,
+        path: Path,
+        name: ModelName | None = None,
+        *,
+        replace: bool = False,
+        progress: Progress | None = None,
+    ) -> Manifest:
+        """Take the model at `path` (a folder, or one safetensors file) and give it `name`, else one from the path.
+
+        Importing the same bytes under the same name again changes nothing and heals damaged objects.
+        Raises BadParameter, NameTaken (other bytes have that name and `replace` is false), UnsafeFormat,
+        MalformedFile, NotServable (no weights), DiskFull, CorruptObject (a file changed meanwhile, or is not what
+        SHA256SUMS says), StateUnusable (the store's own folder cannot be written).
+        """
+        name = name or _name_from(path)
+        chosen = choose(path)
+        weights = read_weights(chosen)
+        card = make_card(chosen, weights)
+        self._tell_ignored(path, chosen)
+        if unservable := unservable_dtypes(weights):
+            message = f"has tensors of {', '.join(unservable)}, which nothing here can run"
+            self._emit(Degraded(subject=str(name), reason="UnservableDtype", message=message))
+        with _own_files(self.root):
+            try:
+                with share(self._lock):
+                    return self._take(path, name, chosen, card, replace=replace, progress=progress)
+            except BaseException:
+                self.sweep()
+                raise
+
+    def list(self) -> list[Manifest]:
+        """Every model, by name. One whose manifest is damaged is left out and told by an event."""
+        found = []
+        for name in self._manifests.names():
+            try:
+                manifest = self._manifests.read(name)
+            except CorruptObject as error:
+                self._emit(ManifestUnreadable(file=str(self._manifests.path(name)), problem=error.message))
+                continue
+            if manifest is not None:
+                found.append(manifest)
+        return sorted(found, key=lambda manifest: manifest.name)
+
+    def get(self, name: ModelName | str) -> Manifest:
+        """Raises ModelNotFound, which lists similar names; CorruptObject if its manifest is damaged."""
+        name = ModelName.parse(name) if isinstance(name, str) else name
+        manifest = self._manifests.read(name)
+        if manifest is None:
+            raise self._not_found(name)
+        return manifest
+
+    def open(self, manifest: Manifest) -> StoredModel:
+        return StoredModel(manifest, self._objects, self._lock)
+
+    def verify(self, name: ModelName | str, progress: Progress | None = None) -> Verification:
+        """Read every byte of a model again. Raises ModelNotFound; damage is in the result, not raised."""
+        manifest = self.get(name)
+        with share(self._lock):
+            return verify(manifest, self._objects, progress)
+
+    def remove(self, name: ModelName | str, *, in_use: Callable[[Manifest], bool] | None = None) -> Swept:
+        """Forget a model and delete what no other needs, at once or, while somebody imports or loads, later.
+
+        Raises ModelNotFound; ModelInUse if `in_use` says so. A model whose manifest is damaged can be removed too.
+        """
+        name = ModelName.parse(name) if isinstance(name, str) else name
+        with _own_files(self.root), exclude(self.root / "manifests.lock"):
+            try:
+                manifest = self._manifests.read(name)
+            except CorruptObject:
+                digest = None
+            else:
+                if manifest is None:
+                    raise self._not_found(name)
+                if in_use is not None and in_use(manifest):
+                    raise ModelInUse(f"model {str(name)!r} is in use")
+                digest = manifest.digest
+            self._manifests.delete(name)
+        self._emit(ModelRemoved(model=str(name), digest=digest))
+        return self.sweep() or Swept(complete=False)
+
+    def sweep(self) -> Swept | None:
+        """Delete leftovers and objects no model needs; None, and nothing done, while anybody imports or loads."""
+        if not self.root.is_dir():
+            return Swept()
+        lock = try_exclude(self._lock)
+        if lock is None:
+            return None
+        with lock:
+            return sweep(self._manifests, self._objects, self._aliases, self._emit)
+
+    def _take(
+        self,
+        path: Path,
+        name: ModelName,
+        chosen: Chosen,
+        card: ModelCard,
+        *,
+        replace: bool,
+        progress: Progress | None,
+    ) -> Manifest:
+        self._refuse_other(name, chosen, replace=replace)
+        intake = Intake(self._objects, self._aliases, self._chunk_bytes, progress)
+        intake.require_space(chosen.files)
+        taken = intake.take(chosen.files, chosen.sums)
+        manifest = Manifest(
+            name=name,
+            digest=digest_of_files(taken.entries),
+            files=taken.entries,
+            card=card,
+            created_at=self._clock.now(),
+            source=printable(str(path)),
+        )
+        kept = self._publish(manifest, replace=replace)
+        self._emit(
+            ModelImported(
+                model=str(name),
+                digest=manifest.digest,
+                source=manifest.source,
+                num_bytes=manifest.total_bytes,
+                written_bytes=taken.written_bytes,
+            )
+        )
+        return kept
+
+    def _refuse_other(self, name: ModelName, chosen: Chosen, *, replace: bool) -> None:
+        """Before gigabytes are copied: a model of that name whose files already differ by name or length."""
+        if replace:
+            return
+        with contextlib.suppress(CorruptObject):  # a damaged manifest is healed
+            present = self._manifests.read(name)
+            ours = {(file.path, file.num_bytes) for file in chosen.files}
+            if present is not None and {(file.path, file.num_bytes) for file in present.files} != ours:
+                raise _name_taken(name)
+
+    def _publish(self, manifest: Manifest, *, replace: bool) -> Manifest:
+        with exclude(self.root / "manifests.lock"):
+            try:
+                present = self._manifests.read(manifest.name)
+            except CorruptObject:
+                present = None  # the import heals it
+            if present is not None and present.digest == manifest.digest:
+                return present
+            if present is not None and not replace:
+                raise _name_taken(manifest.name)
+            self._manifests.write(manifest)
+            return manifest
+
+    def _tell_ignored(self, path: Path, chosen: Chosen) -> None:
+        if chosen.pickles:
+            self._emit(
+                FilesIgnored(
+                    source=printable(str(path)), reason="pickle or code that runs on load", files=chosen.pickles
+                )
+            )
+        if chosen.unknown:
+            self._emit(FilesIgnored(source=printable(str(path)), reason="not part of the model", files=chosen.unknown))
+
+    def _not_found(self, name: ModelName) -> ModelNotFound:
+        names = [str(known) for known in self._manifests.names()]
+        near = difflib.get_close_matches(str(name), names, n=3)
+        hint = (
+            f"; did you mean {' or '.join(map(repr, near))}?" if near else f" (there are: {', '.join(names) or 'none'})"
+        )
+        return ModelNotFound(f"no model {str(name)!r} in the store{hint}", near=near)
+
+
+@contextlib.contextmanager
+def _own_files(root: Path) -> Iterator[None]:
+    """Say that it is the store itself that cannot be written, and not the model."""
+    try:
+        with disk_errors(root):
+            yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise StateUnusable(f"the model store {str(root)!r} cannot be written: {error.strerror}{where}") from error
+
+
+def _name_taken(name: ModelName) -> NameTaken:
+    return NameTaken(f"model {str(name)!r} is there already, with other files", param="name")
+
+
+def _name_from(path: Path) -> ModelName:
+    """A folder's or file's own name, made a valid one. Raises BadParameter if nothing of it is left."""
+    path = path.absolute()
+    stem = path.name.removesuffix(".safetensors")
+    if stem != path.name and stem == "model":
+        stem = path.parent.name
+    text = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip(".-_")[:63]
+    text = re.sub(r"\.\.+", ".", text)
+    try:
+        return ModelName(text)
+    except BadParameter as error:
+        raise BadParameter(f"cannot make a name of {path.name!r}: give one", param="name") from error

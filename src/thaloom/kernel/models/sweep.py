@@ -1,0 +1,76 @@
+"""Deleting what no model needs: marked from the manifests, never guessed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from thaloom.base.errors import CorruptObject
+from thaloom.base.events import Emit
+from thaloom.base.files import PARTIAL
+from thaloom.base.ids import Digest
+from thaloom.kernel.models.events import ManifestUnreadable, StoreSwept
+from thaloom.kernel.models.manifests import Manifests
+from thaloom.kernel.models.objects import BadObject, Objects
+from thaloom.kernel.models.trees import read_tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What a sweep did."""
+
+    num_files: int = 0
+    freed_bytes: int = 0
+    complete: bool = True
+    """False if objects nobody needs may be left: because somebody imports or loads just now, or because a damaged
+    manifest or tree hides which objects are needed (then only leftovers of writers went)."""
+
+
+def sweep(manifests: Manifests, objects: Objects, aliases: Path, emit: Emit) -> Swept:
+    """Delete leftovers of writers, and objects and aliases no manifest reaches. The caller has the store to itself."""
+    needed = _needed(manifests, objects, emit)
+    num_files = freed_bytes = 0
+    for path in _garbage(manifests, objects, aliases, needed):
+        size = path.stat().st_size
+        path.unlink()
+        num_files += 1
+        freed_bytes += size
+    if num_files:
+        emit(StoreSwept(num_files=num_files, freed_bytes=freed_bytes))
+    return Swept(num_files=num_files, freed_bytes=freed_bytes, complete=needed is not None)
+
+
+def _needed(manifests: Manifests, objects: Objects, emit: Emit) -> set[Digest] | None:
+    """Trees and chunks of every model, or None if that cannot be known."""
+    trees: set[Digest] = set()
+    needed: set[Digest] = set()
+    known = True
+    for name in manifests.names():
+        try:
+            manifest = manifests.read(name)
+        except CorruptObject as error:
+            emit(ManifestUnreadable(file=str(manifests.path(name)), problem=error.message))
+            known = False
+            continue
+        trees |= {file.tree for file in manifest.files} if manifest else set()
+    for tree in sorted(trees):
+        needed.add(tree)
+        try:
+            needed |= {chunk.digest for chunk in read_tree(objects, tree).chunks}
+        except BadObject as error:
+            emit(ManifestUnreadable(file=str(objects.path(tree)), problem=error.message))
+            known = False
+    return needed if known else None
+
+
+def _garbage(manifests: Manifests, objects: Objects, aliases: Path, needed: set[Digest] | None) -> Iterator[Path]:
+    yield from manifests.partials()
+    for path in objects.files():
+        if path.name.endswith(PARTIAL) or (needed is not None and path.name not in needed):
+            yield path
+    for path in sorted(aliases.glob("*")):
+        with contextlib.suppress(UnicodeDecodeError):
+            if path.name.endswith(PARTIAL) or (needed is not None and path.read_text() not in needed):
+                yield path

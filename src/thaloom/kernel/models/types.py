@@ -1,0 +1,115 @@
+"""Facts about models: what the store keeps and what others may know of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from thaloom.base.errors import BadParameter
+from thaloom.base.ids import Digest
+from thaloom.hal.types import DType
+
+CHUNK_BYTES = 4 * 1024 * 1024
+"""Objects are cut into chunks of this size; the last one is shorter."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelName:
+    """`name` or `name:tag`; the tag is `latest` when left out."""
+
+    name: str
+    tag: str = "latest"
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or not _TAG.fullmatch(self.tag) or ".." in self.name + self.tag:
+            raise BadParameter(
+                f"not a model name: {str(self)!r} (lower-case letters, digits, '.', '_', '-', then an optional ':tag')",
+                param="model",
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> ModelName:
+        """Raises BadParameter for anything that is not a name."""
+        name, colon, tag = text.partition(":")
+        return cls(name, tag) if colon else cls(name)
+
+    def __str__(self) -> str:
+        return self.name if self.tag == "latest" else f"{self.name}:{self.tag}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """One file of a model: where its bytes are in the store and what they must be."""
+
+    path: str
+    """Relative, with `/`; never absolute, never with `..`."""
+    num_bytes: int
+    tree: Digest
+    """SHA-256 of the tree object that lists the chunks."""
+    sha256: Digest
+    """Plain SHA-256 of the whole file, checked once at import: the alias other tools know it by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What a model says of itself, read from its files at import."""
+
+    architecture: str
+    """The name in config.json's `architectures`, as `LlamaForCausalLM`; empty if there is no config."""
+    family: str
+    """config.json's `model_type`, as `llama`; empty if there is none."""
+    num_parameters: int
+    dtypes: tuple[DType, ...]
+    weight_bytes: int
+    context_length: int | None
+    vocab_size: int | None
+    has_tokenizer: bool
+    has_chat_template: bool
+    """A template that tells speakers apart: the model takes part in conversations, and does not only continue texts."""
+    license: str | None = None
+    summary: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A model of the store: a name for a set of files. Immutable; a new import of the name makes a new one."""
+
+    name: ModelName
+    digest: Digest
+    """SHA-256 of the canonical text of the files' list: two equal models have equal digests."""
+    files: tuple[FileEntry, ...]
+    card: ModelCard
+    created_at: float
+    """Seconds since the epoch."""
+    source: str
+    """Where it was imported from, for people."""
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.num_bytes for file in self.files)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFault:
+    """What is wrong with one file of a model."""
+
+    path: str
+    problem: Literal["missing", "altered", "truncated", "unreadable"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """The outcome of reading every byte of a model again. Sound only if `faults` is empty."""
+
+    name: ModelName
+    checked_bytes: int
+    faults: tuple[FileFault, ...] = field(default=())
+
+    @property
+    def sound(self) -> bool:
+        return not self.faults

@@ -1,0 +1,1 @@
+"""Software environments, images and presets. Empty so far; the floors already know the room."""

@@ -1,0 +1,1 @@
+"""Namespaces, cgroups, limits. Empty so far; the floors already know the room."""

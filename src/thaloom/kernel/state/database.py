@@ -1,0 +1,117 @@
+"""The database file: opened only when it is sound and not newer than we are, written by one writer, flushed each time.
+
+WAL with `synchronous=FULL`: a transaction that returned is on the disk.
+Source: sqlite.org/pragma.html#pragma_synchronous.
+One connection serves all threads of the process under a lock; other processes are kept out by the daemon's FolderLock.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from thaloom.base.clock import Clock
+from thaloom.base.errors import DiskFull, StateUnusable
+from thaloom.base.files import free_bytes, sync_folder
+from thaloom.kernel.state.migrations import LATEST, migrate, version_of
+
+_BUSY_TIMEOUT_S = 5.0
+"""How long another connection's transaction is waited for. None should exist; a person's `sqlite3` shell may."""
+
+
+class Database:
+    """An open database of the latest version. Raises StateUnusable instead of opening; never deletes or repairs."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        with self._named_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and path.stat().st_size:
+                _inspect(path)
+            self._connection = _connect(path, "rwc")
+            try:
+                _configure(self._connection)
+                migrate(self._connection, clock)
+                sync_folder(path.parent)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is on the disk when the block has ended, or none of it. Raises DiskFull."""
+        with self._lock, self._named_errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has rolled back already
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def read(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        with self._lock, self._named_errors():
+            return self._connection.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise  # our own mistake, not the file's
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise DiskFull(
+                    f"no space left on the disk of {str(self.path)!r}", free_bytes=free_bytes(self.path)
+                ) from error
+            raise StateUnusable(f"the node's database {str(self.path)!r} cannot be used: {error}") from error
+        except OSError as error:  # of its folder
+            raise StateUnusable(f"the node's database {str(self.path)!r} cannot be used: {error.strerror}") from error
+
+
+def _inspect(path: Path) -> None:
+    """Look at a database without changing it."""
+    connection = _connect(path, "ro")
+    try:
+        problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise StateUnusable(f"the node's database {str(path)!r} is damaged: {problem}")
+        version = version_of(connection)
+        if version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
+            raise StateUnusable(f"{str(path)!r} is the database of another program")
+        if version > LATEST:
+            raise StateUnusable(
+                f"the node's database {str(path)!r} has version {version}; this Thaloom knows versions up to {LATEST}",
+                version=version,
+                latest=LATEST,
+            )
+    finally:
+        connection.close()
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=_BUSY_TIMEOUT_S,
+        isolation_level=None,  # we say BEGIN and COMMIT ourselves
+        check_same_thread=False,
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")

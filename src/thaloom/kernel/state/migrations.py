@@ -1,0 +1,94 @@
+"""How the database came to look as it does: one numbered step after another, forward only.
+
+A step that was ever released is never changed; a new one is added below. For each version the tests keep a database
+as that version wrote it, and open it with this one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from thaloom.base.clock import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """From version - 1 to version. Each statement runs by itself, all in one transaction."""
+
+    version: int
+    summary: str
+    statements: tuple[str, ...]
+
+
+MIGRATIONS = (
+    Migration(
+        version=1,
+        summary="what is wished for, and which processes we started",
+        statements=(
+            """CREATE TABLE services (
+                name TEXT PRIMARY KEY NOT NULL,
+                spec TEXT NOT NULL,
+                created_at REAL NOT NULL,
+                revision INTEGER NOT NULL CHECK (revision >= 1)
+            )""",
+            """CREATE TABLE leases (
+                id TEXT PRIMARY KEY NOT NULL,
+                role TEXT NOT NULL,
+                service TEXT,
+                pid INTEGER NOT NULL,
+                start_ticks INTEGER NOT NULL,
+                socket TEXT NOT NULL,
+                started_at REAL NOT NULL,
+                revision INTEGER NOT NULL
+            )""",
+        ),
+    ),
+    Migration(
+        version=2,
+        summary="the journal of actions",
+        statements=(
+            """CREATE TABLE journal (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                time REAL NOT NULL,
+                action TEXT NOT NULL,
+                kind TEXT NOT NULL,
+                phase TEXT NOT NULL CHECK (phase IN ('intent', 'outcome')),
+                data TEXT NOT NULL
+            )""",
+            "CREATE INDEX journal_by_action ON journal (action)",
+        ),
+    ),
+)
+
+_VERSIONS = """CREATE TABLE IF NOT EXISTS schema_version (
+    version INTEGER PRIMARY KEY NOT NULL,
+    applied_at REAL NOT NULL
+)"""
+
+LATEST = MIGRATIONS[-1].version
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The version a database has; 0 for an empty one."""
+    found = connection.execute(
+        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'"
+    ).fetchone()
+    if found is None:
+        return 0
+    return int(connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()[0])
+
+
+def migrate(connection: sqlite3.Connection, clock: Clock, *, upto: int = LATEST) -> None:
+    """Take the steps that are missing, each whole or not at all. `upto` lets tests make a database of old."""
+    for migration in MIGRATIONS[version_of(connection) : upto]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute(_VERSIONS)
+            for statement in migration.statements:
+                connection.execute(statement)
+            connection.execute("INSERT INTO schema_version VALUES (?, ?)", (migration.version, clock.now()))
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise

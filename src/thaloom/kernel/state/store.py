@@ -1,0 +1,153 @@
+"""What survives a restart: which services are wished for, which processes we started, and what was done and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from thaloom.base.clock import Clock
+from thaloom.base.config import from_mapping
+from thaloom.base.errors import BadParameter, RevisionConflict, ServiceNotFound, StateUnusable
+from thaloom.base.ids import ServiceName, WorkerId
+from thaloom.kernel.state.database import Database
+from thaloom.kernel.state.types import JournalEntry, Lease, Service, ServiceSpec
+
+JOURNAL_ENTRIES = 100_000
+"""Kept; older ones are dropped. Some 20 MB, and a year of a quiet node."""
+
+T = TypeVar("T")
+
+
+class StateStore:
+    """All state of a node, in one file. Every method that changes something returns when it is on the disk.
+
+    Safe from several threads. Raises StateUnusable on opening a damaged or newer file; DiskFull on writing.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._clock = clock
+        self._database = Database(path, clock)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def put_service(self, spec: ServiceSpec, *, expected_revision: int | None = None) -> Service:
+        """Wish for a service, or change the wish. The same wish again changes nothing, not even the revision.
+
+        `expected_revision` (0: it must be new) refuses to overwrite what somebody else changed: RevisionConflict.
+        """
+        with self._database.write() as connection:
+            present = _service(connection, spec.name)
+            revision = present.revision if present else 0
+            if expected_revision is not None and expected_revision != revision:
+                raise RevisionConflict(
+                    f"service {spec.name!r} has revision {revision}, not {expected_revision}", revision=revision
+                )
+            if present is not None and present.spec == spec:
+                return present
+            created_at = present.created_at if present else self._clock.now()
+            service = Service(spec=spec, created_at=created_at, revision=revision + 1)
+            connection.execute(
+                "INSERT OR REPLACE INTO services (name, spec, created_at, revision) VALUES (?, ?, ?, ?)",
+                (spec.name, _encode(dataclasses.asdict(spec)), service.created_at, service.revision),
+            )
+            return service
+
+    def services(self) -> list[Service]:
+        """All, by name."""
+        return [_read_service(row) for row in self._database.read("SELECT * FROM services ORDER BY name")]
+
+    def service(self, name: ServiceName) -> Service:
+        """Raises ServiceNotFound."""
+        rows = self._database.read("SELECT * FROM services WHERE name = ?", (name,))
+        if not rows:
+            raise ServiceNotFound(f"no service {name!r}")
+        return _read_service(rows[0])
+
+    def delete_service(self, name: ServiceName) -> None:
+        """Raises ServiceNotFound. Its leases stay: they end with their processes."""
+        with self._database.write() as connection:
+            if connection.execute("DELETE FROM services WHERE name = ?", (name,)).rowcount == 0:
+                raise ServiceNotFound(f"no service {name!r}")
+
+    def put_lease(self, lease: Lease) -> None:
+        """Remember a process, before anybody relies on it."""
+        values = dataclasses.asdict(lease)
+        columns, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        with self._database.write() as connection:
+            connection.execute(f"INSERT OR REPLACE INTO leases ({columns}) VALUES ({marks})", values)
+
+    def leases(self) -> list[Lease]:
+        """All, oldest first."""
+        return [_read(Lease, dict(row)) for row in self._database.read("SELECT * FROM leases ORDER BY started_at, id")]
+
+    def delete_lease(self, lease: WorkerId) -> None:
+        """Forget a process that has ended. Forgetting it twice is no error."""
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM leases WHERE id = ?", (lease,))
+
+    def append(
+        self,
+        kind: str,
+        data: Mapping[str, Any],
+        *,
+        phase: Literal["intent", "outcome"] = "outcome",
+        action: str | None = None,
+    ) -> JournalEntry:
+        """Write into the journal. `data`: JSON values only. Without `action` the entry begins a new one."""
+        entry_data = dict(data)
+        text = _encode(entry_data)
+        action = action or f"a-{secrets.token_hex(6)}"
+        time = self._clock.now()
+        with self._database.write() as connection:
+            row = connection.execute(
+                "INSERT INTO journal (time, action, kind, phase, data) VALUES (?, ?, ?, ?, ?)",
+                (time, action, kind, phase, text),
+            )
+            assert row.lastrowid is not None
+            connection.execute("DELETE FROM journal WHERE id <= ?", (row.lastrowid - JOURNAL_ENTRIES,))
+        return JournalEntry(id=row.lastrowid, time=time, action=action, kind=kind, phase=phase, data=entry_data)
+
+    def journal(self, limit: int = 100, *, action: str | None = None) -> list[JournalEntry]:
+        """The latest `limit` entries, newest first; only those of `action` where one is given."""
+        where, values = ("", [limit]) if action is None else ("WHERE action = ?", [action, limit])
+        rows = self._database.read(f"SELECT * FROM journal {where} ORDER BY id DESC LIMIT ?", values)
+        return [_read(JournalEntry, dict(row) | {"data": _decode(row["data"])}) for row in rows]
+
+
+def _service(connection: sqlite3.Connection, name: ServiceName) -> Service | None:
+    row = connection.execute("SELECT * FROM services WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _read_service(row)
+
+
+def _read_service(row: sqlite3.Row) -> Service:
+    spec = _read(ServiceSpec, _decode(row["spec"]))
+    return Service(spec=spec, created_at=row["created_at"], revision=row["revision"])
+
+
+def _read(kind: type[T], data: dict[str, Any]) -> T:
+    """A row as facts. A key or value we do not know means somebody else wrote it: never guessed around."""
+    try:
+        return from_mapping(kind, data)
+    except BadParameter as error:
+        raise StateUnusable(f"the node's database holds a {kind.__name__} we cannot read: {error.message}") from error
+
+
+def _encode(value: Any) -> str:
+    """In ASCII: a path need not be UTF-8, and SQLite takes no half characters."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _decode(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise StateUnusable(f"the node's database holds text that is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise StateUnusable("the node's database holds JSON that is not an object")
+    return value

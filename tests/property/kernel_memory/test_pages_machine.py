@@ -1,0 +1,65 @@
+"""The block pool against a model of it: any order of calls, invariants after each."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from thaloom.hal.ops import BLOCK_TOKENS
+from thaloom.kernel.memory.pages import BlockPool, block_keys, blocks_for, root_key
+
+ROOT = root_key(b"model")
+NUM_BLOCKS = 9
+
+
+class Sequences(RuleBasedStateMachine):
+    """Sequences come with tokens, reuse what they find, grow, publish and go. A block's *content* is remembered here:
+    whatever `lookup` finds must still be what was written under that key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = BlockPool(NUM_BLOCKS)
+        self.sequences: list[tuple[list[int], list[int]]] = []  # tokens, blocks
+        self.content: dict[int, tuple[int, ...]] = {}  # block -> all tokens up to its end
+
+    @rule(head=st.integers(0, 2), num_tokens=st.integers(1, 70))
+    def arrive(self, head: int, num_tokens: int) -> None:
+        tokens = [head * (at < 2 * BLOCK_TOKENS) for at in range(num_tokens)]
+        found = self.pool.lookup(block_keys(ROOT, tokens))
+        for index, block in enumerate(found):
+            assert self.content[block] == tuple(tokens[: (index + 1) * BLOCK_TOKENS])
+        self.pool.share(found)
+        free = self.pool.free_blocks
+        wanted = blocks_for(num_tokens) - len(found)
+        fresh = self.pool.allocate(wanted)
+        assert (fresh is None) == (wanted > free)
+        if fresh is None:
+            self.pool.release(found)
+            return
+        for index, block in enumerate(fresh, start=len(found)):
+            self.content[block] = tuple(tokens[: (index + 1) * BLOCK_TOKENS])
+        self.sequences.append((tokens, found + fresh))
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data())
+    def publish(self, data: st.DataObject) -> None:
+        tokens, blocks = data.draw(st.sampled_from(self.sequences))
+        for block, key in zip(blocks, block_keys(ROOT, tokens), strict=False):
+            self.pool.publish(block, key)
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        _, blocks = self.sequences.pop(data.draw(st.integers(0, len(self.sequences) - 1)))
+        self.pool.release(blocks)
+
+    @invariant()
+    def holds(self) -> None:
+        self.pool.check(blocks for _, blocks in self.sequences)
+        held = {block for _, blocks in self.sequences for block in blocks}
+        assert self.pool.free_blocks == NUM_BLOCKS - len(held)
+
+
+TestSequences = Sequences.TestCase
+TestSequences.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

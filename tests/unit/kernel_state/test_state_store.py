@@ -1,0 +1,235 @@
+"""What is put is there, what is refused changes nothing, and all of it survives a restart."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from thaloom.base.clock import ManualClock
+from thaloom.base.errors import DiskFull, RevisionConflict, ServiceNotFound, StateUnusable
+from thaloom.base.ids import DeviceId, ServiceName, WorkerId
+from thaloom.kernel.state import store as store_module
+from thaloom.kernel.state.store import StateStore
+from thaloom.kernel.state.types import JournalEntry, Lease, ServiceSpec
+
+SPEC = ServiceSpec(name=ServiceName("chat"), model="tiny", device=DeviceId("cpu"), num_threads=2, prefix_reuse=False)
+
+
+def lease(name: str = "w-1", started_at: float = 1.0) -> Lease:
+    return Lease(
+        id=WorkerId(name),
+        role="worker",
+        service=SPEC.name,
+        pid=42,
+        start_ticks=2**40,
+        socket=f"/run/{name}.sock",
+        started_at=started_at,
+        revision=3,
+    )
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(100.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "state.db"
+
+
+@pytest.fixture
+def store(path: Path, clock: ManualClock) -> Iterator[StateStore]:
+    store = StateStore(path, clock)
+    yield store
+    store.close()
+
+
+def reopen(store: StateStore, path: Path, clock: ManualClock) -> StateStore:
+    store.close()
+    return StateStore(path, clock)
+
+
+# -- services --------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_node_wishes_for_nothing(store: StateStore) -> None:
+    assert (store.services(), store.leases(), store.journal()) == ([], [], [])
+
+
+def test_a_service_comes_back_after_a_restart(store: StateStore, path: Path, clock: ManualClock) -> None:
+    service = store.put_service(SPEC)
+    assert (service.spec, service.created_at, service.revision) == (SPEC, 100.0, 1)
+    store = reopen(store, path, clock)
+    assert store.services() == [service]
+    assert store.service(SPEC.name) == service
+    store.close()
+
+
+def test_a_change_keeps_the_age_and_raises_the_revision(store: StateStore, clock: ManualClock) -> None:
+    store.put_service(SPEC)
+    clock._now = 200.0
+    changed = store.put_service(dataclasses.replace(SPEC, model="tiny:v2"))
+    assert (changed.created_at, changed.revision) == (100.0, 2)
+    assert store.put_service(changed.spec) == changed, "the same wish again is no change"
+    assert store.services() == [changed]
+
+
+def test_services_are_listed_by_name(store: StateStore) -> None:
+    for name in ("b", "a", "c"):
+        store.put_service(ServiceSpec(name=ServiceName(name), model="tiny"))
+    assert [service.spec.name for service in store.services()] == ["a", "b", "c"]
+
+
+def test_a_wish_that_somebody_else_changed_is_not_overwritten(store: StateStore) -> None:
+    store.put_service(SPEC, expected_revision=0)
+    other = dataclasses.replace(SPEC, model="other")
+    for wrong in (0, 2):
+        with pytest.raises(RevisionConflict, match=f"revision 1, not {wrong}") as caught:
+            store.put_service(other, expected_revision=wrong)
+        assert caught.value.details == {"revision": 1}
+    assert store.service(SPEC.name).spec == SPEC
+    assert store.put_service(other, expected_revision=1).revision == 2
+
+
+def test_a_service_that_is_not_there_has_revision_zero(store: StateStore) -> None:
+    with pytest.raises(RevisionConflict):
+        store.put_service(SPEC, expected_revision=1)
+    assert store.services() == []
+
+
+def test_a_deleted_service_stays_away(store: StateStore, path: Path, clock: ManualClock) -> None:
+    store.put_service(SPEC)
+    store.put_lease(lease())
+    store.delete_service(SPEC.name)
+    store = reopen(store, path, clock)
+    assert store.services() == []
+    assert len(store.leases()) == 1, "its process may still run"
+    for act in (store.delete_service, store.service):
+        with pytest.raises(ServiceNotFound, match="'chat'"):
+            act(SPEC.name)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "chat", "model": "tiny", "unknown_key": 1}',
+        '{"name": "chat"}',
+        '{"name": "chat", "model": 7}',
+        '{"name": "chat", "model": "tiny", "max_queue": 0}',
+        "[]",
+        "{",
+    ],
+)
+def test_a_wish_we_cannot_read_is_refused_and_not_guessed(text: str, store: StateStore) -> None:
+    store.put_service(SPEC)
+    with store._database.write() as connection:
+        connection.execute("UPDATE services SET spec = ?", (text,))
+    with pytest.raises(StateUnusable):
+        store.services()
+    with pytest.raises(StateUnusable):
+        store.put_service(SPEC)
+
+
+# -- leases ----------------------------------------------------------------------------------------------------------
+
+
+def test_leases_come_back_oldest_first(store: StateStore, path: Path, clock: ManualClock) -> None:
+    young, old = lease("w-1", 2.0), dataclasses.replace(lease("w-2", 1.0), role="door", service=None)
+    store.put_lease(young)
+    store.put_lease(old)
+    store = reopen(store, path, clock)
+    assert store.leases() == [old, young]
+    moved = dataclasses.replace(young, socket="/elsewhere")
+    store.put_lease(moved)
+    assert store.leases() == [old, moved]
+    store.delete_lease(old.id)
+    store.delete_lease(old.id)
+    assert store.leases() == [moved]
+    store.close()
+
+
+# -- journal ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_journal_gives_back_intent_and_outcome(store: StateStore, path: Path, clock: ManualClock) -> None:
+    intent = store.append("StartWorker", {"service": "chat", "threads": [1, 2]}, phase="intent")
+    clock._now = 101.0
+    outcome = store.append("StartWorker", {"ok": True, "text": "模型"}, action=intent.action)
+    other = store.append("StopWorker", {})
+    assert intent == JournalEntry(
+        id=intent.id,
+        time=100.0,
+        action=intent.action,
+        kind="StartWorker",
+        phase="intent",
+        data={"service": "chat", "threads": [1, 2]},
+    )
+    assert other.action != intent.action
+    store = reopen(store, path, clock)
+    assert store.journal() == [other, outcome, intent]
+    assert store.journal(1) == [other]
+    assert store.journal(action=intent.action) == [outcome, intent]
+    store.close()
+
+
+def test_the_journal_has_a_bound(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "JOURNAL_ENTRIES", 3)
+    entries = [store.append("X", {"i": i}) for i in range(5)]
+    assert store.journal() == entries[:1:-1]
+
+
+def test_data_that_is_no_json_is_our_mistake(store: StateStore) -> None:
+    for value in (float("nan"), object()):
+        with pytest.raises((ValueError, TypeError)):
+            store.append("X", {"value": value})
+    assert store.journal() == []
+
+
+# -- at once, and at the end of the disk -----------------------------------------------------------------------------
+
+
+def test_many_threads_may_write_at_once(store: StateStore) -> None:
+    def write(i: int) -> None:
+        for turn in range(5):
+            store.append("X", {"i": i, "turn": turn})
+            store.put_service(ServiceSpec(name=ServiceName(f"s{i}"), model="tiny", max_queue=turn + 1))
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [service.revision for service in store.services()] == [5] * 4
+    assert len(store.journal()) == 20
+
+
+def test_a_full_disk_is_told_and_nothing_half_written(store: StateStore) -> None:
+    store.put_service(SPEC)
+    store._database._connection.execute("PRAGMA max_page_count = 1")  # SQLite takes the present size as the least
+    with pytest.raises(DiskFull) as caught:
+        for _ in range(1000):
+            store.append("X", {"text": "x" * 1000})
+    assert caught.value.details["free_bytes"] > 0
+    written = len(store.journal(10_000))
+    assert [entry.data for entry in store.journal(10_000)] == [{"text": "x" * 1000}] * written
+    store._database._connection.execute("PRAGMA max_page_count = 1073741823")
+    store.append("X", {})
+    assert len(store.journal(10_000)) == written + 1
+
+
+def test_a_spec_is_kept_as_plain_json(store: StateStore) -> None:
+    store.put_service(SPEC)
+    [row] = store._database.read("SELECT spec FROM services")
+    assert json.loads(row["spec"]) == dataclasses.asdict(SPEC)
+
+
+def test_a_path_that_is_no_utf8_can_be_journalled(store: StateStore) -> None:
+    store.append("pull", {"path": "/srv/\udcff", "name": "模型"})
+    assert store.journal(1)[0].data == {"path": "/srv/\udcff", "name": "模型"}
