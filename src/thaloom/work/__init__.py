@@ -1,0 +1,1 @@
+"""Workloads, strangers to each other: inference, training, federation."""

@@ -1,0 +1,1 @@
+"""Federated learning. Empty so far; the floors already know the room."""

@@ -1,0 +1,1 @@
+"""The inference runtime: from a prompt to tokens."""

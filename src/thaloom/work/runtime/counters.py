@@ -1,0 +1,33 @@
+"""What an engine counts, and how full it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, kw_only=True)
+class EngineCounters:
+    """All grow from 0. `cancelled` and `failed` are among `requests`, those that were accepted."""
+
+    requests: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    steps: int = 0
+    failed_steps: int = 0
+    step_seconds: float = 0.0
+    """In forward passes and in choosing tokens."""
+    preemptions: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad:
+    """How full an engine is at one moment."""
+
+    running: int
+    waiting: int
+    num_blocks: int
+    free_blocks: int
+    cached_blocks: int

@@ -1,0 +1,208 @@
+"""The engine: continuous batching over one Executable. Requests in, tokens out; one `step` is one forward pass.
+
+Synchronous and without a clock of its own. `step` is called by one thread; `submit`, `cancel` and the figures may
+be called from others meanwhile, because the lock is not held while the device computes or tokens are chosen.
+
+Same tokens whatever else runs: what a step computes for a sequence depends on the sequence alone if the Executable
+is `exact`, and so does the choice of its next token. Preemption throws keys and values away, never tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Sequence_
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaloom.base.errors import DeviceLost, InternalError, QueueFull, ThaloomError
+from thaloom.base.events import Emit
+from thaloom.hal.driver import Executable
+from thaloom.kernel.memory.pages import root_key
+from thaloom.work.runtime.admission import EngineConfig, admit
+from thaloom.work.runtime.batch import Work, lay_out
+from thaloom.work.runtime.counters import EngineCounters, EngineLoad
+from thaloom.work.runtime.events import StepFailed
+from thaloom.work.runtime.messages import Failed, Finished, Generate, LogprobRow, Tokens
+from thaloom.work.runtime.pace import Pace
+from thaloom.work.runtime.roster import Roster
+from thaloom.work.runtime.sampling import Choice, choose
+from thaloom.work.runtime.sequence import Sequence, Ticket
+from thaloom.work.runtime.types import FinishReason
+
+Emission = tuple[Ticket, Tokens | Finished | Failed]
+"""News of one request. After Finished or Failed there is no more."""
+
+
+class Engine:
+    """Owns nothing of the device: the Executable, its pool bound, is lent for the engine's life."""
+
+    def __init__(
+        self, executable: Executable, config: EngineConfig, *, monotonic: Callable[[], float], emit: Emit
+    ) -> None:
+        self.counters = EngineCounters()
+        self.lost: DeviceLost | None = None
+        """Set when the device went away: this engine is of no further use."""
+        self._executable = executable
+        self._config = config
+        self._monotonic = monotonic
+        self._emit = emit
+        self._root = root_key(config.salt)
+        self._lock = threading.Lock()  # guards all below, and the counters
+        self._tickets = itertools.count(1)
+        self._roster = Roster(config, self.counters)
+        self._pace = Pace()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return len(self._roster) > 0
+
+    def load(self) -> EngineLoad:
+        with self._lock:
+            return self._roster.load()
+
+    def submit(self, request: Generate) -> tuple[Ticket, int]:
+        """Put a request in the queue: its ticket, and how many wait before it.
+
+        Raises BadParameter, PromptTooLong or QueueFull (with when to come back), and then keeps nothing.
+        """
+        sampling = admit(request, self._config)
+        sequence = Sequence(request, sampling, root=self._root, now=self._monotonic())
+        if self._config.prefix_reuse:
+            sequence.reusable_keys()  # hashed here, in the caller's time, not under the lock
+        with self._lock:
+            if len(self._roster) >= self._config.limits.max_sequences + self._config.max_queue:
+                raise self._queue_full()
+            waiting = self._roster.load().waiting
+            sequence.ticket = Ticket(next(self._tickets))
+            self._roster.add(sequence)
+            self.counters.requests += 1
+            return sequence.ticket, waiting
+
+    def _queue_full(self) -> QueueFull:
+        load = self._roster.load()
+        return QueueFull(
+            f"the queue is full: {load.running} requests run and {load.waiting} wait",
+            retry_after_s=self._pace.next_place_s(self._roster.progress()),
+            running=load.running,
+            waiting=load.waiting,
+        )
+
+    def cancel(self, ticket: Ticket) -> bool:
+        """Forget a request at once, wherever it is; its blocks are free when this returns. False if it had ended.
+
+        A step that is just computing it goes on, and nothing of it is kept: blocks are given away between steps only.
+        """
+        with self._lock:
+            sequence = self._roster.find(ticket)
+            if sequence is None:
+                return False
+            self._roster.end(sequence)
+            self.counters.cancelled += 1
+            return True
+
+    def fail_all(self, error: ThaloomError) -> list[Emission]:
+        """End every request with this error."""
+        with self._lock:
+            return [self._fail(sequence, error) for sequence in self._roster.everybody()]
+
+    def check(self) -> None:
+        """Prove the invariants (AssertionError otherwise). Cheap enough for whenever there is nothing to do."""
+        with self._lock:
+            self._roster.check()
+
+    def step(self) -> list[Emission]:
+        """One forward pass over what there is to do, and the news of it. Nothing to do: no news.
+
+        A pass that raises fails the requests in it and nobody else. DeviceLost fails all and sets `lost`.
+        """
+        with self._lock:
+            work = self._roster.next_work(self._monotonic())
+            if not work:
+                return []
+            step = lay_out(work)
+        started = self._monotonic()
+        try:
+            logits = self._executable.run(step)
+        except Exception as error:  # noqa: BLE001 - supervisor of the device: whatever it raised, the others go on
+            return self._fail_step(work, error)
+        choices = _choose_all(work, logits)
+        seconds = self._monotonic() - started
+        with self._lock:
+            self.counters.steps += 1
+            self.counters.step_seconds += seconds
+            self._pace.stepped(seconds)
+            return [news for item, choice in zip(work, choices, strict=True) for news in self._advance(item, choice)]
+
+    def _advance(self, item: Work, choice: Choice | ThaloomError | None) -> Iterable[Emission]:
+        if item.sequence.state == "ended":  # cancelled while it was being computed
+            return []
+        self._roster.computed(item)
+        if choice is None:
+            return []
+        if isinstance(choice, ThaloomError):
+            return [self._fail(item.sequence, choice)]
+        return self._take(item.sequence, choice)
+
+    def _take(self, sequence: Sequence, choice: Choice) -> list[Emission]:
+        started = sequence.begin_answer(self._monotonic()) if sequence.first_token_at is None else None
+        self.counters.completion_tokens += 1
+        if choice.token in sequence.stop_tokens:
+            return [self._finish(sequence, "stop", completion_tokens=sequence.num_generated + 1)]
+        sequence.tokens.append(choice.token)
+        tokens = Tokens(tokens=[choice.token], logprobs=_rows(choice), started=started)
+        news: list[Emission] = [(sequence.ticket, tokens)]
+        if sequence.num_generated == sequence.request.max_tokens:
+            news.append(self._finish(sequence, "length", completion_tokens=sequence.num_generated))
+        return news
+
+    def _finish(self, sequence: Sequence, reason: FinishReason, *, completion_tokens: int) -> Emission:
+        self._roster.end(sequence)
+        self._pace.answered(completion_tokens)
+        return sequence.ticket, sequence.finished(reason, completion_tokens=completion_tokens, now=self._monotonic())
+
+    def _fail(self, sequence: Sequence, error: ThaloomError) -> Emission:
+        self._roster.end(sequence)
+        self.counters.failed += 1
+        return sequence.ticket, Failed(error=error.to_dict())
+
+    def _fail_step(self, work: Sequence_[Work], error: Exception) -> list[Emission]:
+        failure = _typed(error)
+        requests = tuple(item.sequence.request.id for item in work)
+        self._emit(StepFailed(code=failure.code, message=failure.message, requests=requests))
+        self.counters.failed_steps += 1
+        if isinstance(failure, DeviceLost):
+            self.lost = failure
+            return self.fail_all(failure)
+        with self._lock:
+            return [self._fail(item.sequence, failure) for item in work if item.sequence.state != "ended"]
+
+
+def _typed(error: Exception) -> ThaloomError:
+    if isinstance(error, ThaloomError):
+        return error
+    return InternalError(f"a forward pass failed: {type(error).__name__}: {error}")
+
+
+def _choose_all(work: Sequence_[Work], logits: NDArray[np.float32]) -> list[Choice | ThaloomError | None]:
+    """The next token of every work that wants one. Reads nothing that changes meanwhile: no lock is held."""
+    rows = iter(logits)
+    return [_choose(item, next(rows)) if item.wants_token else None for item in work]
+
+
+def _choose(item: Work, logits: NDArray[np.float32]) -> Choice | ThaloomError:
+    sequence = item.sequence
+    try:
+        return choose(logits, sequence.sampling, position=item.end, num_top=sequence.request.logprobs)
+    except InternalError as error:
+        return error
+
+
+def _rows(choice: Choice) -> list[LogprobRow] | None:
+    if choice.logprobs is None:
+        return None
+    found = choice.logprobs
+    return [LogprobRow(chosen=found.chosen, top_tokens=list(found.top_tokens), top_logprobs=list(found.top_logprobs))]

@@ -1,0 +1,220 @@
+"""From a worker's spec to a model ready to run: weights checked and packed, the pool sized and bound, all booked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from thaloom.base.errors import BadParameter, DeviceNotFound, MalformedFile, NotServable, OutOfMemory, ThaloomError
+from thaloom.base.ids import WorkerId
+from thaloom.base.plugins import Registry
+from thaloom.base.units import GIB, format_bytes
+from thaloom.hal.driver import Backend, Buffer, Driver, Executable, Limits, WeightSource
+from thaloom.hal.ops import BLOCK_TOKENS, Program
+from thaloom.hal.types import Device, DType, Tensor
+from thaloom.kernel.memory.ledger import Ledger
+from thaloom.kernel.memory.pages import blocks_for
+from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.models.types import Manifest, ModelName
+from thaloom.kernel.sched.steps import StepLimits
+from thaloom.work.runtime.admission import EngineConfig
+from thaloom.work.runtime.architectures import Architecture, select
+from thaloom.work.runtime.spec import WorkerSpec
+
+DEFAULT_CONTEXT = 8192
+DEFAULT_CONTEXTS_IN_POOL = 4
+DEFAULT_KV_BYTES = 1 * GIB
+
+
+class LoadingStopped(Exception):
+    """Somebody asked the worker to end before its model was ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model ready to run and what there is to say of it. `close` gives everything back."""
+
+    executable: Executable
+    pool: Buffer
+    config: EngineConfig
+    ledger: Ledger
+    backend: Backend
+    driver: str
+    num_threads: int
+    manifest: Manifest
+    operator_levels: dict[str, str]
+
+    def close(self) -> None:
+        self.executable.close()
+        self.pool.free()
+
+
+def load(
+    spec: WorkerSpec,
+    store: ModelStore,
+    drivers: Registry[Driver],
+    architectures: Registry[Architecture],
+    stop: threading.Event,
+) -> LoadedModel:
+    """Raises any ThaloomError that says why the model cannot be served here, or LoadingStopped once `stop` is set."""
+    manifest = store.get(ModelName.parse(spec.model))
+    model = store.open(manifest)
+    config = model.config()
+    architecture = select(architectures, config)
+    shape = architecture.read(config)
+    program = architecture.build(config)
+    context = choose_context(spec.context_length, shape.context_length)
+    driver = drivers.create(spec.driver)
+    device = choose_device(spec, driver)
+    num_threads = spec.num_threads or max(1, device.num_cores)
+    backend = driver.open(device.id, num_threads=num_threads)
+    kv_dtype = choose_kv_dtype(spec.kv_dtype, manifest.card.dtypes, backend)
+    limits = StepLimits(max_sequences=spec.max_sequences, chunk_tokens=spec.chunk_tokens)
+    ledger = Ledger({device.id: _free_bytes(driver, device)})
+    ledger.reserve(spec.worker, device.id, manifest.card.weight_bytes, purpose="weights")
+    weights = model.weights()
+    try:
+        executable = backend.compile(
+            program,
+            CheckedWeights(weights, program, str(manifest.name), stop),
+            Limits(
+                max_rows=limits.max_rows, max_sequences=limits.max_sequences, max_context=context, kv_dtype=kv_dtype
+            ),
+        )
+    finally:
+        weights.close()
+    ledger.correct(spec.worker, device.id, executable.weight_bytes, purpose="weights")
+    try:
+        num_blocks = size_pool(spec.kv_bytes, context, executable.block_bytes)
+        pool = _bind_pool(executable, num_blocks, backend, ledger, spec.worker)
+    except ThaloomError:
+        executable.close()
+        raise
+    return LoadedModel(
+        executable=executable,
+        pool=pool,
+        config=EngineConfig(
+            vocab_size=shape.vocab_size,
+            context_length=context,
+            num_blocks=num_blocks,
+            limits=limits,
+            max_queue=spec.max_queue,
+            prefix_reuse=spec.prefix_reuse,
+            salt=f"{manifest.digest} {program.digest()} {kv_dtype}".encode(),
+        ),
+        ledger=ledger,
+        backend=backend,
+        driver=spec.driver,
+        num_threads=num_threads,
+        manifest=manifest,
+        operator_levels=_levels(program, backend),
+    )
+
+
+def choose_context(wanted: int | None, of_model: int) -> int:
+    """Raises BadParameter if more is wanted than the model was made for."""
+    if wanted is None:
+        return min(of_model, DEFAULT_CONTEXT)
+    if wanted > of_model:
+        raise BadParameter(
+            f"a context of {wanted} tokens is asked for; the model was made for {of_model}", param="context_length"
+        )
+    return wanted
+
+
+def choose_device(spec: WorkerSpec, driver: Driver) -> Device:
+    """The device of the spec, or the driver's first. Raises DeviceNotFound."""
+    found = driver.probe()
+    for device in found:
+        if spec.device in (None, device.id):
+            return device
+    wanted = "no device" if spec.device is None else f"no device {spec.device!r}"
+    raise DeviceNotFound(f"driver {spec.driver!r} finds {wanted} here", device=spec.device)
+
+
+def choose_kv_dtype(wanted: DType | None, weight_dtypes: Iterable[DType], backend: Backend) -> DType:
+    """As precise as the weights, unless asked otherwise; f32 where the device stores nothing else.
+
+    Raises NotServable if the device cannot store what is asked for.
+    """
+    offered = backend.support.kv_dtypes
+    if wanted is None:
+        natural: DType = "f32" if set(weight_dtypes) <= {"f32"} else "bf16"
+        return natural if natural in offered else "f32"
+    if wanted not in offered:
+        raise NotServable(
+            f"device {backend.device.id!r} stores keys and values as {', '.join(sorted(offered))}, not {wanted}",
+            param="kv_dtype",
+        )
+    return wanted
+
+
+def size_pool(wanted_bytes: int | None, context: int, block_bytes: int) -> int:
+    """Blocks of the pool. Raises OutOfMemory if not even one full context fits into what was asked for."""
+    one_context = blocks_for(context)
+    if wanted_bytes is None:
+        return max(one_context, min(DEFAULT_CONTEXTS_IN_POOL * one_context, DEFAULT_KV_BYTES // block_bytes))
+    if wanted_bytes // block_bytes < one_context:
+        needed = one_context * block_bytes
+        raise OutOfMemory(
+            f"one context of {context} tokens needs {format_bytes(needed)} for keys and values "
+            f"({format_bytes(block_bytes)} for each {BLOCK_TOKENS}); kv_bytes is {format_bytes(wanted_bytes)}",
+            param="kv_bytes",
+            needed_bytes=needed,
+            free_bytes=wanted_bytes,
+        )
+    return wanted_bytes // block_bytes
+
+
+class CheckedWeights:
+    """The weights a program needs, one at a time: each must be there, with the shape the program counts on.
+
+    Looks for `stop` between tensors, so that a worker does not have to finish loading before it may end.
+    """
+
+    def __init__(self, source: WeightSource, program: Program, model: str, stop: threading.Event) -> None:
+        self._source = source
+        self._shapes = {str(name): shape for name, shape in program.weights.items()}
+        self._model = model
+        self._stop = stop
+        missing = sorted(self._shapes.keys() - set(source.names()))
+        if missing:
+            shown = ", ".join(repr(name) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise MalformedFile(f"model {model!r} lacks {len(missing)} of its tensors: {shown}", missing=len(missing))
+
+    def names(self) -> Iterable[str]:
+        return [name for name in self._source.names() if name in self._shapes]
+
+    def read(self, name: str) -> Tensor:
+        if self._stop.is_set():
+            raise LoadingStopped
+        tensor = self._source.read(name)
+        if tensor.shape != self._shapes[name]:
+            raise MalformedFile(
+                f"tensor {name!r} of model {self._model!r} has shape {tensor.shape}; "
+                f"its config.json asks for {self._shapes[name]}",
+                tensor=name,
+            )
+        return tensor
+
+
+def _bind_pool(executable: Executable, num_blocks: int, backend: Backend, ledger: Ledger, worker: WorkerId) -> Buffer:
+    """Book scratch and pool, then take the pool. Raises OutOfMemory."""
+    kv_bytes = num_blocks * executable.block_bytes
+    for purpose, num_bytes in (("scratch", executable.scratch_bytes), ("kv", kv_bytes)):
+        ledger.reserve(worker, backend.device.id, num_bytes, purpose=purpose, measured=True)
+    pool = backend.allocate(kv_bytes)
+    executable.bind_pool(pool, num_blocks)
+    return pool
+
+
+def _free_bytes(driver: Driver, device: Device) -> int:
+    """What this worker may take: what the device says is free, else all it has."""
+    free = driver.read(device.id).memory_free_bytes
+    return device.memory_bytes if free is None else free
+
+
+def _levels(program: Program, backend: Backend) -> dict[str, str]:
+    used = {instruction.op for instruction in program.instructions}
+    return {op: backend.support.levels[op] for op in sorted(used)}

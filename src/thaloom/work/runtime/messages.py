@@ -1,0 +1,173 @@
+"""What travels between a worker and whoever talks to it: small typed messages over a unix socket.
+
+A frame is a 4-byte big-endian length and that many bytes of msgpack. One connection carries one request: the first
+frame is `Generate`, `GetStatus` or `Shutdown`. Closing the connection cancels the request, so a killed door leaves
+nothing behind. Text stays at the door: the worker knows tokens only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any
+
+import msgspec
+
+from thaloom.base.errors import BadRequest
+
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+_LENGTH = struct.Struct(">I")
+
+
+class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
+    """Ask for tokens. Sampling fields as in types.Sampling; `logprobs` as in types.GenerateRequest."""
+
+    id: str
+    prompt: list[int]
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
+    stop_tokens: list[int]
+    logprobs: int | None
+
+
+class GetStatus(msgspec.Struct, frozen=True, tag="get_status"):
+    pass
+
+
+class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag="shutdown"):
+    """Refuse new requests, finish running ones within `grace_s`, then end the process."""
+
+    grace_s: float
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag="accepted"):
+    """The request is in the queue. Always the first answer to Generate, unless Failed is."""
+
+    waiting: int
+
+
+class LogprobRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The chosen token's log-probability and the likeliest tokens with theirs, likeliest first."""
+
+    chosen: float
+    top_tokens: list[int]
+    top_logprobs: list[float]
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """What the beginning of an answer cost: all that is known of it if the door ends the answer at a stop string."""
+
+    cached_tokens: int
+    queue_s: float
+    prefill_s: float
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True, tag="tokens"):
+    tokens: list[int]
+    logprobs: list[LogprobRow] | None
+    started: Started | None = None
+    """With the first tokens of an answer only."""
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
+    """The end of an answer. A stop token is not among the tokens sent, but counts in `completion_tokens`."""
+
+    reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    queue_s: float
+    prefill_s: float
+    decode_s: float
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """A typed error, as base.errors.ThaloomError.to_dict gives it."""
+
+    error: dict[str, Any]
+
+
+class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
+    """A worker's account of itself. Counters grow from its start; seconds and bytes."""
+
+    worker: str
+    service: str
+    model: str
+    model_digest: str
+    pid: int
+    ready: bool
+    device: str
+    driver: str
+    num_threads: int
+    context_length: int
+    vocab_size: int
+    exact: bool
+    operator_levels: dict[str, str]
+    degraded: str | None
+    weight_bytes: int
+    kv_bytes: int
+    scratch_bytes: int
+    num_blocks: int
+    free_blocks: int
+    cached_blocks: int
+    running: int
+    waiting: int
+    requests_total: int
+    cancelled_total: int
+    prompt_tokens_total: int
+    cached_tokens_total: int
+    completion_tokens_total: int
+    steps_total: int
+    step_seconds_total: float
+    preemptions_total: int
+    failed_total: int = 0
+    """Accepted requests that ended with an error of ours."""
+    failed_steps_total: int = 0
+    phase: str = "ready"
+    """`loading`, `ready` or `stopping`."""
+
+
+Request = Generate | GetStatus | Shutdown
+Reply = Accepted | Tokens | Finished | Failed | WorkerStats
+
+_encoder = msgspec.msgpack.Encoder()
+_request_decoder = msgspec.msgpack.Decoder(Request)
+_reply_decoder = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(message: Request | Reply) -> bytes:
+    """One frame, ready to be written."""
+    body = _encoder.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+async def read_request(reader: asyncio.StreamReader) -> Request | None:
+    """The next request, or None at a clean end. Raises BadRequest for anything that is not one."""
+    body = await _read_frame(reader)
+    try:
+        return None if body is None else _request_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"not a request: {error}") from error
+
+
+async def read_reply(reader: asyncio.StreamReader) -> Reply | None:
+    """The next reply, or None if the other side went away. Raises BadRequest for anything that is not one."""
+    body = await _read_frame(reader)
+    try:
+        return None if body is None else _reply_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"not a reply: {error}") from error
+
+
+async def _read_frame(reader: asyncio.StreamReader) -> bytes | None:
+    try:
+        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        if length > MAX_FRAME_BYTES:
+            raise BadRequest(f"a frame of {length} bytes is larger than {MAX_FRAME_BYTES}")
+        return await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None

@@ -1,0 +1,57 @@
+"""What is on its way to one client: bounded, so that a slow reader costs a fixed amount and holds nobody back."""
+
+from __future__ import annotations
+
+import asyncio
+
+from thaloom.work.runtime.messages import Failed, Finished, LogprobRow, Reply, Tokens
+
+MAX_TOKENS_BEHIND = 4096
+
+
+class Outbox:
+    """Filled and emptied on the event loop's thread. After Finished or Failed nothing more goes in."""
+
+    def __init__(self, max_tokens: int = MAX_TOKENS_BEHIND) -> None:
+        self._max_tokens = max_tokens
+        self._replies: list[Reply] = []
+        self._filled = asyncio.Event()
+        self.num_tokens = 0
+        self.ended = False
+
+    def put(self, reply: Reply) -> bool:
+        """False, and nothing kept, if the reader is too many tokens behind."""
+        if self.ended:
+            return True
+        added = len(reply.tokens) if isinstance(reply, Tokens) else 0
+        if self.num_tokens + added > self._max_tokens:
+            return False
+        self.num_tokens += added
+        self.ended = isinstance(reply, Finished | Failed)
+        self._replies.append(reply)
+        self._filled.set()
+        return True
+
+    async def take(self) -> list[Reply]:
+        """All there is, at least one; tokens that waited together become one message."""
+        await self._filled.wait()
+        self._filled.clear()
+        replies, self._replies, self.num_tokens = self._replies, [], 0
+        return merge(replies)
+
+
+def merge(replies: list[Reply]) -> list[Reply]:
+    """Runs of Tokens as one."""
+    merged: list[Reply] = []
+    for reply in replies:
+        last = merged[-1] if merged else None
+        if isinstance(reply, Tokens) and isinstance(last, Tokens):
+            logprobs = _joined(last.logprobs, reply.logprobs)
+            merged[-1] = Tokens(tokens=last.tokens + reply.tokens, logprobs=logprobs, started=last.started)
+        else:
+            merged.append(reply)
+    return merged
+
+
+def _joined(first: list[LogprobRow] | None, second: list[LogprobRow] | None) -> list[LogprobRow] | None:
+    return None if first is None or second is None else first + second

@@ -1,0 +1,184 @@
+"""Who is in the engine: sequences that wait, sequences that run, and the blocks they hold.
+
+Makes the snapshot that `kernel.sched` plans from and carries the plan out. One thread at a time (its engine's lock).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+
+from thaloom.hal.ops import BLOCK_TOKENS
+from thaloom.kernel.memory.pages import BlockPool, blocks_for
+from thaloom.kernel.sched.steps import Running, Snapshot, StepPlan, Waiting, plan_step
+from thaloom.work.runtime.admission import EngineConfig
+from thaloom.work.runtime.batch import Work
+from thaloom.work.runtime.counters import EngineCounters, EngineLoad
+from thaloom.work.runtime.sequence import Sequence, Ticket
+
+
+class Roster:
+    """Waiting and running are both oldest first, and all that run are older than all that wait."""
+
+    def __init__(self, config: EngineConfig, counters: EngineCounters) -> None:
+        self._limits = config.limits
+        self._prefix_reuse = config.prefix_reuse
+        self._counters = counters
+        self._pool = BlockPool(config.num_blocks, prefix_reuse=config.prefix_reuse)
+        self._live: dict[Ticket, Sequence] = {}
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def load(self) -> EngineLoad:
+        return EngineLoad(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            num_blocks=self._pool.num_blocks,
+            free_blocks=self._pool.free_blocks,
+            cached_blocks=self._pool.cached_blocks,
+        )
+
+    def find(self, ticket: Ticket) -> Sequence | None:
+        return self._live.get(ticket)
+
+    def everybody(self) -> list[Sequence]:
+        return [*self._running, *self._waiting]
+
+    def progress(self) -> list[tuple[int, int]]:
+        """Of each running sequence: tokens generated, tokens it may generate."""
+        return [(sequence.num_generated, sequence.request.max_tokens) for sequence in self._running]
+
+    def add(self, sequence: Sequence) -> None:
+        """At the end of the queue; its ticket is younger than all others."""
+        self._live[sequence.ticket] = sequence
+        self._waiting.append(sequence)
+
+    def next_work(self, now: float) -> list[Work]:
+        """What goes into the next step; nothing if there is nobody. Preempts and admits as planned."""
+        while (plan := plan_step(self._snapshot())).preempt is not None:
+            self._preempt(self._live[Ticket(plan.preempt)])
+        return self._carry_out(plan, now)
+
+    def computed(self, work: Work) -> None:
+        """The step has stored these tokens' keys and values: whole blocks may be found by others now."""
+        sequence = work.sequence
+        sequence.num_computed = work.end
+        if self._prefix_reuse:
+            num_full = sequence.num_computed // BLOCK_TOKENS
+            keys = sequence.keys(num_full)
+            for index in range(sequence.num_published, num_full):
+                self._pool.publish(sequence.blocks[index], keys[index])
+            sequence.num_published = num_full
+
+    def end(self, sequence: Sequence) -> None:
+        """It is gone, and its blocks are free."""
+        del self._live[sequence.ticket]
+        (self._running if sequence.state == "running" else self._waiting).remove(sequence)
+        self._let_go(sequence)
+        sequence.state = "ended"
+
+    def check(self) -> None:
+        """Prove the invariants (AssertionError otherwise)."""
+        self._pool.check(sequence.blocks for sequence in self._running)
+        order = [sequence.ticket for sequence in self.everybody()]
+        assert order == sorted(order), "someone overtook"
+        assert set(order) == set(self._live), "a request is neither running nor waiting"
+        assert len(self._running) <= self._limits.max_sequences, "more sequences than a step may have"
+        for sequence in self._running:
+            assert sequence.state == "running", f"request {sequence.ticket} thinks it is {sequence.state}"
+            assert sequence.num_computed < len(sequence.tokens), "nothing left to compute, yet running"
+            assert sequence.num_computed <= len(sequence.blocks) * BLOCK_TOKENS, "tokens without a block"
+        for sequence in self._waiting:
+            assert not sequence.blocks, "a waiting request holds blocks"
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            running=tuple(
+                Running(
+                    id=sequence.ticket,
+                    num_tokens=len(sequence.tokens),
+                    num_computed=sequence.num_computed,
+                    num_blocks=len(sequence.blocks),
+                )
+                for sequence in self._running
+            ),
+            waiting=tuple(self._arrivals()),
+            free_blocks=self._pool.free_blocks,
+            limits=self._limits,
+        )
+
+    def _arrivals(self) -> list[Waiting]:
+        """Those that could be let in: nobody overtakes, so none behind the first for whom there are no blocks."""
+        arrivals = []
+        free = self._pool.free_blocks
+        for sequence in itertools.islice(self._waiting, self._limits.max_sequences - len(self._running)):
+            found = self._find_prefix(sequence)
+            num_in_use = sum(not self._pool.is_free(block) for block in found)
+            arrival = Waiting(
+                id=sequence.ticket,
+                num_tokens=len(sequence.tokens),
+                reused_tokens=len(found) * BLOCK_TOKENS,
+                new_blocks=blocks_for(len(sequence.tokens)) - num_in_use,
+            )
+            arrivals.append(arrival)
+            free -= arrival.new_blocks
+            if free < 0:
+                break
+        return arrivals
+
+    def _find_prefix(self, sequence: Sequence) -> list[int]:
+        return self._pool.lookup(sequence.reusable_keys()) if self._prefix_reuse else []
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Its blocks are free; its tokens stay, to be computed again when its turn comes, which is the next."""
+        self._running.remove(sequence)
+        self._let_go(sequence)
+        sequence.state = "waiting"
+        self._waiting.appendleft(sequence)
+        self._counters.preemptions += 1
+
+    def _carry_out(self, plan: StepPlan, now: float) -> list[Work]:
+        """Take the blocks the plan counted on, running sequences first. An admission may evict what the next one
+        meant to reuse: then the plan is stale from there on, and the rest waits for the next."""
+        work = []
+        for rows in plan.rows:
+            sequence = self._live[Ticket(rows.id)]
+            if sequence.state == "running":
+                self._grow(sequence)
+            elif not self._admit(sequence, now):
+                break
+            work.append(Work.of(sequence, rows.count))
+        return work
+
+    def _grow(self, sequence: Sequence) -> None:
+        fresh = self._pool.allocate(blocks_for(len(sequence.tokens)) - len(sequence.blocks))
+        assert fresh is not None, "the plan promised blocks that are not there"
+        sequence.blocks += fresh
+
+    def _admit(self, sequence: Sequence, now: float) -> bool:
+        found = self._find_prefix(sequence)
+        self._pool.share(found)
+        fresh = self._pool.allocate(blocks_for(len(sequence.tokens)) - len(found))
+        if fresh is None:
+            self._pool.release(found)
+            return False
+        self._waiting.remove(sequence)
+        self._running.append(sequence)
+        sequence.state = "running"
+        sequence.blocks = found + fresh
+        sequence.num_published = len(found)
+        sequence.num_computed = len(found) * BLOCK_TOKENS
+        if sequence.admitted_at is None:  # not after a preemption
+            sequence.admitted_at = now
+            sequence.cached_tokens = sequence.num_computed
+            self._counters.prompt_tokens += len(sequence.request.prompt)
+            self._counters.cached_tokens += sequence.cached_tokens
+        return True
+
+    def _let_go(self, sequence: Sequence) -> None:
+        self._pool.release(sequence.blocks)
+        sequence.blocks = []
+        sequence.num_computed = sequence.num_published = 0

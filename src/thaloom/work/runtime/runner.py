@@ -1,0 +1,59 @@
+"""The thread that turns an engine: it steps while there is work and sleeps while there is none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from thaloom.base.errors import InternalError, ThaloomError
+from thaloom.work.runtime.engine import Emission, Engine
+
+
+class EngineRunner:
+    """`deliver` and `broken` are called on this thread; they must not block.
+
+    `broken` is called at most once, when the engine is of no further use; the thread has ended then.
+    """
+
+    def __init__(
+        self, engine: Engine, *, deliver: Callable[[list[Emission]], None], broken: Callable[[ThaloomError], None]
+    ) -> None:
+        self._engine = engine
+        self._deliver = deliver
+        self._broken = broken
+        self._stopping = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="thaloom-engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is work."""
+        self._wake.set()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Begin no other step; True when the one that is running has ended, False if it does not in time."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping and self._engine.lost is None:
+                self._turn()
+        except Exception as error:  # noqa: BLE001 - supervisor: an engine that broke its own rules must not go on
+            self._broken(InternalError(f"the engine broke: {type(error).__name__}: {error}"))
+            return
+        if self._engine.lost is not None:
+            self._broken(self._engine.lost)
+
+    def _turn(self) -> None:
+        self._wake.clear()  # before looking: whoever submits from here on sets it again
+        news = self._engine.step()
+        if news:
+            self._deliver(news)
+        if not self._engine.busy and self._engine.lost is None:
+            self._engine.check()
+            self._wake.wait()

@@ -1,0 +1,243 @@
+"""A worker as others see it: a unix socket that speaks work/runtime/messages.py, with an engine behind it.
+
+The socket is there before the model is, so that a worker can always be asked how it is. Life: loading, ready,
+stopping. One connection carries one request; a connection that goes away takes its request with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from thaloom.base.clock import Clock
+from thaloom.base.errors import DeviceLost, QueueFull, ServiceLoading, ThaloomError, WorkerLost
+from thaloom.base.events import Emit
+from thaloom.work.runtime import listening
+from thaloom.work.runtime.async_engine import AsyncEngine, Submission
+from thaloom.work.runtime.connection import Connection, Patience
+from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.events import (
+    ConnectionFailed,
+    WorkerDraining,
+    WorkerListening,
+    WorkerReady,
+    WorkerStopped,
+)
+from thaloom.work.runtime.loading import LoadedModel, LoadingStopped
+from thaloom.work.runtime.messages import Generate, WorkerStats
+from thaloom.work.runtime.outbox import MAX_TOKENS_BEHIND
+from thaloom.work.runtime.sequence import Ticket
+from thaloom.work.runtime.spec import WorkerSpec
+from thaloom.work.runtime.status import loading_stats, serving_stats
+
+Load = Callable[[threading.Event], LoadedModel]
+"""Blocking; raises LoadingStopped soon after the event is set."""
+
+DEFAULT_GRACE_S = 20.0
+"""What SIGTERM gives to running requests."""
+LAST_WORDS_S = 1.0
+"""For telling the last clients that the worker ends."""
+LAST_STEP_S = 10.0
+"""For the step that is running when the worker ends. A device that takes longer hangs."""
+SPARE_CONNECTIONS = 64
+"""Connections beyond those a full queue needs: for status, and for hearing that the queue is full."""
+RETRY_LOADING_S = 1.0
+
+
+class WorkerService:
+    """`run` serves until the worker is to end. Everything but `load` happens on the event loop's thread."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        load: Load,
+        *,
+        clock: Clock,
+        emit: Emit,
+        max_tokens_behind: int = MAX_TOKENS_BEHIND,
+        patience: Patience | None = None,
+        last_step_s: float = LAST_STEP_S,
+    ) -> None:
+        self.phase: Literal["loading", "ready", "stopping"] = "loading"
+        self._spec = spec
+        self._load = load
+        self._clock = clock
+        self._emit = emit
+        self._max_tokens_behind = max_tokens_behind
+        self._patience = patience or Patience()
+        self._last_step_s = last_step_s
+        self._serving: tuple[LoadedModel, Engine, AsyncEngine] | None = None
+        self._connections: dict[asyncio.Task[None], Connection] = {}
+        self._stop_loading = threading.Event()
+        self._changed = asyncio.Event()  # somebody asked to stop, or sooner, or the engine broke
+        self._deadline: float | None = None
+        self._failure: ThaloomError | None = None
+
+    async def run(self) -> None:
+        """Returns after `stop` was called and its grace is over. Raises the ThaloomError that ends the worker."""
+        path = Path(self._spec.socket)
+        self._spec.failure_path.unlink(missing_ok=True)
+        listener = listening.listen(path)
+        mine = listening.identity(path)
+        server = await asyncio.start_unix_server(self._connected, sock=listener)
+        self._emit(
+            WorkerListening(
+                worker=self._spec.worker, service=self._spec.service, socket=self._spec.socket, pid=os.getpid()
+            )
+        )
+        try:
+            model = await self._loaded()
+            if model is not None:
+                await self._serve(model)
+        finally:
+            self._stop_loading.set()
+            server.close()
+            listening.remove(path, mine)
+            await self._hang_up()
+
+    def stop(self, grace_s: float) -> None:
+        """Take no new requests, let the running ones end within `grace_s`, then return from `run`. A second call
+        can only shorten the grace."""
+        self.phase = "stopping"
+        self._stop_loading.set()
+        deadline = self._clock.monotonic() + grace_s
+        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
+        self._changed.set()
+
+    def status(self) -> WorkerStats:
+        if self._serving is None:
+            return loading_stats(self._spec, self.phase)
+        model, engine, _ = self._serving
+        return serving_stats(self._spec, self.phase, model, engine)
+
+    def take(self, request: Generate) -> Submission:
+        """Raises ServiceLoading unless ready, and whatever Engine.submit raises."""
+        if self.phase != "ready" or self._serving is None:
+            raise ServiceLoading(f"service {self._spec.service!r} is {self.phase}", retry_after_s=RETRY_LOADING_S)
+        return self._serving[2].submit(request)
+
+    def drop(self, ticket: Ticket) -> None:
+        if self._serving is not None:
+            self._serving[2].cancel(ticket)
+
+    async def _loaded(self) -> LoadedModel | None:
+        """The model, or None if the worker is to end before it is there."""
+        try:
+            model = await asyncio.to_thread(self._load, self._stop_loading)
+        except LoadingStopped:
+            return None
+        if self.phase == "stopping":
+            model.close()
+            return None
+        return model
+
+    async def _serve(self, model: LoadedModel) -> None:
+        engine = Engine(model.executable, model.config, monotonic=self._clock.monotonic, emit=self._emit)
+        async_engine = AsyncEngine(
+            engine, broken=self._fail, emit=self._emit, max_tokens_behind=self._max_tokens_behind
+        )
+        self._serving = (model, engine, async_engine)
+        async_engine.start()
+        try:
+            self.phase = "ready"
+            self._tell_ready(model)
+            await self._changed.wait()
+            await self._drain(engine)
+            cut_off = engine.load()
+            async_engine.fail_all(self._failure or WorkerLost(f"service {self._spec.service!r} was stopped"))
+            await self._wait_for_answers(LAST_WORDS_S)
+            self._emit(
+                WorkerStopped(
+                    worker=self._spec.worker, service=self._spec.service, cut_off=cut_off.running + cut_off.waiting
+                )
+            )
+        finally:
+            await self._let_go(model, async_engine)
+        if self._failure is not None:
+            raise self._failure
+
+    async def _let_go(self, model: LoadedModel, async_engine: AsyncEngine) -> None:
+        self._serving = None
+        if await async_engine.stop(self._last_step_s):
+            model.close()
+        else:  # its memory is in use: only the end of the process frees that
+            self._failure = DeviceLost(
+                f"a step on device {model.backend.device.id!r} does not end", device=model.backend.device.id
+            )
+
+    def _tell_ready(self, model: LoadedModel) -> None:
+        self._emit(
+            WorkerReady(
+                worker=self._spec.worker,
+                service=self._spec.service,
+                model=str(model.manifest.name),
+                device=model.backend.device.id,
+                driver=model.driver,
+                num_threads=model.num_threads,
+                weight_bytes=model.executable.weight_bytes,
+                kv_bytes=model.pool.num_bytes,
+                scratch_bytes=model.executable.scratch_bytes,
+                context_length=model.config.context_length,
+                exact=model.backend.support.exact,
+                degraded=model.backend.degraded,
+            )
+        )
+
+    def _fail(self, error: ThaloomError) -> None:
+        self._failure = error
+        self.stop(0.0)
+
+    async def _drain(self, engine: Engine) -> None:
+        load = engine.load()
+        self._emit(
+            WorkerDraining(
+                worker=self._spec.worker,
+                service=self._spec.service,
+                grace_s=round(self._grace_left_s(), 3),
+                running=load.running,
+                waiting=load.waiting,
+            )
+        )
+        while self._answering() and self._grace_left_s() > 0:
+            self._changed.clear()
+            changed = asyncio.create_task(self._changed.wait())
+            await asyncio.wait(
+                {*self._answering(), changed}, timeout=self._grace_left_s(), return_when=asyncio.FIRST_COMPLETED
+            )
+            changed.cancel()
+            await asyncio.gather(changed, return_exceptions=True)
+
+    def _grace_left_s(self) -> float:
+        return 0.0 if self._deadline is None else max(0.0, self._deadline - self._clock.monotonic())
+
+    def _answering(self) -> set[asyncio.Task[None]]:
+        return {task for task, connection in self._connections.items() if connection.generating}
+
+    async def _wait_for_answers(self, timeout_s: float) -> None:
+        answering = self._answering()
+        if answering:
+            await asyncio.wait(answering, timeout=timeout_s)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(reader, writer, self, self._patience)
+        most = self._spec.max_sequences + self._spec.max_queue + SPARE_CONNECTIONS
+        crowded = QueueFull(f"{most} connections are open already", retry_after_s=RETRY_LOADING_S)
+        task = asyncio.create_task(self._attend(connection, crowded if len(self._connections) >= most else None))
+        self._connections[task] = connection
+        task.add_done_callback(self._connections.pop)
+
+    async def _attend(self, connection: Connection, refusal: ThaloomError | None) -> None:
+        try:
+            await connection.attend(refusal)
+        except Exception as error:  # noqa: BLE001 - supervisor of connections: one client may not end the others
+            self._emit(ConnectionFailed(message=f"{type(error).__name__}: {error}"))
+
+    async def _hang_up(self) -> None:
+        """Close every connection that is left, and wait for its end."""
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)

@@ -1,0 +1,82 @@
+"""What a worker is started with: written by the daemon as a JSON file, read once by the worker."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from thaloom.base.errors import BadParameter
+from thaloom.base.files import write_atomic
+from thaloom.base.ids import DeviceId, ServiceName, WorkerId
+from thaloom.hal.types import DType
+
+MAX_SOCKET_PATH_BYTES = 100
+"""Of the 108 bytes a unix socket's path may have (unix(7)), 8 are kept for the name it is bound under at first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """One worker: who it is, what it serves, where it listens, what it may use. None: chosen at start, told by
+    GetStatus."""
+
+    worker: WorkerId
+    service: ServiceName
+    model: str
+    """`name[:tag]` in the store."""
+    store: str
+    """Root folder of the model store."""
+    socket: str
+    """Path of the unix socket; `<socket>.failure.json` says why the worker ended, if it did not end well."""
+    driver: str = "cpu"
+    device: DeviceId | None = None
+    """None: the driver's first."""
+    num_threads: int | None = None
+    """None: one for each core the device has."""
+    context_length: int | None = None
+    """None: the model's own, at most 8,192."""
+    kv_bytes: int | None = None
+    """None: four full contexts, at most 1 GiB, at least one full context."""
+    max_sequences: int = 16
+    max_queue: int = 128
+    chunk_tokens: int = 256
+    prefix_reuse: bool = True
+    kv_dtype: DType | None = None
+    """None: bf16 for a model stored in 16 bits, f32 for one in 32."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_threads", "context_length", "kv_bytes", "max_sequences", "max_queue", "chunk_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadParameter(f"{name} must be at least 1, not {value}", param=name)
+        if len(self.socket.encode()) > MAX_SOCKET_PATH_BYTES:
+            raise BadParameter(
+                f"the path of the worker's socket is {len(self.socket.encode())} bytes long, "
+                f"at most {MAX_SOCKET_PATH_BYTES} work: {self.socket!r}",
+                param="socket",
+            )
+
+    @property
+    def failure_path(self) -> Path:
+        return Path(self.socket + ".failure.json")
+
+
+def write_spec(path: Path, spec: WorkerSpec) -> None:
+    """Put it on disk, whole or not at all."""
+    write_atomic(path, json.dumps(dataclasses.asdict(spec), indent=2) + "\n")
+
+
+def read_spec(path: Path) -> WorkerSpec:
+    """Raises BadParameter naming the file and the field for anything that is not one."""
+    try:
+        data = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
+        for key in sorted(data.keys() - {field.name for field in dataclasses.fields(WorkerSpec)}):
+            raise BadParameter(f"{path}: unknown field {key!r}", param=key)
+        return msgspec.convert(data, WorkerSpec)
+    except OSError as error:
+        raise BadParameter(f"{path}: {error.strerror}", param="spec") from error
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadParameter(f"{path}: {error}", param="spec") from error

@@ -1,0 +1,86 @@
+"""A worker's account of itself, while it loads and while it serves."""
+
+from __future__ import annotations
+
+import os
+
+from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.loading import LoadedModel
+from thaloom.work.runtime.messages import WorkerStats
+from thaloom.work.runtime.spec import WorkerSpec
+
+
+def loading_stats(spec: WorkerSpec, phase: str) -> WorkerStats:
+    """What is known before the model is there: who it is and what it was asked for. The rest is 0 or empty."""
+    return WorkerStats(
+        worker=spec.worker,
+        service=spec.service,
+        model=spec.model,
+        model_digest="",
+        pid=os.getpid(),
+        ready=False,
+        device=spec.device or "",
+        driver=spec.driver,
+        num_threads=spec.num_threads or 0,
+        context_length=spec.context_length or 0,
+        vocab_size=0,
+        exact=False,
+        operator_levels={},
+        degraded=None,
+        weight_bytes=0,
+        kv_bytes=0,
+        scratch_bytes=0,
+        num_blocks=0,
+        free_blocks=0,
+        cached_blocks=0,
+        running=0,
+        waiting=0,
+        requests_total=0,
+        cancelled_total=0,
+        prompt_tokens_total=0,
+        cached_tokens_total=0,
+        completion_tokens_total=0,
+        steps_total=0,
+        step_seconds_total=0.0,
+        preemptions_total=0,
+        phase=phase,
+    )
+
+
+def serving_stats(spec: WorkerSpec, phase: str, model: LoadedModel, engine: Engine) -> WorkerStats:
+    load, counters = engine.load(), engine.counters
+    return WorkerStats(
+        worker=spec.worker,
+        service=spec.service,
+        model=str(model.manifest.name),
+        model_digest=model.manifest.digest,
+        pid=os.getpid(),
+        ready=phase == "ready",
+        device=model.backend.device.id,
+        driver=model.driver,
+        num_threads=model.num_threads,
+        context_length=model.config.context_length,
+        vocab_size=model.config.vocab_size,
+        exact=model.backend.support.exact,
+        operator_levels=model.operator_levels,
+        degraded=model.backend.degraded,
+        weight_bytes=model.executable.weight_bytes,
+        kv_bytes=model.pool.num_bytes,
+        scratch_bytes=model.executable.scratch_bytes,
+        num_blocks=load.num_blocks,
+        free_blocks=load.free_blocks,
+        cached_blocks=load.cached_blocks,
+        running=load.running,
+        waiting=load.waiting,
+        requests_total=counters.requests,
+        cancelled_total=counters.cancelled,
+        prompt_tokens_total=counters.prompt_tokens,
+        cached_tokens_total=counters.cached_tokens,
+        completion_tokens_total=counters.completion_tokens,
+        steps_total=counters.steps,
+        step_seconds_total=counters.step_seconds,
+        preemptions_total=counters.preemptions,
+        failed_total=counters.failed,
+        failed_steps_total=counters.failed_steps,
+        phase=phase,
+    )

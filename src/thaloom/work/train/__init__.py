@@ -1,0 +1,1 @@
+"""The training supervisor. Empty so far; the floors already know the room."""

@@ -1,0 +1,106 @@
+"""The engine under any order of calls: nobody's tokens change, no block is lost, everybody comes to an end."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.unit.runtime.doubles import HistoryExecutable, ask, greedy, lost, make_bench
+from thaloom.base.errors import QueueFull
+from thaloom.work.runtime.messages import Finished, Generate
+from thaloom.work.runtime.sequence import Ticket
+
+LONGEST = 71
+
+
+class Requests(RuleBasedStateMachine):
+    """Requests with common beginnings come, are stepped, cancelled, and hit by steps that raise."""
+
+    @initialize(
+        num_blocks=st.integers(5, 14),
+        max_sequences=st.integers(1, 5),
+        chunk_tokens=st.integers(1, 40),
+        prefix_reuse=st.booleans(),
+    )
+    def begin(self, num_blocks: int, max_sequences: int, chunk_tokens: int, prefix_reuse: bool) -> None:
+        self.num_blocks = num_blocks
+        self.executable = HistoryExecutable(num_blocks)
+        self.bench = make_bench(
+            self.executable,
+            num_blocks=num_blocks,
+            context_length=LONGEST,
+            max_sequences=max_sequences,
+            chunk_tokens=chunk_tokens,
+            max_queue=4,
+            prefix_reuse=prefix_reuse,
+        )
+        self.asked: dict[Ticket, Generate] = {}
+        self.excused: set[Ticket] = set()
+        self.most = max_sequences + 4
+
+    @rule(head=st.integers(0, 1), length=st.integers(1, 50), last=st.integers(0, 3), answer=st.integers(1, 20))
+    def submit(self, head: int, length: int, last: int, answer: int) -> None:
+        request = ask([head] * length + [last], answer)
+        try:
+            self.asked[self.bench.submit(request)] = request
+        except QueueFull:
+            load = self.bench.engine.load()
+            refused_at = load.running + load.waiting
+        else:
+            return
+        assert refused_at == self.most, "refused before it was full"
+
+    @rule(count=st.integers(1, 6))
+    def step(self, count: int) -> None:
+        self.bench.step(count)
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(sorted(self.asked)))
+        if self.bench.engine.cancel(ticket):
+            self.excused.add(ticket)
+
+    @precondition(lambda self: self.bench.engine.busy)
+    @rule()
+    def fail(self) -> None:
+        self.executable.next_errors.append(RuntimeError("torn"))
+        self.bench.step()
+        assert not self.executable.next_errors
+        self.excused |= {ticket for ticket in self.asked if self._failed(ticket)}
+
+    def _failed(self, ticket: Ticket) -> bool:
+        return self.bench.ended(ticket) and not isinstance(self.bench.news[ticket][-1], Finished)
+
+    @invariant()
+    def holds(self) -> None:
+        if not hasattr(self, "bench"):
+            return
+        self.bench.engine.check()
+        for ticket, request in self.asked.items():
+            tokens = self.bench.tokens(ticket)
+            assert tokens == greedy(request.prompt, len(tokens))
+
+    def teardown(self) -> None:
+        if not hasattr(self, "bench"):
+            return
+        self.bench.run()
+        self.holds()
+        assert self.bench.engine.load().free_blocks == self.num_blocks
+        for ticket, request in self.asked.items():
+            if ticket not in self.excused:
+                assert len(self.bench.tokens(ticket)) == request.max_tokens
+                assert self.bench.finished(ticket).completion_tokens == request.max_tokens
+        self._lose()
+
+    def _lose(self) -> None:
+        ticket = self.bench.submit(ask([1], 3))
+        self.executable.next_errors.append(lost())
+        self.bench.step()
+        assert self.bench.failed(ticket)["code"] == "device_lost"
+        assert self.bench.engine.load().free_blocks == self.num_blocks
+
+
+TestRequests = Requests.TestCase
+TestRequests.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

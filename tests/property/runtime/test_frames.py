@@ -1,0 +1,101 @@
+"""Whatever arrives at a worker's socket is a request, an end, or a BadRequest; never anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.runtime.doubles import ask
+from thaloom.base.errors import BadRequest
+from thaloom.work.runtime.messages import (
+    Accepted,
+    Failed,
+    Finished,
+    Generate,
+    GetStatus,
+    LogprobRow,
+    Reply,
+    Request,
+    Shutdown,
+    Started,
+    Tokens,
+    encode,
+    read_reply,
+    read_request,
+)
+
+WHOLE = encode(ask([1, 2, 3], 5, logprobs=3))
+REPLIES: list[Reply] = [
+    Accepted(waiting=3),
+    Tokens(
+        tokens=[1, 2],
+        logprobs=[LogprobRow(chosen=-0.5, top_tokens=[1], top_logprobs=[-0.5])],
+        started=Started(cached_tokens=16, queue_s=0.1, prefill_s=0.2),
+    ),
+    Finished(
+        reason="stop", prompt_tokens=1, completion_tokens=2, cached_tokens=0, queue_s=0.0, prefill_s=0.1, decode_s=0.2
+    ),
+    Failed(error={"code": "queue_full", "details": {"running": 3}}),
+]
+
+
+def read(data: bytes) -> Request | None:
+    async def story() -> Request | None:
+        reader = asyncio.StreamReader()
+        reader.feed_data(data)
+        reader.feed_eof()
+        return await read_request(reader)
+
+    return asyncio.run(story())
+
+
+@settings(max_examples=150, deadline=None)
+@given(body=st.binary(max_size=60))
+def test_any_body_is_a_request_or_a_bad_one(body: bytes) -> None:
+    try:
+        assert isinstance(read(struct.pack(">I", len(body)) + body), Generate | GetStatus | Shutdown)
+    except BadRequest:
+        pass
+
+
+@settings(max_examples=150, deadline=None)
+@given(at=st.integers(4, len(WHOLE) - 1), byte=st.integers(0, 255))
+def test_a_damaged_request_is_a_request_or_a_bad_one(at: int, byte: int) -> None:
+    try:
+        read(WHOLE[:at] + bytes([byte]) + WHOLE[at + 1 :])
+    except BadRequest:
+        pass
+
+
+@pytest.mark.parametrize("length", range(0, len(WHOLE), 7))
+def test_a_torn_frame_is_an_end(length: int) -> None:
+    assert read(WHOLE[:length]) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(prompt=st.lists(st.integers(0, 2**31 - 1), max_size=20), seed=st.integers(-(2**63), 2**64 - 1))
+def test_what_is_sent_is_what_is_read(prompt: list[int], seed: int) -> None:
+    request = ask(prompt, 3, seed=seed, temperature=0.5)
+    assert read(encode(request)) == request
+
+
+@pytest.mark.parametrize("reply", REPLIES, ids=lambda reply: type(reply).__name__)
+def test_replies_too(reply: Reply) -> None:
+    async def story() -> Reply | None:
+        reader = asyncio.StreamReader()
+        reader.feed_data(encode(reply))
+        return await read_reply(reader)
+
+    assert asyncio.run(story()) == reply
+
+
+def test_a_request_nested_without_end_is_a_bad_one() -> None:
+    tag = msgspec.msgpack.encode("type") + msgspec.msgpack.encode("generate") + msgspec.msgpack.encode("unknown")
+    for nested in (b"\x82" + tag + b"\x91" * 100_000 + b"\x01", b"\x81\xa1x" * 100_000 + b"\x01"):
+        with pytest.raises(BadRequest, match="not a request"):
+            read(struct.pack(">I", len(nested)) + nested)

@@ -1,0 +1,182 @@
+"""Stand-ins for the engine's tests: a device that knows only histories, requests, and schedules to run them in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaloom.base.clock import ManualClock
+from thaloom.base.errors import DeviceLost
+from thaloom.base.events import Recorder
+from thaloom.hal.driver import Buffer, Executable
+from thaloom.hal.ops import BLOCK_TOKENS, Step
+from thaloom.kernel.sched.steps import StepLimits
+from thaloom.work.runtime.admission import EngineConfig
+from thaloom.work.runtime.engine import Emission, Engine
+from thaloom.work.runtime.messages import Failed, Finished, Generate, Tokens
+from thaloom.work.runtime.sequence import Ticket
+
+VOCAB = 61
+
+
+def logits_of(history: Sequence[int]) -> NDArray[np.float32]:
+    """(VOCAB,) numbers that depend on every token of the history and on nothing else."""
+    digest = hashlib.blake2b(np.asarray(history, dtype="<i8").tobytes(), digest_size=8).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little")).standard_normal(VOCAB, dtype=np.float32)
+
+
+def greedy(prompt: Sequence[int], count: int) -> list[int]:
+    """What a request must be answered with, by definition."""
+    history = list(prompt)
+    for _ in range(count):
+        history.append(int(np.argmax(logits_of(history))))
+    return history[len(prompt) :]
+
+
+class HistoryExecutable:
+    """driver.Executable whose blocks hold tokens. What was never written, or written over, changes every answer."""
+
+    block_bytes = BLOCK_TOKENS
+    weight_bytes = 0
+    scratch_bytes = 0
+
+    def __init__(self, num_blocks: int) -> None:
+        self.blocks = np.full((num_blocks, BLOCK_TOKENS), -1, dtype=np.int64)
+        self.steps: list[Step] = []
+        self.next_errors: list[Exception] = []
+        """Raised one by one by the next runs."""
+        self.poisoned: set[int] = set()
+        """Last tokens whose logits are not finite."""
+
+    def bind_pool(self, pool: Buffer, num_blocks: int) -> None:
+        self.blocks = np.full((num_blocks, BLOCK_TOKENS), -1, dtype=np.int64)
+
+    def run(self, step: Step) -> NDArray[np.float32]:
+        self.steps.append(step)
+        if self.next_errors:
+            raise self.next_errors.pop(0)
+        written = set()
+        for token, position, sequence in zip(step.tokens, step.positions, step.sequences, strict=True):
+            block = step.block_tables[sequence, position // BLOCK_TOKENS]
+            assert block >= 0, "a row without a block"
+            assert (block, position % BLOCK_TOKENS) not in written, "two rows write the same place"
+            written.add((block, position % BLOCK_TOKENS))
+            self.blocks[block, position % BLOCK_TOKENS] = token
+        results = np.zeros((len(step.outputs), VOCAB), dtype=np.float32)
+        for index, row in enumerate(step.outputs):
+            table = step.block_tables[step.sequences[row]]
+            length = int(step.positions[row]) + 1
+            history = self.blocks[table[: -(-length // BLOCK_TOKENS)]].reshape(-1)[:length]
+            results[index] = np.nan if int(history[-1]) in self.poisoned else logits_of(history.tolist())
+        return results
+
+    def copy_block(self, source: int, target: int) -> None:
+        self.blocks[target] = self.blocks[source]
+
+    def close(self) -> None:
+        pass
+
+
+def ask(
+    prompt: Sequence[int],
+    max_tokens: int = 4,
+    *,
+    id: str = "r",
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 1,
+    stop_tokens: Sequence[int] = (),
+    logprobs: int | None = None,
+) -> Generate:
+    return Generate(
+        id=id,
+        prompt=list(prompt),
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=seed,
+        stop_tokens=list(stop_tokens),
+        logprobs=logprobs,
+    )
+
+
+@dataclass(slots=True)
+class Bench:
+    """An engine on made-up time, and what it said so far."""
+
+    engine: Engine
+    clock: ManualClock
+    events: Recorder
+    news: dict[Ticket, list[Tokens | Finished | Failed]] = field(default_factory=dict)
+
+    def submit(self, request: Generate) -> Ticket:
+        ticket, _ = self.engine.submit(request)
+        self.news[ticket] = []
+        return ticket
+
+    def step(self, count: int = 1) -> list[Emission]:
+        news = [emission for _ in range(count) for emission in self.engine.step()]
+        for ticket, reply in news:
+            assert not self.ended(ticket), "news after the end"
+            self.news[ticket].append(reply)
+        self.engine.check()
+        return news
+
+    def run(self, *, most_steps: int = 10_000) -> None:
+        """Until nothing is left to do."""
+        while self.engine.busy:
+            self.step()
+            most_steps -= 1
+            assert most_steps, "the engine does not come to an end"
+
+    def ended(self, ticket: Ticket) -> bool:
+        return bool(self.news[ticket]) and isinstance(self.news[ticket][-1], Finished | Failed)
+
+    def tokens(self, ticket: Ticket) -> list[int]:
+        return [token for reply in self.news[ticket] if isinstance(reply, Tokens) for token in reply.tokens]
+
+    def finished(self, ticket: Ticket) -> Finished:
+        last = self.news[ticket][-1]
+        assert isinstance(last, Finished), last
+        return last
+
+    def failed(self, ticket: Ticket) -> Mapping[str, object]:
+        last = self.news[ticket][-1]
+        assert isinstance(last, Failed), last
+        return last.error
+
+
+def make_bench(
+    executable: Executable,
+    *,
+    num_blocks: int,
+    vocab_size: int = VOCAB,
+    context_length: int = 256,
+    max_sequences: int = 4,
+    chunk_tokens: int = 16,
+    max_queue: int = 64,
+    prefix_reuse: bool = True,
+) -> Bench:
+    clock, events = ManualClock(), Recorder()
+    config = EngineConfig(
+        vocab_size=vocab_size,
+        context_length=context_length,
+        num_blocks=num_blocks,
+        limits=StepLimits(max_sequences=max_sequences, chunk_tokens=chunk_tokens),
+        max_queue=max_queue,
+        prefix_reuse=prefix_reuse,
+        salt=b"test",
+    )
+    return Bench(Engine(executable, config, monotonic=clock.monotonic, emit=events), clock, events)
+
+
+def lost() -> DeviceLost:
+    return DeviceLost("device 'x' went away", device="x")
