@@ -1,0 +1,1 @@
+"""Process one: the only floor that knows everybody."""

@@ -1,0 +1,115 @@
+"""How many bytes a service will take, before its worker exists: an estimate, and marked as one in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from thaloom.base.errors import BadParameter
+from thaloom.base.ids import DeviceId
+from thaloom.base.units import GIB, MIB, format_bytes
+from thaloom.hal.types import DTYPE_BYTES, Device
+from thaloom.kernel.models.types import ModelCard
+from thaloom.kernel.state.types import ServiceSpec
+
+MAX_DEFAULT_CONTEXT = 8192
+DEFAULT_CONTEXTS = 4
+MAX_DEFAULT_KV_BYTES = GIB
+BLOCK_TOKENS = 16
+MOST = {"num_threads": 1024, "max_sequences": 4096, "chunk_tokens": 32768, "max_queue": 100_000}
+"""Beyond what any driver takes in one step (native/cpu/read_program.h: 1,024 threads, 65,536 rows) or anybody waits
+for."""
+WORKER_BASE_BYTES = 80 * MIB
+"""An empty worker: interpreter, NumPy, the native library. Measured as resident set of one, rounded up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Bytes on the device, by purpose."""
+
+    weight_bytes: int
+    kv_bytes: int
+    scratch_bytes: int
+    process_bytes: int
+    """Interpreter and libraries of the worker."""
+    context_length: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weight_bytes + self.kv_bytes + self.scratch_bytes + self.process_bytes
+
+
+def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> Estimate:
+    """What serving the model like this takes. `config` is the model's config.json.
+
+    Raises BadParameter for a wish that no worker could ever meet, so that it takes no healthy one's place.
+    """
+    for name, most in MOST.items():
+        wanted = getattr(spec, name)
+        if wanted is not None and wanted > most:
+            raise BadParameter(f"{name} may be at most {most}, not {wanted}", param=name)
+    context_length = context_for(spec, card)
+    one_context = -(-context_length // BLOCK_TOKENS) * BLOCK_TOKENS * kv_bytes_per_token(card, config)
+    kv_bytes = spec.kv_bytes
+    if kv_bytes is not None and kv_bytes < one_context // 2:  # half: a device may store 16 bits where we guess 32
+        raise BadParameter(
+            f"kv_bytes is {format_bytes(kv_bytes)}; one context of {context_length} tokens needs "
+            f"{format_bytes(one_context)} for keys and values",
+            param="kv_bytes",
+        )
+    if kv_bytes is None:
+        kv_bytes = min(DEFAULT_CONTEXTS * one_context, max(MAX_DEFAULT_KV_BYTES, one_context))
+    return Estimate(
+        weight_bytes=card.weight_bytes,
+        kv_bytes=kv_bytes,
+        scratch_bytes=_scratch_bytes(spec, card, config),
+        process_bytes=WORKER_BASE_BYTES,
+        context_length=context_length,
+    )
+
+
+def context_for(spec: ServiceSpec, card: ModelCard) -> int:
+    """The context length asked for, else the model's own, at most 8,192. Raises BadParameter beyond the model's."""
+    if spec.context_length is not None:
+        if card.context_length is not None and spec.context_length > card.context_length:
+            raise BadParameter(
+                f"a context of {spec.context_length} tokens is asked for; the model was made for {card.context_length}",
+                param="context_length",
+            )
+        return spec.context_length
+    return min(card.context_length or MAX_DEFAULT_CONTEXT, MAX_DEFAULT_CONTEXT)
+
+
+def kv_bytes_per_token(card: ModelCard, config: Mapping[str, Any]) -> int:
+    """Keys and values of one token over all layers: f32, or 16 bits for a model stored in 16. 0 if the config does
+    not say."""
+    heads = _count(config, "num_attention_heads")
+    kv_heads = _count(config, "num_key_value_heads") or heads
+    head_dim = _count(config, "head_dim") or (_count(config, "hidden_size") // heads if heads else 0)
+    return (
+        2
+        * _count(config, "num_hidden_layers")
+        * kv_heads
+        * head_dim
+        * DTYPE_BYTES["f32" if "f32" in card.dtypes else "bf16"]
+    )
+
+
+def choose_device(devices: Sequence[Device]) -> DeviceId | None:
+    """Where a service goes that names no device: the first processor that is real. A made-up device is only ever used
+    by name."""
+    return next((device.id for device in devices if device.kind == "cpu"), None)
+
+
+def _scratch_bytes(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> int:
+    """Activations of the largest step (a few rows of the widest layer) and its logits."""
+    rows = spec.chunk_tokens + spec.max_sequences
+    width = 4 * _count(config, "hidden_size") + 3 * _count(config, "intermediate_size")
+    logits = spec.max_sequences * (card.vocab_size or 0)
+    return (rows * width + logits) * DTYPE_BYTES["f32"]
+
+
+def _count(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    return value if isinstance(value, int) and value > 0 else 0

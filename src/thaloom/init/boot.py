@@ -1,0 +1,142 @@
+"""What a node is told at its start, and what must be true before it may be one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import ipaddress
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from thaloom.base import config
+from thaloom.base.errors import (
+    AlreadyRunning,
+    BadParameter,
+    DiskFull,
+    Forbidden,
+    PortTaken,
+    StateUnusable,
+    ThaloomError,
+)
+from thaloom.base.events import Level
+from thaloom.base.files import FolderLock
+
+DEFAULT_PORT = 7411
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """`config.toml` of a node. Order of precedence: flags, environment, this file, these defaults."""
+
+    host: str = "127.0.0.1"
+    """Address the door listens on: loopback only, for there is neither TLS nor a token yet. Also THALOOM_HOST."""
+    port: int = DEFAULT_PORT
+    """TCP port of the door. Also THALOOM_PORT."""
+    log_level: Level = "info"
+    """Least level of events written to the daemon's log."""
+    stop_grace_s: float = 10.0
+    """How long a process that is told to stop may go on with what it does; then it is killed. Longer than most
+    answers take, shorter than people and init systems wait."""
+    heartbeat_s: float = 2.0
+    """Seconds between two looks at a worker that is ready. The figures of `thaloom ps` are at most this old."""
+    tick_s: float = 5.0
+    """Seconds between two rounds of the reconciler when nothing happens: the net under the events that wake it."""
+    memory_headroom_bytes: int = 256 * 1024 * 1024
+    """Host memory that is never promised to workers: for the daemon, the door and page tables."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65535:
+            raise BadParameter(f"port must be between 1 and 65535, not {self.port}", param="port")
+        for name in ("stop_grace_s", "heartbeat_s", "tick_s"):
+            if not 0 < getattr(self, name) <= 3600:
+                raise BadParameter(f"{name} must be above 0 and at most 3600", param=name)
+        if self.memory_headroom_bytes < 0:
+            raise BadParameter("memory_headroom_bytes cannot be negative", param="memory_headroom_bytes")
+
+    @property
+    def address(self) -> str:
+        """`host:port` of the door; an IPv6 host in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+
+def read_config(
+    path: Path, environment: Mapping[str, str], *, host: str | None = None, port: int | None = None
+) -> NodeConfig:
+    """Flags over environment over file over defaults.
+
+    Raises BadParameter that names the file and key (or the variable), Forbidden for a host beyond loopback.
+    """
+    settings = config.read_toml(NodeConfig, path)
+    if (text := environment.get("THALOOM_HOST")) and host is None:
+        host = text
+    if (text := environment.get("THALOOM_PORT")) and port is None:
+        if not text.isascii() or not text.isdigit():
+            raise BadParameter(f"THALOOM_PORT must be a number, not {text!r}", param="THALOOM_PORT")
+        port = int(text)
+    return dataclasses.replace(
+        settings,
+        host=loopback(settings.host if host is None else host),
+        port=settings.port if port is None else port,
+    )
+
+
+def boot_error(error: BaseException) -> ThaloomError | None:
+    """What is told of a start that failed: the typed error, or the file that is not what it should be. None: a mistake
+    of ours, which keeps its traceback."""
+    if isinstance(error, BaseExceptionGroup):
+        causes = [boot_error(cause) for cause in error.exceptions]
+        return None if None in causes else causes[0]
+    if isinstance(error, ThaloomError):
+        return error
+    if isinstance(error, OSError) and error.filename is not None:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return (DiskFull if full else StateUnusable)(f"{error.strerror}: {str(error.filename)!r}")
+    return None
+
+
+def loopback(host: str) -> str:
+    """`host` as an address of this machine alone. Raises Forbidden for any other."""
+    if host == "localhost":
+        return "127.0.0.1"
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_loopback:
+            return host
+    raise Forbidden(
+        f"host {host!r} is not loopback: without TLS and a token the door opens on 127.0.0.1 or ::1 only", param="host"
+    )
+
+
+def take_home(home: Path) -> FolderLock:
+    """The right to be the node of this folder. Raises AlreadyRunning with the holder's pid, Forbidden if the folder
+    cannot be made or written."""
+    try:
+        lock = FolderLock.take(home)
+    except OSError as error:
+        raise Forbidden(
+            f"{str(home)!r} cannot be the folder of a node: {error.strerror}", param="THALOOM_HOME"
+        ) from error
+    if lock is None:
+        text = (home / "lock").read_text().strip()
+        pid = int(text) if text.isdigit() else None
+        raise AlreadyRunning(f"a node is running in {str(home)!r} already (pid {pid or 'unknown'})", pid=pid)
+    return lock
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Raise PortTaken if somebody listens there. The door binds it a moment later."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+            why = "is not allowed to this user" if error.errno == errno.EACCES else "is taken by another program"
+            raise PortTaken(f"port {port} on {host} {why} (choose one: THALOOM_PORT)", host=host, port=port) from error

@@ -1,0 +1,82 @@
+"""How a service (or the door) stands, in words for people and programs: pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from thaloom.init.actions import Hold
+from thaloom.init.backoff import Backoff
+from thaloom.init.last_words import LastWords
+from thaloom.kernel.state.types import Condition, ConditionKind, Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is known of one wished process, alive or not."""
+
+    alive: bool = False
+    ready: bool = False
+    stopping: str | None = None
+    late: bool = False
+    degraded: str | None = None
+    outdated: str | None = None
+    """How the model it runs differs from what the store has under that name now."""
+    backoff: Backoff = field(default_factory=Backoff)
+    hold: Hold | None = None
+    last_words: LastWords = field(default_factory=LastWords)
+    """Of the process before this one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    phase: Phase
+    reason: str
+    message: str = ""
+
+
+def judge(evidence: Evidence, who: str = "the worker") -> Verdict:
+    """Phase, and the reason of the Ready condition. Silence is no reason for anything but being told."""
+    if evidence.alive and evidence.stopping is not None:
+        leaving = evidence.stopping != "wish changed"
+        return Verdict(phase="stopping" if leaving else "loading", reason="Stopping", message=evidence.stopping)
+    if evidence.alive and evidence.ready:
+        return Verdict(phase="ready", reason="Serving")
+    words = evidence.last_words
+    if evidence.backoff.failed:
+        return Verdict(phase="failed", reason=words.reason, message=words.message)
+    if evidence.alive:
+        return Verdict(phase="loading", reason="Loading", message=f"{who} is getting ready")
+    if evidence.hold is not None:
+        return Verdict(phase="pending", reason=evidence.hold.reason, message=evidence.hold.message)
+    if evidence.backoff.failures:
+        return Verdict(phase="loading", reason="Restarting", message=f"{who} ended: {words.message}")
+    return Verdict(phase="loading", reason="Starting", message=f"{who} is being started")
+
+
+def conditions(evidence: Evidence, verdict: Verdict) -> tuple[Condition, ...]:
+    """Ready, then Degraded and Outdated where that is so. `since` is left to `keep_since`."""
+    ready = Condition(
+        kind="Ready", status=verdict.phase == "ready", reason=verdict.reason, message=verdict.message, since=0.0
+    )
+    told = [ready]
+    if evidence.alive and evidence.late:
+        told.append(_bad("Degraded", "HeartbeatLate", "it does not answer process one; it is left alone"))
+    elif evidence.alive and evidence.degraded:
+        told.append(_bad("Degraded", "DriverDegraded", evidence.degraded))
+    if evidence.alive and evidence.outdated:
+        told.append(_bad("Outdated", "ModelReplaced", evidence.outdated))
+    return tuple(told)
+
+
+def keep_since(told: tuple[Condition, ...], before: tuple[Condition, ...], now: float) -> tuple[Condition, ...]:
+    """Each condition with the moment since when it has said the same."""
+    known = {(old.kind, old.status, old.reason): old.since for old in before}
+    return tuple(
+        dataclasses.replace(condition, since=known.get((condition.kind, condition.status, condition.reason), now))
+        for condition in told
+    )
+
+
+def _bad(kind: ConditionKind, reason: str, message: str) -> Condition:
+    return Condition(kind=kind, status=True, reason=reason, message=message, since=0.0)

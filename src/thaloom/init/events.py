@@ -1,0 +1,137 @@
+"""What process one does, as events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from thaloom.base.events import Event, at_level
+from thaloom.base.ids import ServiceName, WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStarted(Event):
+    version: str
+    pid: int
+    home: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStopping(Event):
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStopped(Event):
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceWished(Event):
+    service: ServiceName
+    model: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRemoved(Event):
+    service: ServiceName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStarted(Event):
+    role: str
+    id: WorkerId
+    pid: int
+    service: ServiceName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessAdopted(Event):
+    """A process of an earlier daemon goes on under this one."""
+
+    role: str
+    id: WorkerId
+    pid: int
+    service: ServiceName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessReady(Event):
+    role: str
+    id: WorkerId
+    pid: int
+    after_s: float
+    service: ServiceName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStopped(Event):
+    """It ended because we asked."""
+
+    role: str
+    id: WorkerId
+    pid: int
+    reason: str
+    service: ServiceName | None = None
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessLost(Event):
+    """It ended and nobody had asked. It is started again after `retry_in_s` (None: when the wish changes)."""
+
+    role: str
+    id: WorkerId
+    pid: int
+    failures: int
+    retry_in_s: float | None
+    service: ServiceName | None = None
+    last_words: str = ""
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatLate(Event):
+    """A worker does not answer. It is left alone: work that runs is not hurt by a silent control plane."""
+
+    service: ServiceName | None
+    worker: WorkerId
+    silent_s: float
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceHeld(Event):
+    """A wish that cannot be met now, and why."""
+
+    service: ServiceName
+    reason: str
+    message: str
+
+
+@at_level("error")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceFailing(Event):
+    """The worker of a service cannot start."""
+
+    service: ServiceName
+    failures: int
+    message: str
+
+
+@at_level("error")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionFailed(Event):
+    action: str
+    subject: str
+    message: str
+
+
+@at_level("error")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFailed(Event):
+    """A round of the reconciler ended in an error of ours. The next round begins anew."""
+
+    failures: int
+    message: str

@@ -1,0 +1,188 @@
+"""Carrying actions out. What is about to be done is in the journal before it is done, and how it ended after.
+
+A kill between the two leaves an intent without an outcome: recovery then looks at the machine and adopts or clears
+away what it finds there (init.recovery).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from thaloom.base.clock import Clock
+from thaloom.base.ids import DeviceId, ServiceName, WorkerId, new_worker_id
+from thaloom.hal.inventory import Inventory
+from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, to_record
+from thaloom.init.layout import Layout
+from thaloom.init.node_memory import NodeMemory
+from thaloom.init.placement import Planner
+from thaloom.init.publishing import TextFiles
+from thaloom.init.supervisor import Supervisor
+from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.state.store import StateStore
+from thaloom.kernel.state.types import Lease, Service
+from thaloom.work.runtime.spec import WorkerSpec, write_spec
+
+
+class Executor:
+    """The hands of process one. Each method is one action; it raises ThaloomError or OSError if it failed."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        store: StateStore,
+        models: ModelStore,
+        inventory: Inventory,
+        planner: Planner,
+        memory: NodeMemory,
+        supervisor: Supervisor,
+        text_files: TextFiles,
+        clock: Clock,
+    ) -> None:
+        self._layout = layout
+        self._store = store
+        self._models = models
+        self._inventory = inventory
+        self._planner = planner
+        self._memory = memory
+        self._supervisor = supervisor
+        self._text_files = text_files
+        self._clock = clock
+
+    async def perform(self, action: Action) -> None:
+        """Do it, between two entries of the journal. Raises what hindered it, after writing that down."""
+        process = self._subject(action)
+        intent = self._store.append(type(action).__name__, to_record(action) | {"process": process}, phase="intent")
+        outcome: dict[str, Any] = {"process": process, "done": False}
+        try:
+            await self._do(action, process)
+            outcome["done"] = True
+        except Exception as error:
+            outcome["error"] = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self._store.append(intent.kind, outcome, action=intent.action)
+
+    def _subject(self, action: Action) -> WorkerId:
+        """The process it is about: a new id for one that is to be started."""
+        match action:
+            case StopWorker(worker=worker):
+                return worker
+            case StopDoor(door=door):
+                return door
+            case Forget(id=process):
+                return process
+            case StartWorker() | StartDoor() | Hold():
+                return new_worker_id()
+
+    async def _do(self, action: Action, process: WorkerId) -> None:
+        match action:
+            case StartWorker():
+                await self._start_worker(action, process)
+            case StartDoor():
+                self._start_door(action, process)
+            case StopWorker() | StopDoor():
+                self._stop(process, action.reason, action.grace_s)
+            case Forget():
+                self._forget(process)
+            case Hold():
+                pass
+
+    async def _start_worker(self, action: StartWorker, worker: WorkerId) -> None:
+        service = self._store.service(action.service)
+        plan = await self._planner.make(service.spec)
+        self._memory.reserve(worker, plan.device, plan.estimate)
+        try:
+            await asyncio.to_thread(self._text_files.prepare, self._models.open(plan.manifest))
+            lease = self._lease(worker, service.spec.name, service.revision)
+            spec_path = self._layout.worker_spec(worker)
+            write_spec(spec_path, self._spec(worker, service, plan.device))
+            command = worker_command(spec_path)
+            started = self._supervisor.start(
+                lease, command, log=self._layout.service_log(service.spec.name), env=self._environment()
+            )
+        except BaseException:
+            self._memory.release(worker)
+            raise
+        self._store.put_lease(started.lease)
+
+    def _start_door(self, action: StartDoor, door: WorkerId) -> None:
+        lease = Lease(
+            id=door,
+            role="door",
+            service=None,
+            pid=0,
+            start_ticks=0,
+            socket=action.address,
+            started_at=self._clock.now(),
+        )
+        command = door_command(self._layout.home, action.address)
+        started = self._supervisor.start(lease, command, log=self._layout.door_log, env=self._environment())
+        self._store.put_lease(started.lease)
+
+    def _stop(self, process: WorkerId, reason: str, grace_s: float) -> None:
+        """Begins it; that it has ended is seen later, like any other end."""
+        supervised = self._supervisor.get(process)
+        if supervised is not None:
+            self._supervisor.stop(supervised, reason=reason, grace_s=grace_s)
+
+    def _forget(self, process: WorkerId) -> None:
+        self._supervisor.forget(process)
+        self._memory.release(process)
+        for path in leftovers(self._layout, process):
+            path.unlink(missing_ok=True)
+        self._store.delete_lease(process)
+
+    def _lease(self, worker: WorkerId, service: ServiceName, revision: int) -> Lease:
+        """Complete but for the process, which is not there yet."""
+        return Lease(
+            id=worker,
+            role="worker",
+            service=service,
+            pid=0,
+            start_ticks=0,
+            socket=str(self._layout.worker_socket(worker)),
+            started_at=self._clock.now(),
+            revision=revision,
+        )
+
+    def _spec(self, worker: WorkerId, service: Service, device: DeviceId) -> WorkerSpec:
+        wish = dataclasses.asdict(service.spec)
+        del wish["name"]
+        found = self._inventory.device(device)
+        return WorkerSpec(
+            worker=worker,
+            service=service.spec.name,
+            store=str(self._layout.models),
+            socket=str(self._layout.worker_socket(worker)),
+            driver=found.driver,
+            **wish | {"device": found.id},
+        )
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {"THALOOM_HOME": str(self._layout.home)}
+
+
+_PYTHON = (sys.executable, "-P")
+"""-P: a file in the folder somebody happened to start the node from must not stand in for a module."""
+
+
+def worker_command(spec: Path) -> list[str]:
+    return [*_PYTHON, "-m", "thaloom.worker", "--spec", str(spec)]
+
+
+def door_command(home: Path, address: str) -> list[str]:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    return [*_PYTHON, "-m", "thaloom.door", "--home", str(home), "--host", host, "--port", port]
+
+
+def leftovers(layout: Layout, process: WorkerId) -> list[Path]:
+    """Files of a worker that mean nothing once it has ended."""
+    socket = layout.worker_socket(process)
+    return [socket, layout.worker_spec(process), Path(f"{socket}.failure.json")]

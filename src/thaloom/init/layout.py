@@ -1,0 +1,76 @@
+"""Where a node keeps what, under its one folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from thaloom.base.errors import BadParameter
+from thaloom.base.ids import ServiceName, WorkerId
+from thaloom.work.runtime.spec import MAX_SOCKET_PATH_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    home: Path
+
+    @property
+    def config(self) -> Path:
+        return self.home / "config.toml"
+
+    @property
+    def state(self) -> Path:
+        return self.home / "state.db"
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def run(self) -> Path:
+        return self.home / "run"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.run / "control.sock"
+
+    @property
+    def routes(self) -> Path:
+        return self.run / "routes.json"
+
+    @property
+    def workers(self) -> Path:
+        return self.run / "workers"
+
+    @property
+    def tokenizers(self) -> Path:
+        return self.run / "tokenizers"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def door_log(self) -> Path:
+        return self.logs / "door.log"
+
+    def worker_socket(self, worker: WorkerId) -> Path:
+        return self.workers / f"{worker}.sock"
+
+    def worker_spec(self, worker: WorkerId) -> Path:
+        return self.workers / f"{worker}.json"
+
+    def service_log(self, service: ServiceName) -> Path:
+        return self.logs / f"{service}.log"
+
+    def create(self) -> None:
+        """Make the folders, for this user only. Raises BadParameter if a socket's path would be too long."""
+        longest = self.worker_socket(WorkerId("w-" + "0" * 12))
+        if len(bytes(longest)) > MAX_SOCKET_PATH_BYTES:
+            raise BadParameter(
+                f"THALOOM_HOME {str(self.home)!r} is too long: the path of a socket in it may have "
+                f"{MAX_SOCKET_PATH_BYTES} bytes, {str(longest)!r} has {len(bytes(longest))}",
+                param="THALOOM_HOME",
+            )
+        for folder in (self.home, self.models, self.run, self.workers, self.tokenizers, self.logs):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,116 @@
+"""Bytes promised to workers, and bytes really free: the ledger beside the measure, the smaller one counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from thaloom.base.ids import DeviceId, WorkerId
+from thaloom.base.procs import resident_bytes
+from thaloom.hal.types import Device, Reading
+from thaloom.init.admission import WORKER_BASE_BYTES, Estimate
+from thaloom.init.supervisor import Supervised
+from thaloom.kernel.memory.ledger import Ledger
+from thaloom.kernel.state.types import DeviceMemory
+
+_PROCESS = "process"
+"""What a worker holds besides weights, keys and values, and scratch: interpreter and libraries."""
+
+
+class NodeMemory:
+    """The ledger of this node's devices, kept by worker."""
+
+    def __init__(
+        self,
+        devices: Iterable[Device],
+        *,
+        host_total_bytes: int,
+        host_available: Callable[[], int],
+        readings: Callable[[], Mapping[DeviceId, Reading]],
+        headroom_bytes: int,
+    ) -> None:
+        self._on_host = frozenset(device.id for device in devices if device.kind == "cpu")
+        self._capacity = {
+            device.id: (
+                max(0, min(device.memory_bytes, host_total_bytes) - headroom_bytes)
+                if device.id in self._on_host
+                else device.memory_bytes
+            )
+            for device in devices
+        }
+        self._ledger = Ledger(self._capacity)
+        self._host_available = host_available
+        self._readings = readings
+        self._headroom_bytes = headroom_bytes
+
+    def reserve(self, worker: WorkerId, device: DeviceId, estimate: Estimate) -> None:
+        """Book an estimate. Raises OutOfMemory with the figures, and then nothing is booked."""
+        try:
+            self._ledger.reserve(worker, device, estimate.weight_bytes, purpose="weights")
+            self._ledger.reserve(worker, device, estimate.kv_bytes, purpose="kv")
+            self._ledger.reserve(worker, device, estimate.scratch_bytes, purpose="scratch")
+            self._ledger.reserve(worker, device, estimate.process_bytes, purpose=_PROCESS)
+        except BaseException:
+            self._ledger.release(worker)
+            raise
+
+    def measured(self, process: Supervised) -> None:
+        """Put what the worker says it took in the place of the estimates; also books one that was adopted."""
+        stats = process.stats
+        if stats is None or not stats.ready or stats.device not in self._capacity:
+            return
+        device = DeviceId(stats.device)
+        taken = {"weights": stats.weight_bytes, "kv": stats.kv_bytes, "scratch": stats.scratch_bytes}
+        held = sum(taken.values())
+        if device in self._on_host:  # pages not touched yet are not resident: never below what an empty worker takes
+            taken[_PROCESS] = max(WORKER_BASE_BYTES, (resident_bytes(stats.pid) or 0) - held)
+        for purpose, num_bytes in taken.items():
+            if not any(entry.owner == process.id and entry.purpose == purpose for entry in self._ledger.holdings()):
+                self._ledger.reserve(process.id, device, 0, purpose=purpose)
+            self._ledger.correct(process.id, device, num_bytes, purpose=purpose)
+
+    def release(self, worker: WorkerId) -> None:
+        self._ledger.release(worker)
+
+    def free_bytes(self, processes: Iterable[Supervised]) -> dict[DeviceId, int]:
+        """What each device can still be asked for: by the ledger, and by measure less what is promised but not yet
+        in use."""
+        resident = {process.id: resident_bytes(process.lease.pid) or 0 for process in processes if process.alive}
+        readings = self._readings()
+        free = {}
+        for device in self._capacity:
+            measured = self._measured_free(device, readings)
+            promised = self._promised(device, resident) if device in self._on_host else 0
+            by_ledger = self._ledger.free_bytes(device)
+            free[device] = by_ledger if measured is None else min(by_ledger, measured - promised)
+        return free
+
+    def held_bytes(self, workers: Iterable[WorkerId], device: DeviceId) -> int:
+        """What these workers hold there: comes back when they end."""
+        owners = set(workers)
+        return sum(entry.num_bytes for entry in self._ledger.holdings(device) if entry.owner in owners)
+
+    def report(self) -> tuple[DeviceMemory, ...]:
+        return tuple(
+            DeviceMemory(
+                device=device,
+                capacity_bytes=capacity,
+                reserved_bytes=capacity - self._ledger.free_bytes(device),
+                free_bytes=self._ledger.free_bytes(device),
+            )
+            for device, capacity in self._capacity.items()
+        )
+
+    def check(self) -> None:
+        self._ledger.check()
+
+    def _measured_free(self, device: DeviceId, readings: Mapping[DeviceId, Reading]) -> int | None:
+        if device in self._on_host:
+            return self._host_available() - self._headroom_bytes
+        reading = readings.get(device)
+        return None if reading is None else reading.memory_free_bytes
+
+    def _promised(self, device: DeviceId, resident: Mapping[WorkerId, int]) -> int:
+        booked: dict[str, int] = {}
+        for entry in self._ledger.holdings(device):
+            booked[entry.owner] = booked.get(entry.owner, 0) + entry.num_bytes
+        return sum(max(0, num_bytes - resident.get(WorkerId(owner), 0)) for owner, num_bytes in booked.items())

@@ -1,0 +1,73 @@
+"""What it would take to start a service: model, device, bytes. Looked up once for each change of the wish."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from thaloom.base.errors import NotServable, ThaloomError
+from thaloom.base.ids import DeviceId, ServiceName
+from thaloom.hal.inventory import Inventory
+from thaloom.init.actions import Hold
+from thaloom.init.admission import Estimate, choose_device, estimate
+from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.models.types import Manifest, ModelName
+from thaloom.kernel.state.types import Service, ServiceSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """How a service would be started."""
+
+    manifest: Manifest
+    device: DeviceId
+    estimate: Estimate
+
+
+class Planner:
+    """Reads the store in threads; remembers plans, not refusals."""
+
+    def __init__(self, models: ModelStore, inventory: Inventory) -> None:
+        self._models = models
+        self._inventory = inventory
+        self._plans: dict[tuple[ServiceName, int], Placement] = {}
+
+    async def plan(self, service: Service) -> Placement | Hold:
+        """The plan, or why there is none."""
+        key = (service.spec.name, service.revision)
+        if key not in self._plans:
+            try:
+                self._plans[key] = await self.make(service.spec)
+            except ThaloomError as error:
+                return Hold(service=service.spec.name, reason=type(error).__name__, message=error.message)
+        return self._plans[key]
+
+    async def make(self, spec: ServiceSpec) -> Placement:
+        """Raises ModelNotFound, CorruptObject, NotServable, DeviceNotFound, BadParameter."""
+        device = self._device(spec)
+        return await asyncio.to_thread(self._read, spec, device)
+
+    def known(self, service: Service) -> Placement | None:
+        return self._plans.get((service.spec.name, service.revision))
+
+    def forget(self, service: ServiceName) -> None:
+        for key in [key for key in self._plans if key[0] == service]:
+            del self._plans[key]
+
+    def forget_model(self, name: ModelName) -> None:
+        """Another model has that name now."""
+        for key in [key for key, plan in self._plans.items() if plan.manifest.name == name]:
+            del self._plans[key]
+
+    def _device(self, spec: ServiceSpec) -> DeviceId:
+        if spec.device is not None:
+            return self._inventory.device(spec.device).id
+        device = choose_device(self._inventory.devices())
+        if device is None:
+            raise NotServable("there is no device to run on (see: thaloom device ls)")
+        return device
+
+    def _read(self, spec: ServiceSpec, device: DeviceId) -> Placement:
+        manifest = self._models.get(spec.model)
+        config = self._models.open(manifest).config()
+        return Placement(manifest=manifest, device=device, estimate=estimate(spec, manifest.card, config))

@@ -1,0 +1,160 @@
+"""What to do next, from what is wished and what is there. Pure: a frozen snapshot in, actions out.
+
+Level-triggered: the whole answer follows from the present alone, so a lost event, a crash between two steps or a
+second look changes nothing. Carrying the actions out and looking again until none is left is `init.reconcile_loop`.
+
+Two things no rule here may do: stop a worker because it is silent (only a changed wish or an orderly `down` stops
+one), and promise a device more than it has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from thaloom.base.ids import DeviceId, ServiceName, WorkerId
+from thaloom.base.units import format_bytes
+from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A service that should be served."""
+
+    service: ServiceName
+    revision: int
+    device: DeviceId | None
+    """Where it would run; None if there is no such device now."""
+    needed_bytes: int
+    next_try_at: float = 0.0
+    """Not before this moment (back-off after a loss)."""
+    obstacle: Hold | None = None
+    """Why it cannot be tried at all (no such model ...)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """A process of ours, by its lease. That it answers late is deliberately not among the facts."""
+
+    id: WorkerId
+    role: Literal["worker", "door"]
+    service: ServiceName | None
+    revision: int
+    address: str
+    """Of a door: `host:port`."""
+    alive: bool
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything `decide` may know. `now` is monotonic seconds."""
+
+    now: float
+    going_down: bool
+    grace_s: float
+    door_address: str
+    door_next_try_at: float = 0.0
+    wishes: tuple[Wish, ...] = ()
+    processes: tuple[Observed, ...] = ()
+    free_bytes: Mapping[DeviceId, int] = field(default_factory=dict)
+    """What each device can still be asked for, by the ledger and by measure."""
+
+
+def decide(snapshot: Snapshot) -> tuple[Action, ...]:
+    """The actions that bring the machine nearer to the wishes; none when it is there."""
+    if snapshot.going_down:
+        return tuple(_forget_dead(snapshot)) + tuple(_go_down(snapshot))
+    return (*_forget_dead(snapshot), *_keep_door(snapshot), *_stop_unwanted(snapshot), *_start_missing(snapshot))
+
+
+def next_look_at(snapshot: Snapshot) -> float | None:
+    """When the same snapshot could ask for something new by the passing of time alone; None: never."""
+    moments = [wish.next_try_at for wish in snapshot.wishes] + [snapshot.door_next_try_at]
+    return min((moment for moment in moments if snapshot.now < moment < math.inf), default=None)
+
+
+def _forget_dead(snapshot: Snapshot) -> Iterator[Action]:
+    for process in snapshot.processes:
+        if not process.alive:
+            yield Forget(id=process.id, service=process.service)
+
+
+def _go_down(snapshot: Snapshot) -> Iterator[Action]:
+    """The door first, so that nobody is let in to a worker that is about to stop."""
+    doors = [process for process in _alive(snapshot) if process.role == "door"]
+    for process in doors or _alive(snapshot):
+        if process.stopping:
+            continue
+        if process.role == "door":
+            yield StopDoor(door=process.id, reason="down", grace_s=snapshot.grace_s)
+        else:
+            yield StopWorker(worker=process.id, service=process.service, reason="down", grace_s=snapshot.grace_s)
+
+
+def _keep_door(snapshot: Snapshot) -> Iterator[Action]:
+    doors = [process for process in _alive(snapshot) if process.role == "door"]
+    right = [door for door in doors if door.address == snapshot.door_address and not door.stopping]
+    for door in doors:
+        if door not in right[:1] and not door.stopping:
+            reason = "superfluous" if right else "address changed"
+            yield StopDoor(door=door.id, reason=reason, grace_s=snapshot.grace_s)
+    if not doors and snapshot.now >= snapshot.door_next_try_at:
+        yield StartDoor(address=snapshot.door_address)
+
+
+def _stop_unwanted(snapshot: Snapshot) -> Iterator[Action]:
+    revisions = {wish.service: wish.revision for wish in snapshot.wishes}
+    seen: Counter[ServiceName | None] = Counter()
+    for process in _alive(snapshot):
+        if process.role != "worker" or process.stopping:
+            continue
+        seen[process.service] += 1
+        if process.service is None or process.service not in revisions:
+            reason = "no longer wished"
+        elif process.revision != revisions[process.service]:
+            reason = "wish changed"
+        elif seen[process.service] > 1:
+            reason = "superfluous"
+        else:
+            continue
+        yield StopWorker(worker=process.id, service=process.service, reason=reason, grace_s=snapshot.grace_s)
+
+
+def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
+    """In order of the wishes. One that is leaving holds its place until it has ended: its memory is not back yet."""
+    free = dict(snapshot.free_bytes)
+    taken = {process.service for process in _alive(snapshot) if process.role == "worker"}
+    for wish in snapshot.wishes:
+        if wish.service in taken:
+            continue
+        if wish.obstacle is not None:
+            yield wish.obstacle
+        elif wish.device is None or wish.device not in free:
+            yield Hold(service=wish.service, reason="DeviceNotFound", message=f"no device {wish.device or 'to run on'}")
+        elif snapshot.now < wish.next_try_at:
+            continue
+        elif wish.needed_bytes > free[wish.device]:
+            yield Hold(service=wish.service, reason="OutOfMemory", message=_short(wish, free))
+        else:
+            free[wish.device] -= wish.needed_bytes
+            yield StartWorker(
+                service=wish.service, revision=wish.revision, device=wish.device, needed_bytes=wish.needed_bytes
+            )
+
+
+def _short(wish: Wish, free: Mapping[DeviceId, int]) -> str:
+    assert wish.device is not None
+    return shortage(wish.service, wish.device, wish.needed_bytes, free[wish.device])
+
+
+def shortage(service: ServiceName, device: DeviceId, needed_bytes: int, free_bytes: int) -> str:
+    free = format_bytes(max(0, free_bytes))
+    return f"{service!r} needs about {format_bytes(needed_bytes)} on {device}, {free} can be given"
+
+
+def _alive(snapshot: Snapshot) -> list[Observed]:
+    return [process for process in snapshot.processes if process.alive]

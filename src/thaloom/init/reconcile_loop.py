@@ -1,0 +1,200 @@
+"""The rounds of the reconciler: look, decide, do one thing, look again, until there is nothing to do; then tell the
+door, and sleep until something happens.
+
+One action at a time and a fresh look before the next is how a plan is re-checked against the present: what came true
+in between changes the next decision, never the middle of an action.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+
+from thaloom.base.clock import Clock
+from thaloom.base.errors import ThaloomError
+from thaloom.base.events import Emit
+from thaloom.base.ids import ServiceName
+from thaloom.init.actions import Action, Hold, StartDoor, StartWorker, subject
+from thaloom.init.boot import NodeConfig
+from thaloom.init.events import ActionFailed, ProcessLost, RoundFailed, ServiceFailing, ServiceHeld
+from thaloom.init.executor import Executor
+from thaloom.init.last_words import LastWords
+from thaloom.init.node_memory import NodeMemory
+from thaloom.init.placement import Placement, Planner
+from thaloom.init.publishing import Publisher
+from thaloom.init.reconcile import Snapshot, Wish, decide, next_look_at
+from thaloom.init.records import Records
+from thaloom.init.reporter import Reporter
+from thaloom.init.supervisor import Supervised, Supervisor
+from thaloom.kernel.state.store import StateStore
+from thaloom.kernel.state.types import Service
+
+_MOST_ACTIONS = 1000
+"""In one round; more means that doing something does not make it so."""
+_AFTER_ERROR_S = 1.0
+
+
+class ReconcileLoop:
+    """The loop. What it remembers is in Records; everything else it looks up."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        store: StateStore,
+        planner: Planner,
+        memory: NodeMemory,
+        supervisor: Supervisor,
+        executor: Executor,
+        records: Records,
+        reporter: Reporter,
+        publisher: Publisher,
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._planner = planner
+        self._memory = memory
+        self._supervisor = supervisor
+        self._executor = executor
+        self._records = records
+        self._reporter = reporter
+        self._publisher = publisher
+        self._clock = clock
+        self._emit = emit
+        self._news = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._seen: Snapshot | None = None
+        self.going_down = False
+        self.failures = 0
+        """ReconcileLoop that ended in an error of ours."""
+
+    def wake(self) -> None:
+        """Something changed: look again soon."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """ReconcileLoop, until the node is going down and no process is left."""
+        while not await self.settle():
+            await self._sleep()
+
+    async def settle(self) -> bool:
+        """One whole round now; whether the node is down.
+
+        The one broad catch of process one: an error of ours in a round is told and counted, and the next round begins
+        from what is there.
+        """
+        async with self._turn:
+            try:
+                return await self._round()
+            except Exception as error:  # noqa: BLE001 - a supervisor: logged, counted, tried again
+                self.failures += 1
+                self._emit(RoundFailed(failures=self.failures, message=f"{type(error).__name__}: {error}"))
+                self._retry_soon()
+                return False
+
+    def renewed(self, service: ServiceName) -> None:
+        """The wish changed, or somebody insists."""
+        self._records.renew(service)
+        self._planner.forget(service)
+
+    def removed(self, service: ServiceName) -> None:
+        """Nobody wishes for it any more."""
+        self._records.remove(service)
+        self._planner.forget(service)
+        self._reporter.forget(service)
+
+    def process_lost(self, process: Supervised, last_words: LastWords) -> None:
+        """A process ended and nobody had asked."""
+        lease, now = process.lease, self._clock.monotonic()
+        backoff = self._records.lost(lease.service, last_words, now=now, ready_since=process.ready_since)
+        retry_in_s = None if math.isinf(backoff.next_try_at) else round(backoff.next_try_at - now, 3)
+        self._emit(
+            ProcessLost(
+                role=lease.role,
+                id=lease.id,
+                pid=lease.pid,
+                service=lease.service,
+                failures=backoff.failures,
+                retry_in_s=retry_in_s,
+                last_words=last_words.message,
+            )
+        )
+        if backoff.failed and lease.service is not None:
+            self._emit(ServiceFailing(service=lease.service, failures=backoff.failures, message=last_words.message))
+
+    async def look(self) -> Snapshot:
+        """The present, frozen."""
+        for process in self._supervisor:
+            self._memory.measured(process)
+        return Snapshot(
+            now=self._clock.monotonic(),
+            going_down=self.going_down,
+            grace_s=self._config.stop_grace_s,
+            door_address=self._config.address,
+            door_next_try_at=self._records.backoff(None).next_try_at,
+            wishes=tuple([await self._wish(service) for service in self._store.services()]),
+            processes=self._supervisor.observe(),
+            free_bytes=self._memory.free_bytes(self._supervisor),
+        )
+
+    async def _wish(self, service: Service) -> Wish:
+        plan = await self._planner.plan(service)
+        return Wish(
+            service=service.spec.name,
+            revision=service.revision,
+            device=plan.device if isinstance(plan, Placement) else None,
+            needed_bytes=plan.estimate.total_bytes if isinstance(plan, Placement) else 0,
+            next_try_at=self._records.backoff(service.spec.name).next_try_at,
+            obstacle=plan if isinstance(plan, Hold) else None,
+        )
+
+    async def _round(self) -> bool:
+        self._news.clear()
+        for _ in range(_MOST_ACTIONS):
+            self._seen = snapshot = await self.look()
+            actions = decide(snapshot)
+            for hold in self._records.keep_holds(action for action in actions if isinstance(action, Hold)):
+                self._emit(ServiceHeld(service=hold.service, reason=hold.reason, message=hold.message))
+            todo = next((action for action in actions if not isinstance(action, Hold)), None)
+            if todo is None or not await self._perform(todo):
+                break
+        else:
+            raise RuntimeError(f"{_MOST_ACTIONS} actions and no end; the last one: {todo!r}")
+        self._publisher.publish(self._reporter.routes())
+        return self.going_down and not snapshot.processes
+
+    async def _perform(self, action: Action) -> bool:
+        """Whether to go on with this round: what failed is tried again later."""
+        try:
+            await self._executor.perform(action)
+        except (ThaloomError, OSError) as error:
+            message = error.message if isinstance(error, ThaloomError) else str(error)
+            self._emit(ActionFailed(action=type(action).__name__, subject=subject(action), message=message))
+            if not isinstance(action, StartWorker | StartDoor):
+                self._retry_soon()
+                return False
+            owner = action.service if isinstance(action, StartWorker) else None
+            words = LastWords(reason=type(error).__name__, message=message)
+            self._records.failed(owner, words, now=self._clock.monotonic())
+        return True
+
+    async def _sleep(self) -> None:
+        """Until there is news, a back-off ends, or the slow tick comes."""
+        moment = None if self._seen is None else next_look_at(self._seen)
+        wait_s = self._config.tick_s
+        if moment is not None:
+            wait_s = min(wait_s, max(0.0, moment - self._clock.monotonic()))
+        waits = [asyncio.ensure_future(self._news.wait()), asyncio.ensure_future(self._clock.sleep(wait_s))]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await wait
+
+    def _retry_soon(self) -> None:
+        asyncio.get_running_loop().call_later(_AFTER_ERROR_S, self.wake)

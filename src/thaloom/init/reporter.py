@@ -1,0 +1,159 @@
+"""What is told of the services: statuses for people, routes for the door. Looked up whenever somebody asks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from thaloom.base.clock import Clock
+from thaloom.base.ids import DeviceId, ServiceName
+from thaloom.base.procs import resident_bytes
+from thaloom.init.conditions import Evidence, conditions, judge, keep_since
+from thaloom.init.placement import Planner
+from thaloom.init.publishing import TextFiles
+from thaloom.init.records import Owner, Records
+from thaloom.init.supervisor import Supervised, Supervisor
+from thaloom.kernel.state.store import StateStore
+from thaloom.kernel.state.types import Condition, Route, Service, ServiceStatus
+
+_RETRY_AFTER_S = 2.0
+"""What callers are told who come while a service loads: most are ready by then."""
+
+
+class Reporter:
+    """Reads everything, changes nothing but its own memory of since when what has been so."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        *,
+        supervisor: Supervisor,
+        planner: Planner,
+        records: Records,
+        text_files: TextFiles,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._planner = planner
+        self._records = records
+        self._text_files = text_files
+        self._clock = clock
+        self._told: dict[Owner, tuple[Condition, ...]] = {}
+
+    def door(self) -> Supervised | None:
+        """The door's process, if one lives: rather one that is not leaving."""
+        return self._newest(None, "door")
+
+    def statuses(self) -> tuple[ServiceStatus, ...]:
+        """Every wished service as it is now."""
+        return tuple(self._status(service) for service in self._store.services())
+
+    def status(self, name: ServiceName) -> ServiceStatus:
+        """Raises ServiceNotFound."""
+        return self._status(self._store.service(name))
+
+    def node_conditions(self, round_failures: int) -> tuple[Condition, ...]:
+        """Ready is whether the door is; Degraded tells of errors of ours."""
+        evidence = self._evidence(None, self.door())
+        told = conditions(evidence, judge(evidence, "the door"))
+        if round_failures:
+            message = f"{round_failures} rounds of the reconciler ended in an error (see the daemon's log)"
+            told = (*told, Condition(kind="Degraded", status=True, reason="RoundFailed", message=message, since=0.0))
+        return self._since(None, told)
+
+    def routes(self) -> tuple[Route, ...]:
+        return tuple(self._route(service) for service in self._store.services())
+
+    def forget(self, service: ServiceName) -> None:
+        self._told.pop(service, None)
+
+    def _status(self, service: Service) -> ServiceStatus:
+        name = service.spec.name
+        process = self._newest(name, "worker")
+        evidence = self._evidence(name, process)
+        evidence = dataclasses.replace(evidence, outdated=self._outdated(service, process))
+        verdict = judge(evidence)
+        status = ServiceStatus(
+            spec=service.spec,
+            phase=verdict.phase,
+            conditions=self._since(name, conditions(evidence, verdict)),
+            created_at=service.created_at,
+            restarts=self._records.restarts(name),
+        )
+        return status if process is None else _with_figures(status, process)
+
+    def _route(self, service: Service) -> Route:
+        process = self._newest(service.spec.name, "worker")
+        verdict = judge(self._evidence(service.spec.name, process))
+        plan = self._planner.known(service)
+        stats = process.stats if process is not None else None
+        digest = stats.model_digest if stats is not None else plan.manifest.digest if plan is not None else ""
+        context_length = plan.estimate.context_length if plan is not None else None
+        return Route(
+            name=service.spec.name,
+            model=service.spec.model,
+            phase=verdict.phase,
+            socket=process.lease.socket if process is not None else None,
+            context_length=stats.context_length if stats is not None and stats.ready else context_length,
+            created_at=service.created_at,
+            tokenizer_files=self._text_files.of(digest) if digest else {},
+            reason=verdict.message,
+            retry_after_s=None if verdict.phase == "ready" else _RETRY_AFTER_S,
+        )
+
+    def _outdated(self, service: Service, process: Supervised | None) -> str | None:
+        """A worker keeps the model it has loaded when another is imported under its name; it is told, not restarted."""
+        plan = self._planner.known(service)
+        if plan is None or process is None or process.stats is None or not process.stats.ready:
+            return None
+        runs, stored = process.stats.model_digest, plan.manifest.digest
+        if runs == stored:
+            return None
+        return f"it runs {runs[:12]}, {service.spec.model!r} is {stored[:12]} now: stop and serve it to change over"
+
+    def _newest(self, service: ServiceName | None, role: str) -> Supervised | None:
+        living = [process for process in self._supervisor if process.alive and process.lease.role == role]
+        mine = [process for process in living if process.lease.service == service]
+        return min(mine, key=lambda process: process.stop_reason is not None, default=None)
+
+    def _evidence(self, owner: Owner, process: Supervised | None) -> Evidence:
+        records = self._records
+        before = Evidence(
+            backoff=records.backoff(owner),
+            hold=None if owner is None else records.hold(owner),
+            last_words=records.last_words(owner),
+        )
+        if process is None:
+            return before
+        return dataclasses.replace(
+            before,
+            alive=True,
+            ready=process.ready_since is not None,
+            stopping=process.stop_reason,
+            late=process.late,
+            degraded=process.stats.degraded if process.stats is not None else None,
+        )
+
+    def _since(self, owner: Owner, told: tuple[Condition, ...]) -> tuple[Condition, ...]:
+        self._told[owner] = keep_since(told, self._told.get(owner, ()), self._clock.now())
+        return self._told[owner]
+
+
+def _with_figures(status: ServiceStatus, process: Supervised) -> ServiceStatus:
+    status = dataclasses.replace(
+        status, worker=process.id, pid=process.lease.pid, resident_bytes=resident_bytes(process.lease.pid)
+    )
+    stats = process.stats
+    if stats is None or not stats.ready:
+        return status
+    return dataclasses.replace(
+        status,
+        device=DeviceId(stats.device),
+        weight_bytes=stats.weight_bytes,
+        kv_bytes=stats.kv_bytes,
+        context_length=stats.context_length,
+        exact=stats.exact,
+        operator_levels=stats.operator_levels,
+        running=stats.running,
+        waiting=stats.waiting,
+    )

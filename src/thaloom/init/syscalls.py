@@ -1,0 +1,286 @@
+"""What a person or a program may ask of the node: the one way in, whoever asks (edge.api.control.ControlPlane)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from thaloom import __version__
+from thaloom.base.clock import Clock
+from thaloom.base.errors import BadParameter, ModelInUse, NodeNotRunning, OutOfMemory, ServiceNotFound
+from thaloom.base.events import Emit
+from thaloom.base.ids import DeviceId, ServiceName
+from thaloom.base.plugins import Absent
+from thaloom.base.procs import resident_bytes
+from thaloom.hal.inventory import Inventory
+from thaloom.hal.types import Device, Reading
+from thaloom.init.boot import NodeConfig
+from thaloom.init.events import NodeStopping, ServiceRemoved, ServiceWished
+from thaloom.init.history import History
+from thaloom.init.layout import Layout
+from thaloom.init.log_stream import follow_log
+from thaloom.init.node_memory import NodeMemory
+from thaloom.init.placement import Planner
+from thaloom.init.reconcile import shortage
+from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.init.reporter import Reporter
+from thaloom.init.supervisor import Supervisor
+from thaloom.kernel.models.bundled import NAMES, bundled_model
+from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.models.types import Manifest, ModelName, Verification
+from thaloom.kernel.state.store import StateStore
+from thaloom.kernel.state.types import (
+    NodeStatus,
+    PastEvent,
+    ProcessStatus,
+    ServiceSpec,
+    ServiceStatus,
+)
+
+T = TypeVar("T")
+OnProgress = Callable[[str, int, int | None], None]
+
+_SERVICE = re.compile(r"[a-z0-9][A-Za-z0-9._:-]{0,126}")
+_RESERVED = ("daemon", "door")
+"""Their logs lie beside the services' logs."""
+
+
+class Syscalls:
+    """Everything here may raise a leaf of ThaloomError, as its ControlPlane says."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        config: NodeConfig,
+        *,
+        store: StateStore,
+        models: ModelStore,
+        inventory: Inventory,
+        planner: Planner,
+        memory: NodeMemory,
+        supervisor: Supervisor,
+        reconcile_loop: ReconcileLoop,
+        reporter: Reporter,
+        history: History,
+        clock: Clock,
+    ) -> None:
+        self._layout = layout
+        self._config = config
+        self._store = store
+        self._models = models
+        self._inventory = inventory
+        self._planner = planner
+        self._memory = memory
+        self._supervisor = supervisor
+        self._reconcile_loop = reconcile_loop
+        self._reporter = reporter
+        self._history = history
+        self._clock = clock
+        self._emit: Emit = history
+        self._started_at = clock.now()
+
+    # -- the node
+
+    async def status(self) -> NodeStatus:
+        door = self._reporter.door()
+        return NodeStatus(
+            version=__version__,
+            pid=os.getpid(),
+            home=str(self._layout.home),
+            url=self._config.url,
+            started_at=self._started_at,
+            door_pid=None if door is None else door.lease.pid,
+            door_ready=door is not None and door.ready_since is not None,
+            conditions=self._reporter.node_conditions(self._reconcile_loop.failures),
+            memory=self._memory.report(),
+            num_models=len(await asyncio.to_thread(self._models.list)),
+            services=self._reporter.statuses(),
+        )
+
+    async def processes(self) -> Sequence[ProcessStatus]:
+        own = ProcessStatus(
+            role="daemon",
+            pid=os.getpid(),
+            id="daemon",
+            service=None,
+            started_at=self._started_at,
+            resident_bytes=resident_bytes(os.getpid()),
+        )
+        kept = [
+            ProcessStatus(
+                role=process.lease.role,
+                pid=process.lease.pid,
+                id=process.id,
+                service=process.lease.service,
+                started_at=process.lease.started_at,
+                resident_bytes=resident_bytes(process.lease.pid),
+            )
+            for process in self._supervisor
+            if process.alive
+        ]
+        return [own, *sorted(kept, key=lambda process: (process.role, process.service or "", process.started_at))]
+
+    async def events(self, limit: int) -> Sequence[PastEvent]:
+        return self._history.latest(limit)
+
+    async def down(self) -> int:
+        self.go_down("asked to")
+        return os.getpid()
+
+    def go_down(self, reason: str) -> None:
+        """Begin the orderly end; a second time changes nothing. Wishes stay: the next start serves them again."""
+        if self._reconcile_loop.going_down:
+            return
+        self._emit(NodeStopping(reason=reason))
+        self._reconcile_loop.going_down = True
+        self._reconcile_loop.wake()
+
+    def interrupt(self, signal_name: str) -> None:
+        """Go down; who asks a second time does not want to wait for answers under way."""
+        if self._reconcile_loop.going_down:
+            self._supervisor.kill_all()
+        self.go_down(signal_name)
+
+    # -- devices
+
+    async def devices(self) -> tuple[Sequence[tuple[Device, Reading | None]], Sequence[Absent]]:
+        report = self._inventory.refresh()
+        readings = {reading.device: reading for reading in self._inventory.readings()}
+        return [(device, readings.get(device.id)) for device in report.devices], report.absent
+
+    async def device(self, device: DeviceId) -> tuple[Device, Reading | None]:
+        self._inventory.refresh()
+        found = self._inventory.device(device)
+        readings = {reading.device: reading for reading in self._inventory.readings()}
+        return found, readings.get(device)
+
+    # -- models
+
+    async def models(self) -> Sequence[Manifest]:
+        return await asyncio.to_thread(self._models.list)
+
+    async def model(self, name: ModelName) -> Manifest:
+        return await asyncio.to_thread(self._models.get, name)
+
+    def source(self, source: str) -> Path:
+        path = Path(source)
+        found = path if path.is_absolute() else bundled_model(source)
+        if found is None:
+            raise BadParameter(
+                f"{source!r} is neither an absolute path nor the name of a model that came with Thaloom "
+                f"({', '.join(map(repr, NAMES))})",
+                param="source",
+            )
+        return found
+
+    async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
+        self._require_up()
+        manifest = await with_progress(
+            lambda tell: self._models.import_path(path, name, replace=replace, progress=tell), "importing", progress
+        )
+        self._planner.forget_model(manifest.name)
+        self._reconcile_loop.wake()  # a wish may have waited for it
+        return manifest
+
+    async def verify(self, name: ModelName, progress: OnProgress) -> Verification:
+        return await with_progress(lambda tell: self._models.verify(name, tell), "verifying", progress)
+
+    async def remove_model(self, name: ModelName) -> None:
+        users = [service.spec.name for service in self._store.services() if ModelName.parse(service.spec.model) == name]
+        if users:
+            raise ModelInUse(
+                f"model {str(name)!r} is served as {', '.join(map(repr, users))}; stop that first", services=users
+            )
+        await asyncio.to_thread(self._models.remove, name)
+
+    # -- services
+
+    async def services(self) -> Sequence[ServiceStatus]:
+        return self._reporter.statuses()
+
+    async def service(self, name: ServiceName) -> ServiceStatus:
+        return self._reporter.status(name)
+
+    async def serve(self, spec: ServiceSpec) -> ServiceStatus:
+        """Refuses a wish that cannot be met as things are: unknown model or device, more bytes than are free."""
+        require_service_name(spec.name)
+        self._require_up()
+        await self._require_room(spec)
+        service = self._store.put_service(spec)
+        self._emit(ServiceWished(service=spec.name, model=spec.model, revision=service.revision))
+        self._reconcile_loop.renewed(spec.name)
+        await self._reconcile_loop.settle()
+        return self._reporter.status(spec.name)
+
+    async def stop(self, name: ServiceName) -> None:
+        self._store.delete_service(name)
+        self._emit(ServiceRemoved(service=name))
+        self._reconcile_loop.removed(name)
+        await self._reconcile_loop.settle()
+
+    async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
+        path = self._layout.service_log(name) if _SERVICE.fullmatch(name) else None
+        if path is None or not (path.exists() or self._wished(name)):
+            raise ServiceNotFound(f"no service {name!r}")
+        going_on = (lambda: self._wished(name) and not self._reconcile_loop.going_down) if follow else (lambda: False)
+        return follow_log(path, tail, self._clock, going_on)
+
+    # -- below
+
+    def _require_up(self) -> None:
+        if self._reconcile_loop.going_down:
+            raise NodeNotRunning("the node is going down")
+
+    async def _require_room(self, spec: ServiceSpec) -> None:
+        plan = await self._planner.make(spec)
+        mine = [process.id for process in self._supervisor if process.lease.service == spec.name]
+        free = self._memory.free_bytes(self._supervisor)[plan.device] + self._memory.held_bytes(mine, plan.device)
+        if plan.estimate.total_bytes > free:
+            raise OutOfMemory(
+                shortage(spec.name, plan.device, plan.estimate.total_bytes, free),
+                device=plan.device,
+                needed_bytes=plan.estimate.total_bytes,
+                free_bytes=free,
+                weight_bytes=plan.estimate.weight_bytes,
+                kv_bytes=plan.estimate.kv_bytes,
+            )
+
+    def _wished(self, name: ServiceName) -> bool:
+        return any(service.spec.name == name for service in self._store.services())
+
+
+class _Cancelled(Exception):
+    """Raised inside a store's thread, by its call for progress, when nobody waits for it any more."""
+
+
+async def with_progress(work: Callable[[Callable[[int, int], None]], T], stage: str, progress: OnProgress) -> T:
+    """Run blocking `work` in a thread. Cancelling waits until the thread has stopped, at its next chunk."""
+    loop = asyncio.get_running_loop()
+    cancelled = threading.Event()
+
+    def tell(done_bytes: int, total_bytes: int) -> None:
+        if cancelled.is_set():
+            raise _Cancelled
+        loop.call_soon_threadsafe(progress, stage, done_bytes, total_bytes)
+
+    thread = asyncio.ensure_future(asyncio.to_thread(work, tell))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        cancelled.set()
+        await asyncio.wait([thread])
+        thread.exception()  # whatever it was, nobody waits for it
+        raise
+
+
+def require_service_name(name: str) -> None:
+    if not _SERVICE.fullmatch(name) or ".." in name or name in _RESERVED:
+        raise BadParameter(
+            f"not a name for a service: {name!r} (letters, digits, '.', '_', '-', ':'; not {' or '.join(_RESERVED)})",
+            param="name",
+        )

@@ -1,0 +1,173 @@
+"""Process one, put together: who is handed to whom. The only place where every room is known by name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from thaloom.base.clock import Clock
+from thaloom.base.errors import NodeNotRunning, ThaloomError
+from thaloom.base.events import Degraded, Emit
+from thaloom.base.plugins import Registry
+from thaloom.base.procs import ProcessIdentity
+from thaloom.hal.driver import Driver
+from thaloom.hal.inventory import Inventory
+from thaloom.init import host_memory
+from thaloom.init.boot import NodeConfig, require_free_port
+from thaloom.init.executor import Executor
+from thaloom.init.history import History
+from thaloom.init.layout import Layout
+from thaloom.init.node_memory import NodeMemory
+from thaloom.init.placement import Planner
+from thaloom.init.publishing import Publisher, TextFiles
+from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.init.records import Records
+from thaloom.init.recovery import Found, recover
+from thaloom.init.reporter import Reporter
+from thaloom.init.supervisor import Supervised, Supervisor
+from thaloom.init.syscalls import Syscalls
+from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.state.routes import RouteReader
+from thaloom.kernel.state.store import StateStore
+from thaloom.kernel.state.types import Lease, Route
+
+
+def take_stock(layout: Layout, config: NodeConfig, store: StateStore, clock: Clock) -> Found:
+    """What an earlier daemon left behind, once the books are right.
+
+    Raises PortTaken if the door's port is another program's and no door of ours is on it.
+    """
+    found = recover(layout, store, clock)
+    if not any(lease.role == "door" and lease.socket == config.address for lease in found.alive):
+        require_free_port(config.host, config.port)
+    return found
+
+
+class Node:
+    """Everything of one node. Made inside the TaskGroup that owns its waiting."""
+
+    def __init__(
+        self,
+        tasks: asyncio.TaskGroup,
+        layout: Layout,
+        config: NodeConfig,
+        *,
+        store: StateStore,
+        registry: Registry[Driver],
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
+        """`store` stays the caller's to close, after the TaskGroup has ended."""
+        self._tasks = tasks
+        self._layout = layout
+        self._config = config
+        self._store = store
+        self._clock = clock
+        history = History(clock, emit)
+        models = self._models = ModelStore(layout.models, clock, history)
+        inventory = Inventory(registry, history)
+        planner = Planner(models, inventory)
+        memory = NodeMemory(
+            inventory.refresh().devices,
+            host_total_bytes=host_memory.total_bytes(),
+            host_available=host_memory.available_bytes,
+            readings=lambda: {reading.device: reading for reading in inventory.readings()},
+            headroom_bytes=config.memory_headroom_bytes,
+        )
+        text_files = self._text_files = TextFiles(layout.tokenizers)
+        self.supervisor = Supervisor(
+            tasks,
+            clock=clock,
+            emit=history,
+            heartbeat_s=config.heartbeat_s,
+            wake=lambda: self.reconcile_loop.wake(),
+            on_end=lambda process, last_words: self.reconcile_loop.process_lost(process, last_words),
+        )
+        executor = Executor(
+            layout,
+            store=store,
+            models=models,
+            inventory=inventory,
+            planner=planner,
+            memory=memory,
+            supervisor=self.supervisor,
+            text_files=text_files,
+            clock=clock,
+        )
+        self._earlier = _routes_of_an_earlier_daemon(layout)
+        self._publisher = Publisher(layout.routes, layout.control_socket, clock)
+        records = Records()
+        reporter = Reporter(
+            store, supervisor=self.supervisor, planner=planner, records=records, text_files=text_files, clock=clock
+        )
+        self.reconcile_loop = ReconcileLoop(
+            config,
+            store=store,
+            planner=planner,
+            memory=memory,
+            supervisor=self.supervisor,
+            executor=executor,
+            records=records,
+            reporter=reporter,
+            publisher=self._publisher,
+            clock=clock,
+            emit=history,
+        )
+        self.syscalls = Syscalls(
+            layout,
+            config,
+            store=store,
+            models=models,
+            inventory=inventory,
+            planner=planner,
+            memory=memory,
+            supervisor=self.supervisor,
+            reconcile_loop=self.reconcile_loop,
+            reporter=reporter,
+            history=history,
+            clock=clock,
+        )
+        self.emit: Emit = history
+
+    async def start(self, found: Found) -> None:
+        """Take over what an earlier daemon left running, then make a first round."""
+        await self._adopt(found)
+        self._stop_strangers(found.strangers)
+        await asyncio.to_thread(self._sweep_text_files)
+        self._tasks.create_task(self._sweep_models(), name="sweep models")
+        await self.reconcile_loop.settle()
+
+    async def run(self) -> None:
+        """Keep the wishes, until somebody asks for the end and every process has ended."""
+        await self.reconcile_loop.run()
+        self._publisher.withdraw()
+
+    async def _adopt(self, found: Found) -> None:
+        ready = {route.socket for route in self._earlier if route.phase == "ready"}
+        await asyncio.gather(*(self._adopt_one(lease, was_ready=lease.socket in ready) for lease in found.alive))
+
+    async def _adopt_one(self, lease: Lease, *, was_ready: bool) -> Supervised:
+        log = self._layout.door_log if lease.service is None else self._layout.service_log(lease.service)
+        return await self.supervisor.adopt(lease, log=log, was_ready=was_ready)
+
+    def _sweep_text_files(self) -> None:
+        served = {process.stats.model_digest for process in self.supervisor if process.stats is not None}
+        self._text_files.keep_only(served | {manifest.digest for manifest in self._models.list()})
+
+    async def _sweep_models(self) -> None:
+        """Delete what a killed import left. That it fails is no reason not to serve."""
+        try:
+            await asyncio.to_thread(self._models.sweep)
+        except (ThaloomError, OSError) as error:
+            self.emit(Degraded(subject="models", reason="SweepFailed", message=str(error)))
+
+    def _stop_strangers(self, strangers: Iterable[ProcessIdentity]) -> None:
+        for process in strangers:
+            self._tasks.create_task(process.stop(grace_s=self._config.stop_grace_s), name=f"stop stranger {process}")
+
+
+def _routes_of_an_earlier_daemon(layout: Layout) -> tuple[Route, ...]:
+    try:
+        return RouteReader(layout.routes).current().routes
+    except NodeNotRunning:
+        return ()

@@ -1,0 +1,170 @@
+"""Whatever is wished and whatever is found, the decisions lead to the wishes, and then there are no more of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thaloom.base.ids import DeviceId, ServiceName, WorkerId
+from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker
+from thaloom.init.reconcile import Observed, Snapshot, Wish, decide
+
+NAMES = ["a", "b", "c"]
+ADDRESSES = ["127.0.0.1:1", "127.0.0.1:2"]
+CPU = DeviceId("cpu")
+
+
+@st.composite
+def snapshots(draw: st.DrawFn, *, going_down: st.SearchStrategy[bool] = st.booleans()) -> Snapshot:  # noqa: B008
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True))
+    wishes = tuple(
+        Wish(
+            service=ServiceName(name),
+            revision=draw(st.integers(1, 2)),
+            device=draw(st.sampled_from([CPU, CPU, DeviceId("gone"), None])),
+            needed_bytes=draw(st.integers(0, 100)),
+            next_try_at=draw(st.sampled_from([0.0, 5.0, 50.0])),
+            obstacle=draw(st.sampled_from([None, None, Hold(service=ServiceName(name), reason="R", message="m")])),
+        )
+        for name in names
+    )
+    processes = tuple(
+        Observed(
+            id=WorkerId(f"p{index}"),
+            role=role,
+            service=ServiceName(draw(st.sampled_from(NAMES))) if role == "worker" else None,
+            revision=draw(st.integers(1, 2)),
+            address=draw(st.sampled_from(ADDRESSES)),
+            alive=draw(st.booleans()),
+            stopping=draw(st.booleans()),
+        )
+        for index, role in enumerate(draw(st.lists(st.sampled_from(["worker", "worker", "door"]), max_size=6)))
+    )
+    return Snapshot(
+        now=10.0,
+        going_down=draw(going_down),
+        grace_s=1.0,
+        door_address=ADDRESSES[0],
+        door_next_try_at=draw(st.sampled_from([0.0, 50.0])),
+        wishes=wishes,
+        processes=processes,
+        free_bytes={CPU: draw(st.integers(0, 250))},
+    )
+
+
+def changes(snapshot: Snapshot) -> list[Action]:
+    return [action for action in decide(snapshot) if not isinstance(action, Hold)]
+
+
+def apply(snapshot: Snapshot, action: Action, number: int) -> Snapshot:
+    """The machine after the action, as a new look would find it."""
+    processes = list(snapshot.processes)
+    free = dict(snapshot.free_bytes)
+    match action:
+        case StartWorker():
+            assert free[action.device] >= action.needed_bytes
+            free[action.device] -= action.needed_bytes
+            processes.append(
+                Observed(
+                    id=WorkerId(f"n{number}"),
+                    role="worker",
+                    service=action.service,
+                    revision=action.revision,
+                    address="",
+                    alive=True,
+                )
+            )
+        case StartDoor():
+            processes.append(
+                Observed(
+                    id=WorkerId(f"n{number}"),
+                    role="door",
+                    service=None,
+                    revision=0,
+                    address=action.address,
+                    alive=True,
+                )
+            )
+        case StopWorker(worker=process) | StopDoor(door=process):
+            processes = [dataclasses.replace(p, stopping=p.stopping or p.id == process) for p in processes]
+        case Forget(id=process):
+            processes = [p for p in processes if p.id != process]
+        case Hold():
+            pass
+    return dataclasses.replace(snapshot, processes=tuple(processes), free_bytes=free)
+
+
+def run_to_rest(snapshot: Snapshot) -> Snapshot:
+    """Carry out one action at a time, as ReconcileLoop does; what is being stopped ends when nothing else is to do."""
+    for number in range(100):
+        todo = changes(snapshot)
+        if todo:
+            snapshot = apply(snapshot, todo[0], number)
+            continue
+        if not any(process.alive and process.stopping for process in snapshot.processes):
+            return snapshot
+        ended = tuple(dataclasses.replace(p, alive=p.alive and not p.stopping) for p in snapshot.processes)
+        snapshot = dataclasses.replace(snapshot, processes=ended)
+    raise AssertionError("it never comes to rest")
+
+
+@given(snapshots())
+def test_it_comes_to_rest(snapshot: Snapshot) -> None:
+    rest = run_to_rest(snapshot)
+    assert changes(rest) == []
+    assert all(process.alive and not process.stopping for process in rest.processes)
+    if rest.going_down:
+        assert rest.processes == ()
+        return
+    workers = [process for process in rest.processes if process.role == "worker"]
+    wishes = {wish.service: wish for wish in rest.wishes}
+    assert len({process.service for process in workers}) == len(workers)
+    assert all(wishes[process.service].revision == process.revision for process in workers if process.service)
+    doors = [process for process in rest.processes if process.role == "door"]
+    assert [door.address for door in doors] in ([rest.door_address], [])
+    assert doors or rest.door_next_try_at > rest.now
+
+
+@given(snapshots(going_down=st.just(False)))
+def test_every_wish_is_met_held_or_waits_for_its_turn(snapshot: Snapshot) -> None:
+    rest = run_to_rest(snapshot)
+    held = {action.service for action in decide(rest) if isinstance(action, Hold)}
+    served = {process.service for process in rest.processes}
+    for wish in rest.wishes:
+        assert wish.service in held | served or wish.next_try_at > rest.now
+
+
+@given(snapshots())
+def test_the_same_snapshot_gives_the_same_actions_and_each_once(snapshot: Snapshot) -> None:
+    actions = decide(snapshot)
+    assert actions == decide(snapshot)
+    assert len(set(actions)) == len(actions)
+
+
+@given(snapshots(going_down=st.just(False)))
+def test_a_worker_as_wished_is_never_stopped(snapshot: Snapshot) -> None:
+    """Whether it answers is not even among the facts: a late heartbeat cannot cost it its life."""
+    assert not {"ready", "late", "answered_at"} & {field.name for field in dataclasses.fields(Observed)}
+    wished = {(wish.service, wish.revision) for wish in snapshot.wishes}
+    stopped = {action.worker for action in decide(snapshot) if isinstance(action, StopWorker)}
+    for service, revision in wished:
+        right = [
+            process.id
+            for process in snapshot.processes
+            if process.alive and not process.stopping and (process.service, process.revision) == (service, revision)
+        ]
+        others = [
+            process.id
+            for process in snapshot.processes
+            if process.alive and not process.stopping and process.service == service and process.id not in right
+        ]
+        if right and not others:
+            assert right[0] not in stopped
+
+
+@given(snapshots(going_down=st.just(False)))
+def test_nothing_is_started_beyond_what_is_free(snapshot: Snapshot) -> None:
+    started = [action for action in decide(snapshot) if isinstance(action, StartWorker)]
+    assert sum(action.needed_bytes for action in started) <= snapshot.free_bytes[CPU]

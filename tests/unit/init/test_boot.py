@@ -1,0 +1,139 @@
+"""Settings and the refusals before a node may be one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from thaloom.base.errors import AlreadyRunning, BadParameter, DiskFull, Forbidden, PortTaken, StateUnusable
+from thaloom.base.ids import ServiceName, WorkerId
+from thaloom.init.boot import DEFAULT_PORT, NodeConfig, boot_error, loopback, read_config, require_free_port, take_home
+from thaloom.init.layout import Layout
+
+
+def test_defaults(tmp_path: Path) -> None:
+    settings = read_config(tmp_path / "config.toml", {})
+    assert (settings.host, settings.port, settings.url) == ("127.0.0.1", DEFAULT_PORT, "http://127.0.0.1:7411")
+
+
+def test_flags_over_environment_over_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("port = 1001\nhost = '::1'\ntick_s = 1\n")
+    assert read_config(path, {}).port == 1001
+    assert read_config(path, {}).url == "http://[::1]:1001"
+    assert read_config(path, {"THALOOM_PORT": "1002"}).port == 1002
+    assert read_config(path, {"THALOOM_PORT": "1002"}, port=1003).port == 1003
+    assert read_config(path, {"THALOOM_HOST": "localhost"}).host == "127.0.0.1"
+    assert read_config(path, {"THALOOM_HOST": "0.0.0.0"}, host="127.0.0.2").host == "127.0.0.2"
+    assert read_config(path, {"THALOOM_PORT": ""}).tick_s == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "param"),
+    [
+        ("colour = 'blue'", "colour"),
+        ("port = 'high'", "port"),
+        ("port = 0", "port"),
+        ("port = true", "port"),
+        ("log_level = 'loud'", "log_level"),
+        ("tick_s = 0.0", "tick_s"),
+        ("heartbeat_s = nan", "heartbeat_s"),
+        ("stop_grace_s = 1e9", "stop_grace_s"),
+        ("memory_headroom_bytes = -1", "memory_headroom_bytes"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_file_and_name(tmp_path: Path, text: str, param: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(BadParameter, match=param) as refusal:
+        read_config(path, {})
+    assert refusal.value.param == param
+    assert str(path) in refusal.value.message
+
+
+def test_text_that_is_not_toml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("port = \n")
+    with pytest.raises(BadParameter, match=r"config\.toml"):
+        read_config(path, {})
+
+
+@pytest.mark.parametrize("text", ["high", "-1", "70000", "１２", "1.5"])
+def test_a_wrong_port_in_the_environment_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadParameter):
+        read_config(tmp_path / "config.toml", {"THALOOM_PORT": text})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.org", "", "127.0.0.1.evil.org"])
+def test_hosts_beyond_loopback_are_refused(host: str) -> None:
+    with pytest.raises(Forbidden, match="loopback"):
+        loopback(host)
+
+
+def test_a_host_in_the_file_is_checked_too(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("host = '0.0.0.0'")
+    with pytest.raises(Forbidden):
+        read_config(path, {})
+
+
+def test_the_second_node_of_a_home_is_told_who_has_it(tmp_path: Path) -> None:
+    lock = take_home(tmp_path)
+    try:
+        with pytest.raises(AlreadyRunning) as refusal:
+            take_home(tmp_path)
+        assert refusal.value.details["pid"] == os.getpid()
+    finally:
+        lock.close()
+    take_home(tmp_path).close()
+
+
+def test_a_home_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Forbidden, match="folder of a node"):
+        take_home(tmp_path / "file" / "home")
+
+
+def test_a_taken_port_is_refused() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(PortTaken) as refusal:
+            require_free_port("127.0.0.1", port)
+        assert refusal.value.details == {"host": "127.0.0.1", "port": port}
+    require_free_port("127.0.0.1", port)
+
+
+def test_a_home_with_too_long_a_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadParameter, match="THALOOM_HOME"):
+        Layout(tmp_path / ("x" * 100)).create()
+
+
+def test_the_folders_of_a_home_are_for_its_user_alone(short_path: Path) -> None:
+    layout = Layout(short_path / "h")
+    layout.create()
+    layout.create()
+    assert layout.home.stat().st_mode & 0o077 == 0
+    assert layout.worker_socket(WorkerId("w-1")).parent == layout.workers
+    assert layout.service_log(ServiceName("a")) == layout.logs / "a.log"
+    assert NodeConfig().address == "127.0.0.1:7411"
+
+
+def test_a_start_that_fails_on_a_file_is_told_by_its_name() -> None:
+    full = boot_error(OSError(errno.ENOSPC, "No space left on device", "/home/state"))
+    assert isinstance(full, DiskFull)
+    in_the_way = boot_error(ExceptionGroup("tasks", [FileExistsError(errno.EEXIST, "File exists", "/home/run")]))
+    assert isinstance(in_the_way, StateUnusable)
+    assert "/home/run" in in_the_way.message
+    taken = PortTaken("port 1 is taken")
+    assert boot_error(ExceptionGroup("tasks", [taken])) is taken
+
+
+def test_a_start_that_fails_by_our_mistake_keeps_its_traceback() -> None:
+    assert boot_error(KeyError("x")) is None
+    assert boot_error(ExceptionGroup("tasks", [PortTaken("taken"), KeyError("x")])) is None

@@ -1,0 +1,190 @@
+"""Estimates, measures, and the node memory that compares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from thaloom.base.errors import BadParameter, OutOfMemory
+from thaloom.base.ids import DeviceId, ServiceName, WorkerId
+from thaloom.base.units import GIB, MIB
+from thaloom.hal.types import Device, Reading
+from thaloom.init import host_memory
+from thaloom.init.admission import (
+    MOST,
+    WORKER_BASE_BYTES,
+    Estimate,
+    choose_device,
+    context_for,
+    estimate,
+    kv_bytes_per_token,
+)
+from thaloom.init.node_memory import NodeMemory
+from thaloom.kernel.models.types import ModelCard
+from thaloom.kernel.state.types import ServiceSpec
+
+CONFIG = {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+}
+CPU, VIRTUAL = DeviceId("cpu"), DeviceId("virtual:0")
+
+
+def card(dtype: str = "f32", context_length: int | None = 32768) -> ModelCard:
+    return ModelCard(
+        architecture="LlamaForCausalLM",
+        family="llama",
+        num_parameters=100,
+        dtypes=(dtype,),  # type: ignore[arg-type]
+        weight_bytes=1000,
+        context_length=context_length,
+        vocab_size=50,
+        has_tokenizer=True,
+        has_chat_template=False,
+    )
+
+
+def spec(**wish: object) -> ServiceSpec:
+    return ServiceSpec(name=ServiceName("a"), model="m", **wish)  # type: ignore[arg-type]
+
+
+def device(name: DeviceId, kind: str, memory_bytes: int = GIB) -> Device:
+    return Device(
+        id=name,
+        driver=kind,
+        kind=kind,  # type: ignore[arg-type]
+        name=name,
+        vendor="v",
+        memory_bytes=memory_bytes,
+        num_cores=1,
+        dtypes=frozenset({"f32"}),
+        isolation="process",
+    )
+
+
+def test_keys_and_values_of_a_token_follow_the_stored_dtype() -> None:
+    assert kv_bytes_per_token(card("f32"), CONFIG) == 2 * 2 * 2 * 16 * 4
+    assert kv_bytes_per_token(card("bf16"), CONFIG) == 2 * 2 * 2 * 16 * 2
+    assert kv_bytes_per_token(card(), {**CONFIG, "head_dim": 32}) == 2 * 2 * 2 * 32 * 4
+    assert kv_bytes_per_token(card(), {}) == 0
+    assert kv_bytes_per_token(card(), {"num_attention_heads": "many"}) == 0
+
+
+def test_an_estimate_holds_four_contexts_unless_told_otherwise() -> None:
+    made = estimate(spec(context_length=100), card(), CONFIG)
+    assert made.kv_bytes == 4 * 112 * 512
+    assert made.weight_bytes == 1000
+    assert made.total_bytes > made.kv_bytes + made.weight_bytes + WORKER_BASE_BYTES
+    assert estimate(spec(context_length=100, kv_bytes=77777), card(), CONFIG).kv_bytes == 77777
+    big = {**CONFIG, "num_hidden_layers": 200, "num_key_value_heads": 64}
+    one_context = 8192 * kv_bytes_per_token(card(), big)
+    assert one_context > GIB
+    assert estimate(spec(), card(), big).kv_bytes == one_context
+
+
+def test_the_context_is_the_models_own_but_not_a_huge_one() -> None:
+    assert context_for(spec(), card(context_length=1024)) == 1024
+    assert context_for(spec(), card()) == 8192
+    assert context_for(spec(), card(context_length=None)) == 8192
+    assert context_for(spec(context_length=20000), card()) == 20000
+
+
+def test_a_wish_no_worker_could_meet_is_refused_before_it_takes_a_healthy_ones_place() -> None:
+    with pytest.raises(BadParameter) as long:
+        estimate(spec(context_length=2049), card(context_length=2048), CONFIG)
+    assert long.value.param == "context_length"
+    with pytest.raises(BadParameter) as small:
+        estimate(spec(context_length=100, kv_bytes=112 * 512 // 2 - 1), card(), CONFIG)
+    assert small.value.param == "kv_bytes"
+    for name, most in MOST.items():
+        estimate(spec(**{name: most}), card(), CONFIG)
+        with pytest.raises(BadParameter) as many:
+            estimate(spec(**{name: most + 1}), card(), CONFIG)
+        assert many.value.param == name
+
+
+def test_a_made_up_device_is_never_chosen() -> None:
+    assert choose_device([device(VIRTUAL, "virtual"), device(CPU, "cpu")]) == CPU
+    assert choose_device([device(VIRTUAL, "virtual")]) is None
+
+
+def test_host_memory_is_bounded_by_every_control_group(tmp_path: Path) -> None:
+    def put(path: str, text: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    put("proc/meminfo", "MemTotal:       1000 kB\nMemAvailable:    800 kB\n")
+    put("proc/self/cgroup", "0::/outer/inner\n4:memory:/old\n9:name=systemd:/\n")
+    assert host_memory.available_bytes(tmp_path) == 800 * 1024
+    put("sys/fs/cgroup/outer/inner/memory.max", "max\n")
+    put("sys/fs/cgroup/outer/inner/memory.current", "5\n")
+    assert host_memory.available_bytes(tmp_path) == 800 * 1024
+    put("sys/fs/cgroup/outer/memory.max", "600000\n")
+    put("sys/fs/cgroup/outer/memory.current", "200000\n")
+    put("sys/fs/cgroup/outer/memory.stat", "anon 5\ninactive_file 50000\n")
+    assert host_memory.available_bytes(tmp_path) == 450000
+    assert host_memory.total_bytes(tmp_path) == 600000
+    put("sys/fs/cgroup/memory/old/memory.limit_in_bytes", "300000\n")
+    put("sys/fs/cgroup/memory/old/memory.usage_in_bytes", "310000\n")
+    assert host_memory.available_bytes(tmp_path) == 0
+    put("sys/fs/cgroup/memory/old/memory.limit_in_bytes", "9223372036854771712\n")
+    assert host_memory.available_bytes(tmp_path) == 450000
+
+
+def test_this_host_has_memory() -> None:
+    assert 0 < host_memory.available_bytes() <= host_memory.total_bytes()
+
+
+def memory(available: int = GIB, reading_free: int | None = None) -> NodeMemory:
+    return NodeMemory(
+        [device(CPU, "cpu"), device(VIRTUAL, "virtual", 500)],
+        host_total_bytes=800 * MIB,
+        host_available=lambda: available,
+        readings=lambda: {VIRTUAL: Reading(device=VIRTUAL, health="healthy", memory_free_bytes=reading_free)},
+        headroom_bytes=100 * MIB,
+    )
+
+
+def wanted(num_bytes: int) -> Estimate:
+    return Estimate(weight_bytes=num_bytes, kv_bytes=0, scratch_bytes=0, process_bytes=0, context_length=1)
+
+
+def test_the_ledger_keeps_headroom_and_refuses_with_figures() -> None:
+    kept = memory()
+    assert kept.free_bytes([])[CPU] == 700 * MIB
+    kept.reserve(WorkerId("w-1"), CPU, wanted(600 * MIB))
+    with pytest.raises(OutOfMemory) as refusal:
+        kept.reserve(WorkerId("w-2"), CPU, wanted(200 * MIB))
+    assert refusal.value.details["needed_bytes"] == 200 * MIB
+    assert refusal.value.details["free_bytes"] == 100 * MIB
+    assert kept.held_bytes([WorkerId("w-1")], CPU) == 600 * MIB
+    kept.release(WorkerId("w-1"))
+    assert {memory.device: memory.reserved_bytes for memory in kept.report()} == {CPU: 0, VIRTUAL: 0}
+    kept.check()
+
+
+def test_a_refused_booking_leaves_nothing_behind() -> None:
+    kept = memory()
+    too_much = Estimate(weight_bytes=1, kv_bytes=GIB, scratch_bytes=0, process_bytes=0, context_length=1)
+    with pytest.raises(OutOfMemory):
+        kept.reserve(WorkerId("w-1"), CPU, too_much)
+    assert kept.held_bytes([WorkerId("w-1")], CPU) == 0
+
+
+def test_memory_somebody_else_took_is_not_promised() -> None:
+    assert memory(available=300 * MIB).free_bytes([])[CPU] == 200 * MIB
+
+
+def test_what_is_promised_and_not_yet_used_is_not_promised_again() -> None:
+    kept = memory(available=500 * MIB)
+    kept.reserve(WorkerId("w-1"), CPU, wanted(250 * MIB))
+    assert kept.free_bytes([])[CPU] == 500 * MIB - 100 * MIB - 250 * MIB
+
+
+def test_a_device_that_reports_its_free_memory_is_believed() -> None:
+    assert memory(reading_free=None).free_bytes([])[VIRTUAL] == 500
+    assert memory(reading_free=20).free_bytes([])[VIRTUAL] == 20

@@ -1,0 +1,132 @@
+"""What a new daemon makes of what it finds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from thaloom.base.clock import ManualClock
+from thaloom.base.ids import ServiceName, WorkerId
+from thaloom.base.procs import ProcessIdentity, identify
+from thaloom.init.executor import door_command, leftovers, worker_command
+from thaloom.init.layout import Layout
+from thaloom.init.recovery import Running, recover, running, sort_out
+from thaloom.kernel.state.store import StateStore
+from thaloom.kernel.state.types import JournalEntry, Lease
+
+W = WorkerId("w-1")
+STRANGE = ProcessIdentity(pid=4_000_000, start_ticks=7)
+
+
+def myself() -> ProcessIdentity:
+    identity = identify(os.getpid())
+    assert identity is not None
+    return identity
+
+
+def lease(identity: ProcessIdentity, **changes: object) -> Lease:
+    values = {
+        "id": W,
+        "role": "worker",
+        "service": ServiceName("a"),
+        "pid": identity.pid,
+        "start_ticks": identity.start_ticks,
+        "socket": "/s",
+        "started_at": 1.0,
+        "revision": 3,
+    }
+    return Lease(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def intent(worker: WorkerId = W) -> JournalEntry:
+    data = {"action": "StartWorker", "service": "a", "revision": 3, "process": worker}
+    return JournalEntry(id=1, time=2.0, action="a-1", kind="StartWorker", phase="intent", data=data)
+
+
+def test_living_and_dead_leases_are_told_apart(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    living, reused = lease(STRANGE), lease(ProcessIdentity(pid=STRANGE.pid, start_ticks=1), id=WorkerId("w-2"))
+    process = Running(identity=STRANGE, arguments=tuple(worker_command(layout.worker_spec(W))))
+    found = sort_out(layout, [living, reused], [], [process], 9.0)
+    assert (found.alive, found.dead, found.strangers) == ((living,), (reused,), ())
+
+
+def test_another_program_with_the_pid_and_start_time_of_a_lease_is_left_alone(tmp_path: Path) -> None:
+    known = lease(STRANGE)
+    found = sort_out(Layout(tmp_path), [known], [intent()], [Running(identity=STRANGE, arguments=("sleep", "9"))], 9.0)
+    assert (found.alive, found.dead, found.strangers) == ((), (known,), ())
+
+
+def test_a_worker_goes_on_when_its_home_is_reached_by_another_path(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    known = lease(STRANGE)
+    process = Running(identity=STRANGE, arguments=tuple(worker_command(Layout(tmp_path).worker_spec(W))))
+    assert sort_out(Layout(tmp_path / "link"), [known], [], [process], 9.0).alive == (known,)
+
+
+def test_a_worker_without_a_lease_gets_the_one_it_was_started_for(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    process = Running(identity=STRANGE, arguments=tuple(worker_command(layout.worker_spec(W))))
+    found = sort_out(layout, [], [intent()], [process], 9.0)
+    assert found.alive == (lease(STRANGE, socket=str(layout.worker_socket(W)), started_at=2.0),)
+
+
+def test_a_worker_nobody_knows_of_is_a_stranger(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    process = Running(identity=STRANGE, arguments=tuple(worker_command(layout.worker_spec(W))))
+    assert sort_out(layout, [], [intent(WorkerId("w-9"))], [process], 9.0).strangers == (STRANGE,)
+
+
+def test_a_door_without_a_lease_is_found(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    for address in ("127.0.0.1:7411", "[::1]:7411"):
+        process = Running(identity=STRANGE, arguments=tuple(door_command(tmp_path, address)))
+        (door,) = sort_out(layout, [], [], [process], 9.0).alive
+        assert (door.role, door.socket, door.pid) == ("door", address, STRANGE.pid)
+
+
+def test_processes_of_other_homes_are_none_of_ours(tmp_path: Path) -> None:
+    other = Layout(tmp_path / "other")
+    processes = [
+        Running(identity=STRANGE, arguments=tuple(worker_command(other.worker_spec(W)))),
+        Running(identity=STRANGE, arguments=tuple(door_command(other.home, "127.0.0.1:1"))),
+        Running(identity=STRANGE, arguments=("python", "-m", "thaloom.worker")),
+        Running(identity=STRANGE, arguments=("thaloom.door",)),
+        Running(identity=STRANGE, arguments=()),
+    ]
+    found = sort_out(Layout(tmp_path), [], [intent()], processes, 9.0)
+    assert (found.alive, found.strangers) == ((), ())
+
+
+def test_a_process_with_a_lease_is_not_found_twice(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    process = Running(identity=myself(), arguments=tuple(worker_command(layout.worker_spec(W))))
+    known = lease(myself())
+    assert sort_out(layout, [known], [intent()], [process], 9.0).alive == (known,)
+
+
+def test_recovery_sets_the_books_right_and_sweeps(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, clock = Layout(short_path / "h"), ManualClock()
+    layout.create()
+    store = StateStore(layout.state, clock)
+    living, dead = lease(myself()), lease(STRANGE, id=WorkerId("w-2"))
+    for known in (living, dead):
+        store.put_lease(known)
+        for path in leftovers(layout, known.id):
+            path.touch()
+    here = Running(identity=myself(), arguments=tuple(worker_command(layout.worker_spec(W))))
+    monkeypatch.setattr("thaloom.init.recovery.running", lambda: [here])
+    found = recover(layout, store, clock)
+    assert found.dead == (dead,)
+    assert store.leases() == [living]
+    assert sorted(layout.workers.iterdir()) == sorted(leftovers(layout, W))
+    store.close()
+
+
+def test_we_are_among_the_running(tmp_path: Path) -> None:
+    assert myself() in [process.identity for process in running()]
+    (tmp_path / "1").mkdir()
+    (tmp_path / "self").mkdir()
+    assert list(running(tmp_path)) == []
