@@ -1,0 +1,1 @@
+"""The door: the only floor that knows the public protocols."""

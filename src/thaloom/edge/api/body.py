@@ -1,0 +1,88 @@
+"""Reading a request's body within bounds, and noticing when its sender has gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from pydantic_core import from_json
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope
+
+from thaloom.base.errors import BadRequest, TooLarge
+from thaloom.base.units import format_bytes
+
+T = TypeVar("T")
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""A context of a million tokens as text; more is a mistake or an attack."""
+BODY_DEADLINE_S = 30.0
+
+
+class ClientGone(Exception):
+    """The client closed its connection; there is nobody left to answer."""
+
+
+async def read_object(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_BYTES) -> dict[str, Any]:
+    """The body as a JSON object. Raises BadRequest, TooLarge, ClientGone.
+
+    Nesting deeper than 200 is refused by the parser, as are NaN, lone surrogates and numbers of thousands of digits.
+    """
+    headers = Headers(scope=scope)
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise BadRequest("compressed bodies are not read; send plain JSON")
+    body = await read_body(receive, declared=headers.get("content-length"), limit=limit)
+    try:
+        data = from_json(body, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise BadRequest(f"the body must be a JSON object, not {_json_kind(data)}")
+    return data
+
+
+async def read_body(receive: Receive, *, declared: str | None, limit: int) -> bytes:
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise TooLarge(f"the body has {format_bytes(int(declared))}, at most {format_bytes(limit)} are read")
+    chunks: list[bytes] = []
+    num_bytes, more = 0, True
+    try:
+        async with asyncio.timeout(BODY_DEADLINE_S):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunks.append(message.get("body", b""))
+                num_bytes += len(chunks[-1])
+                if num_bytes > limit:
+                    raise TooLarge(f"the body has more than the {format_bytes(limit)} that are read")
+                more = message.get("more_body", False)
+    except TimeoutError as error:
+        raise BadRequest(f"the body did not arrive within {BODY_DEADLINE_S:g} s") from error
+    return b"".join(chunks)
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Do `work`, unless the client goes first: then it is cancelled, and ClientGone raised. The body must be read."""
+    doing = asyncio.create_task(work)
+    watching = asyncio.create_task(_disconnect(receive))
+    try:
+        await asyncio.wait((doing, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise ClientGone
+        return doing.result()
+    finally:
+        for task in (doing, watching):
+            task.cancel()
+        await asyncio.gather(doing, watching, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _json_kind(data: Any) -> str:
+    return (
+        "null" if data is None else {list: "an array", str: "a string", bool: "a boolean"}.get(type(data), "a number")
+    )

@@ -1,0 +1,81 @@
+"""A client's connection, bounded before there is a request: the server itself would wait for a head for ever, and
+keep all of it. Its own refusals (what is no HTTP) get the form of all others."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from thaloom.base.errors import BadRequest
+from thaloom.edge.api.errors import error_body, to_json
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Request line and headers together, as they travel; the guard has finer bounds on headers."""
+HEAD_DEADLINE_S = 30.0
+"""From a connection, or the first byte of a further request on it, to the end of the request's head."""
+
+_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
+"""The host in a request for a whole URL, as a proxy gets it: it counts instead of the header (RFC 9112, 3.2.2)."""
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 connection with a bound on the head of a request, in bytes and in time."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_is_whole()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self._ends_in(data):
+                self.send_400_response(f"the head of a request may have {MAX_HEAD_BYTES} bytes")
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._deadline is None:
+            self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        self._head_is_whole()
+        if match := _ABSOLUTE.match(self.url):
+            self.headers[:] = [(b"host", match[1]), *(pair for pair in self.headers if pair[0] != b"host")]
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        body = to_json(error_body(BadRequest(msg)))
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _expect_head(self) -> None:
+        self._head_bytes = 0
+        self._deadline = self.loop.call_later(HEAD_DEADLINE_S, self._give_up)
+
+    def _head_is_whole(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        self.send_400_response(f"the head of the request did not arrive within {HEAD_DEADLINE_S:g} s")
+
+    @staticmethod
+    def _ends_in(data: bytes) -> bool:
+        """Whether the head may end in this piece, which then is mostly body."""
+        return b"\r\n\r\n" in data

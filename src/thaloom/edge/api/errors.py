@@ -1,0 +1,110 @@
+"""Errors as the public protocols want them: a body, a status, and when to try again."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from thaloom.base.errors import BadParameter, BadRequest, MethodNotAllowed, ThaloomError, UnknownPath
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def to_json(data: Any) -> bytes:
+    """Compact JSON; what is not text (a lone surrogate out of a URL) is replaced."""
+    return _encode(data).encode(errors="replace")
+
+
+def error_body(error: ThaloomError) -> dict[str, Any]:
+    """OpenAI's form, with `retry_after_s` and `details` where there are any."""
+    body: dict[str, Any] = {
+        "message": error.message,
+        "type": _type(error),
+        "param": error.param,
+        "code": error.code,
+    }
+    if error.retry_after_s is not None:
+        body["retry_after_s"] = error.retry_after_s
+    if error.details:
+        body["details"] = error.details
+    return {"error": body}
+
+
+def error_response(error: ThaloomError) -> Response:
+    extra: dict[str, str] = {}
+    if isinstance(error, MethodNotAllowed):
+        extra["allow"] = error.details.get("allowed", "")
+    if error.retry_after_s is not None:
+        extra["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    return Response(to_json(error_body(error)), error.http_status, extra, media_type="application/json")
+
+
+def from_http_exception(request: Request, error: HTTPException) -> ThaloomError:
+    """Starlette's own refusals (no such path, wrong method) as leaves of our tree."""
+    path = request.scope["path"]
+    if error.status_code == 405:
+        allowed = Headers(error.headers or {}).get("allow", "")
+        return MethodNotAllowed(f"{request.method} is not served at {path} (served: {allowed})", allowed=allowed)
+    if error.status_code == 404:
+        return UnknownPath(f"nothing is served at {path}; / lists what is")
+    return BadRequest(str(error.detail))
+
+
+def from_validation(error: ValidationError, data: Any) -> BadParameter:
+    """One complaint, about the field by its path in `data`: `messages[0].role`.
+
+    Where a field may be one of several kinds, each kind complains: the one that got furthest was probably meant, or
+    of those the one that has the right type and only a wrong value.
+    """
+    kinds: dict[tuple[int | str, ...], list[_Complaint]] = {}
+    for details in error.errors(include_url=False, include_context=False):
+        missing = details["type"] == "missing"
+        path, kind = _split(data, details["loc"], missing=missing)
+        right_type = not details["type"].endswith("_type")
+        kinds.setdefault((*path[:1], *kind), []).append(_Complaint(path, details["msg"], right_type))
+    path, message, _ = max(kinds.values(), key=_how_far)[0]
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    return BadParameter(f"{name or 'the body'}: {message}", param=name or None)
+
+
+class _Complaint(NamedTuple):
+    path: list[int | str]
+    message: str
+    right_type: bool
+
+
+def _how_far(complaints: list[_Complaint]) -> tuple[int, bool, int, list[int]]:
+    path, _, right_type = complaints[0]
+    return len(path), right_type, -len(complaints), [part for part in path if isinstance(part, int)]
+
+
+def _split(data: Any, location: tuple[int | str, ...], *, missing: bool) -> tuple[list[int | str], list[int | str]]:
+    """The part of pydantic's location that is in the data (or `missing` there), and the rest: the kinds it tried."""
+    path: list[int | str] = []
+    kind: list[int | str] = []
+    for index, part in enumerate(location):
+        absent = missing and index == len(location) - 1
+        if isinstance(part, int) and isinstance(data, list) and part < len(data):
+            data = data[part]
+        elif isinstance(part, str) and isinstance(data, dict) and (part in data or absent):
+            data = data.get(part)
+        else:
+            kind.append(part)
+            continue
+        path.append(part)
+    return path, kind
+
+
+def _type(error: ThaloomError) -> str:
+    if error.http_status == 403:
+        return "permission_error"
+    if error.http_status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if error.http_status < 500 else "server_error"

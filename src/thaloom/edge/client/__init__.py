@@ -1,0 +1,1 @@
+"""Caller side: what programs of users speak through."""

@@ -1,0 +1,319 @@
+"""Messages of the control API as they travel: `/thaloom/v1/*`, JSON, UTF-8.
+
+What a caller sends is strict: an unknown field is refused by name, so a misspelt wish is never silently dropped.
+What a node answers may grow new fields within v1; an older client ignores them. Sizes are bytes, durations seconds,
+moments seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+PREFIX = "/thaloom/v1"
+NDJSON = "application/x-ndjson"
+"""Content type of the streams: one JSON message a line, the last one `done` or `error`."""
+
+Phase = Literal["pending", "loading", "ready", "failed", "stopping"]
+MAX_TAIL_LINES = 10_000
+
+
+class Ask(BaseModel):
+    """Base of what callers send."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Answer(BaseModel):
+    """Base of what a node answers."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ServeRequest(Ask):
+    """Body of `PUT services/{name}`: the whole wish. What is left out is chosen at start (kernel.state.types)."""
+
+    model: str = Field(min_length=1)
+    device: str | None = None
+    num_threads: int | None = Field(default=None, ge=1)
+    context_length: int | None = Field(default=None, ge=1)
+    kv_bytes: int | None = Field(default=None, ge=1)
+    max_sequences: int = Field(default=16, ge=1)
+    max_queue: int = Field(default=128, ge=1)
+    chunk_tokens: int = Field(default=256, ge=1)
+    prefix_reuse: bool = True
+
+
+class PullRequest(Ask):
+    """Body of `POST models/pull`: import a folder or file of this machine, or a model that came with Thaloom."""
+
+    source: str = Field(min_length=1)
+    """An absolute path (the node does not know where its caller stands), or the name of a bundled model: `tiny`."""
+    name: str | None = None
+    """Default: made from the source."""
+    replace: bool = False
+    """Whether a model of that name may be replaced; otherwise it is refused with `name_taken`."""
+
+
+class Version(Answer):
+    version: str
+    api: str
+    python: str
+
+
+class Condition(Answer):
+    kind: str
+    status: bool
+    reason: str
+    message: str
+    since: float
+
+
+class ServiceSpec(Answer):
+    name: str
+    model: str
+    device: str | None
+    num_threads: int | None
+    context_length: int | None
+    kv_bytes: int | None
+    max_sequences: int
+    max_queue: int
+    chunk_tokens: int
+    prefix_reuse: bool
+
+
+class Service(Answer):
+    """A service as it is now. A figure nobody has measured yet is null, never 0."""
+
+    name: str
+    spec: ServiceSpec
+    phase: Phase
+    conditions: list[Condition]
+    created_at: float
+    worker: str | None
+    pid: int | None
+    device: str | None
+    restarts: int
+    weight_bytes: int | None
+    kv_bytes: int | None
+    resident_bytes: int | None
+    context_length: int | None
+    exact: bool | None
+    operator_levels: dict[str, str]
+    running: int
+    waiting: int
+
+    def condition(self, kind: str) -> Condition | None:
+        return next((condition for condition in self.conditions if condition.kind == kind), None)
+
+
+class Services(Answer):
+    services: list[Service]
+
+
+class Process(Answer):
+    """A process of this node."""
+
+    role: Literal["daemon", "door", "worker"]
+    pid: int
+    id: str
+    service: str | None
+    started_at: float
+    resident_bytes: int | None
+
+
+class Processes(Answer):
+    processes: list[Process]
+
+
+class Cache(Answer):
+    level: int
+    kind: str
+    size_bytes: int
+    shared_by: int
+
+
+class Reading(Answer):
+    """What the device reports of itself now; null is what it cannot report."""
+
+    health: str
+    memory_used_bytes: int | None
+    memory_free_bytes: int | None
+    utilisation: float | None
+    power_mw: int | None
+    temperature_c: float | None
+    errors: int | None
+
+
+class Device(Answer):
+    id: str
+    driver: str
+    kind: str
+    name: str
+    vendor: str
+    memory_bytes: int
+    num_cores: int
+    dtypes: list[str]
+    isolation: str
+    features: list[str]
+    caches: list[Cache]
+    numa_node: int | None
+    reading: Reading | None
+
+
+class AbsentDriver(Answer):
+    """A driver that is installed and cannot be used, and why."""
+
+    name: str
+    reason: str
+
+
+class Devices(Answer):
+    devices: list[Device]
+    absent: list[AbsentDriver]
+
+
+class ModelFile(Answer):
+    path: str
+    num_bytes: int
+    sha256: str
+
+
+class ModelCard(Answer):
+    architecture: str
+    family: str
+    num_parameters: int
+    dtypes: list[str]
+    weight_bytes: int
+    context_length: int | None
+    vocab_size: int | None
+    has_tokenizer: bool
+    has_chat_template: bool
+    license: str | None
+    summary: str | None
+
+
+class Model(Answer):
+    name: str
+    digest: str
+    total_bytes: int
+    created_at: float
+    source: str
+    card: ModelCard
+    files: list[ModelFile]
+
+
+class Models(Answer):
+    models: list[Model]
+
+
+class FileFault(Answer):
+    path: str
+    problem: str
+    message: str
+
+
+class Verification(Answer):
+    """Every byte of the model was read again. Sound only if `faults` is empty."""
+
+    name: str
+    checked_bytes: int
+    sound: bool
+    faults: list[FileFault]
+
+
+class Memory(Answer):
+    """The ledger of one device: what it may give, what is promised to whom."""
+
+    device: str
+    capacity_bytes: int
+    reserved_bytes: int
+    free_bytes: int
+
+
+class NodeStatus(Answer):
+    version: str
+    pid: int
+    home: str
+    url: str
+    """Where the door listens."""
+    started_at: float
+    door_pid: int | None
+    door_ready: bool
+    conditions: list[Condition]
+    memory: list[Memory]
+    num_models: int
+    services: list[Service]
+
+
+class Event(Answer):
+    time: float
+    level: str
+    name: str
+    fields: dict[str, Any]
+
+
+class Events(Answer):
+    events: list[Event]
+
+
+class Removed(Answer):
+    """What is gone, by name."""
+
+    name: str
+
+
+class GoingDown(Answer):
+    """The node has begun to stop; this process ends last."""
+
+    pid: int
+
+
+class ErrorBody(Answer):
+    """A ThaloomError: `ThaloomError.from_dict` gives the same leaf back."""
+
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
+    help_page: str = ""
+
+
+class ErrorReply(Answer):
+    """The body of every answer with a status of 400 or more."""
+
+    error: ErrorBody
+
+
+class Progress(Answer):
+    """How far a long request is. `total_bytes` is null while it is not known."""
+
+    kind: Literal["progress"] = "progress"
+    stage: str
+    done_bytes: int
+    total_bytes: int | None
+
+
+class PullDone(Answer):
+    kind: Literal["done"] = "done"
+    model: Model
+
+
+class VerifyDone(Answer):
+    kind: Literal["done"] = "done"
+    verification: Verification
+
+
+class StreamError(Answer):
+    """The last line of a stream that could not be ended well."""
+
+    kind: Literal["error"] = "error"
+    error: ErrorBody
+
+
+PullLine = Annotated[Progress | PullDone | StreamError, Field(discriminator="kind")]
+VerifyLine = Annotated[Progress | VerifyDone | StreamError, Field(discriminator="kind")]
+PULL_LINE: TypeAdapter[Progress | PullDone | StreamError] = TypeAdapter(PullLine)
+VERIFY_LINE: TypeAdapter[Progress | VerifyDone | StreamError] = TypeAdapter(VerifyLine)

@@ -1,0 +1,336 @@
+"""The frontend against a worker on a real unix socket: every way a request can end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.edge.fake_worker import FakeWorker
+from tests.contract.edge.live_door import FixedRoutes, route, text_files
+from thaloom.base.clock import ManualClock
+from thaloom.base.errors import (
+    BadParameter,
+    DeadlineExceeded,
+    ModelNotFound,
+    PromptTooLong,
+    QueueFull,
+    ServiceFailed,
+    ServiceLoading,
+    WorkerLost,
+)
+from thaloom.base.events import Recorder
+from thaloom.base.ids import RequestId
+from thaloom.work.runtime.call import Deadlines
+from thaloom.work.runtime.frontend import Frontend
+from thaloom.work.runtime.types import Delta, Done, GenerateRequest, Sampling
+
+QUICK = Deadlines(connect_s=0.5, accept_s=0.05, silence_s=0.05, status_s=0.5)
+
+
+class Scene:
+    """A frontend, its routes, and one worker at w.sock."""
+
+    def __init__(self, folder: Path, deadlines: Deadlines | None = None) -> None:
+        self.folder = folder
+        self.files = text_files(folder / "model")
+        self.routes = FixedRoutes(route(folder, self.files))
+        self.frontend = Frontend(self.routes, ManualClock(), Recorder(), deadlines=deadlines)
+
+    def reroute(self, **changes: Any) -> None:
+        self.routes.routes = [route(self.folder, self.files, **changes)]
+
+
+@contextlib.asynccontextmanager
+async def scene(folder: Path, worker: FakeWorker, deadlines: Deadlines | None = None) -> AsyncIterator[Scene]:
+    there = Scene(folder, deadlines)
+    async with worker.listening(folder / "w.sock"):
+        yield there
+    there.frontend.close()
+
+
+def ask(**changes: Any) -> GenerateRequest:
+    prompt = {} if "prompt_tokens" in changes else {"prompt": "Hi"}
+    return GenerateRequest(**{"id": RequestId("r"), "model": "tiny"} | prompt | changes)
+
+
+async def answer(frontend: Frontend, request: GenerateRequest) -> tuple[str, Done]:
+    items = [item async for item in await frontend.start(request)]
+    assert isinstance(items[-1], Done)
+    deltas = items[:-1]
+    assert all(isinstance(item, Delta) for item in deltas)
+    return "".join(item.text for item in deltas if isinstance(item, Delta)), items[-1]
+
+
+def test_an_answer_comes_with_its_account(tmp_path: Path) -> None:
+    async def run() -> None:
+        worker = FakeWorker(tokens=[39, 72])
+        async with scene(tmp_path, worker) as here:
+            text, done = await answer(here.frontend, ask())
+            assert (text, done.reason) == ("Hi", "stop")
+            assert (done.prompt_tokens, done.completion_tokens, done.cached_tokens) == (2, 2, 16)
+            assert (done.queue_s, done.prefill_s, done.decode_s) == (0.001, 0.002, 0.003)
+            assert worker.requests[0].max_tokens == 254  # what the context still holds
+            assert worker.requests[0].stop_tokens == [264, 266]
+            assert worker.requests[0].temperature == 0.0  # the model's generation config
+
+    asyncio.run(run())
+
+
+def test_what_the_caller_says_of_sampling_goes_over_the_models_own(tmp_path: Path) -> None:
+    async def run() -> None:
+        worker = FakeWorker()
+        async with scene(tmp_path, worker) as here:
+            await answer(here.frontend, ask(sampling_changes={"temperature": 0.5, "seed": 7, "top_k": 3}))
+            await answer(here.frontend, ask(sampling=Sampling(min_p=0.1), ignore_eos=True, logprobs=2))
+            first, second = worker.requests
+            assert (first.temperature, first.seed, first.top_k, first.top_p) == (0.5, 7, 3, 1.0)
+            assert (second.min_p, second.temperature, second.stop_tokens, second.logprobs) == (0.1, 1.0, [], 2)
+            with pytest.raises(BadParameter, match="top_p") as caught:
+                await here.frontend.start(ask(sampling_changes={"top_p": 2.0}))
+            assert caught.value.param == "top_p"
+
+    asyncio.run(run())
+
+
+def test_a_stop_string_ends_the_request_at_the_worker_too(tmp_path: Path) -> None:
+    async def run() -> None:
+        worker = FakeWorker(tokens=[32, 33, 34], endless=True)
+        async with scene(tmp_path, worker) as here:
+            text, done = await answer(here.frontend, ask(stop=("CA",)))
+            await worker.until_idle()
+            assert (text, done.reason, done.completion_tokens) == ("AB", "stop", 4)
+            assert (done.cached_tokens, done.queue_s, done.prefill_s) == (16, 0.001, 0.002)
+            assert worker.num_cancelled == 1
+
+    asyncio.run(run())
+
+
+def test_a_full_length_is_told_as_such(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with scene(tmp_path, FakeWorker(tokens=[32], endless=True)) as here:
+            text, done = await answer(here.frontend, ask(max_tokens=5))
+            assert (text, done.reason, done.completion_tokens) == ("AAAAA", "length", 5)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("read_first", [False, True])
+def test_closing_an_answer_cancels_the_request(tmp_path: Path, read_first: bool) -> None:
+    async def run() -> None:
+        worker = FakeWorker(tokens=[32], endless=True)
+        async with scene(tmp_path, worker) as here:
+            stream = await here.frontend.start(ask())
+            if read_first:
+                await anext(stream)
+            await stream.aclose()  # type: ignore[attr-defined]
+            await worker.until_idle()
+            assert worker.num_cancelled == 1
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+
+    asyncio.run(run())
+
+
+def test_a_prompt_that_does_not_fit_is_refused_before_the_worker_is_asked(tmp_path: Path) -> None:
+    async def run() -> None:
+        worker = FakeWorker()
+        async with scene(tmp_path, worker) as here:
+            with pytest.raises(PromptTooLong, match=r"256 tokens.*256") as caught:
+                await here.frontend.start(ask(prompt="A" * 256))
+            assert caught.value.param == "prompt"
+            with pytest.raises(PromptTooLong, match=r"2 tokens and 255 more.*256") as caught:
+                await here.frontend.start(ask(max_tokens=255))
+            assert caught.value.details == {"prompt_tokens": 2, "max_tokens": 255, "context_length": 256}
+            assert worker.requests == []
+            await answer(here.frontend, ask(max_tokens=254))
+
+    asyncio.run(run())
+
+
+def test_a_model_nobody_serves_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with scene(tmp_path, FakeWorker()) as here:
+            with pytest.raises(ModelNotFound, match=r"'other'.*served: tiny"):
+                await here.frontend.start(ask(model="other"))
+            await answer(here.frontend, ask(model="tiny:latest"))
+            here.routes.routes = []
+            with pytest.raises(ModelNotFound, match="served: none"):
+                await here.frontend.start(ask())
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("phase", ["pending", "loading", "stopping"])
+def test_a_service_that_is_not_ready_says_when_to_come_back(tmp_path: Path, phase: str) -> None:
+    async def run() -> None:
+        async with scene(tmp_path, FakeWorker()) as here:
+            here.reroute(phase=phase, socket=None, reason="reading weights", retry_after_s=3.0)
+            with pytest.raises(ServiceLoading, match=f"{phase}: reading weights") as caught:
+                await here.frontend.start(ask())
+            assert caught.value.retry_after_s == 3.0
+
+    asyncio.run(run())
+
+
+def test_a_service_that_failed_says_why(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with scene(tmp_path, FakeWorker()) as here:
+            here.reroute(phase="failed", socket=None, reason="no memory")
+            with pytest.raises(ServiceFailed, match="no memory"):
+                await here.frontend.start(ask())
+
+    asyncio.run(run())
+
+
+def test_the_workers_own_refusal_comes_through_as_it_is(tmp_path: Path) -> None:
+    async def run() -> None:
+        worker = FakeWorker(refuse_with=QueueFull("128 are waiting", retry_after_s=4.0))
+        async with scene(tmp_path, worker) as here:
+            with pytest.raises(QueueFull, match="128 are waiting") as caught:
+                await here.frontend.start(ask())
+            assert caught.value.retry_after_s == 4.0
+            await worker.until_idle()
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_dies_in_the_middle_is_lost_and_not_an_end(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with scene(tmp_path, FakeWorker(tokens=[32, 33], die_after=1)) as here:
+            stream = await here.frontend.start(ask())
+            assert isinstance(await anext(stream), Delta)
+            with pytest.raises(WorkerLost):
+                await anext(stream)
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+
+    asyncio.run(run())
+
+
+def test_nobody_at_the_socket_means_come_back_soon(tmp_path: Path) -> None:
+    async def run() -> None:
+        here = Scene(tmp_path)
+        with pytest.raises(ServiceLoading) as caught:
+            await here.frontend.start(ask())
+        assert caught.value.retry_after_s == 1.0
+        here.frontend.close()
+
+    asyncio.run(run())
+
+
+class MovingRoutes(FixedRoutes):
+    """Leads to the first route at first, and to the last from the second question on."""
+
+    def current(self) -> Any:
+        snapshot = super().current()
+        self.routes = self.routes[-1:]
+        return type(snapshot)(version=1, published_at=0.0, control_socket="", routes=snapshot.routes[:1])
+
+
+def test_a_request_nobody_saw_goes_to_the_new_worker_in_silence(tmp_path: Path) -> None:
+    async def run() -> None:
+        files = text_files(tmp_path / "model")
+        gone = route(tmp_path, files, socket=str(tmp_path / "gone.sock"))
+        frontend = Frontend(MovingRoutes(gone, route(tmp_path, files)), ManualClock(), Recorder())
+        async with FakeWorker(tokens=[39]).listening(tmp_path / "w.sock"):
+            assert (await answer(frontend, ask()))[0] == "H"
+        frontend.close()
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_dies_before_its_first_token_is_replaced_in_silence_only_if_there_is_another(
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        dying = FakeWorker(tokens=[32], die_after=0)
+        async with scene(tmp_path, dying) as here:
+            with pytest.raises(WorkerLost):
+                await answer(here.frontend, ask())
+            async with FakeWorker(tokens=[39]).listening(tmp_path / "new.sock"):
+                stream = await here.frontend.start(ask())
+                here.reroute(socket=str(tmp_path / "new.sock"))
+                items = [item async for item in stream]
+            assert isinstance(items[0], Delta)
+            assert items[0].text == "H"
+            assert dying.requests[1].seed  # the same request, seed and all, went to the other
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("worker", [FakeWorker(silent=True), FakeWorker(tokens=[32], pause=asyncio.Event())])
+def test_a_worker_that_falls_silent_is_not_waited_for_for_ever(tmp_path: Path, worker: FakeWorker) -> None:
+    async def run() -> None:
+        worker.idle = asyncio.Event()
+        worker.idle.set()
+        if worker.pause is not None:
+            worker.pause = asyncio.Event()
+        async with scene(tmp_path, worker, QUICK) as here:
+            with pytest.raises(DeadlineExceeded):
+                await answer(here.frontend, ask())
+            await worker.until_idle()
+            assert worker.num_cancelled == 1
+
+    asyncio.run(run())
+
+
+def test_whether_the_worker_is_degraded_is_part_of_every_answer(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with scene(tmp_path, FakeWorker(tokens=[39], degraded="no compiler")) as here:
+            for stop in ((), ("H",)):
+                assert (await answer(here.frontend, ask(stop=stop)))[1].degraded == "no compiler"
+
+    asyncio.run(run())
+
+
+def test_a_request_given_up_while_it_begins_is_cancelled_too(tmp_path: Path) -> None:
+    async def run() -> None:
+        worker = FakeWorker(pause=asyncio.Event(), silent_status=True)
+        async with scene(tmp_path, worker) as here:
+            starting = asyncio.create_task(here.frontend.start(ask()))
+            async with asyncio.timeout(5):
+                while not worker.num_open:
+                    await asyncio.sleep(0.005)
+            starting.cancel()
+            await asyncio.wait([starting])
+            await worker.until_idle()
+            assert worker.num_cancelled == 1
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_does_not_tell_its_status_answers_all_the_same(tmp_path: Path) -> None:
+    async def run() -> None:
+        deadlines = Deadlines(status_s=0.02)
+        async with scene(tmp_path, FakeWorker(tokens=[39], silent_status=True), deadlines) as here:
+            text, done = await answer(here.frontend, ask())
+            assert (text, done.degraded) == ("H", None)
+
+    asyncio.run(run())
+
+
+def test_workers_are_measured_and_a_missing_one_is_down_not_zero(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with scene(tmp_path, FakeWorker()) as here:
+            here.routes.routes += [
+                route(tmp_path, here.files, name="gone", socket=str(tmp_path / "no.sock")),
+                route(tmp_path, here.files, name="early", socket=None, phase="pending"),
+            ]
+            records = await here.frontend.worker_metrics()
+            assert [(record["service"], record["up"]) for record in records] == [("tiny", True), ("gone", False)]
+            assert records[0]["num_blocks"] == 64
+            assert set(records[1]) == {"service", "model", "up"}
+
+    asyncio.run(run())
+
+
+def test_models_are_listed_with_what_a_caller_needs(tmp_path: Path) -> None:
+    here = Scene(tmp_path)
+    (model,) = here.frontend.models()
+    assert (model.name, model.ready, model.context_length) == ("tiny", True, 256)
+    here.frontend.close()

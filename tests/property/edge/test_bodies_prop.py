@@ -1,0 +1,143 @@
+"""Whatever a client sends, the door answers in its own form, in time, and never with a 500."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.types import ASGIApp, Message
+
+from thaloom.base.clock import ManualClock
+from thaloom.base.events import Recorder
+from thaloom.edge.api.app import door_app
+from thaloom.edge.wire.openai import UNSERVED, ChatRequest, CompletionRequest
+from thaloom.work.runtime.types import Delta, Done, GenerateRequest, ServedModel
+
+DONE = Done(reason="stop", prompt_tokens=1, completion_tokens=1, cached_tokens=0, queue_s=0, prefill_s=0, decode_s=0)
+NAMES = sorted({*ChatRequest.model_fields, *CompletionRequest.model_fields, *UNSERVED, "user", "x"})
+leaves = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["tiny", "user"])
+)
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "include_usage", "x"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+messages = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "system", "assistant", "robot"]), "content": st.text(max_size=8) | values}
+    ),
+    min_size=1,
+    max_size=3,
+)
+right = st.fixed_dictionaries({"model": st.just("tiny"), "messages": messages, "prompt": st.text(max_size=8) | values})
+
+
+class Echo:
+    """Answers everything at once."""
+
+    def models(self) -> list[ServedModel]:
+        return [ServedModel(name="tiny", ready=True, context_length=8, created_at=0.0)]
+
+    async def start(self, request: GenerateRequest) -> AsyncIterator[Delta | Done]:
+        async def answer() -> AsyncIterator[Delta | Done]:
+            yield Delta(text="x", num_tokens=1)
+            yield DONE
+
+        return answer()
+
+    async def worker_metrics(self) -> list[dict[str, Any]]:
+        return []
+
+
+def make_app() -> ASGIApp:
+    return door_app(Echo(), control_socket=Path("/nonexistent"), clock=ManualClock(), emit=Recorder())
+
+
+APP = make_app()
+
+
+def exchange(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    """(status, body) of one request to the application, without a socket."""
+    sent: list[Message] = []
+    inbox = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        if inbox:
+            return inbox.pop()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
+        "query_string": b"", "root_path": "", "scheme": "http", "headers": [(b"host", b"localhost")],
+        "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 5),
+    }  # fmt: skip
+
+    async def run() -> None:
+        async with asyncio.timeout(5):
+            await APP(scope, receive, send)
+
+    asyncio.run(run())
+    assert not sent[-1].get("more_body", False), "the answer has no end"
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+def check(status: int, body: bytes) -> None:
+    assert status < 500, body
+    if status >= 400:
+        error = json.loads(body)["error"]
+        assert {"message", "type", "param", "code"} <= set(error)
+        assert error["message"]
+    elif body.startswith(b"data: "):
+        assert body.endswith(b"data: [DONE]\n\n")
+
+
+def encode(data: Any) -> bytes:
+    return json.dumps(data).encode("utf-8", "surrogatepass")
+
+
+paths = st.sampled_from(["/v1/chat/completions", "/v1/completions"])
+
+
+@settings(deadline=None)
+@given(paths, st.dictionaries(st.sampled_from(NAMES), values, max_size=6), right)
+def test_any_fields_are_answered_or_refused_by_name(path: str, fields: dict[str, Any], rest: dict[str, Any]) -> None:
+    check(*exchange("POST", path, encode(rest | fields)))
+
+
+@settings(deadline=None)
+@given(paths, right, st.sampled_from(NAMES), values)
+def test_one_wrong_field_in_a_right_request(path: str, rest: dict[str, Any], name: str, value: Any) -> None:
+    status, body = exchange(
+        "POST", path, encode(rest | {"messages": [{"role": "user", "content": "x"}], "prompt": "x"} | {name: value})
+    )
+    check(status, body)
+    if status == 400 and b"bad_parameter" in body:
+        param = json.loads(body)["error"]["param"]
+        assert param.split(".")[0].split("[")[0] in (name, "n", "stream_options", "top_logprobs")
+
+
+@settings(deadline=None)
+@given(paths, st.binary(max_size=64) | values.map(encode))
+def test_any_bytes_are_answered(path: str, body: bytes) -> None:
+    check(*exchange("POST", path, body))
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"]), st.text(max_size=20))
+def test_any_path_is_answered(method: str, path: str) -> None:
+    if not path.startswith("thaloom/v1"):
+        status, _ = exchange(method, "/" + path, b"")
+        assert status < 500

@@ -1,0 +1,210 @@
+"""A control plane made of canned facts, and a control server over it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from thaloom.base.errors import BadParameter, DeviceNotFound, ModelInUse, ModelNotFound, OutOfMemory, ServiceNotFound
+from thaloom.base.events import Degraded
+from thaloom.base.ids import DeviceId, Digest, ServiceName, WorkerId
+from thaloom.base.plugins import Absent
+from thaloom.edge.api.control import OnProgress, control_app
+from thaloom.edge.api.control_server import ControlServer
+from thaloom.edge.client.control import ControlClient
+from thaloom.hal.types import Cache, Device, Reading
+from thaloom.kernel.models.types import FileEntry, FileFault, Manifest, ModelCard, ModelName, Verification
+from thaloom.kernel.state.types import (
+    Condition,
+    DeviceMemory,
+    NodeStatus,
+    PastEvent,
+    ProcessStatus,
+    ServiceSpec,
+    ServiceStatus,
+)
+
+CPU = Device(
+    id=DeviceId("cpu"),
+    driver="cpu",
+    kind="cpu",
+    name="A processor",
+    vendor="somebody",
+    memory_bytes=1 << 30,
+    num_cores=2,
+    dtypes=frozenset({"f32", "bf16"}),
+    isolation="process",
+    features=("avx2",),
+    caches=(Cache(level=1, kind="data", size_bytes=32768, shared_by=1),),
+)
+READING = Reading(device=CPU.id, health="healthy", memory_used_bytes=5)
+CARD = ModelCard(
+    architecture="LlamaForCausalLM",
+    family="llama",
+    num_parameters=10,
+    dtypes=("bf16",),
+    weight_bytes=20,
+    context_length=64,
+    vocab_size=8,
+    has_tokenizer=True,
+    has_chat_template=False,
+)
+MANIFEST = Manifest(
+    name=ModelName("tiny", "v1"),
+    digest=Digest("ab" * 32),
+    files=(FileEntry(path="config.json", num_bytes=7, tree=Digest("cd" * 32), sha256=Digest("ef" * 32)),),
+    card=CARD,
+    created_at=1.0,
+    source="/somewhere",
+)
+
+
+class Plane:
+    """Implements ControlPlane. `services_now` is what is served; `gate` holds long work back until it is set."""
+
+    def __init__(self) -> None:
+        self.services_now: dict[str, ServiceStatus] = {}
+        self.phases: Iterator[str] | None = None
+        self.gate = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.fault: Exception | None = None
+        self.went_down = False
+
+    async def status(self) -> NodeStatus:
+        return NodeStatus(
+            version="1",
+            pid=7,
+            home="/h",
+            url="http://127.0.0.1:7411",
+            started_at=1.0,
+            door_pid=8,
+            door_ready=True,
+            conditions=(Condition(kind="Ready", status=True, reason="Serving", message="", since=1.0),),
+            memory=(DeviceMemory(device=CPU.id, capacity_bytes=10, reserved_bytes=4, free_bytes=6),),
+            num_models=1,
+            services=tuple(self.services_now.values()),
+        )
+
+    async def processes(self) -> Sequence[ProcessStatus]:
+        return [ProcessStatus(role="daemon", pid=7, id="daemon", service=None, started_at=1.0, resident_bytes=None)]
+
+    async def devices(self) -> tuple[Sequence[tuple[Device, Reading | None]], Sequence[Absent]]:
+        return [(CPU, READING)], [Absent(name="cuda", reason="no libcuda")]
+
+    async def device(self, device: DeviceId) -> tuple[Device, Reading | None]:
+        if device != CPU.id:
+            raise DeviceNotFound(f"no device {device!r}", param="device")
+        return CPU, None
+
+    async def models(self) -> Sequence[Manifest]:
+        return [MANIFEST]
+
+    async def model(self, name: ModelName) -> Manifest:
+        if name != MANIFEST.name:
+            raise ModelNotFound(f"no model {str(name)!r}", near=["tiny:v1"])
+        return MANIFEST
+
+    def source(self, source: str) -> Path:
+        if not source.startswith("/"):
+            raise BadParameter(f"{source!r} is no absolute path", param="source")
+        return Path(source)
+
+    async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
+        return await self._long_work(progress, MANIFEST)
+
+    async def verify(self, name: ModelName, progress: OnProgress) -> Verification:
+        fault = FileFault(path="a.safetensors", problem="altered", message="chunk 3")
+        return await self._long_work(progress, Verification(name=name, checked_bytes=7, faults=(fault,)))
+
+    async def _long_work(self, progress: OnProgress, result: Any) -> Any:
+        try:
+            if self.fault is not None and self.gate.is_set():
+                raise self.fault
+            progress("importing", 3, 7)
+            await self.gate.wait()
+            if self.fault is not None:
+                raise self.fault
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return result
+
+    async def remove_model(self, name: ModelName) -> None:
+        raise ModelInUse(f"model {str(name)!r} is served", services=["tiny"])
+
+    async def services(self) -> Sequence[ServiceStatus]:
+        return list(self.services_now.values())
+
+    async def service(self, name: ServiceName) -> ServiceStatus:
+        if name not in self.services_now:
+            raise ServiceNotFound(f"no service {name!r}")
+        if self.phases is not None:
+            self.services_now[name] = standing(self.services_now[name].spec, next(self.phases))
+        return self.services_now[name]
+
+    async def serve(self, spec: ServiceSpec) -> ServiceStatus:
+        if spec.kv_bytes is not None:
+            raise OutOfMemory("too big", needed_bytes=9, free_bytes=6)
+        self.services_now[spec.name] = standing(spec, "loading")
+        return self.services_now[spec.name]
+
+    async def stop(self, name: ServiceName) -> None:
+        await self.service(name)
+        del self.services_now[name]
+
+    async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
+        await self.service(name)
+
+        async def lines() -> AsyncIterator[bytes]:
+            try:
+                yield f"follow={follow} tail={tail}\n".encode()
+                if follow:
+                    await self.gate.wait()
+                    yield b"more\n"
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+
+        return lines()
+
+    async def events(self, limit: int) -> Sequence[PastEvent]:
+        return [PastEvent(time=1.0, event=Degraded(subject="s", reason="r", message=str(limit)))]
+
+    async def down(self) -> int:
+        self.went_down = True
+        return 7
+
+
+def standing(spec: ServiceSpec, phase: str) -> ServiceStatus:
+    ready = Condition(kind="Ready", status=phase == "ready", reason=phase.title(), message=f"is {phase}", since=1.0)
+    return ServiceStatus(
+        spec=spec,
+        phase=phase,  # type: ignore[arg-type]
+        conditions=(ready,),
+        created_at=1.0,
+        worker=WorkerId("w-1"),
+        operator_levels={"linear": "L2"},
+    )
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[tuple[Plane, ControlClient, Callable[[Callable[[], object]], None]]]:
+    """A plane behind a real unix socket, a client of it, and a way to do something inside the server's loop."""
+    (home / "run").mkdir(exist_ok=True)
+    loop = asyncio.new_event_loop()
+    plane = Plane()
+    server = ControlServer(control_app(plane), home / "run" / "control.sock")
+    server.listen()
+    thread = Thread(target=loop.run_until_complete, args=(server.serve(),))
+    thread.start()
+    try:
+        with ControlClient(home, timeout_s=30.0) as client:
+            yield plane, client, lambda what: loop.call_soon_threadsafe(what) and None
+    finally:
+        server.stop()
+        thread.join(30)
+        loop.close()
