@@ -1,0 +1,1 @@
+"""Deterministic simulation, trace replay, fault injection. Empty so far."""

@@ -1,0 +1,1 @@
+"""Programs without privileges: they enter by the door like anyone else."""

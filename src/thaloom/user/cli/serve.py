@@ -1,0 +1,61 @@
+"""`thaloom serve MODEL`: wish for a service and wait until it answers."""
+
+from __future__ import annotations
+
+import click
+
+from thaloom.base.units import parse_bytes
+from thaloom.user.cli.command import a_name, argument, finite, option, verb
+from thaloom.user.cli.completing import devices as complete_devices
+from thaloom.user.cli.completing import models as complete_models
+from thaloom.user.cli.node import connect
+from thaloom.user.cli.output import Output, paint
+from thaloom.user.cli.services import complaints
+from thaloom.user.cli.texts import text
+from thaloom.user.cli.wishes import READY_TIMEOUT_S, ensure_model, plain, wait_ready
+
+POSITIVE = click.IntRange(min=1)
+
+
+def _bytes(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    try:
+        num_bytes = None if value is None else parse_bytes(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx=context, param=parameter) from error
+    if num_bytes == 0:
+        raise click.BadParameter(text("usage.zero"), ctx=context, param=parameter)
+    return num_bytes
+
+
+@verb("serve")
+@argument("model", type=a_name, shell_complete=complete_models)
+@option("--name", type=a_name, metavar="NAME")
+@option("--device", metavar="DEVICE", shell_complete=complete_devices)
+@option("--threads", "num_threads", type=POSITIVE, metavar="N")
+@option("--context", "context_length", type=POSITIVE, metavar="TOKENS")
+@option("--kv-bytes", callback=_bytes, metavar="SIZE")
+@option("--max-sequences", type=POSITIVE, metavar="N")
+@option("--max-queue", type=POSITIVE, metavar="N")
+@option("--chunk-tokens", type=POSITIVE, metavar="TOKENS")
+@option("--prefix-reuse/--no-prefix-reuse", default=None)
+@option("--wait/--no-wait", default=True)
+@option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0), callback=finite, default=READY_TIMEOUT_S, metavar="SECONDS"
+)
+def command(
+    output: Output, model: str, name: str | None, wait: bool, timeout_s: float, **wish: str | int | bool | None
+) -> None:
+    from thaloom.edge.wire.control import ServeRequest
+
+    with connect() as node:
+        stored = ensure_model(node, model, output)
+        # What the person left out is left out of the wish: the node knows the defaults.
+        given = {field: value for field, value in wish.items() if value is not None}
+        service = node.serve(name or plain(stored.name), ServeRequest.model_validate({"model": stored.name} | given))
+        if wait:
+            service = wait_ready(node, service.name, output, timeout_s=timeout_s)
+        url = node.status().url
+    output.document(service.model_dump())
+    output.line(text("serve.ready" if service.phase == "ready" else "serve.wished", name=service.name, url=url))
+    for line in complaints(service):
+        output.line(paint(line, "yellow"))

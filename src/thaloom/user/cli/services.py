@@ -1,0 +1,67 @@
+"""Services as a table: what `ps` and `status` both show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from thaloom.user.cli.output import ABSENT, Colour, Output, age, count, paint, size
+from thaloom.user.cli.texts import text
+
+if TYPE_CHECKING:
+    from thaloom.edge.wire.control import Service
+
+PHASE_COLOURS: dict[str, Colour] = {"ready": "green", "failed": "red", "loading": "yellow", "stopping": "yellow"}
+
+
+def show_services(output: Output, services: Sequence[Service]) -> None:
+    """The table, and below it every condition that says less than asked for."""
+    head = [
+        "name",
+        "model",
+        "state",
+        "device",
+        "context",
+        "weights",
+        "kv",
+        "resident",
+        "running",
+        "waiting",
+        "age",
+        "pid",
+    ]
+    output.table([text(f"head.{word}") for word in head], [_row(s) for s in services], right=frozenset(range(4, 10)))
+    for service in services:
+        for line in complaints(service):
+            output.line(paint(line, "yellow"))
+
+
+def complaints(service: Service) -> list[str]:
+    """Law 2: whatever is worse than asked for is said, with its reason."""
+    told = [
+        f"{service.name}: {condition.kind}: {condition.message} ({condition.reason})"
+        for condition in service.conditions
+        if condition.kind != "Ready" and condition.status
+    ]
+    ready = service.condition("Ready")
+    if service.phase != "ready" and ready is not None and ready.message:
+        told.append(f"{service.name}: {ready.message}")
+    return told
+
+
+def _row(service: Service) -> list[str]:
+    phase = text(f"phase.{service.phase}")
+    return [
+        service.name,
+        service.spec.model,
+        paint(phase, PHASE_COLOURS[service.phase]) if service.phase in PHASE_COLOURS else phase,
+        service.device or service.spec.device or ABSENT,
+        count(service.context_length),
+        size(service.weight_bytes),
+        size(service.kv_bytes),
+        size(service.resident_bytes),
+        str(service.running),
+        str(service.waiting),
+        age(service.created_at),
+        str(service.pid or ABSENT),
+    ]

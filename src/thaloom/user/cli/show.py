@@ -1,0 +1,40 @@
+"""`thaloom show MODEL`: what a model says of itself, and its files."""
+
+from __future__ import annotations
+
+from thaloom.user.cli.command import a_name, argument, verb
+from thaloom.user.cli.completing import models as complete_models
+from thaloom.user.cli.nearby import suggesting
+from thaloom.user.cli.node import connect
+from thaloom.user.cli.output import ABSENT, Output, count, date, size
+from thaloom.user.cli.texts import text
+
+
+@verb("show")
+@argument("model", type=a_name, shell_complete=complete_models)
+def command(output: Output, model: str) -> None:
+    with connect() as node, suggesting(model, lambda: [found.name for found in node.models()]):
+        shown = node.model(model)
+    output.document(shown.model_dump())
+    card = shown.card
+    facts = [
+        ("name", shown.name),
+        ("digest", shown.digest),
+        ("size", f"{size(shown.total_bytes)} ({text('show.weights', size=size(card.weight_bytes))})"),
+        ("architecture", card.architecture or ABSENT),
+        ("parameters", count(card.num_parameters)),
+        ("dtypes", ", ".join(card.dtypes) or ABSENT),
+        ("context", count(card.context_length)),
+        ("vocabulary", count(card.vocab_size)),
+        ("tokenizer", text("word.yes" if card.has_tokenizer else "word.no")),
+        ("chat", text("word.yes" if card.has_chat_template else "word.no")),
+        ("license", card.license or ABSENT),
+        ("source", shown.source),
+        ("imported", date(shown.created_at)),
+    ]
+    if card.summary:
+        facts.append(("summary", card.summary))
+    output.facts([(text(f"head.{name}"), value) for name, value in facts])
+    output.line()
+    rows = [[file.path, size(file.num_bytes), file.sha256] for file in shown.files]
+    output.table([text("head.file"), text("head.size"), "SHA-256"], rows, right=frozenset({1}))

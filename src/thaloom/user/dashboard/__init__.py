@@ -1,0 +1,1 @@
+"""Pages over the same client as everyone. Empty so far."""

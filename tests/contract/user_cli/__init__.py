@@ -1,0 +1,1 @@
+"""What the command line promises to scripts and people: kept for every verb."""

@@ -1,0 +1,1 @@
+"""The command line, verb by verb, against a made-up node."""

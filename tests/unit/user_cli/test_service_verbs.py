@@ -1,0 +1,172 @@
+"""serve, ps, stop, logs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.user_cli.conftest import Shell
+from tests.unit.user_cli.fake_node import FakePlane
+from thaloom.base.errors import OutOfMemory
+from thaloom.kernel.state.types import ServiceSpec
+
+
+def _wish(plane: FakePlane) -> ServiceSpec:
+    (spec,) = (value for method, value in plane.asked if method == "serve")
+    assert isinstance(spec, ServiceSpec)
+    return spec
+
+
+def test_serve_waits_until_it_answers(shell: Shell, plane: FakePlane) -> None:
+    run = shell("serve", "tiny")
+    assert run.code == 0
+    assert run.out == "tiny is served at http://127.0.0.1:9/v1\n"
+    assert _wish(plane) == ServiceSpec(name="tiny", model="tiny")  # type: ignore[arg-type]
+
+
+def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
+    words = "serve tiny --name a --device cpu --threads 2 --context 64 --kv-bytes 2MiB --max-sequences 3 --max-queue 4"
+    run = shell(*words.split(), "--chunk-tokens", "5", "--no-prefix-reuse", "--no-wait", "--json")
+    assert run.document["phase"] == "loading"
+    assert _wish(plane) == ServiceSpec(
+        name="a",  # type: ignore[arg-type]
+        model="tiny",
+        device="cpu",  # type: ignore[arg-type]
+        num_threads=2,
+        context_length=64,
+        kv_bytes=2 * 2**20,
+        max_sequences=3,
+        max_queue=4,
+        chunk_tokens=5,
+        prefix_reuse=False,
+    )
+
+
+def test_serve_tells_why_a_service_failed(shell: Shell, plane: FakePlane) -> None:
+    plane.outcome = "failed"
+    run = shell("serve", "tiny")
+    assert run.code == 1
+    assert "bad weights" in run.err
+    assert "thaloom logs" in run.err
+
+
+def test_serve_gives_up_in_time(shell: Shell, plane: FakePlane) -> None:
+    plane.outcome = "loading"
+    run = shell("serve", "tiny", "--timeout", "0.01", "--json")
+    assert run.error["code"] == "deadline_exceeded"
+
+
+def test_serve_what_does_not_fit(shell: Shell, plane: FakePlane) -> None:
+    plane.fail["serve"] = OutOfMemory("9 GiB needed, 7 GiB free", needed_bytes=9, free_bytes=7)
+    run = shell("serve", "tiny")
+    assert run.code == 7
+    assert "--context" in run.err
+
+
+def test_serve_imports_the_bundled_model(shell: Shell, plane: FakePlane) -> None:
+    plane.bundled = {"tiny"}
+    plane.models_by_name.clear()
+    run = shell("serve", "tiny:latest")
+    assert run.code == 0
+    assert ("pull", ("/bundled/tiny", None, False)) in plane.asked
+
+
+def test_ps(shell: Shell, plane: FakePlane) -> None:
+    plane.add_service("slow", "tiny", degraded=True)
+    plane.pids = [11, 12, 13]
+    run = shell("ps")
+    assert run.code == 0
+    assert "4242" in run.out
+    assert "slow: Degraded: runs on NumPy (NoCompiler)" in run.out
+    everything = shell("ps", "--all").out
+    assert "door" in everything
+    document = shell("ps", "--json").document
+    assert [service["name"] for service in document["services"]] == ["chatty", "slow"]
+    assert {process["role"]: process["pid"] for process in document["processes"]} == {
+        "daemon": 11,
+        "door": 12,
+        "worker": 13,
+    }
+
+
+def test_a_figure_nobody_has_is_no_zero(shell: Shell, plane: FakePlane) -> None:
+    row = shell("ps").out.splitlines()[1].split()
+    assert "-" in row, "resident memory nobody measured"
+
+
+def test_ps_of_nothing_says_what_to_do(shell: Shell, plane: FakePlane) -> None:
+    plane.services_by_name.clear()
+    run = shell("ps")
+    assert (run.code, run.out) == (0, "")
+    assert "thaloom serve" in run.err
+
+
+def test_stop(shell: Shell, plane: FakePlane) -> None:
+    plane.add_service("other", "tiny")
+    run = shell("stop", "chatty", "other")
+    assert run.code == 0
+    assert plane.services_by_name == {}
+    assert run.out.splitlines() == ["Stopped chatty.", "Stopped other."]
+
+
+def test_stop_of_what_is_not_served(shell: Shell, plane: FakePlane) -> None:
+    run = shell("stop", "chattie", "chatty")
+    assert run.code == 3
+    assert "did you mean: chatty" in run.err
+    assert plane.services_by_name == {}, "the other one is stopped all the same"
+
+
+def test_logs_of_a_service(shell: Shell, plane: FakePlane) -> None:
+    assert shell("logs", "chatty", "-n", "2").out.splitlines() == ["second", "third \x1b[31mred"]
+    assert ("logs", ("chatty", False, 2)) in plane.asked
+    assert shell("logs", "chatty", "--json").document["lines"][0] == "first"
+
+
+def test_followed_logs_are_one_document_a_line(shell: Shell, plane: FakePlane) -> None:
+    lines = shell("logs", "chatty", "-f", "--json").out.splitlines()
+    assert [json.loads(line)["line"] for line in lines] == plane.log_lines
+
+
+def test_logs_of_an_unknown_service(shell: Shell, plane: FakePlane) -> None:
+    run = shell("logs", "deamon")
+    assert run.code == 3
+    assert "did you mean: daemon" in run.err
+
+
+def test_own_logs_can_be_read_without_a_node(shell: Shell, home: Path) -> None:
+    (home / "logs").mkdir(parents=True)
+    (home / "logs" / "daemon.log").write_text("one\ntwo\nthree\n")
+    assert shell("logs", "daemon", "-n", "2").out == "two\nthree\n"
+    assert shell("logs", "daemon", "-n", "0").out == ""
+    assert shell("logs", "daemon", "--json").document == {"name": "daemon", "lines": ["one", "two", "three"]}
+
+
+def test_a_followed_log_gives_whole_lines_as_they_come(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from thaloom.user.cli import logs
+
+    path = home / "door.log"
+    home.mkdir()
+    path.write_text("old\n")
+    coming = iter(["half", " a line\n", "next\n"])
+
+    def no_sleep(seconds: float) -> None:
+        with path.open("a") as file:
+            file.write(next(coming))
+
+    monkeypatch.setattr(logs.time, "sleep", no_sleep)
+    lines = logs._of_file(path, follow=True, tail=10)
+    assert [next(lines) for _ in range(3)] == ["old", "half a line", "next"]
+
+
+def test_a_log_emptied_while_it_is_followed_begins_anew(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from thaloom.user.cli import logs
+
+    path = home / "door.log"
+    home.mkdir()
+    path.write_text("a long line of an earlier time\n")
+    coming = iter(["", "new\n"])
+    monkeypatch.setattr(logs.time, "sleep", lambda _: path.write_text(next(coming)))
+    lines = logs._of_file(path, follow=True, tail=0)
+    assert next(lines) == "new"
