@@ -1,0 +1,83 @@
+"""The lanes count what happened: no skip, crash or leftover process passes for a success."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def lanes() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("thaloom_lanes", ROOT / "tools" / "lanes.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _quick_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
+def planted(folder: Path, text: str) -> str:
+    """A test file under the rules of this tree's own conftest."""
+    shutil.copy(ROOT / "tests" / "conftest.py", folder)
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    hardware: x\n    data: x\n")
+    file = folder / "test_planted.py"
+    file.write_text("import pytest\n" + text)
+    return str(file)
+
+
+def test_only_marked_tests_may_skip(lanes: ModuleType, tmp_path: Path) -> None:
+    file = planted(
+        tmp_path,
+        "def test_fine(): pass\n"
+        "def test_wrong(): assert False\n"
+        "def test_planted(): pytest.skip('no wish')\n"
+        "@pytest.mark.hardware\ndef test_gpu(): pytest.skip('no GPU')\n"
+        "@pytest.mark.data\ndef test_data(): pytest.skip('no data')\n",
+    )
+    assert lanes.run_tests((file,), time.monotonic() + 60) == Counter(passed=1, failed=2, hardware=1, data=1)
+
+
+def test_a_whole_file_that_skips_itself_fails(lanes: ModuleType, tmp_path: Path) -> None:
+    file = planted(tmp_path, "pytest.skip('all of it', allow_module_level=True)\n")
+    assert lanes.run_tests((file,), time.monotonic() + 60)["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "@pytest.fixture(scope='session', autouse=True)\ndef f():\n    yield\n    import os; os._exit(3)\n"
+             "def test_fine(): pass\n"],
+    ids=["no test at all", "a crash at the very end"],
+)  # fmt: skip
+def test_a_run_that_ends_badly_is_a_failure_whatever_its_report(lanes: ModuleType, tmp_path: Path, text: str) -> None:
+    assert lanes.run_tests((planted(tmp_path, text),), time.monotonic() + 60)["failed"] == 1
+
+
+def test_out_of_time_is_a_failure_and_leaves_no_child(
+    lanes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "CLEANUP_S", 0.2)
+    note = tmp_path / "pid"
+    command = ("sh", "-c", f"trap '' INT; sleep 600 & echo $! > {note}; wait")
+    assert not lanes.run(command, time.monotonic())
+    assert not runs(int(note.read_text()))
+
+
+def runs(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
