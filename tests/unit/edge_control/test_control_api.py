@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -268,6 +270,51 @@ def test_the_node_of_another_user_is_not_taken_for_absent(home: Path, monkeypatc
         client.status()
 
 
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"])
+def test_a_node_that_dies_while_answering_is_told_as_such(home: Path, sent: bytes) -> None:
+    with mute_node(home, sent), ControlClient(home) as client, pytest.raises(NodeNotRunning):
+        client.status()
+
+
+def test_a_stream_that_breaks_off_is_not_taken_for_its_end(home: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with mute_node(home, head + b"4\r\none\n\r\n"), ControlClient(home) as client, client.logs("a") as lines:
+        assert next(lines) == "one"
+        with pytest.raises(NodeNotRunning):
+            next(lines)
+    with mute_node(home, head + b"4\r\none\n\r\n0\r\n\r\n"), ControlClient(home) as client, client.logs("a") as lines:
+        assert list(lines) == ["one"]
+
+
+def test_an_error_of_the_caller_is_not_taken_for_the_nodes(home: Path) -> None:
+    with mute_node(home, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\none\n"), ControlClient(home) as client:
+        with pytest.raises(BrokenPipeError), client.logs("a"):
+            raise BrokenPipeError
+
+
+@contextlib.contextmanager
+def mute_node(home: Path, sent: bytes) -> Iterator[None]:
+    """A node that answers one question with these bytes, and is gone."""
+    path = control_socket(home)
+    path.parent.mkdir(exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(sent)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        try:
+            yield
+        finally:
+            answering.join(30)
+            path.unlink()
+
+
 def test_a_silent_node_does_not_hang_its_callers(home: Path) -> None:
     (home / "run").mkdir()
     with socket.socket(socket.AF_UNIX) as silent:
@@ -298,7 +345,6 @@ def test_the_socket_is_for_its_own_user(home: Path, monkeypatch: pytest.MonkeyPa
             connection.connect(str(path))
             assert control_server.peer_uid(connection) == os.getuid()
         monkeypatch.setattr(control_server, "peer_uid", lambda _: os.getuid() + 1)
-        client.close()
         with pytest.raises(NodeNotRunning):
             client.version()
     assert not path.exists()

@@ -11,13 +11,15 @@ its folder is another user's, and DeadlineExceeded when one does not answer in t
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 from urllib.parse import quote
 
 from pydantic import ValidationError
@@ -25,9 +27,6 @@ from pydantic import ValidationError
 from thaloom.base import config
 from thaloom.base.errors import DeadlineExceeded, Forbidden, InternalError, NodeNotRunning, ServiceFailed, ThaloomError
 from thaloom.edge.wire import control as wire
-
-if TYPE_CHECKING:
-    import httpx2
 
 A = TypeVar("A", bound=wire.Answer)
 TIMEOUT_S = 30.0
@@ -42,12 +41,11 @@ def control_socket(home: Path | None = None) -> Path:
 
 
 class ControlClient:
-    """A caller of one node. Not for several threads at once; close it, or use it as a context manager."""
+    """A caller of one node. Each question travels on a connection of its own."""
 
     def __init__(self, home: Path | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
         self._home = home or config.home()
         self._timeout_s = timeout_s
-        self._client: httpx2.Client | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -55,12 +53,7 @@ class ControlClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        """Nothing is held from one question to the next."""
 
     # -- the node
 
@@ -177,11 +170,10 @@ class ControlClient:
         return self._call(kind, "GET", path)
 
     def _call(self, kind: type[A], method: str, path: str, body: wire.Ask | None = None) -> A:
-        with self._errors():
-            response = self._http().request(method, wire.PREFIX + path, **_content(body))
-        _raise_for(response.status_code, response.content)
+        with self._answer(method, path, body, silence_s=self._timeout_s) as answer, self._errors():
+            content = answer.read()
         try:
-            return kind.model_validate_json(response.content)
+            return kind.model_validate_json(content)
         except ValidationError as error:
             raise InternalError(f"the node's answer to {method} {path} is not understood: {error}") from error
 
@@ -189,59 +181,61 @@ class ControlClient:
     def _stream(
         self, method: str, path: str, body: wire.Ask | None = None, *, endless: bool = False
     ) -> Iterator[Iterator[str]]:
-        import httpx2
+        with self._answer(method, path, body, silence_s=None if endless else self._timeout_s) as answer:
+            yield self._lines(answer)
 
-        timeout = httpx2.Timeout(self._timeout_s, read=None if endless else self._timeout_s)
+    def _lines(self, answer: HTTPResponse) -> Iterator[str]:
+        # HTTPResponse's own lines do not tell a stream that broke off from one that ended; a text wrapper's do.
         with self._errors():
-            with self._http().stream(method, wire.PREFIX + path, timeout=timeout, **_content(body)) as response:
-                if response.status_code >= 400:
-                    _raise_for(response.status_code, response.read())
-                yield response.iter_lines()
+            for line in io.TextIOWrapper(answer, encoding="utf-8", errors="replace", newline="\n"):
+                yield line.removesuffix("\n")
 
-    def _http(self) -> httpx2.Client:
-        path = control_socket(self._home)
-        try:  # the HTTP library would notice too, but it leaves its socket open when nobody listens
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.connect(str(path))
-        except PermissionError as error:
-            raise Forbidden(f"the node in {str(self._home)!r} belongs to another user") from error
-        except OSError as error:
-            raise self._not_running() from error
-        if self._client is None:
-            import httpx2
-
-            # A unix socket speaks no TLS: loading the machine's certificates for it would take 50 ms.
-            transport = httpx2.HTTPTransport(uds=str(path), verify=False)
-            self._client = httpx2.Client(
-                transport=transport, base_url="http://localhost", timeout=self._timeout_s, trust_env=False
-            )
-        return self._client
+    @contextlib.contextmanager
+    def _answer(
+        self, method: str, path: str, body: wire.Ask | None, *, silence_s: float | None
+    ) -> Iterator[HTTPResponse]:
+        """The answer to one question. Each has a connection of its own, so leaving early leaves nothing in the way."""
+        connection = _UnixConnection(control_socket(self._home), self._timeout_s)
+        headers = {"Connection": "close"} | ({"Content-Type": "application/json"} if body is not None else {})
+        content = None if body is None else body.model_dump_json().encode()
+        with contextlib.closing(connection):
+            with self._errors():
+                connection.request(method, wire.PREFIX + path, content, headers)
+                connection.sock.settimeout(silence_s)
+                answer = connection.getresponse()
+                refusal = answer.read() if answer.status >= 400 else None
+            with answer:  # which holds the socket from here on
+                if refusal is not None:
+                    _raise_for(answer.status, refusal)
+                yield answer
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        import httpx2
-
         try:
             yield
-        except httpx2.TimeoutException as error:
+        except PermissionError as error:
+            raise Forbidden(f"the node in {str(self._home)!r} belongs to another user") from error
+        except TimeoutError as error:
             raise DeadlineExceeded(f"the node did not answer within {self._timeout_s:g} s") from error
-        except httpx2.TransportError as error:
-            raise self._not_running() from error
-
-    def _not_running(self) -> NodeNotRunning:
-        return NodeNotRunning(f"no node is running in {str(self._home)!r} (start one: thaloom up)")
+        except (OSError, HTTPException) as error:
+            raise NodeNotRunning(f"no node is running in {str(self._home)!r} (start one: thaloom up)") from error
 
 
-def _content(body: wire.Ask | None) -> dict[str, Any]:
-    if body is None:
-        return {}
-    return {"content": body.model_dump_json(), "headers": {"Content-Type": "application/json"}}
+class _UnixConnection(HTTPConnection):
+    """HTTP over a unix socket, which is closed even where connecting to it fails."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
 
 
-def _raise_for(status: int, content: bytes) -> None:
+def _raise_for(status: int, content: bytes) -> NoReturn:
     """Raise the leaf that an answer of 400 or more carries."""
-    if status < 400:
-        return
     try:
         error = json.loads(content)["error"]
         raise ThaloomError.from_dict(error)
