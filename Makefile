@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 export THALOOM_HOME ?= $(CURDIR)/.thaloom
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-full bench wheel docs goldens sanitize fuzz clean deps-system
+.PHONY: help run test check check-full bench wheel docs goldens sanitize fuzz fuzz-formats clean deps-system
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -56,6 +56,9 @@ sanitize: $(BIN)/pytest  ## the native library's tests under address and undefin
 
 fuzz: $(BIN)/pytest   ## mutated programs and steps against the sanitized native library
 	$(MAKE) -C native fuzz PYTHON=$(abspath $(BIN))/python
+
+fuzz-formats: $(BIN)/pytest  ## 100,000 mutated safetensors and GGUF files against their readers
+	$(BIN)/python -m tests.fuzz_formats --cases 100000
 
 deps-system:          ## system packages the tests use, from the distribution
 	sh tools/deps_system.sh
