@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from thaloom.base.errors import MalformedFile, NotServable
 from thaloom.hal.driver import Limits, WeightSource
 from thaloom.hal.ops import BLOCK_TOKENS, OPERATORS, VERSION, Embedding, Logits, Lora, Pool, Program, Step
-from thaloom.hal.types import Support, Tensor
+from thaloom.hal.types import QuantTensor, Support, Tensor
 
 
 def check_program(program: Program, support: Support) -> None:
@@ -32,29 +32,43 @@ def check_program(program: Program, support: Support) -> None:
         raise ValueError("an instruction is not the operator it says it is")
 
 
-def read_weights(program: Program, source: WeightSource, support: Support) -> dict[str, Tensor]:
-    """All weights of the program. Raises MalformedFile for a missing one or a wrong shape, NotServable for a dtype."""
-    tensors: dict[str, Tensor] = {}
+def check_limits(limits: Limits, support: Support) -> None:
+    """Raises NotServable for a way of keeping weights, or keys and values, that `support` lacks."""
+    if limits.kv_dtype not in support.kv_dtypes:
+        raise NotServable(f"keys and values in {limits.kv_dtype} are not supported here", dtype=limits.kv_dtype)
+    if limits.weight_format not in support.weight_formats:
+        raise NotServable(f"weights in {limits.weight_format} are not supported here", format=limits.weight_format)
+
+
+def check_weight(name: str, tensor: Tensor | QuantTensor, shape: tuple[int, ...], support: Support) -> None:
+    """Raises MalformedFile for a wrong shape, NotServable for a dtype or format that `support` lacks."""
+    if tensor.shape != shape:
+        raise MalformedFile(f"weight {name!r} has shape {tensor.shape}, the model needs {shape}")
+    if isinstance(tensor, Tensor) and tensor.dtype not in support.weight_dtypes:
+        raise NotServable(f"weight {name!r}: dtype {tensor.dtype} is not supported here", dtype=tensor.dtype)
+    if isinstance(tensor, QuantTensor) and tensor.format not in support.weight_formats:
+        raise NotServable(f"weight {name!r}: {tensor.format} is not supported here", format=tensor.format)
+
+
+def read_weights(program: Program, source: WeightSource, support: Support) -> dict[str, Tensor | QuantTensor]:
+    """All weights of the program, as they come. Raises MalformedFile also for a missing one; see check_weight."""
+    tensors: dict[str, Tensor | QuantTensor] = {}
     for name, shape in program.weights.items():
-        tensor = source.read(name)
-        if tensor.shape != tuple(shape):
-            raise MalformedFile(f"weight {name!r} has shape {tensor.shape}, the model needs {tuple(shape)}")
-        if tensor.dtype not in support.weight_dtypes:
-            raise NotServable(f"weight {name!r}: dtype {tensor.dtype} is not supported here", dtype=tensor.dtype)
-        tensors[name] = tensor
+        tensors[name] = source.read(name)
+        check_weight(name, tensors[name], tuple(shape), support)
     return tensors
 
 
 class MemoryWeights:
     """A WeightSource over tensors that are in memory already."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor | QuantTensor]) -> None:
         self._tensors = dict(tensors)
 
     def names(self) -> list[str]:
         return list(self._tensors)
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str) -> Tensor | QuantTensor:
         if name not in self._tensors:
             raise MalformedFile(f"the model has no weight {name!r}")
         return self._tensors[name]

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from thaloom.base.ids import DeviceId
 from thaloom.hal.ops import Program, Step
-from thaloom.hal.types import Device, DType, Link, Reading, Support, Tensor
+from thaloom.hal.types import Device, DType, Link, QuantTensor, Reading, Support, Tensor, WeightFormat
 
 ABI = 1
 
@@ -44,6 +44,9 @@ class Limits:
     max_context: int
     """Tokens of the longest sequence; block tables have ceil(max_context / 16) columns."""
     kv_dtype: DType = "f32"
+    weight_format: WeightFormat = "stored"
+    """What becomes of matrices that come in floats, as far as hal.quantise.convertible says. A QuantTensor stays what
+    it is, whatever this says."""
 
     def __post_init__(self) -> None:
         if min(self.max_rows, self.max_sequences, self.max_context) < 1:
@@ -55,7 +58,7 @@ class WeightSource(Protocol):
 
     def names(self) -> Iterable[str]: ...
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str) -> Tensor | QuantTensor:
         """One tensor, whole. Raises MalformedFile if the model has no such tensor."""
         ...
 

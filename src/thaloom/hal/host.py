@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from thaloom.base.errors import NotServable, OutOfMemory
-from thaloom.hal.checks import StepChecker, check_program, read_weights
+from thaloom.base.errors import OutOfMemory
+from thaloom.hal.checks import StepChecker, check_limits, check_program, read_weights
 from thaloom.hal.driver import Buffer, Limits, WeightSource
 from thaloom.hal.ops import BLOCK_TOKENS, Program, Step
+from thaloom.hal.quantise import convert
 from thaloom.hal.types import DTYPE_BYTES, Device, DType, Support, Tensor, bf16_from_f32
 
 F32 = NDArray[np.float32]
@@ -184,9 +185,8 @@ class HostBackend:
 
     def compile(self, program: Program, weights: WeightSource, limits: Limits) -> HostExecutable:
         check_program(program, self._support)
-        if limits.kv_dtype not in self._support.kv_dtypes:
-            raise NotServable(f"keys and values in {limits.kv_dtype} are not supported here", dtype=limits.kv_dtype)
-        tensors = read_weights(program, weights, self._support)
+        check_limits(limits, self._support)
+        tensors = convert(program, read_weights(program, weights, self._support), limits.weight_format)
         num_bytes = sum(4 * tensor.data.size for tensor in tensors.values())
         self._budget.reserve(num_bytes)
         packed = {name: np.ascontiguousarray(tensor.to_f32()) for name, tensor in tensors.items()}

@@ -18,8 +18,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from thaloom.base.errors import NotServable
-from thaloom.hal.checks import StepChecker, check_program, read_weights
+from thaloom.hal.checks import StepChecker, check_limits, check_program, read_weights
 from thaloom.hal.driver import Buffer, Limits, WeightSource
 from thaloom.hal.host import Budget, block_bytes
 from thaloom.hal.ops import (
@@ -43,6 +42,7 @@ from thaloom.hal.ops import (
     Weight,
     rope_frequencies,
 )
+from thaloom.hal.quantise import convert
 from thaloom.hal.types import Device, Support
 
 A = TypeVar("A")
@@ -97,6 +97,7 @@ SUPPORT = Support(
     exact=False,
     weight_dtypes=frozenset({"f32", "bf16", "f16"}),
     kv_dtypes=frozenset({"f32"}),
+    weight_formats=frozenset({"stored", "int8", "int4"}),
 )
 
 
@@ -130,9 +131,8 @@ class LoweredBackend(Generic[A]):
 
     def compile(self, program: Program, weights: WeightSource, limits: Limits) -> LoweredExecutable[A]:
         check_program(program, SUPPORT)
-        if limits.kv_dtype not in SUPPORT.kv_dtypes:
-            raise NotServable(f"keys and values in {limits.kv_dtype} are not supported here", dtype=limits.kv_dtype)
-        tensors = read_weights(program, weights, SUPPORT)
+        check_limits(limits, SUPPORT)
+        tensors = convert(program, read_weights(program, weights, SUPPORT), limits.weight_format)
         num_bytes = sum(4 * tensor.data.size for tensor in tensors.values())
         self._budget.reserve(num_bytes)
         arrays = {name: tensor.to_f32() for name, tensor in tensors.items()}

@@ -36,13 +36,14 @@ from thaloom.hal.ops import (
     Step,
     rope_frequencies,
 )
-from thaloom.hal.types import Device, DType, Support, Tensor
+from thaloom.hal.types import Device, DType, QuantTensor, Support, Tensor
 
 SUPPORT = Support(
     levels=dict.fromkeys(sorted(set(OPERATORS) - {"sample"}), "L3"),
     exact=True,
     weight_dtypes=frozenset({"f32", "bf16", "f16"}),
     kv_dtypes=frozenset({"f32", "bf16"}),
+    weight_formats=frozenset({"stored", "int8", "int4"}),
 )
 """What the reference runs: everything but `sample`, which the host does."""
 
@@ -61,7 +62,7 @@ class ReferencePool(BlockStore):
         super().__init__(program, kv_dtype, np.zeros(num_blocks * block_bytes(program, kv_dtype), np.uint8))
 
 
-def run_reference(program: Program, weights: Mapping[str, Tensor], step: Step, kv: BlockStore) -> F32:
+def run_reference(program: Program, weights: Mapping[str, Tensor | QuantTensor], step: Step, kv: BlockStore) -> F32:
     """Result of the program for one step, (num_outputs, width); the step's keys and values are stored in `kv`.
 
     The step is trusted (hal/checks.py checks steps); weights are converted on each call.

@@ -61,7 +61,7 @@ def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> E
     if kv_bytes is None:
         kv_bytes = min(DEFAULT_CONTEXTS * one_context, max(MAX_DEFAULT_KV_BYTES, one_context))
     return Estimate(
-        weight_bytes=card.weight_bytes,
+        weight_bytes=_weight_bytes(spec, card),
         kv_bytes=kv_bytes,
         scratch_bytes=_scratch_bytes(spec, card, config),
         process_bytes=WORKER_BASE_BYTES,
@@ -100,6 +100,13 @@ def choose_device(devices: Sequence[Device]) -> DeviceId | None:
     """Where a service goes that names no device: the first processor that is real. A made-up device is only ever used
     by name."""
     return next((device.id for device in devices if device.kind == "cpu"), None)
+
+
+def _weight_bytes(spec: ServiceSpec, card: ModelCard) -> int:
+    """As stored, or as if every parameter became a whole number with its share of a scale (4 bits: f16 for 32)."""
+    if spec.weights == "stored":
+        return card.weight_bytes
+    return min(card.weight_bytes, card.num_parameters * (18 if spec.weights == "int8" else 9) // 16)
 
 
 def _scratch_bytes(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> int:

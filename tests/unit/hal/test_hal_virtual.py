@@ -14,10 +14,16 @@ from thaloom.base.ids import DeviceId
 from thaloom.hal.checks import MemoryWeights
 from thaloom.hal.driver import Driver, InjectsFaults, ReportsLinks
 from thaloom.hal.drivers.virtual import DRIVER
-from thaloom.hal.drivers.virtual.driver import ENVIRONMENT, VirtualDevice, VirtualDriver, devices_from_environment
+from thaloom.hal.drivers.virtual.driver import (
+    ENVIRONMENT,
+    VirtualDevice,
+    VirtualDriver,
+    VirtualLevel,
+    devices_from_environment,
+)
 from thaloom.hal.drivers.virtual.faults import SLOW_STEP_S
 from thaloom.hal.testing.bench import LIMITS, bench, expect_close, right, sequences_for
-from thaloom.hal.testing.programs import tiny_model
+from thaloom.hal.testing.programs import arrived_whole, tiny_model
 from thaloom.hal.testing.schedules import together
 
 ID = DeviceId("virtual:0")
@@ -103,6 +109,16 @@ def test_dtypes_it_does_not_have_are_refused() -> None:
         backend.compile(case.program, MemoryWeights(case.weights), LIMITS)
     case = tiny_model(1, kv_dtype="bf16")
     with pytest.raises(NotServable, match="bf16"), bench(backend, case):
+        pass
+
+
+@pytest.mark.parametrize("level", ["L1", "L3"])
+def test_weight_formats_it_does_not_have_are_refused(level: VirtualLevel) -> None:
+    backend = driver(level=level, weight_formats=("stored", "int8")).open(ID, num_threads=1)
+    for case in (tiny_model(1, weight_format="int4"), arrived_whole(tiny_model(1, weight_format="int4"))):
+        with pytest.raises(NotServable, match="int4"), bench(backend, case):
+            pass
+    with bench(backend, tiny_model(1, weight_format="int8")):
         pass
 
 

@@ -86,6 +86,11 @@ def test_an_estimate_holds_four_contexts_unless_told_otherwise() -> None:
     assert estimate(spec(), card(), big).kv_bytes == one_context
 
 
+def test_weights_that_will_be_whole_numbers_are_estimated_as_such() -> None:
+    sizes = [estimate(spec(weights=name), card(), CONFIG).weight_bytes for name in ("stored", "int8", "int4")]
+    assert sizes == [1000, 112, 56]
+
+
 def test_the_context_is_the_models_own_but_not_a_huge_one() -> None:
     assert context_for(spec(), card(context_length=1024)) == 1024
     assert context_for(spec(), card()) == 8192

@@ -62,7 +62,7 @@ def loading(
     store: ModelStore, tmp_path: Path, *, stop: threading.Event | None = None, memory: int = 1 << 30, **changes: Any
 ) -> LoadedModel:
     drivers: Registry[Driver] = Registry("driver")
-    device = VirtualDevice(id=DEVICE, num_cores=3, memory_bytes=memory)
+    device = VirtualDevice(id=DEVICE, num_cores=3, memory_bytes=memory, weight_formats=("stored", "int8"))
     drivers.add(
         Plugin(
             manifest=Manifest(kind="driver", name="virtual", version="1", summary=""),
@@ -117,6 +117,11 @@ def test_two_models_do_not_share_prefixes(store: ModelStore, tmp_path: Path) -> 
     assert loading(store, tmp_path).config.salt != loading(store, tmp_path, model="other").config.salt
 
 
+def test_two_weight_formats_of_a_model_do_not_share_prefixes(store: ModelStore, tmp_path: Path) -> None:
+    put(store, tmp_path / "model")
+    assert loading(store, tmp_path).config.salt != loading(store, tmp_path, weights="int8").config.salt
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("changes", "error", "says"),
@@ -128,6 +133,7 @@ class TestRefusals:
             ({"context_length": 257}, BadParameter, "257 tokens is asked for; the model was made for 256"),
             ({"kv_bytes": 1000}, OutOfMemory, "one context of 256 tokens needs 32.0 KiB .* kv_bytes is 1000 B"),
             ({"kv_dtype": "i8"}, NotServable, "bf16, f32, not i8"),
+            ({"weights": "int4"}, NotServable, "keeps weights as int8, stored, not int4"),
         ],
     )
     def test_a_wish_that_cannot_be_met(

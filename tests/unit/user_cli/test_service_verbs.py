@@ -28,7 +28,7 @@ def test_serve_waits_until_it_answers(shell: Shell, plane: FakePlane) -> None:
 
 def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
     words = "serve tiny --name a --device cpu --threads 2 --context 64 --kv-bytes 2MiB --max-sequences 3 --max-queue 4"
-    run = shell(*words.split(), "--chunk-tokens", "5", "--no-prefix-reuse", "--no-wait", "--json")
+    run = shell(*words.split(), "--chunk-tokens", "5", "--no-prefix-reuse", "--weights", "int8", "--no-wait", "--json")
     assert run.document["phase"] == "loading"
     assert _wish(plane) == ServiceSpec(
         name="a",  # type: ignore[arg-type]
@@ -41,7 +41,14 @@ def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
         max_queue=4,
         chunk_tokens=5,
         prefix_reuse=False,
+        weights="int8",
     )
+
+
+def test_serve_refuses_a_weight_format_that_does_not_exist(shell: Shell) -> None:
+    run = shell("serve", "tiny", "--weights", "int5")
+    assert run.code == 2
+    assert "int5" in run.err
 
 
 def test_serve_tells_why_a_service_failed(shell: Shell, plane: FakePlane) -> None:

@@ -43,6 +43,8 @@ class ServeRequest(Ask):
     max_queue: int = Field(default=128, ge=1)
     chunk_tokens: int = Field(default=256, ge=1)
     prefix_reuse: bool = True
+    weights: Literal["stored", "int8", "int4"] = "stored"
+    """What becomes of matrices that the model stores in floats."""
 
 
 class PullRequest(Ask):
@@ -81,6 +83,7 @@ class ServiceSpec(Answer):
     max_queue: int
     chunk_tokens: int
     prefix_reuse: bool
+    weights: str = "stored"
 
 
 class Service(Answer):

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from thaloom.hal.checks import MemoryWeights
 from thaloom.hal.driver import Backend, Executable, Limits
 from thaloom.hal.ops import TOLERANCE
+from thaloom.hal.quantise import convert
 from thaloom.hal.reference import ReferencePool, run_reference
 from thaloom.hal.testing.programs import VOCAB_SIZE, Case
 from thaloom.hal.testing.schedules import Schedule, TokenSequence, make_sequences, play, together
 from thaloom.hal.testing.suite import expect
+from thaloom.hal.types import DType, QuantTensor
 
 F32 = NDArray[np.float32]
 NUM_BLOCKS = 24
@@ -41,6 +43,7 @@ def bench(backend: Backend, case: Case, *, num_blocks: int = NUM_BLOCKS) -> Iter
         max_sequences=LIMITS.max_sequences,
         max_context=LIMITS.max_context,
         kv_dtype=case.kv_dtype,
+        weight_format=case.weight_format,
     )
     executable = backend.compile(case.program, MemoryWeights(case.weights), limits)
     pool = None
@@ -64,12 +67,16 @@ def sequences_for(case: Case, seed: int = 1, lengths: tuple[int, ...] = LENGTHS)
 def right(case: Case, sequences: list[TokenSequence]) -> list[F32]:
     """What the reference says, (n, width) for each sequence."""
     kv = ReferencePool(case.program, NUM_BLOCKS, case.kv_dtype)
-    return play(lambda step: run_reference(case.program, case.weights, step, kv), sequences, together(sequences))
+    weights = convert(case.program, case.weights, case.weight_format)
+    return play(lambda step: run_reference(case.program, weights, step, kv), sequences, together(sequences))
 
 
 def expect_close(case: Case, found: list[F32], wanted: list[F32]) -> None:
     """Within the contract's tolerance for each instruction the result went through."""
-    dtypes = {tensor.dtype for tensor in case.weights.values()} | {case.kv_dtype}
+    is_whole = case.weight_format != "stored"
+    dtypes: set[DType] = {case.kv_dtype}
+    for tensor in case.weights.values():
+        dtypes.add("i8" if is_whole or isinstance(tensor, QuantTensor) else tensor.dtype)
     absolute, relative = (max(TOLERANCE[dtype][part] for dtype in dtypes) for part in (0, 1))
     for index, (a, b) in enumerate(zip(found, wanted, strict=True)):
         expect(a.shape == b.shape, f"{case.name}: shape {a.shape}, not {b.shape}")

@@ -6,6 +6,7 @@ tolerances of hal/ops.py assume.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.hal.ops import Activation, Program, ProgramBuilder, RopeScaling, Slot
-from thaloom.hal.types import DType, Tensor, bf16_from_f32
+from thaloom.hal.quantise import convertible, quantise
+from thaloom.hal.types import GROUP, DType, QuantTensor, Tensor, WeightFormat, bf16_from_f32
 
 F32 = NDArray[np.float32]
 VOCAB_SIZE = 61
@@ -27,8 +29,9 @@ class Case:
 
     name: str
     program: Program
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor | QuantTensor]
     kv_dtype: DType = "f32"
+    weight_format: WeightFormat = "stored"
     adapters: tuple[int, ...] = (-1,)
     """LoRA adapters its sequences may use."""
     cuttable: bool = True
@@ -55,10 +58,10 @@ class Recipe:
         self.builder.pool(x, normalise=False)
 
 
-def make_weights(program: Program, seed: int, dtype: DType = "f32") -> dict[str, Tensor]:
+def make_weights(program: Program, seed: int, dtype: DType = "f32") -> dict[str, Tensor | QuantTensor]:
     """Random weights that keep rows at unit scale: matrices are scaled by 1/sqrt(inputs), norms are near 1."""
     rng = np.random.default_rng(seed)
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor | QuantTensor] = {}
     for name, shape in program.weights.items():
         values: F32 = rng.standard_normal(shape, dtype=np.float32)
         if name != "embedding" and len(shape) > 1:
@@ -92,14 +95,38 @@ def operator_cases(operator: str, *, dtype: DType = "f32", seed: int = 0) -> lis
     ]
 
 
-def tiny_model(seed: int, *, dtype: DType = "f32", kv_dtype: DType = "f32") -> Case:
-    """A random dense decoder of one to three layers, with random attributes that real families have."""
+def whole_number_cases(weight_format: WeightFormat, *, dtype: DType = "f32", seed: int = 0) -> list[Case]:
+    """Every operator whose matrices the format is about, with widths that are whole groups of columns."""
+    return [
+        dataclasses.replace(_case(name, write, dtype, seed), weight_format=weight_format)
+        for name, write in sorted(_RECIPES.items())
+        if name.endswith("groups_of_32")
+    ]
+
+
+def tiny_model(
+    seed: int, *, dtype: DType = "f32", kv_dtype: DType = "f32", weight_format: WeightFormat = "stored"
+) -> Case:
+    """A random dense decoder of one to three layers, with random attributes that real families have.
+
+    Unless its weights are stored as they come, its widths are whole groups of 32 columns, but for some attention's.
+    """
 
     def write(recipe: Recipe) -> None:
         recipe.kv_dtype = kv_dtype
-        _write_tiny_model(recipe, np.random.default_rng(seed))
+        _write_tiny_model(recipe, np.random.default_rng(seed), 1 if weight_format == "stored" else GROUP)
 
-    return _case(f"model.{seed}", write, dtype, seed)
+    return dataclasses.replace(_case(f"model.{seed}", write, dtype, seed), weight_format=weight_format)
+
+
+def arrived_whole(case: Case) -> Case:
+    """The same case with its matrices in whole numbers already, whatever the driver is told to make of floats; 8 bits
+    in groups of 32 columns, which no driver makes by itself."""
+    weights = dict(case.weights)
+    for name in convertible(case.program):
+        values = weights[name].to_f32()
+        weights[name] = quantise(values, 4 if case.weight_format == "int4" else 8)
+    return dataclasses.replace(case, weights=weights, weight_format="stored")
 
 
 def _case(name: str, write: Callable[[Recipe], None], dtype: DType, seed: int) -> Case:
@@ -120,12 +147,13 @@ def _case(name: str, write: Callable[[Recipe], None], dtype: DType, seed: int) -
     )
 
 
-def _write_tiny_model(recipe: Recipe, rng: np.random.Generator) -> None:
+def _write_tiny_model(recipe: Recipe, rng: np.random.Generator, unit: int) -> None:
     builder = recipe.builder
     head_size = int(rng.choice([6, 8, 16]))
     num_kv_heads, group = int(rng.integers(1, 4)), int(rng.integers(1, 4))
     num_heads = num_kv_heads * group
     width, mlp_size = int(rng.integers(5, 12)) * 4, int(rng.integers(10, 40)) * 2
+    width, mlp_size = (-(-size // unit) * unit for size in (width, mlp_size))
     biased, qk_norm, tied = (bool(rng.integers(2)) for _ in range(3))
     window = int(rng.choice([0, 0, 5, 20]))
     x = builder.embedding("embedding", vocab_size=VOCAB_SIZE, width=width)
@@ -250,14 +278,20 @@ def _add(recipe: Recipe) -> None:
 
 
 def _moe(
-    *, top_k: int, normalise: bool = True, scale: float = 1.0, activation: Activation = "silu"
+    *,
+    top_k: int,
+    width: int = WIDTH,
+    expert_width: int = 20,
+    normalise: bool = True,
+    scale: float = 1.0,
+    activation: Activation = "silu",
 ) -> Callable[[Recipe], None]:
     def write(recipe: Recipe) -> None:
         mixed = recipe.builder.moe(
-            recipe.start(),
+            recipe.start(width),
             "moe",
             num_experts=6,
-            expert_width=20,
+            expert_width=expert_width,
             top_k=top_k,
             normalise=normalise,
             scale=scale,
@@ -284,9 +318,11 @@ def _pool(normalise: bool) -> Callable[[Recipe], None]:
     return write
 
 
-def _logits(scale: float = 1.0, softcap: float = 0.0) -> Callable[[Recipe], None]:
+def _logits(
+    scale: float = 1.0, softcap: float = 0.0, *, inputs: int = WIDTH, weight: str = "head"
+) -> Callable[[Recipe], None]:
     def write(recipe: Recipe) -> None:
-        recipe.builder.logits(recipe.start(), "head", vocab_size=VOCAB_SIZE, scale=scale, softcap=softcap)
+        recipe.builder.logits(recipe.start(inputs), weight, vocab_size=VOCAB_SIZE, scale=scale, softcap=softcap)
 
     return write
 
@@ -307,6 +343,8 @@ _RECIPES: dict[str, Callable[[Recipe], None]] = {
     "linear.odd_inputs": _linear(33, inputs=29, bias="bias"),
     "linear.long": _linear(8, inputs=1024),
     "linear.wide": _linear(300, inputs=257, bias="bias"),
+    "linear.groups_of_32": _linear(50, inputs=96, bias="bias"),
+    "linear.long_groups_of_32": _linear(33, inputs=2048),
     "rope.halves": _rope(),
     "rope.partial": _rope(8),
     "rope.interleaved": _rope(interleaved=True),
@@ -339,13 +377,16 @@ _RECIPES: dict[str, Callable[[Recipe], None]] = {
     "moe.plain": _moe(top_k=3, normalise=False, scale=2.5),
     "moe.one": _moe(top_k=1, activation="gelu_tanh"),
     "moe.ties": _moe(top_k=2),
+    "moe.groups_of_32": _moe(top_k=2, width=64, expert_width=32),
     "lora.two": _lora,
     "pool.plain": _pool(False),
     "pool.normalised": _pool(True),
     "logits.plain": _logits(),
     "logits.scaled": _logits(scale=0.5),
     "logits.softcap": _logits(scale=2.0, softcap=3.0),
+    "logits.groups_of_32": _logits(scale=0.5, inputs=64),
+    "logits.tied_groups_of_32": _logits(scale=0.1, inputs=96, weight="embedding"),
 }
 
-_F32_ONLY = frozenset({"moe.normalised", "moe.plain", "moe.one"})
+_F32_ONLY = frozenset({"moe.normalised", "moe.plain", "moe.one", "moe.groups_of_32"})
 """Routing turns on the last bit: with rounded arithmetic another expert may be right. Ties stay: all are equal."""

@@ -148,12 +148,14 @@ def _result(item: Check, subject: Subject) -> Result:
 
 
 def _claimed(need: str, subject: Subject) -> bool:
-    """`operator:NAME`, `weights:DTYPE`, `kv:DTYPE`, or one of the claims above."""
+    """`operator:NAME`, `weights:DTYPE`, `format:NAME`, `kv:DTYPE`, or one of the claims above."""
     kind, _, name = need.partition(":")
     if kind == "operator":
         return name in subject.support().levels
     if kind == "weights":
         return name in subject.support().weight_dtypes
+    if kind == "format":
+        return name in subject.support().weight_formats
     if kind == "kv":
         return name in subject.support().kv_dtypes
     return _CLAIMS[need](subject)

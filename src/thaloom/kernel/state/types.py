@@ -33,6 +33,8 @@ class ServiceSpec:
     chunk_tokens: int = 256
     """Prefill tokens in one step, at most."""
     prefix_reuse: bool = True
+    weights: Literal["stored", "int8", "int4"] = "stored"
+    """What becomes of matrices that the model stores in floats (hal.types.WeightFormat)."""
 
     def __post_init__(self) -> None:
         for field_name in ("num_threads", "context_length", "kv_bytes", "max_sequences", "max_queue", "chunk_tokens"):

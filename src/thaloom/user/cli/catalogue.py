@@ -46,8 +46,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "该意愿会被保存：节点重启后服务自动恢复，直到执行 thaloom stop。对同一名称再次 serve 即更改意愿。",
     ),
     "examples.serve": (
-        "thaloom serve tiny\nthaloom serve my-model --name chat --context 4096 --kv-bytes 2GiB",
-        "thaloom serve tiny\nthaloom serve my-model --name chat --context 4096 --kv-bytes 2GiB",
+        "thaloom serve tiny\nthaloom serve my-model --name chat --context 4096 --kv-bytes 2GiB\n"
+        "thaloom serve my-model --weights int8",
+        "thaloom serve tiny\nthaloom serve my-model --name chat --context 4096 --kv-bytes 2GiB\n"
+        "thaloom serve my-model --weights int8",
     ),
     "verb.ps": ("List services, what they hold and what they do", "列出服务及其占用与负载"),
     "verb.stop": ("Serve a model no longer", "停止服务"),
@@ -133,6 +135,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Reuse what equal beginnings have in common (default: yes).",
         "复用相同前缀的计算（默认开启）。",
     ),
+    "option.weights": ("Keep weights as stored, or in int8 or int4.", "权重格式：stored（原样）、int8 或 int4。"),
     "option.max_tokens": ("End the answer after N tokens.", "回答最多 N 个 token。"),
     "option.temperature": ("0: always the likeliest token.", "0：总取最可能的 token。"),
     "option.top_p": ("Only the likeliest tokens that add up to P.", "仅取累计概率达 P 的 token。"),

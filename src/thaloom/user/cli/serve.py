@@ -38,6 +38,7 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
 @option("--max-queue", type=POSITIVE, metavar="N")
 @option("--chunk-tokens", type=POSITIVE, metavar="TOKENS")
 @option("--prefix-reuse/--no-prefix-reuse", default=None)
+@option("--weights", type=click.Choice(["stored", "int8", "int4"]), metavar="FORMAT")
 @option("--wait/--no-wait", default=True)
 @option(
     "--timeout", "timeout_s", type=click.FloatRange(min=0), callback=finite, default=READY_TIMEOUT_S, metavar="SECONDS"

@@ -57,7 +57,7 @@ def _row(service: Service) -> list[str]:
         paint(phase, PHASE_COLOURS[service.phase]) if service.phase in PHASE_COLOURS else phase,
         service.device or service.spec.device or ABSENT,
         count(service.context_length),
-        size(service.weight_bytes),
+        size(service.weight_bytes) + ("" if service.spec.weights == "stored" else f" {service.spec.weights}"),
         size(service.kv_bytes),
         size(service.resident_bytes),
         str(service.running),

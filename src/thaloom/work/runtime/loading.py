@@ -12,7 +12,7 @@ from thaloom.base.plugins import Registry
 from thaloom.base.units import GIB, format_bytes
 from thaloom.hal.driver import Backend, Buffer, Driver, Executable, Limits, WeightSource
 from thaloom.hal.ops import BLOCK_TOKENS, Program
-from thaloom.hal.types import Device, DType, Tensor
+from thaloom.hal.types import Device, DType, QuantTensor, Tensor, WeightFormat
 from thaloom.kernel.memory.ledger import Ledger
 from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.models.store import ModelStore
@@ -70,6 +70,7 @@ def load(
     num_threads = spec.num_threads or max(1, device.num_cores)
     backend = driver.open(device.id, num_threads=num_threads)
     kv_dtype = choose_kv_dtype(spec.kv_dtype, manifest.card.dtypes, backend)
+    check_weight_format(spec.weights, backend)
     limits = StepLimits(max_sequences=spec.max_sequences, chunk_tokens=spec.chunk_tokens)
     ledger = Ledger({device.id: _free_bytes(driver, device)})
     ledger.reserve(spec.worker, device.id, manifest.card.weight_bytes, purpose="weights")
@@ -79,7 +80,11 @@ def load(
             program,
             CheckedWeights(weights, program, str(manifest.name), stop),
             Limits(
-                max_rows=limits.max_rows, max_sequences=limits.max_sequences, max_context=context, kv_dtype=kv_dtype
+                max_rows=limits.max_rows,
+                max_sequences=limits.max_sequences,
+                max_context=context,
+                kv_dtype=kv_dtype,
+                weight_format=spec.weights,
             ),
         )
     finally:
@@ -101,7 +106,7 @@ def load(
             limits=limits,
             max_queue=spec.max_queue,
             prefix_reuse=spec.prefix_reuse,
-            salt=f"{manifest.digest} {program.digest()} {kv_dtype}".encode(),
+            salt=f"{manifest.digest} {program.digest()} {kv_dtype} {spec.weights}".encode(),
         ),
         ledger=ledger,
         backend=backend,
@@ -150,6 +155,15 @@ def choose_kv_dtype(wanted: DType | None, weight_dtypes: Iterable[DType], backen
     return wanted
 
 
+def check_weight_format(wanted: WeightFormat, backend: Backend) -> None:
+    """Raises NotServable if the device cannot keep weights so."""
+    offered = backend.support.weight_formats
+    if wanted not in offered:
+        raise NotServable(
+            f"device {backend.device.id!r} keeps weights as {', '.join(sorted(offered))}, not {wanted}", param="weights"
+        )
+
+
 def size_pool(wanted_bytes: int | None, context: int, block_bytes: int) -> int:
     """Blocks of the pool. Raises OutOfMemory if not even one full context fits into what was asked for."""
     one_context = blocks_for(context)
@@ -186,7 +200,7 @@ class CheckedWeights:
     def names(self) -> Iterable[str]:
         return [name for name in self._source.names() if name in self._shapes]
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str) -> Tensor | QuantTensor:
         if self._stop.is_set():
             raise LoadingStopped
         tensor = self._source.read(name)

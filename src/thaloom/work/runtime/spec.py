@@ -12,7 +12,7 @@ import msgspec
 from thaloom.base.errors import BadParameter
 from thaloom.base.files import write_atomic
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
-from thaloom.hal.types import DType
+from thaloom.hal.types import DType, WeightFormat
 
 MAX_SOCKET_PATH_BYTES = 100
 """Of the 108 bytes a unix socket's path may have (unix(7)), 8 are kept for the name it is bound under at first."""
@@ -46,6 +46,8 @@ class WorkerSpec:
     prefix_reuse: bool = True
     kv_dtype: DType | None = None
     """None: bf16 for a model stored in 16 bits, f32 for one in 32."""
+    weights: WeightFormat = "stored"
+    """What becomes of matrices that the model stores in floats."""
 
     def __post_init__(self) -> None:
         for name in ("num_threads", "context_length", "kv_bytes", "max_sequences", "max_queue", "chunk_tokens"):

@@ -7,8 +7,8 @@ import ctypes
 import numpy as np
 from numpy.typing import NDArray
 
-from thaloom.base.errors import InternalError, MalformedFile, NotServable, OutOfMemory
-from thaloom.hal.checks import check_program
+from thaloom.base.errors import InternalError, OutOfMemory
+from thaloom.hal.checks import check_limits, check_program, check_weight
 from thaloom.hal.driver import Buffer, Limits, WeightSource
 from thaloom.hal.drivers.cpu import native
 from thaloom.hal.drivers.cpu.encode import OPERATORS, encode
@@ -16,13 +16,15 @@ from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
 from thaloom.hal.host import Budget
 from thaloom.hal.ops import Lora, Program, Step
-from thaloom.hal.types import Device, Support, Tensor
+from thaloom.hal.quantise import convertible, quantise_as
+from thaloom.hal.types import Device, QuantTensor, Support, Tensor, WeightFormat
 
 SUPPORT = Support(
     levels=dict.fromkeys(sorted(OPERATORS), "L3"),
     exact=True,
     weight_dtypes=frozenset({"f32", "bf16", "f16"}),
     kv_dtypes=frozenset({"f32", "bf16"}),
+    weight_formats=frozenset({"stored", "int8", "int4"}),
 )
 _ALIGNMENT = 64
 _LARGE = 1 << 20
@@ -72,9 +74,8 @@ class CpuBackend:
 
     def compile(self, program: Program, weights: WeightSource, limits: Limits) -> CpuExecutable:
         check_program(program, SUPPORT)
-        if limits.kv_dtype not in SUPPORT.kv_dtypes:
-            raise NotServable(f"keys and values in {limits.kv_dtype} are not supported here", dtype=limits.kv_dtype)
-        packed = PackedWeights(program, weights, self, self._library)
+        check_limits(limits, SUPPORT)
+        packed = PackedWeights(program, weights, self, self._library, limits.weight_format)
         try:
             return CpuExecutable(program, packed, limits, self, self._library)
         except BaseException:
@@ -89,7 +90,16 @@ class PackedWeights:
     more, one for all the small ones together, so that loading never holds more than one tensor twice.
     """
 
-    def __init__(self, program: Program, source: WeightSource, backend: CpuBackend, library: Library) -> None:
+    def __init__(
+        self,
+        program: Program,
+        source: WeightSource,
+        backend: CpuBackend,
+        library: Library,
+        weight_format: WeightFormat = "stored",
+    ) -> None:
+        self._format = weight_format
+        self._converted = convertible(program) if weight_format != "stored" else frozenset()
         self._library = library
         self._backend = backend
         self._buffers: list[HostMemory] = []
@@ -112,11 +122,12 @@ class PackedWeights:
             buffer.free()
         self._buffers.clear()
 
-    def _pack(self, name: str, shape: tuple[int, ...], tensor: Tensor) -> native.Weight:
-        if tensor.shape != shape:
-            raise MalformedFile(f"weight {name!r} has shape {tensor.shape}, the model needs {shape}")
-        if tensor.dtype not in SUPPORT.weight_dtypes:
-            raise NotServable(f"weight {name!r}: dtype {tensor.dtype} is not supported here", dtype=tensor.dtype)
+    def _pack(self, name: str, shape: tuple[int, ...], tensor: Tensor | QuantTensor) -> native.Weight:
+        check_weight(name, tensor, shape, SUPPORT)
+        if name in self._converted and isinstance(tensor, Tensor):
+            tensor = quantise_as(tensor, self._format)
+        if isinstance(tensor, QuantTensor):
+            tensor = Tensor("f32", tensor.to_f32())
         if len(shape) == 1:
             return self._pack_vector(tensor.to_f32())
         count, rows, columns = (1, *shape) if len(shape) == 2 else shape

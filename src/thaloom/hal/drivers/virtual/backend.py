@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from thaloom.base.errors import NotServable, OutOfMemory
-from thaloom.hal.checks import check_program, read_weights
+from thaloom.base.errors import OutOfMemory
+from thaloom.hal.checks import check_limits, check_program, read_weights
 from thaloom.hal.driver import Buffer, Executable, Limits, WeightSource
 from thaloom.hal.drivers.virtual.faults import Faults
 from thaloom.hal.host import Budget, HostBackend
@@ -18,24 +18,33 @@ from thaloom.hal.lower import LoweredBackend
 from thaloom.hal.numpy_ops import Array, NumpyOps
 from thaloom.hal.ops import Program, Step
 from thaloom.hal.reference import ReferenceBackend
-from thaloom.hal.types import Device, Support
+from thaloom.hal.types import Device, Support, WeightFormat
 
 
 def open_backend(
-    device: Device, level: Literal["L1", "L3"], budget: Budget, faults: Faults, sleep: Callable[[float], None]
+    device: Device,
+    level: Literal["L1", "L3"],
+    weight_formats: frozenset[WeightFormat],
+    budget: Budget,
+    faults: Faults,
+    sleep: Callable[[float], None],
 ) -> VirtualBackend:
     """L3: the reference runs whole steps; L1: everything is composed from plain tensor operators."""
     inner: HostBackend | LoweredBackend[Array] = ReferenceBackend(device, budget=budget)
     if level == "L1":
         inner = LoweredBackend(NumpyOps(), device, budget=budget)
-    return VirtualBackend(inner, faults, sleep)
+    return VirtualBackend(inner, weight_formats, faults, sleep)
 
 
 class VirtualBackend:
     """driver.Backend around one that works."""
 
     def __init__(
-        self, inner: HostBackend | LoweredBackend[Array], faults: Faults, sleep: Callable[[float], None]
+        self,
+        inner: HostBackend | LoweredBackend[Array],
+        weight_formats: frozenset[WeightFormat],
+        faults: Faults,
+        sleep: Callable[[float], None],
     ) -> None:
         self._inner = inner
         self._faults = faults
@@ -45,6 +54,7 @@ class VirtualBackend:
             inner.support,
             weight_dtypes=inner.support.weight_dtypes & dtypes,
             kv_dtypes=inner.support.kv_dtypes & (dtypes | {"f32"}),
+            weight_formats=inner.support.weight_formats & weight_formats,
         )
 
     @property
@@ -72,8 +82,7 @@ class VirtualBackend:
     def compile(self, program: Program, weights: WeightSource, limits: Limits) -> Executable:
         self._pass()
         check_program(program, self._support)
-        if limits.kv_dtype not in self._support.kv_dtypes:
-            raise NotServable(f"keys and values in {limits.kv_dtype} are not supported here", dtype=limits.kv_dtype)
+        check_limits(limits, self._support)
         read_weights(program, weights, self._support)
         return VirtualExecutable(self._inner.compile(program, weights, limits), self._pass, self._stop_if_lost)
 

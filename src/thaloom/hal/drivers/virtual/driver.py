@@ -15,7 +15,7 @@ from thaloom.base.ids import DeviceId
 from thaloom.hal.driver import ABI, Backend, FaultKind
 from thaloom.hal.drivers.virtual.faults import Faults
 from thaloom.hal.host import Budget
-from thaloom.hal.types import Device, DeviceKind, DType, Health, Isolation, Link, Reading
+from thaloom.hal.types import Device, DeviceKind, DType, Health, Isolation, Link, Reading, WeightFormat
 
 VirtualLevel = Literal["L1", "L3"]
 ENVIRONMENT = "THALOOM_VIRTUAL_DEVICES"
@@ -32,6 +32,8 @@ class VirtualDevice:
     num_cores: int = 1
     dtypes: tuple[DType, ...] = ("f32", "bf16", "f16")
     """Weight dtypes it takes; a model in any other is refused."""
+    weight_formats: tuple[WeightFormat, ...] = ("stored", "int8", "int4")
+    """How it can keep weights; a wish for any other is refused."""
     isolation: Isolation = "process"
     numa_node: int | None = None
     level: VirtualLevel = "L3"
@@ -115,7 +117,12 @@ class VirtualDriver:
         from thaloom.hal.drivers.virtual.backend import open_backend  # only who opens needs the interpreters
 
         return open_backend(
-            made_up.to_device(), made_up.level, self._budgets[device], self._faults[device], self._sleep
+            made_up.to_device(),
+            made_up.level,
+            frozenset(made_up.weight_formats),
+            self._budgets[device],
+            self._faults[device],
+            self._sleep,
         )
 
     def links(self) -> Sequence[Link]:

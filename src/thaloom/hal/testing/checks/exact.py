@@ -7,7 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from thaloom.hal.testing.bench import LIMITS, NUM_BLOCKS, bench, expect_same, sequences_for
-from thaloom.hal.testing.programs import Case, operator_cases, operator_names, tiny_model
+from thaloom.hal.testing.programs import (
+    Case,
+    arrived_whole,
+    operator_cases,
+    operator_names,
+    tiny_model,
+    whole_number_cases,
+)
 from thaloom.hal.testing.schedules import Schedule, TokenSequence, chopped, moved, one_by_one, together
 from thaloom.hal.testing.suite import Subject, check
 
@@ -20,6 +27,11 @@ def _cases(subject: Subject) -> Iterator[Case]:
             yield from operator_cases(operator)
     for seed in range(4):
         yield tiny_model(seed)
+    for weight_format in sorted(subject.support().weight_formats - {"stored"}):
+        for case in (*whole_number_cases(weight_format), tiny_model(4, weight_format=weight_format)):
+            if all(step.op in levels for step in case.program.instructions):
+                yield case
+                yield arrived_whole(case)
 
 
 @check("exact.rows_independent", "exact")

@@ -8,10 +8,10 @@ import numpy as np
 
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.hal.testing.bench import LIMITS, bench, expect_close, right, sequences_for
-from thaloom.hal.testing.programs import operator_cases, operator_names, tiny_model
+from thaloom.hal.testing.programs import arrived_whole, operator_cases, operator_names, tiny_model, whole_number_cases
 from thaloom.hal.testing.schedules import chopped, make_step, one_by_one, together
 from thaloom.hal.testing.suite import Subject, check, expect
-from thaloom.hal.types import DType
+from thaloom.hal.types import DType, WeightFormat
 
 NUM_MODELS = 6
 MODEL_OPERATORS = ("rmsnorm", "linear", "rope", "paged_attention", "gated", "add", "logits", "embedding")
@@ -70,6 +70,26 @@ def whole_models_bf16_store(subject: Subject) -> None:
     sequences = sequences_for(case)
     with bench(subject.open(), case) as made:
         expect_close(case, made.play(sequences, together(sequences)), right(case, sequences))
+
+
+def _enter_format(weight_format: WeightFormat) -> None:
+    @check(f"execute.{weight_format}", f"format:{weight_format}", "operator:pool")
+    def converted_weights_are_right(subject: Subject) -> None:
+        """Floats that the driver makes whole, and matrices that come whole, in every operator that has matrices."""
+        backend, support = subject.open(), subject.support()
+        models = [tiny_model(seed, weight_format=weight_format) for seed in range(3)]
+        for case in [*whole_number_cases(weight_format), *models]:
+            if any(step.op not in support.levels for step in case.program.instructions):
+                continue
+            for arrived in (case, arrived_whole(case)):
+                sequences = sequences_for(arrived)
+                with bench(backend, arrived) as made:
+                    found = made.play(sequences, together(sequences))
+                expect_close(arrived, found, right(arrived, sequences))
+
+
+_enter_format("int8")
+_enter_format("int4")
 
 
 @check("execute.store_dtype_is_kept", "kv:bf16")

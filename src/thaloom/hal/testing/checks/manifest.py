@@ -10,7 +10,7 @@ from thaloom.hal.driver import ABI, Driver
 from thaloom.hal.inventory import Inventory
 from thaloom.hal.ops import OPERATORS
 from thaloom.hal.testing.suite import Subject, check, expect
-from thaloom.hal.types import DTYPE_BYTES, Level
+from thaloom.hal.types import DTYPE_BYTES, Level, WeightFormat
 
 DENSE = frozenset({"embedding", "rmsnorm", "linear", "rope", "paged_attention", "gated", "add", "logits"})
 """What the plainest of models needs; a driver without them can serve nothing."""
@@ -72,6 +72,9 @@ def dtypes_are_known(subject: Subject) -> None:
     for dtypes in (support.weight_dtypes, support.kv_dtypes):
         expect(bool(dtypes), "claims no dtype at all")
         expect(dtypes <= set(DTYPE_BYTES), f"claims dtypes {sorted(dtypes)}")
+    formats = support.weight_formats
+    expect("stored" in formats, "cannot keep weights as they come")
+    expect(formats <= set(get_args(WeightFormat)), f"claims weight formats {sorted(formats)}")
 
 
 @check("manifest.support_is_stable")

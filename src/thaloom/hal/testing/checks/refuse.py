@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 
@@ -12,10 +13,10 @@ from thaloom.hal.checks import MemoryWeights
 from thaloom.hal.driver import Limits
 from thaloom.hal.ops import VERSION, Program, Sample, Slot, Step
 from thaloom.hal.testing.bench import LIMITS, NUM_BLOCKS, bench, expect_close, right, sequences_for
-from thaloom.hal.testing.programs import VOCAB_SIZE, Case, operator_cases, tiny_model
+from thaloom.hal.testing.programs import VOCAB_SIZE, Case, arrived_whole, operator_cases, tiny_model
 from thaloom.hal.testing.schedules import make_step, together
 from thaloom.hal.testing.suite import Nonconforming, Subject, check
-from thaloom.hal.types import DTYPE_BYTES, Tensor
+from thaloom.hal.types import DTYPE_BYTES, Tensor, WeightFormat
 
 
 def _expect_refusal(subject: Subject, case: Case, program: Program, error: type[Exception], what: str) -> None:
@@ -86,6 +87,21 @@ def unclaimed_store_dtype(subject: Subject) -> None:
         except (NotServable, ValueError):
             continue
         raise Nonconforming(f"keys and values in {dtype} are taken without a claim")
+
+
+@check("refuse.unclaimed_weight_format")
+def unclaimed_weight_format(subject: Subject) -> None:
+    """Neither made of floats nor taken as it comes."""
+    for weight_format in sorted(set(get_args(WeightFormat)) - subject.support().weight_formats):
+        case = tiny_model(0, weight_format=weight_format)
+        limits = dataclasses.replace(LIMITS, weight_format=weight_format)
+        try:
+            subject.open().compile(case.program, MemoryWeights(case.weights), limits).close()
+        except NotServable:
+            whole = arrived_whole(case)
+            _expect_refusal(subject, whole, whole.program, NotServable, f"a weight that comes in {weight_format}")
+            continue
+        raise Nonconforming(f"weights are made {weight_format} without a claim")
 
 
 def _i32(*values: int) -> np.typing.NDArray[np.int32]:
