@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 export THALOOM_HOME ?= $(CURDIR)/.thaloom
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-full bench wheel docs goldens sanitize fuzz fuzz-formats clean deps-system
+.PHONY: help run test check check-full bench bench-engine wheel docs goldens sanitize fuzz fuzz-formats clean deps-system
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -40,6 +40,9 @@ check-full: $(BIN)/pytest  ## everything, in lanes with time budgets: what CI ru
 
 bench: $(BIN)/thaloom ## measure a node of this machine and write dated records under benchmarks/records
 	$(BIN)/python benchmarks/node.py && $(BIN)/python benchmarks/recovery.py
+
+bench-engine: $(BIN)/thaloom ## install and run other engines beside ours (hours the first time; SHORT=1: does the harness work)
+	$(BIN)/python -m benchmarks.engine $(if $(SHORT),--short) $(ARGS)
 
 wheel: $(BIN)/pytest  ## dist/thaloom-*.whl with the native library inside: installs without a compiler
 	rm -rf dist && $(BIN)/python -m build --quiet --wheel --outdir dist . && ls -l dist

@@ -1,0 +1,44 @@
+"""The other end of engines.ChildSession, for scripts that run in a peer's own environment: standard library only.
+
+import child
+settings = child.settings()          # standard output is ours alone from here on
+...load...
+child.serve("1.2.3", generate)       # generate(prompts, new_tokens): until every prompt has that many tokens
+"""
+
+import json
+import os
+import random
+import sys
+import time
+
+_ANSWERS = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)  # whatever a library prints goes to the log
+
+
+def settings():
+    return json.loads(sys.argv[1])
+
+
+def answer(**fields):
+    _ANSWERS.write(json.dumps(fields) + "\n")
+
+
+def random_prompts(batch, length, vocabulary):
+    """Fresh token ids for each request, so that nobody's prefix cache can help."""
+    return [[random.randrange(3, vocabulary) for _ in range(length)] for _ in range(batch)]
+
+
+def serve(version, vocabulary, generate):
+    """Warm up once, say who we are, then answer questions until standard input ends."""
+    generate(random_prompts(2, 16, vocabulary), 3)
+    answer(version=version)
+    for line in sys.stdin:
+        question = json.loads(line)
+        prompts = random_prompts(question["batch"], question["prompt"], vocabulary)
+        try:
+            begin = time.perf_counter()
+            generate(prompts, question["new"])
+            answer(seconds=time.perf_counter() - begin)
+        except Exception as error:  # noqa: BLE001 - whatever the peer raised: its table cell says so
+            answer(error=f"{type(error).__name__}: {error}")

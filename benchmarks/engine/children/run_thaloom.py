@@ -1,0 +1,72 @@
+"""Our own engine in-process: its scheduler and its sampler, no door and no HTTP. Prefix reuse and speculation off."""
+
+import threading
+import time
+from pathlib import Path
+
+import child
+
+from thaloom import __version__
+from thaloom.base.clock import SystemClock
+from thaloom.base.events import ignore
+from thaloom.base.ids import ServiceName, WorkerId
+from thaloom.base.plugins import Registry
+from thaloom.kernel.models.store import ModelStore
+from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.loading import load
+from thaloom.work.runtime.messages import Failed, Finished, Generate
+from thaloom.work.runtime.spec import WorkerSpec
+
+
+def main():
+    settings = child.settings()
+    store = ModelStore(Path(settings["store"]), SystemClock())
+    drivers, architectures = Registry("driver"), Registry("architecture")
+    drivers.discover()
+    architectures.discover()
+    spec = WorkerSpec(
+        worker=WorkerId("bench"),
+        service=ServiceName("bench"),
+        model=settings["model"],
+        store=settings["store"],
+        socket=settings["store"] + "/bench.sock",
+        num_threads=settings["threads"],
+        context_length=settings["context"],
+        kv_bytes=settings["kv_bytes"],
+        max_sequences=settings["batch"],
+        prefix_reuse=False,
+        **settings["spec"],
+    )
+    loaded = load(spec, store, drivers, architectures, threading.Event())
+    engine = Engine(loaded.executable, loaded.config, monotonic=time.monotonic, emit=ignore)
+
+    def generate(prompts, new_tokens):
+        for index, ids in enumerate(prompts):
+            engine.submit(
+                Generate(
+                    id=str(index),
+                    prompt=ids,
+                    max_tokens=new_tokens,
+                    temperature=0.0,
+                    top_k=0,
+                    top_p=1.0,
+                    min_p=0.0,
+                    seed=0,
+                    stop_tokens=[],
+                    logprobs=None,
+                )
+            )
+        finished = 0
+        while engine.busy:
+            for _, news in engine.step():
+                assert not isinstance(news, Failed), news
+                if isinstance(news, Finished):
+                    assert news.completion_tokens == new_tokens
+                    finished += 1
+        assert finished == len(prompts)
+
+    child.serve(__version__, settings["vocabulary"], generate)
+
+
+if __name__ == "__main__":
+    main()
