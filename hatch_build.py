@@ -37,9 +37,12 @@ FLAGS = [
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
 ]
 LINK_FLAGS = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections", "-Wl,-s", "-lm"]
+_V4 = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
 VARIANTS = {
     "x86_64": {
-        "x86_64_v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+        "x86_64_v4_bf16": [*_V4, "-mavx512vnni", "-mavx512bf16"],
+        "x86_64_v4_vnni": [*_V4, "-mavx512vnni"],
+        "x86_64_v3_vnni": ["-march=x86-64-v3", "-mavxvnni"],
         "x86_64_v3": ["-march=x86-64-v3"],
         "x86_64_v2": ["-march=x86-64-v2"],
     }

@@ -123,6 +123,17 @@ class Executable {
     });
   }
 
+  // Rows of floats as a matrix of `dtype` reads them: where they stand if it can, else made ready in the workspace.
+  Inputs ready(uint32_t dtype, const Rows &rows, size_t num_rows, size_t columns) {
+    const Form form = form_of(dtype);
+    if (form == Form::kF32 && rows.index == nullptr)
+      return {reinterpret_cast<const std::byte *>(rows.base), rows.stride * sizeof(float)};
+    auto *to = reinterpret_cast<std::byte *>(scratch_ + program.workspaces.inputs);
+    const size_t stride = input_stride(form, columns);
+    each_row(num_rows, columns, [&](size_t r) { make_input(form, rows.at(r), columns, to + r * stride); });
+    return {to, stride};
+  }
+
   void turn() {
     for (uint32_t i = 0; i < program.num_turns; ++i) {
       const Turn &turn = program.turns[i];
@@ -151,8 +162,10 @@ class Executable {
         break;
       case THALOOM_ADD: add(t); break;
       case THALOOM_MOE:
-        mix_experts(program, t, threads_, choices_, value(t.slots[0]), value(t.out), step_.num_rows,
-                    scratch_ + program.workspaces.experts);
+        mix_experts(
+            program, t, threads_, choices_, value(t.slots[0]), value(t.out), step_.num_rows,
+            scratch_ + program.workspaces.experts,
+            [&](auto &&...what) { return ready(what...); });
         break;
       case THALOOM_LORA: adapt(t); break;
       case THALOOM_POOL:
@@ -187,16 +200,21 @@ class Executable {
     });
   }
 
-  // Neighbouring products of the same rows, their panels laid end to end and shared among the threads.
+  // Neighbouring products of the same rows in the same form, their panels laid end to end and shared among the threads.
   size_t multiply_all(size_t number) {
     constexpr size_t kMost = 8;
-    const int32_t x = program.operations[number].told.slots[0];
+    const thaloom_instruction &told = program.operations[number].told;
+    const int32_t x = told.slots[0];
+    const Matrices leader = program.matrices(told.weights[0]);
     size_t count = 0, num_panels = 0;
     for (; count < kMost; ++count) {  // the last operation is never a product, so this stays inside
       const thaloom_instruction &t = program.operations[number + count].told;
       if (t.op != THALOOM_LINEAR || t.slots[0] != x) break;
-      num_panels += program.matrices(t.weights[0]).num_panels;
+      const Matrices w = program.matrices(t.weights[0]);
+      if (form_of(w.dtype) != form_of(leader.dtype)) break;
+      num_panels += w.num_panels;
     }
+    const Inputs inputs = ready(leader.dtype, value(x), step_.num_rows, leader.columns);
     threads_.run([&](uint32_t thread) {
       const auto [begin, end] = share(num_panels, thread, threads_.size());
       size_t first = 0;
@@ -205,7 +223,8 @@ class Executable {
         const Matrices w = program.matrices(t.weights[0]);
         const size_t from = std::max(begin, first), to = std::min<size_t>(end, first + w.num_panels);
         if (from < to)
-          multiply(w, 0, from - first, to - first, value(x), value(t.out), step_.num_rows, program.vector(t.weights[1]));
+          multiply(w, 0, from - first, to - first, inputs, step_.num_rows,
+                   {.out = value(t.out), .bias = program.vector(t.weights[1])});
         first += w.num_panels;
       }
     });
@@ -311,10 +330,12 @@ class Executable {
     float *scratch = scratch_ + program.workspaces.adapters;
     const Rows small{scratch, round_up(a.rows, kGroup)}, large{scratch + count * small.stride, round_up(width, kGroup)};
     const Rows x = value(t.slots[0]);
-    multiply(a, 0, 0, a.num_panels, {x.base, x.stride, adapted_.begin()}, small, count);
+    const Inputs chosen = ready(a.dtype, {x.base, x.stride, adapted_.begin()}, count, a.columns);
+    multiply(a, 0, 0, a.num_panels, chosen, count, {.out = small});
+    const Inputs between = ready(b.dtype, small, count, b.columns);
     threads_.run([&](uint32_t thread) {
       const auto [begin, end] = share(b.num_panels, thread, threads_.size());
-      multiply(b, 0, begin, end, small, large, count);
+      multiply(b, 0, begin, end, between, count, {.out = large});
     });
     for (size_t i = 0; i < count; ++i) {
       float *out = value(t.out).at(static_cast<size_t>(adapted_[i]));
@@ -326,9 +347,10 @@ class Executable {
     const Matrices w = program.matrices(t.weights[0]);
     const Rows x = value(t.slots[0]), result{step_.result, program.result_stride};
     const auto scale = static_cast<float>(t.reals[0]), softcap = static_cast<float>(t.reals[1]);
+    const Inputs inputs = ready(w.dtype, {x.base, x.stride, step_.outputs}, step_.num_outputs, w.columns);
     threads_.run([&](uint32_t thread) {
       const auto [begin, end] = share(w.num_panels, thread, threads_.size());
-      multiply(w, 0, begin, end, {x.base, x.stride, step_.outputs}, result, step_.num_outputs);
+      multiply(w, 0, begin, end, inputs, step_.num_outputs, {.out = result});
       if (scale == 1.0f && softcap == 0.0f) return;
       for (size_t i = 0; i < step_.num_outputs; ++i)
         for (size_t k = begin * kGroup; k < end * kGroup; k += kLanes) {

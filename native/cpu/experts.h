@@ -61,22 +61,23 @@ inline void group_by_expert(Choices &choices, size_t num_rows, size_t num_expert
   choices.starts[0] = 0;
 }
 
-// One matrix of every expert over the rows that chose it, panels shared among the threads.
+// One matrix of every expert over the rows that chose it, panels shared among the threads. `in` holds the places' rows.
 inline void multiply_experts(Threads &threads, const Matrices &w, size_t num_experts, const Choices &choices,
-                             const Rows &in, const int32_t *in_index, const Rows &out) {
+                             const Inputs &in, const Rows &out) {
   threads.run([&](uint32_t thread) {
     const auto [begin, end] = share(w.num_panels, thread, threads.size());
     for (size_t e = 0; e < num_experts; ++e) {
       const size_t first = choices.starts[e], count = choices.starts[e + 1] - first;
-      if (count == 0) continue;
-      const Rows chosen{in.base, in.stride, in_index + first}, results{out.base, out.stride, &choices.places[first]};
-      multiply(w, e, begin, end, chosen, results, count);
+      const Rows results{out.base, out.stride, &choices.places[first]};
+      multiply(w, e, begin, end, {in.at(first), in.stride}, count, {.out = results});
     }
   });
 }
 
-inline void mix_experts(const Program &program, const thaloom_instruction &t, Threads &threads, Choices &choices,
-                        const Rows &x, const Rows &out, size_t num_rows, float *scratch) {
+// `ready(dtype, rows, num_rows, columns)` gives rows as matrices of that dtype read them, until it is called again.
+template <class Ready>
+void mix_experts(const Program &program, const thaloom_instruction &t, Threads &threads, Choices &choices,
+                 const Rows &x, const Rows &out, size_t num_rows, float *scratch, const Ready &ready) {
   const Matrices router = program.matrices(t.weights[0]), gate = program.matrices(t.weights[1]);
   const Matrices up = program.matrices(t.weights[2]), down = program.matrices(t.weights[3]);
   const size_t num_experts = router.rows, top_k = t.numbers[0], num_places = num_rows * top_k;
@@ -86,21 +87,26 @@ inline void mix_experts(const Program &program, const thaloom_instruction &t, Th
   const Rows ups{gates.base + program.max_rows * top_k * hidden, hidden};
   const Rows results{ups.base + program.max_rows * top_k * hidden, width};
 
+  const Inputs asking = ready(router.dtype, x, num_rows, router.columns);
   threads.run([&](uint32_t thread) {
     const auto [begin, end] = share(router.num_panels, thread, threads.size());
-    multiply(router, 0, begin, end, x, scores, num_rows);
+    multiply(router, 0, begin, end, asking, num_rows, {.out = scores});
   });
   for (size_t r = 0; r < num_rows; ++r)
     choose_experts(scores.at(r), router.rows, t.numbers[0], t.numbers[1] != 0, static_cast<float>(t.reals[0]),
                    &choices.experts[r * top_k], &choices.shares[r * top_k]);
   group_by_expert(choices, num_rows, num_experts, top_k);
-  multiply_experts(threads, gate, num_experts, choices, x, choices.rows.begin(), gates);
-  multiply_experts(threads, up, num_experts, choices, x, choices.rows.begin(), ups);
+  const Rows chosen{x.base, x.stride, choices.rows.begin()};
+  const Inputs for_gate = ready(gate.dtype, chosen, num_places, gate.columns);
+  multiply_experts(threads, gate, num_experts, choices, for_gate, gates);
+  const Inputs for_up = form_of(up.dtype) == form_of(gate.dtype) ? for_gate : ready(up.dtype, chosen, num_places, up.columns);
+  multiply_experts(threads, up, num_experts, choices, for_up, ups);
   threads.run([&](uint32_t thread) {
     const auto [begin, end] = share(num_places, thread, threads.size());
     for (size_t i = begin; i < end; ++i) gate_row(t.numbers[2], gates.at(i), ups.at(i), gates.at(i), hidden);
   });
-  multiply_experts(threads, down, num_experts, choices, gates, choices.places.begin(), results);
+  const Rows hidden_rows{gates.base, gates.stride, choices.places.begin()};
+  multiply_experts(threads, down, num_experts, choices, ready(down.dtype, hidden_rows, num_places, down.columns), results);
   threads.run([&](uint32_t thread) {
     const auto [begin, end] = share(num_rows, thread, threads.size());
     for (size_t r = begin; r < end; ++r) {

@@ -1,133 +1,66 @@
-// Rows times a matrix in panels.
+// Rows times a matrix in panels: which tiles, in which order, and what is done to their sums.
 //
-// Every output is one chain of multiply-adds over its inputs in order, from zero; the bias comes last. A tile of any
-// shape runs that same chain for each of its outputs, so results do not depend on how rows and panels are cut. A
-// tile keeps `Rows` x `Panels` x 16 sums in registers and reads each weight once for all of its rows; the panels of
-// one tile stay in the second cache while all rows of the step go by, so memory is read once per step.
+// A strip of panels stays in the second cache while all rows of the step go by, so memory is read once per step. Rows
+// are cut evenly: sixteen make two tiles of eight, not one of twelve and one of four. Results depend on none of it.
 #pragma once
 
-#include "matrix.h"
+#include <algorithm>
+
+#include "threads.h"
+#include "tiles.h"
 
 namespace thaloom {
 
-// Rows of some matrix of activations: row r is at base + (index ? index[r] : r) * stride.
-struct Rows {
-  float *base;
-  size_t stride;
-  const int32_t *index = nullptr;
+// What becomes of the sums of a product: plus the bias, into `out`.
+struct Finish {
+  Rows out;
+  const float *bias = nullptr;  // padded to whole panels
 
-  float *at(size_t r) const { return base + (index == nullptr ? r : static_cast<size_t>(index[r])) * stride; }
+  // `sums`: of `num_rows` rows from `row` on, `num_panels` panels from `panel` on.
+  void operator()(const float *sums, size_t row, size_t num_rows, size_t panel, size_t num_panels) const {
+    const size_t first = panel * kGroup, width = num_panels * kGroup;
+    for (size_t r = 0; r < num_rows; ++r) {
+      float *y = out.at(row + r) + first;
+      for (size_t k = 0; k < width; k += kLanes, sums += kLanes)
+        store(y + k, bias == nullptr ? load(sums) : load(sums) + load(bias + first + k));
+    }
+  }
 };
 
-inline constexpr int kTileRows = kAccumulators / kVectors >= 6 ? 6 : 3;
+// How far ahead of a single tile of rows memory is asked for: what arrives while one core waits for one access.
+inline constexpr size_t kAhead = 6144;
 
-// Panels in a tile of so many rows: as many as keep the multipliers busy and fit the registers; a power of two.
-constexpr int tile_panels(int rows) {
-  int panels = 8;
-  while (panels > 1 && rows * panels * kVectors > kAccumulators) panels /= 2;
-  return panels;
+// Panels handled together for so many rows.
+inline size_t strip_panels(size_t num_rows) {
+  const size_t num_tiles = (num_rows + kTileRows - 1) / kTileRows;
+  return num_tiles == 0 ? 1 : static_cast<size_t>(tile_panels(static_cast<int>((num_rows + num_tiles - 1) / num_tiles)));
 }
 
-template <int R, int P>
-struct Sums {
-  Float of[R][P][kVectors];
-};
-
-template <int R, int P>
-THALOOM_INLINE void add_product(Sums<R, P> &sums, int p, int i, Float weights, const float *const (&x)[R], size_t k) {
-  repeat<R>([&](auto r) __attribute__((always_inline)) {
-    sums.of[r][p][i] = fma(weights, broadcast(x[r][k]), sums.of[r][p][i]);
-  });
-}
-
-template <int R, int P>
-THALOOM_INLINE void multiply_f32(Sums<R, P> &sums, const std::byte *panel, size_t panel_bytes, size_t columns,
-                                 const float *const (&x)[R]) {
-  for (size_t k = 0; k < columns; ++k)
-    repeat<P>([&](auto p) __attribute__((always_inline)) {
-      repeat<kVectors>([&](auto i) __attribute__((always_inline)) {
-        const auto *w = reinterpret_cast<const float *>(panel + p * panel_bytes + k * 64) + i * kLanes;
-        add_product(sums, p, i, load(w), x, k);
-      });
-    });
-}
-
-template <int R, int P>
-THALOOM_INLINE void multiply_bf16(Sums<R, P> &sums, const std::byte *panel, size_t panel_bytes, size_t columns,
-                                  const float *const (&x)[R]) {
-  const auto pair = [&](size_t k, auto half) __attribute__((always_inline)) {  // half: 0 even inputs, 1 odd
-    repeat<P>([&](auto p) __attribute__((always_inline)) {
-      repeat<kVectors>([&](auto i) __attribute__((always_inline)) {
-        const Bits both = load_bits(panel + p * panel_bytes + k * 32 + i * kLanes * 4);
-        add_product(sums, p, i, as_float(half ? both & 0xFFFF0000u : both << 16), x, k + half);
-      });
-    });
-  };
-  constexpr std::integral_constant<int, 0> even;
-  constexpr std::integral_constant<int, 1> odd;
-  size_t k = 0;
-  for (; k + 1 < columns; k += 2) {
-    pair(k, even);
-    pair(k, odd);
+// All rows over the panels [begin, end) of one matrix of the stack. The rows of `finish.out` have room for whole panels.
+inline void multiply(const Matrices &w, size_t matrix, size_t begin, size_t end, const Inputs &in, size_t num_rows,
+                     const Finish &finish) {
+  if (num_rows == 0) return;
+  const Tiles &tiles = tiles_of(w.dtype);
+  const size_t num_tiles = (num_rows + kTileRows - 1) / kTileRows, most = strip_panels(num_rows);
+  alignas(64) float sums[kAccumulators * kLanes];
+  while (begin < end) {
+    const size_t num_panels = end - begin >= most ? most : 1;
+    Strip strip = {.panels = w.panel(matrix, begin), .panel_bytes = w.panel_bytes, .x = nullptr, .x_stride = in.stride,
+                   .columns = w.columns, .turn = 0, .near = 0, .far = num_panels * w.panel_bytes};
+    if (num_tiles == 1 && num_rows <= 4) {  // the multipliers wait for memory, not the other way round
+      strip.near = kAhead;
+      strip.far = kAhead + (num_panels - 1) * w.panel_bytes;
+      strip.turn = w.panel_bytes > kAhead ? w.panel_bytes - kAhead : 0;
+    }
+    for (size_t i = 0; i < num_tiles; ++i) {
+      const auto [row, after] = share(num_rows, i, num_tiles);
+      strip.x = in.at(row);
+      tiles.of[after - row - 1][num_panels / 2](strip, sums);  // 1, 2, 4 panels: 0, 1, 2
+      finish(sums, row, after - row, begin, num_panels);
+      strip.far = 0;  // the first tile has asked for the next strip
+    }
+    begin += num_panels;
   }
-  if (k < columns) pair(k, even);
-}
-
-template <uint32_t DType, int R, int P>
-__attribute__((noinline)) void multiply_tile(const Matrices &w, size_t matrix, size_t panel, const Rows &in,
-                                             const Rows &out, size_t row, const float *bias) {
-  const float *x[R];
-  repeat<R>([&](auto r) __attribute__((always_inline)) { x[r] = in.at(row + r); });
-  Sums<R, P> sums = {};
-  if constexpr (DType == THALOOM_F32) multiply_f32(sums, w.panel(matrix, panel), w.panel_bytes, w.columns, x);
-  else multiply_bf16(sums, w.panel(matrix, panel), w.panel_bytes, w.columns, x);
-  repeat<R>([&](auto r) __attribute__((always_inline)) {
-    float *y = out.at(row + r) + panel * kGroup;
-    repeat<P>([&](auto p) __attribute__((always_inline)) {
-      repeat<kVectors>([&](auto i) __attribute__((always_inline)) {
-        constexpr int at = p * kGroup + i * kLanes;
-        const Float value = sums.of[r][p][i];
-        store(y + at, bias == nullptr ? value : value + load(bias + panel * kGroup + at));
-      });
-    });
-  });
-}
-
-template <uint32_t DType, int P, int R>
-void multiply_rows(const Matrices &w, size_t matrix, size_t panel, const Rows &in, const Rows &out, size_t row,
-                   size_t num_rows, const float *bias) {
-  if constexpr (R > 0) {
-    if (num_rows < R) return multiply_rows<DType, P, R - 1>(w, matrix, panel, in, out, row, num_rows, bias);
-    multiply_tile<DType, R, P>(w, matrix, panel, in, out, row, bias);
-  }
-}
-
-// All rows over the panels [begin, end), `P` panels at a time, then fewer.
-template <uint32_t DType, int P>
-void multiply_panels(const Matrices &w, size_t matrix, size_t begin, size_t end, const Rows &in, const Rows &out,
-                     size_t num_rows, const float *bias) {
-  constexpr int kMostRows = kAccumulators / (P * kVectors) < kTileRows ? kAccumulators / (P * kVectors) : kTileRows;
-  for (; begin + P <= end; begin += P)
-    for (size_t row = 0; row < num_rows; row += kMostRows)
-      multiply_rows<DType, P, kMostRows>(w, matrix, begin, in, out, row, num_rows - row, bias);
-  if constexpr (P > 1) multiply_panels<DType, P / 2>(w, matrix, begin, end, in, out, num_rows, bias);
-}
-
-template <uint32_t DType>
-void multiply_any(const Matrices &w, size_t matrix, size_t begin, size_t end, const Rows &in, const Rows &out,
-                  size_t num_rows, const float *bias) {
-  const auto run = [&](auto panels) { multiply_panels<DType, panels>(w, matrix, begin, end, in, out, num_rows, bias); };
-  if (num_rows == 1) return run(std::integral_constant<int, tile_panels(1)>{});
-  if (num_rows <= 3) return run(std::integral_constant<int, tile_panels(3)>{});
-  return run(std::integral_constant<int, tile_panels(kTileRows)>{});
-}
-
-// out[r] = in[r] times the panels [begin, end) of one matrix of the stack, plus bias if there is one. The rows of
-// `out` have room for whole panels.
-inline void multiply(const Matrices &w, size_t matrix, size_t begin, size_t end, const Rows &in, const Rows &out,
-                     size_t num_rows, const float *bias = nullptr) {
-  if (w.dtype == THALOOM_F32) multiply_any<THALOOM_F32>(w, matrix, begin, end, in, out, num_rows, bias);
-  else multiply_any<THALOOM_BF16>(w, matrix, begin, end, in, out, num_rows, bias);
 }
 
 }  // namespace thaloom

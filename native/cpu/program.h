@@ -48,6 +48,7 @@ struct Workspaces {
   size_t scores, scores_stride;  // attention: query heads x context, for each thread
   size_t experts;                // moe: see experts.h
   size_t adapters, adapters_stride;  // lora: (rows, rank), then (rows, width)
+  size_t inputs;                 // rows made ready for one product: see inputs.h
 };
 
 struct Program {

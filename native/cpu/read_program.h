@@ -5,6 +5,7 @@
 #include <cstdarg>
 #include <cstdio>
 
+#include "inputs.h"
 #include "program.h"
 
 namespace thaloom {
@@ -133,7 +134,8 @@ class ProgramReader {
       case THALOOM_EMBEDDING: return fits_embedding(t, out);
       case THALOOM_RMSNORM: return fits_rmsnorm(op.told, out);
       case THALOOM_LINEAR:
-        return is_matrix(t.weights[0], 1, out, width_of(t, 0)) && (t.weights[1] == -1 || is_vector(t.weights[1], out));
+        return is_matrix(t.weights[0], 1, out, width_of(t, 0)) &&
+               (t.weights[1] == -1 || is_vector(t.weights[1], out)) && needs_inputs(t.weights[0], p.max_rows, false);
       case THALOOM_ROPE: return fits_rope(op, out);
       case THALOOM_ATTENTION: return fits_attention(op, out);
       case THALOOM_GATED:
@@ -142,7 +144,9 @@ class ProgramReader {
       case THALOOM_MOE: return fits_moe(t, out);
       case THALOOM_LORA: return fits_lora(t, out);
       case THALOOM_POOL: return width_of(t, 0) == out && fits_result(out);
-      default: return is_matrix(t.weights[0], 1, out, width_of(t, 0)) && fits_result(out);
+      default:
+        return is_matrix(t.weights[0], 1, out, width_of(t, 0)) && fits_result(out) &&
+               needs_inputs(t.weights[0], p.max_rows, true);
     }
   }
 
@@ -209,6 +213,7 @@ class ProgramReader {
     const size_t floats = size_t{p.max_rows} * (round_up(num_experts, kGroup) +
                                                 top_k * (2 * round_up(width, kGroup) + round_up(out, kGroup)));
     needed.experts = floats > needed.experts ? floats : needed.experts;
+    for (int i = 0; i < 4; ++i) needs_inputs(t.weights[i], size_t{p.max_rows} * top_k, true);
     return true;
   }
 
@@ -217,7 +222,18 @@ class ProgramReader {
     const uint32_t rank = p.weights[static_cast<size_t>(t.weights[0])].rows;
     const size_t floats = round_up(rank, kGroup) + round_up(out, kGroup);
     needed.adapters_stride = floats > needed.adapters_stride ? floats : needed.adapters_stride;
-    return is_matrix(t.weights[0], 1, rank, width_of(t, 0)) && is_matrix(t.weights[1], 1, out, rank);
+    return is_matrix(t.weights[0], 1, rank, width_of(t, 0)) && is_matrix(t.weights[1], 1, out, rank) &&
+           needs_inputs(t.weights[0], p.max_rows, true) && needs_inputs(t.weights[1], p.max_rows, true);
+  }
+
+  // Room for so many rows as this matrix reads them; `is_copied`: even where it reads floats. Always true.
+  bool needs_inputs(int32_t weight, size_t num_rows, bool is_copied) {
+    const thaloom_weight &w = p.weights[static_cast<size_t>(weight)];
+    const Form form = form_of(w.dtype);
+    if (form == Form::kF32 && !is_copied) return true;
+    const size_t floats = num_rows * input_stride(form, w.columns) / sizeof(float);
+    needed.inputs = floats > needed.inputs ? floats : needed.inputs;
+    return true;
   }
 
   bool fits_result(uint32_t out) {
@@ -279,7 +295,9 @@ class ProgramReader {
     end += round_up(needed.experts, kGroup);
     p.workspaces.adapters = end;
     p.workspaces.adapters_stride = needed.adapters_stride;
-    p.scratch_floats = end + needed.adapters_stride * p.max_rows;
+    end += round_up(needed.adapters_stride * p.max_rows, kGroup);
+    p.workspaces.inputs = end;
+    p.scratch_floats = end + needed.inputs;
     if (p.scratch_floats > SIZE_MAX / 64) return bad("the program needs more scratch than can be addressed");
     return THALOOM_OK;
   }

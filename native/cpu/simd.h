@@ -31,6 +31,12 @@ inline constexpr int kLanes = 4;
 inline constexpr int kAccumulators = 12;
 #endif
 
+#if defined(__AVX512BF16__)
+inline constexpr bool kHasBF16 = true;  // a dot product of pairs of bfloat16, summed in float32
+#else
+inline constexpr bool kHasBF16 = false;
+#endif
+
 inline constexpr int kGroup = 16;                // floats handled together: a panel's width, a block's tokens
 inline constexpr int kVectors = kGroup / kLanes;  // vectors in a group
 
@@ -63,6 +69,11 @@ THALOOM_INLINE Float broadcast(float value) {
 THALOOM_INLINE Float load(const float *p) { return *reinterpret_cast<const FloatInMemory *>(p); }
 THALOOM_INLINE void store(float *p, Float value) { *reinterpret_cast<FloatInMemory *>(p) = value; }
 THALOOM_INLINE Bits load_bits(const void *p) { return *static_cast<const BitsInMemory *>(p); }
+THALOOM_INLINE Bits broadcast_bits(const void *p) {
+  uint32_t value;
+  std::memcpy(&value, p, sizeof value);
+  return Bits{} + value;
+}
 THALOOM_INLINE Bits as_bits(Float value) { return reinterpret_cast<Bits>(value); }
 THALOOM_INLINE Float as_float(Bits value) { return reinterpret_cast<Float>(value); }
 
@@ -132,6 +143,26 @@ THALOOM_INLINE void store_part(float *p, const Group &group, size_t count) {
   store_group(padded, group);
   std::memcpy(p, padded, count * sizeof(float));
 }
+
+// Sixteen floats rounded to bfloat16. The instruction also makes zeros of denormals, as the product of pairs does.
+THALOOM_INLINE void store_bf16(uint16_t *p, const Group &group) {
+#if defined(__AVX512BF16__)
+  const auto half = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(group.part[0])));
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), half);
+#else
+  float values[kGroup];
+  store_group(values, group);
+  for (int i = 0; i < kGroup; ++i) p[i] = bf16_from_f32(values[i]);
+#endif
+}
+
+#if defined(__AVX512BF16__)
+// sum + a.even * b.even + a.odd * b.odd for sixteen pairs of bfloat16; denormals count as zeros.
+THALOOM_INLINE Float dot_pairs(Float sum, Bits a, Bits b) {
+  return reinterpret_cast<Float>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a),
+                                                  reinterpret_cast<__m512bh>(b)));
+}
+#endif
 
 // Lane i with lane i + 8, then 4, 2, 1: one fixed tree.
 THALOOM_INLINE float sum(const Group &group) {

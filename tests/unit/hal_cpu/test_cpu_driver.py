@@ -131,7 +131,7 @@ def test_an_unknown_build_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 V3 = sorted(dict(native.VARIANTS)["x86_64_v3"])
-V4 = sorted(dict(native.VARIANTS)["x86_64_v4"])
+V4 = sorted(dict(native.VARIANTS)["x86_64_v4_vnni"])
 
 
 def library_folder(root: Path, *names: str, info: str | None = None) -> Path:
@@ -143,24 +143,27 @@ def library_folder(root: Path, *names: str, info: str | None = None) -> Path:
 @pytest.mark.parametrize(
     ("features", "machine_name", "chosen"),
     [
-        (V4, "x86_64", "x86_64_v4"),
+        ([*V4, "avx512_bf16"], "x86_64", "x86_64_v4_bf16"),
+        (V4, "x86_64", "x86_64_v4_vnni"),
+        (sorted({*V4} - {"avx512_vnni"}), "x86_64", "x86_64_v3"),
+        ([*V3, "avx_vnni"], "x86_64", "x86_64_v3_vnni"),
         (V3, "x86_64", "x86_64_v3"),
         (["sse4_2", "popcnt", "ssse3", "cx16"], "x86_64", "x86_64_v2"),
         (["fp", "asimd"], "aarch64", "generic"),
     ],
 )
 def test_the_best_build_is_chosen(tmp_path: Path, features: list[str], machine_name: str, chosen: str) -> None:
-    folder = library_folder(tmp_path, "x86_64_v4", "x86_64_v3", "x86_64_v2", "generic")
+    folder = library_folder(tmp_path, *(name for name, _ in native.VARIANTS))
     choice = native.choose(features, machine_name, folder=folder)
     assert choice.path == folder / f"thaloom_cpu_{chosen}.so"
     assert choice.degraded is None
 
 
 def test_a_missing_better_build_is_told(tmp_path: Path) -> None:
-    info = '{"failed": {"x86_64_v4": "compiling x86_64_v4 failed: no such flag"}}'
+    info = '{"failed": {"x86_64_v4_vnni": "compiling x86_64_v4_vnni failed: no such flag"}}'
     choice = native.choose(V4, "x86_64", folder=library_folder(tmp_path, "x86_64_v3", info=info))
     assert choice.path == tmp_path / "thaloom_cpu_x86_64_v3.so"
-    assert choice.degraded == "x86_64_v4 could run but is missing (compiling x86_64_v4 failed: no such flag)"
+    assert choice.degraded == "x86_64_v4_vnni could run but is missing (compiling x86_64_v4_vnni failed: no such flag)"
 
 
 @pytest.mark.parametrize(

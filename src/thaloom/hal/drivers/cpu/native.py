@@ -48,12 +48,15 @@ _V2 = frozenset({"sse4_2", "popcnt", "ssse3", "cx16"})
 _V3 = _V2 | {"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 VARIANTS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("x86_64_v4", _V4),
+    ("x86_64_v4_bf16", _V4 | {"avx512_vnni", "avx512_bf16"}),
+    ("x86_64_v4_vnni", _V4 | {"avx512_vnni"}),
+    ("x86_64_v3_vnni", _V3 | {"avx_vnni"}),
     ("x86_64_v3", _V3),
     ("x86_64_v2", _V2),
     ("generic", frozenset()),
 )
-"""Builds, best first, with what /proc/cpuinfo must list for each. Source: x86-64 psABI, microarchitecture levels."""
+"""Builds, best first, with what /proc/cpuinfo must list for each. AVX-512 without dot products of whole numbers has no
+build of its own: such a processor runs x86_64_v3. Source: x86-64 psABI, microarchitecture levels."""
 
 
 class Weight(ctypes.Structure):
