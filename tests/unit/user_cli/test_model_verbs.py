@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.unit.user_cli.conftest import Shell
 from tests.unit.user_cli.fake_node import FakePlane
 from thaloom.base.errors import DiskFull, ModelInUse, UnsafeFormat
-from thaloom.kernel.models.types import FileFault
+from thaloom.kernel.models.types import FileFault, Quality, Quantisation
 
 
 def test_ls(shell: Shell, plane: FakePlane) -> None:
@@ -34,6 +35,22 @@ def test_show(shell: Shell, plane: FakePlane) -> None:
     assert "model.safetensors" in run.out
     assert "A model of nobody." in run.out
     assert shell("show", "tiny", "--json").document["digest"] == "a" * 64
+
+
+def test_show_says_what_was_converted_and_never_calls_unmeasured_fine(shell: Shell, plane: FakePlane) -> None:
+    made = Quantisation(source="GGUF", original="c" * 64, tensors={"Q4_K to int8": 7}, relative_error=0.0012)
+    card = dataclasses.replace(plane.models_by_name["tiny"].card, quantisation=made)
+    plane.models_by_name["tiny"] = dataclasses.replace(plane.models_by_name["tiny"], card=card)
+    shown = shell("show", "tiny").out
+    assert "from GGUF cccccccccccc, values changed by 0.12%" in shown
+    assert "not measured" in shown
+    found = Quality(text="made up", num_tokens=512, perplexity=10.1, original_perplexity=10.0, mean_kl=0.01)
+    card = dataclasses.replace(card, quantisation=dataclasses.replace(made, relative_error=0.0, quality=found))
+    plane.models_by_name["tiny"] = dataclasses.replace(plane.models_by_name["tiny"], card=card)
+    shown = shell("show", "tiny").out
+    assert "every number as it was" in shown
+    assert "perplexity 10.1, of the original 10; mean KL 0.01" in shown
+    assert shell("show", "tiny", "--json").document["card"]["quantisation"]["tensors"] == {"Q4_K to int8": 7}
 
 
 @pytest.mark.parametrize("verb", ["show", "rm", "verify", "serve", "run"])

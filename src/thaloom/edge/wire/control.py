@@ -183,6 +183,26 @@ class ModelFile(Answer):
     sha256: str
 
 
+class Quality(Answer):
+    """Measured on one text; `mean_kl` in nats per token, of the original over this model."""
+
+    text: str
+    num_tokens: int
+    perplexity: float
+    original_perplexity: float
+    mean_kl: float
+
+
+class Quantisation(Answer):
+    """What was converted, from what, and what that changed. `quality` null: not measured."""
+
+    source: str
+    original: str
+    tensors: dict[str, int]
+    relative_error: float
+    quality: Quality | None
+
+
 class ModelCard(Answer):
     architecture: str
     family: str
@@ -195,6 +215,7 @@ class ModelCard(Answer):
     has_chat_template: bool
     license: str | None
     summary: str | None
+    quantisation: Quantisation | None = None
 
 
 class Model(Answer):

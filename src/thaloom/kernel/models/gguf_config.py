@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.errors import MalformedFile, NotServable
 from thaloom.kernel.models.gguf import GgufHeader, Value
+
+Number = TypeVar("Number", bound=np.generic)
 
 FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 ROPE_FACTORS = "rope_freqs.weight"
@@ -57,7 +59,7 @@ def rotary_heads(name: str, config: Mapping[str, Any]) -> int:
     return int(config["num_key_value_heads"]) if ".self_attn.k_proj." in name else 0
 
 
-def in_halves(rows: NDArray[np.generic], num_heads: int) -> NDArray[np.generic]:
+def in_halves(rows: NDArray[Number], num_heads: int) -> NDArray[Number]:
     """Undo the interleaving: rows (heads * size, ...) in pairs become, for each head, first halves, then second."""
     size = len(rows) // num_heads
     pairs = rows.reshape(num_heads, size // 2, 2, *rows.shape[1:])

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from thaloom.base.config import from_mapping
+from thaloom.base.errors import BadParameter, MalformedFile
 from thaloom.kernel.models.import_files import Chosen, read_json
 from thaloom.kernel.models.import_weights import Weights
-from thaloom.kernel.models.safetensors import DTYPES
-from thaloom.kernel.models.types import ModelCard
+from thaloom.kernel.models.safetensors import DTYPES, TensorPlace
+from thaloom.kernel.models.types import ModelCard, Quantisation
 
+QUANTISATION = "quantisation.json"
+"""Beside weights that are not all as their makers stored them: a types.Quantisation."""
 _TEXT_BYTES = 256 * 1024
 """How far a README or a template is looked at."""
 _SUMMARY_CHARACTERS = 200
@@ -20,7 +24,7 @@ _LICENSE_LINE = re.compile(r"^license:[ \t]*['\"]?([A-Za-z0-9][A-Za-z0-9.+_-]*)"
 
 
 def make_card(chosen: Chosen, weights: Weights) -> ModelCard:
-    """Raises MalformedFile if config.json or tokenizer_config.json is not a JSON object."""
+    """Raises MalformedFile if config.json, tokenizer_config.json or quantisation.json is not what it should be."""
     config = _json(chosen, "config.json")
     text_config = config.get("text_config")
     text = config | text_config if isinstance(text_config, dict) else config
@@ -29,8 +33,14 @@ def make_card(chosen: Chosen, weights: Weights) -> ModelCard:
     return ModelCard(
         architecture=_text(architectures[0]) if isinstance(architectures, list) and architectures else "",
         family=_text(config.get("model_type")),
-        num_parameters=sum(tensor.num_elements for tensor in weights.tensors.values()),
-        dtypes=tuple(sorted({DTYPES[tensor.dtype] for tensor in weights.tensors.values() if tensor.dtype in DTYPES})),
+        num_parameters=sum(tensor.num_elements for tensor in _plain(weights))
+        + sum(matrix.num_elements for matrix in weights.packed.values()),
+        dtypes=tuple(
+            sorted(
+                {DTYPES[tensor.dtype] for tensor in _plain(weights) if tensor.dtype in DTYPES}
+                | ({"i8"} if weights.packed else set())
+            )
+        ),
         weight_bytes=sum(tensor.num_bytes for tensor in weights.tensors.values()),
         context_length=next((text[key] for key in _CONTEXT_KEYS if _positive(text.get(key))), None),
         vocab_size=text["vocab_size"] if _positive(text.get("vocab_size")) else None,
@@ -38,12 +48,29 @@ def make_card(chosen: Chosen, weights: Weights) -> ModelCard:
         has_chat_template=_has_chat_template(chosen),
         license=_license(readme),
         summary=_summary(readme),
+        quantisation=_quantisation(chosen),
     )
 
 
 def unservable_dtypes(weights: Weights) -> list[str]:
     """Dtypes of the format that no card can state, because no device takes them."""
-    return sorted({tensor.dtype for tensor in weights.tensors.values()} - DTYPES.keys())
+    return sorted({tensor.dtype for tensor in _plain(weights)} - DTYPES.keys())
+
+
+def _plain(weights: Weights) -> list[TensorPlace]:
+    """Tensors that are no part of a matrix of whole numbers."""
+    parts = {part.name for matrix in weights.packed.values() for part in (matrix.numbers, matrix.scales)}
+    return [tensor for tensor in weights.tensors.values() if tensor.name not in parts]
+
+
+def _quantisation(chosen: Chosen) -> Quantisation | None:
+    file = chosen.find(QUANTISATION)
+    if file is None:
+        return None
+    try:
+        return from_mapping(Quantisation, read_json(file))
+    except BadParameter as error:
+        raise MalformedFile(f"{QUANTISATION!r}: {error.message}", file=QUANTISATION) from error
 
 
 def _json(chosen: Chosen, path: str) -> dict[str, Any]:

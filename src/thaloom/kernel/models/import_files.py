@@ -95,8 +95,15 @@ def choose(path: Path) -> Chosen:
     if path.suffix.lower() in PICKLES:
         raise UnsafeFormat(_unsafe(path.name), file=path.name)
     if path.suffix.lower() != WEIGHTS:
-        raise BadParameter(f"{path.name!r} is not a {WEIGHTS} file, nor a folder that holds some", param="path")
+        raise BadParameter(
+            f"{path.name!r} is neither a {WEIGHTS} nor a .gguf file, nor a folder that holds some", param="path"
+        )
     return _choose_from_folder(path.parent, path.name)
+
+
+def source_file(path: Path) -> SourceFile:
+    """One file by itself. Raises MalformedFile for anything but an ordinary file that lies where its path says."""
+    return _source(path.parent, path.name)
 
 
 def printable(name: str) -> str:
@@ -121,7 +128,7 @@ def read_json(file: SourceFile) -> dict[str, Any]:
 
 def _choose_from_folder(folder: Path, only: str | None) -> Chosen:
     """`only`: the one weight file to take, with the other kinds of file beside it."""
-    names = _names(folder)
+    names = names_in(folder)
     candidates = [name for name in names if _suffix(name) == WEIGHTS and name.isprintable()]
     pickles = tuple(name for name in names if _suffix(name) in PICKLES)
     weight_map: dict[str, str] | None = None
@@ -152,7 +159,8 @@ def _choose_from_folder(folder: Path, only: str | None) -> Chosen:
     )
 
 
-def _names(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
+    """Files of a folder, those not hidden. Raises BadParameter if it cannot be looked into."""
     try:
         return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".") and not entry.is_dir())
     except OSError as error:

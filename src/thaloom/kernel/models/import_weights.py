@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO
 
 from thaloom.base.errors import MalformedFile, UnsafeFormat
 from thaloom.kernel.models.import_files import INDEX, Chosen, SourceFile
+from thaloom.kernel.models.packed import PackedPlace, find_packed
 from thaloom.kernel.models.safetensors import Header, TensorPlace, read_header
 
 _PICKLE_OR_ZIP = re.compile(rb"PK\x03\x04|\x80[\x02-\x05]")
@@ -20,6 +21,8 @@ class Weights:
     """Every tensor of a model, by name."""
 
     tensors: Mapping[str, TensorPlace]
+    packed: Mapping[str, PackedPlace] = field(default_factory=dict)
+    """Matrices of whole numbers, each made of two of the tensors."""
 
 
 def read_weights(chosen: Chosen) -> Weights:
@@ -30,7 +33,7 @@ def read_weights(chosen: Chosen) -> Weights:
     tensors: dict[str, TensorPlace] = {}
     found_in: dict[str, str] = {}
     for file in chosen.weights:
-        for tensor in _header(file).tensors:
+        for tensor in read_file_header(file).tensors:
             if tensor.name in tensors:
                 raise MalformedFile(
                     f"{file.path!r} holds tensor {tensor.name[:200]!r}, which {found_in[tensor.name]!r} holds too",
@@ -40,10 +43,11 @@ def read_weights(chosen: Chosen) -> Weights:
             found_in[tensor.name] = file.path
     if chosen.weight_map is not None:
         _check_index(chosen.weight_map, found_in)
-    return Weights(tensors=tensors)
+    return Weights(tensors=tensors, packed=find_packed(tensors))
 
 
-def _header(file: SourceFile) -> Header:
+def read_file_header(file: SourceFile) -> Header:
+    """Of one file. Raises MalformedFile; UnsafeFormat for a pickle that is only called safetensors."""
     with file.open() as opened:
         try:
             return read_header(file.path, file.num_bytes, lambda at, length: _read_at(opened, at, length))

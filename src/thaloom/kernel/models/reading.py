@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thaloom.base.errors import CorruptObject, MalformedFile, NotServable
 from thaloom.base.files import atomic_writer
-from thaloom.hal.types import DType, Tensor
+from thaloom.hal.types import DType, QuantTensor, Tensor
 from thaloom.kernel.models.locks import StoreLock, share
 from thaloom.kernel.models.objects import BadObject, Objects
+from thaloom.kernel.models.packed import PackedPlace, find_packed, unpack
 from thaloom.kernel.models.safetensors import TensorPlace, read_header
 from thaloom.kernel.models.trees import Chunk, Tree, read_chunks, read_tree
 from thaloom.kernel.models.types import FileEntry, Manifest
@@ -106,6 +108,7 @@ class WeightReader:
         self._model = model
         self._lock = lock
         self._places: dict[str, tuple[_ChunkedFile, TensorPlace]] = {}
+        self._packed: dict[str, PackedPlace] = {}
 
     def add(self, file: _ChunkedFile) -> None:
         header = read_header(file.path, file.num_bytes, file.read_at)
@@ -113,32 +116,44 @@ class WeightReader:
             if place.name in self._places:
                 raise MalformedFile(f"tensor {place.name!r} is in two files of model {self._model!r}", file=file.path)
             self._places[place.name] = (file, place)
+        self._packed = find_packed({name: place for name, (_, place) in self._places.items()})
 
     def names(self) -> Iterable[str]:
         """In the order of the files and of the bytes in them, which is the fast order to read."""
-        return self._places.keys()
+        matrices = {packed.numbers.name: packed.name for packed in self._packed.values()}
+        scales = {packed.scales.name for packed in self._packed.values()}
+        return [matrices.get(name, name) for name in self._places if name not in scales]
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str) -> Tensor | QuantTensor:
         """Raises MalformedFile (no such tensor), NotServable (its dtype), CorruptObject (naming file and model)."""
+        if name in self._packed:
+            packed = self._packed[name]
+            return unpack(packed, self._bytes(packed.numbers.name), self._bytes(packed.scales.name))
         if name not in self._places:
             raise MalformedFile(f"model {self._model!r} has no tensor {name!r}")
-        file, place = self._places[name]
+        place = self._places[name][1]
         if place.dtype not in _NUMPY:
             raise NotServable(
                 f"tensor {name!r} of model {self._model!r} is {place.dtype}; only {', '.join(_NUMPY)} can be served"
             )
         dtype, numpy_dtype = _NUMPY[place.dtype]
-        data = np.empty(place.num_bytes, dtype=np.uint8)
-        with _naming(self._model, file.path):
-            file.read_into(place.start, data.data)
-        values = data.view(numpy_dtype).reshape(place.shape)
+        values = self._bytes(name).view(numpy_dtype).reshape(place.shape)
         values.flags.writeable = False
         return Tensor(dtype, values)
 
     def close(self) -> None:
         """Let the store be swept again. Reading afterwards is an error of ours."""
         self._places.clear()
+        self._packed.clear()
         self._lock.close()
+
+    def _bytes(self, stored: str) -> NDArray[np.uint8]:
+        """All bytes of one tensor as it is stored."""
+        file, place = self._places[stored]
+        data = np.empty(place.num_bytes, dtype=np.uint8)
+        with _naming(self._model, file.path):
+            file.read_into(place.start, data.data)
+        return data
 
 
 class _ChunkedFile:

@@ -3,6 +3,7 @@
     <root>/objects/ab/ab...     chunks of 4 MiB and trees (lists of chunks), each named by its SHA-256
     <root>/aliases/<sha256>     the tree of the file with that plain SHA-256
     <root>/manifests/n/t.json   a model: name, card, and the tree of each file; written last, removed first
+    <root>/staging/             models of other formats while they are converted
     <root>/lock                 shared by importers and readers, exclusive for whoever deletes objects
     <root>/manifests.lock       exclusive for the moment in which a name is looked up and written
 
@@ -21,8 +22,10 @@ from pathlib import Path
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter, CorruptObject, ModelInUse, ModelNotFound, NameTaken, StateUnusable
 from thaloom.base.events import Degraded, Emit, ignore
-from thaloom.base.files import disk_errors
+from thaloom.base.files import disk_errors, require_space
+from thaloom.kernel.models.converting import Foreign, convert
 from thaloom.kernel.models.events import FilesIgnored, ManifestUnreadable, ModelImported, ModelRemoved
+from thaloom.kernel.models.foreign import GGUF, clear_staging, foreign_model, leftovers, staged
 from thaloom.kernel.models.import_card import make_card, unservable_dtypes
 from thaloom.kernel.models.import_files import Chosen, choose, printable
 from thaloom.kernel.models.import_weights import read_weights
@@ -57,14 +60,36 @@ class ModelStore:
         replace: bool = False,
         progress: Progress | None = None,
     ) -> Manifest:
-        """Take the model at `path` (a folder, or one safetensors file) and give it `name`, else one from the path.
+        """Take the model at `path` (a folder, one safetensors or GGUF file) and give it `name`, else one from the path.
 
-        Importing the same bytes under the same name again changes nothing and heals damaged objects.
+        Importing the same bytes under the same name again changes nothing and heals damaged objects. A model of
+        another format (`foreign_model`) is converted first; `progress` then counts the bytes of both steps.
         Raises BadParameter, NameTaken (other bytes have that name and `replace` is false), UnsafeFormat,
         MalformedFile, NotServable (no weights), DiskFull, CorruptObject (a file changed meanwhile, or is not what
         SHA256SUMS says), StateUnusable (the store's own folder cannot be written).
         """
         name = name or _name_from(path)
+        foreign = foreign_model(path)
+        if foreign is None:
+            return self._import(path, name, path, replace=replace, progress=progress)
+        self._refuse_original(name, foreign, replace=replace)
+        with _own_files(self.root):
+            require_space(self.root, 2 * foreign.most_bytes)
+            with staged(self.root) as folder:
+                convert(foreign, folder, _first_half(foreign.most_bytes, progress))
+                return self.import_staged(folder, name, path, replace=replace, progress=progress)
+
+    def import_staged(
+        self, folder: Path, name: ModelName, source: Path, *, replace: bool, progress: Progress | None
+    ) -> Manifest:
+        """Take what was made in a staging folder out of `source`, as the second half of the work. Raises as
+        `import_path` does."""
+        return self._import(folder, name, source, replace=replace, progress=_second_half(progress))
+
+    def _import(
+        self, path: Path, name: ModelName, source: Path, *, replace: bool, progress: Progress | None
+    ) -> Manifest:
+        """What is at `path`, as it is."""
         chosen = choose(path)
         weights = read_weights(chosen)
         card = make_card(chosen, weights)
@@ -75,7 +100,7 @@ class ModelStore:
         with _own_files(self.root):
             try:
                 with share(self._lock):
-                    return self._take(path, name, chosen, card, replace=replace, progress=progress)
+                    return self._take(source, name, chosen, card, replace=replace, progress=progress)
             except BaseException:
                 self.sweep()
                 raise
@@ -139,7 +164,9 @@ class ModelStore:
         if lock is None:
             return None
         with lock:
-            return sweep(self._manifests, self._objects, self._aliases, self._emit)
+            swept = sweep(self._manifests, self._objects, self._aliases, leftovers(self.root), self._emit)
+            clear_staging(self.root)
+            return swept
 
     def _take(
         self,
@@ -185,6 +212,16 @@ class ModelStore:
             if present is not None and {(file.path, file.num_bytes) for file in present.files} != ours:
                 raise _name_taken(name)
 
+    def _refuse_original(self, name: ModelName, foreign: Foreign, *, replace: bool) -> None:
+        """The same before anything is converted: a model of that name that was made from something else."""
+        if replace:
+            return
+        with contextlib.suppress(CorruptObject):
+            present = self._manifests.read(name)
+            made_from = present.card.quantisation if present is not None else None
+            if present is not None and (made_from is None or made_from.original != foreign.original):
+                raise _name_taken(name)
+
     def _publish(self, manifest: Manifest, *, replace: bool) -> Manifest:
         with exclude(self.root / "manifests.lock"):
             try:
@@ -217,6 +254,20 @@ class ModelStore:
         return ModelNotFound(f"no model {str(name)!r} in the store{hint}", near=near)
 
 
+def _first_half(most_bytes: int, progress: Progress | None) -> Callable[[float], None]:
+    """Progress of converting, by its share, in bytes of the first of two equal steps."""
+
+    def tell(share: float) -> None:
+        if progress is not None:
+            progress(int(share * most_bytes), 2 * most_bytes)
+
+    return tell
+
+
+def _second_half(progress: Progress | None) -> Progress | None:
+    return None if progress is None else lambda done, total: progress(total + done, 2 * total)
+
+
 @contextlib.contextmanager
 def _own_files(root: Path) -> Iterator[None]:
     """Say that it is the store itself that cannot be written, and not the model."""
@@ -235,7 +286,7 @@ def _name_taken(name: ModelName) -> NameTaken:
 def _name_from(path: Path) -> ModelName:
     """A folder's or file's own name, made a valid one. Raises BadParameter if nothing of it is left."""
     path = path.absolute()
-    stem = path.name.removesuffix(".safetensors")
+    stem = path.name.removesuffix(".safetensors").removesuffix(GGUF)
     if stem != path.name and stem == "model":
         stem = path.parent.name
     text = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip(".-_")[:63]

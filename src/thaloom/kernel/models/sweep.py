@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from thaloom.base.errors import CorruptObject
@@ -28,11 +29,14 @@ class Swept:
     manifest or tree hides which objects are needed (then only leftovers of writers went)."""
 
 
-def sweep(manifests: Manifests, objects: Objects, aliases: Path, emit: Emit) -> Swept:
-    """Delete leftovers of writers, and objects and aliases no manifest reaches. The caller has the store to itself."""
+def sweep(manifests: Manifests, objects: Objects, aliases: Path, leftovers: Iterable[Path], emit: Emit) -> Swept:
+    """Delete `leftovers` and others of writers, and objects and aliases no manifest reaches.
+
+    The caller has the store to itself.
+    """
     needed = _needed(manifests, objects, emit)
     num_files = freed_bytes = 0
-    for path in _garbage(manifests, objects, aliases, needed):
+    for path in chain(leftovers, _garbage(manifests, objects, aliases, needed)):
         size = path.stat().st_size
         path.unlink()
         num_files += 1

@@ -55,6 +55,35 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """What a model in whole numbers loses against its original, measured on one text."""
+
+    text: str
+    """Which text, and its SHA-256."""
+    num_tokens: int
+    perplexity: float
+    original_perplexity: float
+    mean_kl: float
+    """Mean over the tokens of KL(original || this), in nats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantisation:
+    """How a model came to be what it is, if not all of it is as its makers stored it."""
+
+    source: str
+    """The format it came from: `GGUF`, `AWQ`, `GPTQ`, `compressed-tensors`, or `thaloom quantize int8`."""
+    original: str
+    """SHA-256 of the file it was made from, or the digest of the model in the store."""
+    tensors: dict[str, int]
+    """`Q4_K to int8` -> how many tensors."""
+    relative_error: float
+    """Root of the summed squares of what converting changed, over that of the values. 0: nothing changed at all."""
+    quality: Quality | None = None
+    """None: not measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """What a model says of itself, read from its files at import."""
 
@@ -72,6 +101,8 @@ class ModelCard:
     """A template that tells speakers apart: the model takes part in conversations, and does not only continue texts."""
     license: str | None = None
     summary: str | None = None
+    quantisation: Quantisation | None = None
+    """None: its tensors are as their makers stored them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

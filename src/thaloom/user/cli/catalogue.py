@@ -56,14 +56,16 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verb.logs": ("Show the log of a service, the daemon or the door", "查看服务、守护进程或门户的日志"),
     "verb.pull": ("Import a model from a folder or a file", "从文件夹或文件导入模型"),
     "more.pull": (
-        "A folder in Hugging Face layout or a .safetensors file. Every byte is hashed; formats that can run code on "
-        "load (pickle and its kin) are refused. `tiny` is the model that comes with Thaloom.",
-        "支持 Hugging Face 布局的文件夹或 .safetensors 文件。每个字节都会计算哈希；"
-        "加载时可能执行代码的格式（pickle 等）一律拒绝。tiny 是随附的模型。",
+        "A folder in Hugging Face layout, a .safetensors or a .gguf file. GGUF, AWQ and GPTQ are converted, and "
+        "`thaloom show` says what that changed. Every byte is hashed; formats that can run code on load (pickle and "
+        "its kin) are refused. `tiny` is the model that comes with Thaloom.",
+        "支持 Hugging Face 布局的文件夹、.safetensors 或 .gguf 文件。"
+        "GGUF、AWQ、GPTQ 会被转换，thaloom show 说明其影响。"
+        "每个字节都会计算哈希；加载时可能执行代码的格式（pickle 等）一律拒绝。tiny 是随附的模型。",
     ),
     "examples.pull": (
-        "thaloom pull ./my-model --name my-model\nthaloom pull tiny",
-        "thaloom pull ./my-model --name my-model\nthaloom pull tiny",
+        "thaloom pull ./my-model --name my-model\nthaloom pull ./my-model-q4_k_m.gguf\nthaloom pull tiny",
+        "thaloom pull ./my-model --name my-model\nthaloom pull ./my-model-q4_k_m.gguf\nthaloom pull tiny",
     ),
     "verb.ls": ("List the models in the store", "列出模型库中的模型"),
     "verb.show": ("Show what a model is and its files", "显示模型的信息与文件"),
@@ -170,6 +172,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.license": ("LICENCE", "许可证"),
     "head.architecture": ("ARCHITECTURE", "架构"),
     "head.dtypes": ("DTYPES", "数据类型"),
+    "head.converted": ("CONVERTED", "转换"),
+    "head.quality": ("QUALITY", "质量"),
     "head.vocabulary": ("VOCABULARY", "词表"),
     "head.tokenizer": ("TOKENIZER", "分词器"),
     "head.chat": ("CHAT TEMPLATE", "对话模板"),
@@ -232,6 +236,16 @@ TEXTS: dict[str, tuple[str, str]] = {
     # -- models
     "ls.none": ("The store is empty. Import one: thaloom pull PATH", "模型库为空。导入模型：thaloom pull 路径"),
     "show.weights": ("weights {size}", "权重 {size}"),
+    "show.exact": ("from {source} {original}, every number as it was", "来自 {source} {original}，数值无变化"),
+    "show.changed": (
+        "from {source} {original}, values changed by {error} (root mean square)",
+        "来自 {source} {original}，数值变化 {error}（均方根）",
+    ),
+    "show.quality": (
+        "perplexity {perplexity}, of the original {original}; mean KL {kl} nats; {tokens} tokens of {text}",
+        "困惑度 {perplexity}（原模型 {original}）；平均 KL {kl} nat；文本 {text}，{tokens} 个词元",
+    ),
+    "show.not_measured": ("not measured", "未测量"),
     "rm.done": ("Removed {name}.", "已删除 {name}。"),
     "pull.done": ("Imported {name}: {size}, {digest}.", "已导入 {name}：{size}，{digest}。"),
     "pull.no_path": ("no such file or folder: {path!r}", "没有这样的文件或文件夹：{path!r}"),

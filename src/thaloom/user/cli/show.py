@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from thaloom.user.cli.command import a_name, argument, verb
 from thaloom.user.cli.completing import models as complete_models
 from thaloom.user.cli.nearby import suggesting
 from thaloom.user.cli.node import connect
 from thaloom.user.cli.output import ABSENT, Output, count, date, size
 from thaloom.user.cli.texts import text
+
+if TYPE_CHECKING:
+    from thaloom.edge.wire.control import Quantisation
 
 
 @verb("show")
@@ -32,9 +37,32 @@ def command(output: Output, model: str) -> None:
         ("source", shown.source),
         ("imported", date(shown.created_at)),
     ]
+    if card.quantisation is not None:
+        facts += [("converted", converted(card.quantisation)), ("quality", quality(card.quantisation))]
     if card.summary:
         facts.append(("summary", card.summary))
     output.facts([(text(f"head.{name}"), value) for name, value in facts])
     output.line()
     rows = [[file.path, size(file.num_bytes), file.sha256] for file in shown.files]
     output.table([text("head.file"), text("head.size"), "SHA-256"], rows, right=frozenset({1}))
+
+
+def converted(made: Quantisation) -> str:
+    """From what, and how much that changed."""
+    key = "show.changed" if made.relative_error else "show.exact"
+    return text(key, source=made.source, original=made.original[:12], error=f"{made.relative_error:.2%}")
+
+
+def quality(made: Quantisation) -> str:
+    """What was measured; "not measured" must never look like fine."""
+    if made.quality is None:
+        return text("show.not_measured")
+    found = made.quality
+    return text(
+        "show.quality",
+        perplexity=f"{found.perplexity:.4g}",
+        original=f"{found.original_perplexity:.4g}",
+        kl=f"{found.mean_kl:.3g}",
+        tokens=count(found.num_tokens),
+        text=found.text,
+    )
