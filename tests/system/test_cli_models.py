@@ -10,6 +10,8 @@ import pytest
 from tests.models import make_model
 from tests.system.cli import thaloom
 from tests.system.node import Node, eventually, node
+from thaloom.base.errors import ThaloomError
+from thaloom.edge.wire.control import Progress, QuantiseRequest
 
 __all__ = ["node"]
 
@@ -95,3 +97,47 @@ def test_the_bundled_model_by_its_name(up: Node) -> None:
     pulled = thaloom(up, "pull", "tiny", "--json")
     assert pulled.code == 0, pulled.err
     assert pulled.document["name"] == "tiny"
+
+
+def test_a_model_in_whole_numbers_is_made_measured_and_served(up: Node) -> None:
+    assert thaloom(up, "pull", "tiny").code == 0
+    made = thaloom(up, "quantize", "tiny", "--to", "int8", "--json")
+    assert made.code == 0, made.err
+    quantisation = made.document["card"]["quantisation"]
+    assert made.document["name"] == "tiny-int8"
+    assert quantisation["quality"]["num_tokens"] > 1000
+    assert quantisation["quality"]["perplexity"] < quantisation["quality"]["original_perplexity"] * 1.005
+    assert quantisation["original"] == thaloom(up, "show", "tiny", "--json").document["digest"]
+    assert "perplexity" in thaloom(up, "show", "tiny-int8").out
+    assert thaloom(up, "verify", "tiny-int8").code == 0
+    answered = thaloom(up, "run", "tiny-int8", "The socket option", "--max-tokens", "4", "--json")
+    assert answered.code == 0, answered.err
+    again = thaloom(up, "quantize", "tiny-int8", "--to", "int4")
+    assert again.code == 2
+    assert "whole numbers already" in again.err
+    assert not list((up.home / "models" / "staging").glob("*"))
+
+
+def test_quantising_ends_with_the_caller_and_with_the_node(up: Node) -> None:
+    class Left(Exception):
+        pass
+
+    def leave(progress: Progress) -> None:
+        if progress.stage == "measuring":
+            raise Left
+
+    assert thaloom(up, "pull", "tiny").code == 0
+    with up.client() as client:
+        with pytest.raises(Left):
+            client.quantise("tiny", QuantiseRequest(to="int8"), leave)
+        eventually(lambda: not list((up.home / "models" / "staging").glob("*")))
+        assert [model.name for model in client.models()] == ["tiny"]
+
+    def kill(progress: Progress) -> None:
+        if progress.stage == "measuring":
+            up.daemon.kill()
+
+    with up.client() as client, pytest.raises(ThaloomError):
+        client.quantise("tiny", QuantiseRequest(to="int8"), kill)
+    eventually(lambda: not list((up.home / "models" / "staging").glob("*")))
+    assert not (up.home / "models" / "manifests" / "tiny-int8").exists()

@@ -26,13 +26,14 @@ from thaloom.init.layout import Layout
 from thaloom.init.log_stream import follow_log
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
+from thaloom.init.quantising import Quantising
 from thaloom.init.reconcile import shortage
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervisor
 from thaloom.kernel.models.bundled import NAMES, bundled_model
 from thaloom.kernel.models.store import ModelStore
-from thaloom.kernel.models.types import Manifest, ModelName, Verification
+from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verification
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import (
     NodeStatus,
@@ -83,6 +84,9 @@ class Syscalls:
         self._clock = clock
         self._emit: Emit = history
         self._started_at = clock.now()
+        self._quantising = Quantising(
+            layout, models=models, planner=planner, memory=memory, supervisor=supervisor, emit=history
+        )
 
     # -- the node
 
@@ -189,6 +193,15 @@ class Syscalls:
 
     async def verify(self, name: ModelName, progress: OnProgress) -> Verification:
         return await with_progress(lambda tell: self._models.verify(name, tell), "verifying", progress)
+
+    async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest:
+        self._require_up()
+        if wish.text is not None and not Path(wish.text).is_absolute():
+            raise BadParameter(f"{wish.text!r} is not an absolute path", param="text")
+        manifest = await self._quantising.quantise(wish, progress)
+        self._planner.forget_model(manifest.name)
+        self._reconcile_loop.wake()
+        return manifest
 
     async def remove_model(self, name: ModelName) -> None:
         users = [service.spec.name for service in self._store.services() if ModelName.parse(service.spec.model) == name]

@@ -17,7 +17,15 @@ from thaloom.edge.api.control import OnProgress, control_app
 from thaloom.edge.api.control_server import ControlServer
 from thaloom.edge.client.control import ControlClient
 from thaloom.hal.types import Cache, Device, Reading
-from thaloom.kernel.models.types import FileEntry, FileFault, Manifest, ModelCard, ModelName, Verification
+from thaloom.kernel.models.types import (
+    FileEntry,
+    FileFault,
+    Manifest,
+    ModelCard,
+    ModelName,
+    QuantiseWish,
+    Verification,
+)
 from thaloom.kernel.state.types import (
     Condition,
     DeviceMemory,
@@ -114,6 +122,10 @@ class Plane:
         return Path(source)
 
     async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
+        return await self._long_work(progress, MANIFEST)
+
+    async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest:
+        self.wish = wish
         return await self._long_work(progress, MANIFEST)
 
     async def verify(self, name: ModelName, progress: OnProgress) -> Verification:

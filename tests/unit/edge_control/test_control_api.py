@@ -33,7 +33,7 @@ from thaloom.base.errors import (
 )
 from thaloom.edge.api import control_server
 from thaloom.edge.client.control import ControlClient, control_socket
-from thaloom.edge.wire.control import PREFIX, Progress, PullRequest, ServeRequest
+from thaloom.edge.wire.control import PREFIX, Progress, PullRequest, QuantiseRequest, ServeRequest
 
 SERVE = ServeRequest(model="tiny:v1", num_threads=2)
 
@@ -171,6 +171,9 @@ def test_progress_then_the_model(home: Path) -> None:
 
         assert client.pull(PullRequest(source="/m", name="tiny"), note).digest == MANIFEST.digest
         assert (steps[0].stage, steps[0].done_bytes, steps[0].total_bytes) == ("importing", 3, 7)
+        wish = QuantiseRequest(to="int4", replace=True)
+        assert client.quantise("tiny:v1", wish, note).digest == MANIFEST.digest
+        assert (str(plane.wish.model), str(plane.wish.name), plane.wish.to) == ("tiny:v1", "tiny-int4:v1", "int4")
         verification = client.verify("tiny:v1", note)
         assert not verification.sound
         assert verification.faults[0].message == "chunk 3"

@@ -18,7 +18,17 @@ from thaloom.base.plugins import Absent
 from thaloom.edge.api.control import OnProgress, control_app
 from thaloom.edge.api.control_server import ControlServer
 from thaloom.hal.types import Cache, Device, Reading
-from thaloom.kernel.models.types import FileEntry, FileFault, Manifest, ModelCard, ModelName, Verification
+from thaloom.kernel.models.types import (
+    FileEntry,
+    FileFault,
+    Manifest,
+    ModelCard,
+    ModelName,
+    Quality,
+    Quantisation,
+    QuantiseWish,
+    Verification,
+)
 from thaloom.kernel.state.types import (
     Condition,
     DeviceMemory,
@@ -168,6 +178,16 @@ class FakePlane:
         progress("copying", 1, 2)
         self.add_model(str(name or path.name))
         return self.models_by_name[str(name or path.name)]
+
+    async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest:
+        self._note("quantise", wish)
+        await self.model(wish.model)
+        progress("measuring", 1, 2)
+        self.add_model(str(wish.name))
+        made = self.models_by_name[str(wish.name)]
+        found = Quality(text="made up", num_tokens=512, perplexity=10.1, original_perplexity=10.0, mean_kl=0.01)
+        record = Quantisation(source="here", original="b" * 64, tensors={}, relative_error=0.01, quality=found)
+        return dataclasses.replace(made, card=dataclasses.replace(made.card, quantisation=record))
 
     async def verify(self, name: ModelName, progress: OnProgress) -> Verification:
         self._note("verify", str(name))

@@ -1,4 +1,4 @@
-"""pull, ls, show, rm, verify."""
+"""pull, ls, show, quantize, rm, verify."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.unit.user_cli.conftest import Shell
 from tests.unit.user_cli.fake_node import FakePlane
 from thaloom.base.errors import DiskFull, ModelInUse, UnsafeFormat
-from thaloom.kernel.models.types import FileFault, Quality, Quantisation
+from thaloom.kernel.models.types import FileFault, ModelName, Quality, Quantisation, QuantiseWish
 
 
 def test_ls(shell: Shell, plane: FakePlane) -> None:
@@ -105,6 +105,31 @@ def test_what_the_node_refuses_to_import(
     run = shell("pull", str(tmp_path))
     assert run.code == code
     assert str(error) in run.err
+
+
+def test_quantize_tells_what_was_lost(shell: Shell, plane: FakePlane, tmp_path: Path) -> None:
+    run = shell("quantize", "tiny", "--to", "int8")
+    assert run.code == 0
+    assert "Made tiny-int8" in run.out
+    assert "perplexity 10.1, of the original 10" in run.out
+    (tmp_path / "text").write_text("words")
+    made = shell(
+        "quantise", "tiny", "--to", "int4", "--name", "small:v2", "--replace", "--text", str(tmp_path / "text")
+    )
+    assert made.code == 0
+    tiny = ModelName("tiny")
+    assert [wish for method, wish in plane.asked if method == "quantise"] == [
+        QuantiseWish(model=tiny, to="int8", name=ModelName("tiny-int8")),
+        QuantiseWish(model=tiny, to="int4", name=ModelName("small", "v2"), replace=True, text=str(tmp_path / "text")),
+    ]
+    assert shell("quantize", "tiny", "--to", "int8", "--json").document["card"]["quantisation"]["source"] == "here"
+
+
+def test_quantize_refuses_what_it_cannot_do(shell: Shell, plane: FakePlane) -> None:
+    assert shell("quantize", "tiny").code == 2
+    assert shell("quantize", "tiny", "--to", "int3").code == 2
+    assert shell("quantize", "absent", "--to", "int8").code == 3
+    assert shell("quantize", "tiny", "--to", "int8", "--text", "/no/such/text").code == 2
 
 
 def test_rm_removes_what_it_can_and_tells_of_the_rest(shell: Shell, plane: FakePlane) -> None:

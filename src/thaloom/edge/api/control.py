@@ -24,8 +24,8 @@ from thaloom.base.errors import BadParameter, BadRequest, InternalError, Thaloom
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.base.plugins import Absent
 from thaloom.edge.wire import control as wire
-from thaloom.hal.types import Device, Reading
-from thaloom.kernel.models.types import Manifest, ModelName, Verification
+from thaloom.hal.types import Device, Reading, WeightFormat
+from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verification
 from thaloom.kernel.state.types import NodeStatus, PastEvent, ProcessStatus, ServiceSpec, ServiceStatus
 
 A = TypeVar("A", bound=wire.Answer)
@@ -39,7 +39,7 @@ _SILENCE_S = 2.0
 class ControlPlane(Protocol):
     """What the API asks of process one. Every method may raise a leaf of ThaloomError.
 
-    Cancelling `pull` or `verify` ends the work and leaves nothing half-done behind.
+    Cancelling `pull`, `quantise` or `verify` ends the work and leaves nothing half-done behind.
     """
 
     async def status(self) -> NodeStatus: ...
@@ -54,6 +54,7 @@ class ControlPlane(Protocol):
 
     async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest: ...
     async def verify(self, name: ModelName, progress: OnProgress) -> Verification: ...
+    async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest: ...
     async def remove_model(self, name: ModelName) -> None: ...
     async def services(self) -> Sequence[ServiceStatus]: ...
     async def service(self, name: ServiceName) -> ServiceStatus: ...
@@ -155,6 +156,17 @@ def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
 
         return await _ndjson(work)
 
+    @app.post(f"{wire.PREFIX}/models/{{name}}/quantise", tags=["models"], response_class=StreamingResponse)
+    async def quantise(name: str, body: wire.QuantiseRequest) -> StreamingResponse:
+        model = ModelName.parse(name)
+        made = ModelName.parse(body.name or quantised_name(model, body.to))
+        wish = QuantiseWish(model=model, to=body.to, name=made, replace=body.replace, text=body.text)
+
+        async def work(progress: OnProgress) -> wire.Answer:
+            return wire.PullDone(model=model_message(await plane.quantise(wish, progress)))
+
+        return await _ndjson(work)
+
     @app.delete(f"{wire.PREFIX}/models/{{name}}", tags=["models"])
     async def remove_model(name: str) -> wire.Removed:
         wanted = ModelName.parse(name)
@@ -251,6 +263,11 @@ def _line(message: wire.Answer) -> str:
 
 
 # -- from the words of the rooms to the words of the wire
+
+
+def quantised_name(model: ModelName, to: WeightFormat) -> str:
+    """Where nobody says how it shall be called."""
+    return f"{model.name}-{to}" if model.tag == "latest" else f"{model.name}-{to}:{model.tag}"
 
 
 def service_spec(name: str, body: wire.ServeRequest) -> ServiceSpec:

@@ -91,17 +91,16 @@ class ControlClient:
 
     def pull(self, request: wire.PullRequest, on_progress: Callable[[wire.Progress], None] | None = None) -> wire.Model:
         """Import a model. Leaving (an exception, Ctrl-C) cancels the import; nothing half-done stays behind."""
-        with self._stream("POST", "/models/pull", request) as lines:
-            for line in lines:
-                match wire.PULL_LINE.validate_json(line):
-                    case wire.Progress() as progress:
-                        if on_progress is not None:
-                            on_progress(progress)
-                    case wire.StreamError(error=error):
-                        raise ThaloomError.from_dict(error.model_dump())
-                    case wire.PullDone(model=model):
-                        return model
-        raise NodeNotRunning("the node went away before the import was done")
+        return self._made("/models/pull", request, on_progress)
+
+    def quantise(
+        self,
+        name: str,
+        request: wire.QuantiseRequest,
+        on_progress: Callable[[wire.Progress], None] | None = None,
+    ) -> wire.Model:
+        """Make a model in whole numbers. Leaving cancels; nothing half-done stays behind."""
+        return self._made(f"/models/{quote(name, safe='')}/quantise", request, on_progress)
 
     def verify(self, name: str, on_progress: Callable[[wire.Progress], None] | None = None) -> wire.Verification:
         """Have every byte of the model read again. Leaving cancels."""
@@ -156,6 +155,19 @@ class ControlClient:
                 why = f" ({ready.message})" if ready and ready.message else ""
                 raise DeadlineExceeded(f"{name!r} is still {service.phase} after {timeout_s:g} s{why}", service=name)
             time.sleep(_POLL_S)
+
+    def _made(self, path: str, request: wire.Ask, on_progress: Callable[[wire.Progress], None] | None) -> wire.Model:
+        with self._stream("POST", path, request) as lines:
+            for line in lines:
+                match wire.PULL_LINE.validate_json(line):
+                    case wire.Progress() as progress:
+                        if on_progress is not None:
+                            on_progress(progress)
+                    case wire.StreamError(error=error):
+                        raise ThaloomError.from_dict(error.model_dump())
+                    case wire.PullDone(model=model):
+                        return model
+        raise NodeNotRunning("the node went away before the model was there")
 
     @contextlib.contextmanager
     def logs(self, name: str, *, follow: bool = False, tail: int = 100) -> Iterator[Iterator[str]]:

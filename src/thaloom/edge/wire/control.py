@@ -58,6 +58,17 @@ class PullRequest(Ask):
     """Whether a model of that name may be replaced; otherwise it is refused with `name_taken`."""
 
 
+class QuantiseRequest(Ask):
+    """Body of `POST models/NAME/quantise`: make a model in whole numbers of one in floats."""
+
+    to: Literal["int8", "int4"]
+    name: str | None = None
+    """Default: the model's name with `-int8` or `-int4`."""
+    replace: bool = False
+    text: str | None = None
+    """Absolute path of a text to measure on. Default: the sample that comes with Thaloom."""
+
+
 class Version(Answer):
     version: str
     api: str

@@ -19,6 +19,17 @@ class ModelImported(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelQuantised(Event):
+    """A model in whole numbers was made. Figures that nobody measured are None."""
+
+    model: str
+    digest: Digest
+    original: str
+    perplexity: float | None
+    original_perplexity: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRemoved(Event):
     model: str
     digest: Digest | None

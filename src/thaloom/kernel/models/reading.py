@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,37 @@ def read_entry_tree(objects: Objects, entry: FileEntry) -> Tree:
     return tree
 
 
+class ByteFile(Protocol):
+    """A file that is read by offset."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def num_bytes(self) -> int: ...
+    def read_at(self, offset: int, num_bytes: int) -> bytes: ...
+    def read_into(self, offset: int, target: memoryview) -> None: ...
+
+
+class PlainFile:
+    """A weight file outside the store, for reading what was just written. Nothing is checked but its header."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path
+        self.path = path.name
+        self.num_bytes = path.stat().st_size
+
+    def read_at(self, offset: int, num_bytes: int) -> bytes:
+        with self._file.open("rb") as file:
+            file.seek(offset)
+            return file.read(num_bytes)
+
+    def read_into(self, offset: int, target: memoryview) -> None:
+        with self._file.open("rb") as file:
+            file.seek(offset)
+            if file.readinto(target) != len(target):
+                raise BadObject("truncated", f"it ends before byte {offset + len(target)}")
+
+
 class WeightReader:
     """A `hal.driver.WeightSource` over the chunk store.
 
@@ -107,10 +138,10 @@ class WeightReader:
     def __init__(self, model: str, lock: StoreLock) -> None:
         self._model = model
         self._lock = lock
-        self._places: dict[str, tuple[_ChunkedFile, TensorPlace]] = {}
+        self._places: dict[str, tuple[ByteFile, TensorPlace]] = {}
         self._packed: dict[str, PackedPlace] = {}
 
-    def add(self, file: _ChunkedFile) -> None:
+    def add(self, file: ByteFile) -> None:
         header = read_header(file.path, file.num_bytes, file.read_at)
         for place in header.tensors:
             if place.name in self._places:

@@ -33,7 +33,7 @@ from thaloom.kernel.models.importing import Intake, Progress
 from thaloom.kernel.models.locks import exclude, share, try_exclude
 from thaloom.kernel.models.manifests import Manifests, digest_of_files
 from thaloom.kernel.models.objects import Objects
-from thaloom.kernel.models.reading import StoredModel
+from thaloom.kernel.models.reading import PlainFile, StoredModel, WeightReader
 from thaloom.kernel.models.sweep import Swept, sweep
 from thaloom.kernel.models.types import CHUNK_BYTES, Manifest, ModelCard, ModelName, Verification
 from thaloom.kernel.models.verifying import verify
@@ -80,14 +80,14 @@ class ModelStore:
                 return self.import_staged(folder, name, path, replace=replace, progress=progress)
 
     def import_staged(
-        self, folder: Path, name: ModelName, source: Path, *, replace: bool, progress: Progress | None
+        self, folder: Path, name: ModelName, source: Path | str, *, replace: bool, progress: Progress | None
     ) -> Manifest:
         """Take what was made in a staging folder out of `source`, as the second half of the work. Raises as
         `import_path` does."""
         return self._import(folder, name, source, replace=replace, progress=_second_half(progress))
 
     def _import(
-        self, path: Path, name: ModelName, source: Path, *, replace: bool, progress: Progress | None
+        self, path: Path, name: ModelName, source: Path | str, *, replace: bool, progress: Progress | None
     ) -> Manifest:
         """What is at `path`, as it is."""
         chosen = choose(path)
@@ -104,6 +104,12 @@ class ModelStore:
             except BaseException:
                 self.sweep()
                 raise
+
+    def staged_weights(self, folder: Path) -> WeightReader:
+        """The weights in a staging folder, before they are taken."""
+        reader = WeightReader(folder.name, share(self._lock))
+        reader.add(PlainFile(folder / "model.safetensors"))
+        return reader
 
     def list(self) -> list[Manifest]:
         """Every model, by name. One whose manifest is damaged is left out and told by an event."""
@@ -170,7 +176,7 @@ class ModelStore:
 
     def _take(
         self,
-        path: Path,
+        path: Path | str,
         name: ModelName,
         chosen: Chosen,
         card: ModelCard,

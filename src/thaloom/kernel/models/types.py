@@ -8,7 +8,7 @@ from typing import Literal
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import Digest
-from thaloom.hal.types import DType
+from thaloom.hal.types import DType, WeightFormat
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """Objects are cut into chunks of this size; the last one is shorter."""
@@ -81,6 +81,18 @@ class Quantisation:
     """Root of the summed squares of what converting changed, over that of the values. 0: nothing changed at all."""
     quality: Quality | None = None
     """None: not measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantiseWish:
+    """A model to be made in whole numbers of another."""
+
+    model: ModelName
+    to: WeightFormat
+    name: ModelName
+    replace: bool = False
+    text: str | None = None
+    """Absolute path of the text to measure on; None: the one that comes with Thaloom."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,26 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verb.ls": ("List the models in the store", "列出模型库中的模型"),
     "verb.show": ("Show what a model is and its files", "显示模型的信息与文件"),
     "verb.rm": ("Remove models from the store", "从模型库中删除模型"),
+    "verb.quantize": ("Make a smaller model in whole numbers of one in floats", "将浮点模型量化为更小的整数模型"),
+    "more.quantize": (
+        "int8 has a scale for each row, int4 for each 32 columns. The new model is measured beside its original on a "
+        "text, and `thaloom show` keeps the figures. `thaloom serve --weights` does the same at load, unmeasured.",
+        "int8 每行一个比例，int4 每 32 列一个比例。新模型会与原模型在同一文本上对比测量，结果由 thaloom show 显示。"
+        "thaloom serve --weights 在加载时完成同样的转换，但不测量。",
+    ),
+    "examples.quantize": (
+        "thaloom quantize tiny --to int8\nthaloom quantize my-model --to int4 --name my-model-small --text sample.txt",
+        "thaloom quantize tiny --to int8\nthaloom quantize my-model --to int4 --name my-model-small --text sample.txt",
+    ),
+    "option.quantize.to": ("Bits of a number: int8 or int4.", "每个数的位数：int8 或 int4。"),
+    "option.quantize.name": (
+        "Name of the new model (default: the model's, with -int8 or -int4).",
+        "新模型的名称（默认：原名加 -int8 或 -int4）。",
+    ),
+    "option.quantize.text_file": (
+        "Text to measure on (default: a sample that comes with Thaloom).",
+        "用于测量的文本（默认：随附的样本）。",
+    ),
     "verb.verify": ("Read every byte of a model again and check it", "重新读取并校验模型的每个字节"),
     "more.verify": (
         "Exit code 6 if anything is missing, truncated or altered; the files are named.",
@@ -247,12 +267,15 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "show.not_measured": ("not measured", "未测量"),
     "rm.done": ("Removed {name}.", "已删除 {name}。"),
+    "quantize.done": ("Made {name}: {size}, {digest}.", "已生成 {name}：{size}，{digest}。"),
     "pull.done": ("Imported {name}: {size}, {digest}.", "已导入 {name}：{size}，{digest}。"),
     "pull.no_path": ("no such file or folder: {path!r}", "没有这样的文件或文件夹：{path!r}"),
     "verify.sound": ("{name} is sound: {size} read and checked.", "{name} 完好：已读取并校验 {size}。"),
     "verify.altered": ("model {name!r} is not what was imported: {files}", "模型 {name!r} 与导入时不符：{files}"),
     "stage.starting": ("starting", "准备"),
     "stage.importing": ("importing", "导入"),
+    "stage.quantising": ("quantising", "量化"),
+    "stage.measuring": ("measuring", "测量"),
     "stage.verifying": ("verifying", "校验"),
     # -- services
     "ps.none": (

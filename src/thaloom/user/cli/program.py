@@ -43,6 +43,7 @@ thaloom = Verbs(
             "show": _HERE + "show:command",
             "rm": _HERE + "rm:command",
             "verify": _HERE + "verify:command",
+            "quantize": _HERE + "quantize:command",
         },
         "section.node": {
             "up": _HERE + "up:command",
@@ -56,7 +57,7 @@ thaloom = Verbs(
             "help": _HERE + "help:command",
         },
     },
-    aliases={"list": "ls", "devices": "device", "remove": "rm", "import": "pull"},
+    aliases={"list": "ls", "devices": "device", "remove": "rm", "import": "pull", "quantise": "quantize"},
     params=[TextOption(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version)],
 )
 

@@ -1,0 +1,79 @@
+"""A model of the store in whole numbers: its matrices converted, everything else as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from thaloom.base.errors import NotServable
+from thaloom.hal.types import GROUP, QuantTensor, Tensor, WeightFormat
+from thaloom.kernel.models.converting import PIECE_ELEMENTS, Converted, Floats, whole_pieces
+from thaloom.kernel.models.import_card import QUANTISATION
+from thaloom.kernel.models.import_files import INDEX, WEIGHTS
+from thaloom.kernel.models.reading import StoredModel, WeightReader
+
+
+class QuantisedModel:
+    """What `thaloom quantize` makes. `names`: the matrices to convert, as hal.quantise.convertible says of a program.
+
+    8 bits have a scale for each row, 4 bits for each 32 columns: the numbers a driver makes of the same matrices under
+    Limits.weight_format, so a model that was quantised ahead answers as one quantised at load.
+    Raises NotServable if the model is in whole numbers already.
+    """
+
+    def __init__(self, model: StoredModel, names: frozenset[str], weight_format: WeightFormat) -> None:
+        self._model = model
+        self._names = names
+        self._bits = 8 if weight_format == "int8" else 4
+        self.kind = f"thaloom quantize {weight_format}"
+        self.original = str(model.manifest.digest)
+        self.most_bytes = model.manifest.card.weight_bytes
+        with _open(model) as reader:
+            self._tensors = list(reader.names())
+        if "i8" in model.manifest.card.dtypes:
+            raise NotServable(
+                f"model {str(model.manifest.name)!r} is in whole numbers already; quantise its original", param="model"
+            )
+        if not names & set(self._tensors):
+            raise NotServable(f"model {str(model.manifest.name)!r} has no matrix to convert", param="model")
+
+    @property
+    def ranks(self) -> Mapping[str, int]:
+        return dict.fromkeys(self._tensors, 4)
+
+    def tensors(self) -> Iterable[Converted]:
+        with _open(self._model) as reader:
+            for name in self._tensors:
+                yield self._convert(name, reader.read(name))
+
+    def files(self) -> Iterable[tuple[str, bytes]]:
+        for entry in self._model.manifest.files:
+            if not entry.path.endswith(WEIGHTS) and entry.path not in (INDEX, QUANTISATION):
+                yield entry.path, self._model.read_file(entry.path)
+
+    def _convert(self, name: str, tensor: Tensor | QuantTensor) -> Converted:
+        if isinstance(tensor, QuantTensor):
+            return Converted(name, f"int{tensor.bits}", tensor)
+        if name not in self._names:
+            return Converted(name, tensor.dtype, tensor)
+        columns = tensor.shape[-1]
+        group = columns if self._bits == 8 else GROUP
+        return whole_pieces(name, _rows(tensor), tensor.shape, tensor.dtype, bits=self._bits, group=group)
+
+
+def _rows(tensor: Tensor) -> Iterator[Floats]:
+    """Rows of a matrix, or of a stack of them, as floats, some at a time."""
+    columns = tensor.shape[-1]
+    values = tensor.data.reshape(-1, columns)
+    at_once = max(1, PIECE_ELEMENTS // columns)
+    for first in range(0, len(values), at_once):
+        yield Tensor(tensor.dtype, values[first : first + at_once]).to_f32()
+
+
+@contextmanager
+def _open(model: StoredModel) -> Iterator[WeightReader]:
+    reader = model.weights()
+    try:
+        yield reader
+    finally:
+        reader.close()
