@@ -101,7 +101,7 @@ def our_engines(asked: argparse.Namespace) -> dict[WeightClass, Engine]:
             name=f"Thaloom {weight_format}",
             weight_class=weight_class,
             num_threads=asked.threads,
-            spec={} if weight_format == "stored" else {"weight_format": weight_format},
+            spec={} if weight_format == "stored" else {"weights": weight_format},
             **small,
         )
         for weight_class, weight_format in formats.items()

@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.engine.cells import Cell, WeightClass
 from benchmarks.engine.engines import Engine, Session, Unavailable
 from benchmarks.engine.pairs import Pair, Run, order
+from benchmarks.engine.probe import waited_s
 
 Key = tuple[WeightClass, Cell, str]
 """Class, cell, and the peer's name."""
@@ -109,4 +110,7 @@ def _open(engine: Engine, model: Path, stack: ExitStack) -> Session:
 
 def _run(session: Session, cell: Cell, probe: Callable[[], float]) -> Run:
     bytes_per_s = probe()
-    return Run(rate=session.rate(cell), probe=bytes_per_s)
+    begin, waited = time.monotonic(), waited_s()
+    rate = session.rate(cell)
+    share = None if waited is None else ((waited_s() or waited) - waited) / (time.monotonic() - begin)
+    return Run(rate=rate, probe=bytes_per_s, waited=share)

@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 MAX_PROBE_CHANGE = 0.20
+CROWDED = 0.20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One measurement: tokens per second, and what two threads read from memory right before (bytes per second)."""
+    """One measurement: tokens per second; what two threads read from memory right before (bytes per second); the share
+    of the time in which somebody waited for a processor (None: the kernel does not tell)."""
 
     rate: float
     probe: float
+    waited: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,12 @@ class Pair:
         slow, fast = sorted((self.ours.probe, self.peer.probe))
         return fast / slow - 1
 
+    @property
+    def crowded(self) -> bool:
+        """Whether other work took the processors away. It counts all the same, but engines whose threads spin at
+        barriers suffer from it more than others, so the record says how many pairs were."""
+        return any((run.waited or 0.0) > CROWDED for run in (self.ours, self.peer))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -49,6 +58,7 @@ class Verdict:
     """The quartiles of the pairs' ratios; with fewer than four, the least and the greatest."""
     num_pairs: int
     num_refused: int
+    num_crowded: int
     ours: float
     peer: float
     """Medians of all runs, in tokens/s. Their quotient is not `ratio`."""
@@ -68,6 +78,7 @@ def judge(pairs: Sequence[Pair], *, follows_memory: bool, least: int = 3) -> Ver
         high=high,
         num_pairs=len(counted),
         num_refused=len(pairs) - len(counted),
+        num_crowded=sum(pair.crowded for pair in counted),
         ours=statistics.median(pair.ours.rate for pair in pairs),
         peer=statistics.median(pair.peer.rate for pair in pairs),
     )

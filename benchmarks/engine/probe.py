@@ -91,6 +91,15 @@ class Probe:
         return results
 
 
+def waited_s() -> float | None:
+    """Seconds since boot in which some task waited for a processor (/proc/pressure/cpu); None if it is not told."""
+    try:
+        words = Path("/proc/pressure/cpu").read_text().splitlines()[0].split()
+    except (OSError, IndexError):
+        return None
+    return next((int(word.removeprefix("total=")) / 1e6 for word in words if word.startswith("total=")), None)
+
+
 def _compile(cache: Path) -> ctypes.CDLL | None:
     """peaks.cpp for this very machine, in the cache; None without a compiler that can."""
     compiler = shutil.which("g++")

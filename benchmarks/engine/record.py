@@ -92,6 +92,7 @@ def _row(cell: str, told: Mapping[str, Any]) -> str:
 def ratio_text(told: Mapping[str, Any]) -> str:
     """`1.62 (1.55 to 1.70, 5)`, or why there is none."""
     refused = f", {told['num_refused']} refused" if told["num_refused"] else ""
+    refused += f", {told['num_crowded']} crowded" if told["num_crowded"] else ""
     if told["ratio"] is None:
         return f"refused: memory moved in {told['num_refused']} of {told['num_refused'] + told['num_pairs']} pairs"
     return f"**{told['ratio']:.2f}** ({told['low']:.2f} to {told['high']:.2f}, {told['num_pairs']}{refused})"
@@ -126,12 +127,14 @@ def _cell_entry(classes: dict[str, Any], weight_class: WeightClass, cell: Cell) 
     return entry
 
 
-def _pair_record(pair: Pair) -> dict[str, float]:
+def _pair_record(pair: Pair) -> dict[str, float | None]:
     return {
         "ours": round(pair.ours.rate, 2),
         "peer": round(pair.peer.rate, 2),
         "ours_probe": round(pair.ours.probe),
         "peer_probe": round(pair.peer.probe),
+        "ours_waited": pair.ours.waited,
+        "peer_waited": pair.peer.waited,
     }
 
 

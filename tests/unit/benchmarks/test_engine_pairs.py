@@ -48,6 +48,13 @@ def test_where_arithmetic_decides_no_pair_is_refused() -> None:
     assert (verdict.ratio, verdict.num_refused) == (4.0, 0)
 
 
+def test_a_pair_with_other_work_beside_counts_and_is_told() -> None:
+    busy = Pair(ours=Run(rate=2, probe=1, waited=0.9), peer=Run(rate=1, probe=1, waited=0.0))
+    quiet = Pair(ours=Run(rate=3, probe=1, waited=0.1), peer=Run(rate=1, probe=1, waited=None))
+    verdict = judge([busy, quiet, quiet], follows_memory=False)
+    assert (verdict.ratio, verdict.num_pairs, verdict.num_crowded) == (3, 3, 1)
+
+
 def test_nothing_measured_is_an_error_and_not_a_ratio() -> None:
     with pytest.raises(ValueError, match="nothing was measured"):
         judge([], follows_memory=False)

@@ -1,0 +1,1 @@
+"""Servers side by side: the same client for everybody's OpenAI-compatible door."""
