@@ -196,6 +196,41 @@ class Mutator:
         step.result, step.result_values = heap.take(values * 4), values
         return step
 
+    def draws(self, heap: Heap, step: native.Step) -> native.Draws:
+        """Draws from what the step left (or from zeros), some of them bent, from any bits in place of logits."""
+        rng, count = self._rng, int(step.num_outputs)
+        columns = int(rng.choice([0, 1, 5, 100]))
+        wishes = np.zeros(count, native.DRAW)
+        wishes["temperature"] = rng.choice([0.0, 5e-324, 0.01, 1.0, 1e308], count)
+        wishes["top_p"] = rng.choice([1.0, 0.5, 0.999, 1e-300], count)
+        wishes["min_p"] = rng.choice([0.0, 0.1, 1.0], count)
+        wishes["uniform_steps"] = rng.integers(0, 2**53, count)
+        wishes["top_k"] = rng.choice([0, 1, 3, 60, 2**32 - 1], count)
+        wishes["num_top"] = rng.integers(-1, columns + 1, count)
+        if count and rng.integers(4) == 0:
+            field = str(rng.choice(["temperature", "top_p", "min_p"]))
+            wishes[field][int(rng.integers(count))] = rng.choice(ODD_REALS)
+        if count and rng.integers(4) == 0:
+            wishes["uniform_steps"][int(rng.integers(count))] = rng.choice(
+                np.array([0, 2**53 - 1, 2**53, 2**64 - 1], np.uint64)
+            )
+            wishes["num_top"][int(rng.integers(count))] = ctypes.c_int32(self.number(columns)).value
+        if step.result_values and rng.integers(3) == 0:
+            bits = rng.integers(0, 2**32, step.result_values, np.uint32)
+            ctypes.memmove(step.result, bits.ctypes.data, bits.nbytes)
+        draws = native.Draws(
+            logits=step.result,
+            logits_values=step.result_values,
+            wishes=heap.hold(wishes.tobytes()),
+            drawn=heap.take(count * native.DRAWN.itemsize),
+            top=heap.take(count * columns * 4) if columns else None,
+            num_draws=count,
+            top_columns=columns,
+        )
+        if rng.integers(8) == 0:
+            setattr(draws, str(rng.choice(["logits", "wishes", "drawn", "top"])), None)
+        return draws
+
 
 def run_case(library: native.Library, number: int, seed: int, outcomes: Counter[str]) -> None:
     rng = np.random.default_rng([seed, number])
@@ -240,11 +275,17 @@ def _run(
         library.bind_pool(handle, heap.take(pool_bytes), pool_bytes, NUM_BLOCKS)
         message = native.Message()
         for _ in range(4):
+            step = mutator.step(heap, plan, told)
             try:
-                library.step(handle, mutator.step(heap, plan, told), message)
+                library.step(handle, step, message)
                 outcomes["step run"] += 1
             except ValueError:
                 outcomes["step refused"] += 1
+            try:
+                library.draw(handle, mutator.draws(heap, step), message)
+                outcomes["draws made"] += 1
+            except ValueError:
+                outcomes["draws refused"] += 1
         try:
             library.copy_block(handle, *(int(n) for n in rng.integers(0, NUM_BLOCKS + 2, 2)))
         except ValueError:

@@ -94,4 +94,29 @@ class StepChecker {
   }
 };
 
+inline bool gives_logits(const Program &program) {
+  return program.operations[program.operations.size() - 1].told.op == THALOOM_LOGITS;
+}
+
+// Draws against the contract, before anything is written. Logits are the caller's: any bits will do.
+inline int32_t check_draws(const Program &program, const thaloom_draws &d, thaloom_message *message) {
+  if (!gives_logits(program)) return refuse(message, THALOOM_BAD_STEP, "this program gives no logits to draw from");
+  if (d.num_draws > program.max_rows)
+    return refuse(message, THALOOM_BAD_STEP, "%u draws; at most %u", d.num_draws, program.max_rows);
+  if (d.num_draws && (!d.logits || !d.wishes || !d.drawn || (d.top_columns && !d.top)))
+    return refuse(message, THALOOM_BAD_STEP, "an array of the draws is missing");
+  if (d.logits_values < uint64_t{d.num_draws} * program.result_stride)
+    return refuse(message, THALOOM_BAD_STEP, "there are no logits for %u draws", d.num_draws);
+  for (uint32_t i = 0; i < d.num_draws; ++i) {
+    const thaloom_draw &w = d.wishes[i];
+    const bool is_possible = w.temperature >= 0 && w.temperature <= 1.7976931348623157e308 && w.top_p > 0 &&
+                             w.top_p <= 1 && w.min_p >= 0 && w.min_p <= 1 && w.uniform_steps >> 53 == 0;
+    if (!is_possible) return refuse(message, THALOOM_BAD_STEP, "draw %u is of impossible numbers", i);
+    if (w.num_top > 0 && static_cast<uint32_t>(w.num_top) > d.top_columns)
+      return refuse(message, THALOOM_BAD_STEP, "draw %u reports %d tokens; there is room for %u", i, w.num_top,
+                    d.top_columns);
+  }
+  return THALOOM_OK;
+}
+
 }  // namespace thaloom

@@ -17,6 +17,7 @@
 #include "program.h"
 #include "read_program.h"
 #include "rope.h"
+#include "sample.h"
 #include "threads.h"
 
 namespace thaloom {
@@ -33,7 +34,8 @@ class Executable {
     process_ = getpid();
     const size_t rows = program.max_rows;
     if (!places_.allocate(rows) || !adapted_.allocate(rows) ||
-        !choices_.allocate(program.most_experts ? rows : 0, program.most_experts, program.most_chosen))
+        !choices_.allocate(program.most_experts ? rows : 0, program.most_experts, program.most_chosen) ||
+        (gives_logits(program) && !samplers_.allocate(program.num_threads, program.result_width)))
       return refuse(message, THALOOM_NO_MEMORY, "no memory for an executable of %zu rows", rows);
     if (!threads_.start(program.num_threads))
       return refuse(message, THALOOM_NO_THREADS, "the system refused %u threads", program.num_threads);
@@ -72,6 +74,20 @@ class Executable {
     return THALOOM_OK;
   }
 
+  int32_t draw(const thaloom_draws &told, thaloom_message *message) {
+    if (int32_t status = check_draws(program, told, message)) return status;
+    const auto work = [&](uint32_t thread) {
+      const auto [begin, end] = share(told.num_draws, thread, threads_.size());
+      for (size_t i = begin; i < end; ++i)
+        samplers_[thread].draw(told.logits + i * program.result_stride, program.result_width, told.wishes[i],
+                               told.drawn[i], told.top + i * told.top_columns);
+    };
+    if (told.num_draws * size_t{program.result_width} < kWorthSharing)
+      for (uint32_t thread = 0; thread < threads_.size(); ++thread) work(thread);
+    else threads_.run(work);
+    return THALOOM_OK;
+  }
+
   // At most one call is inside, and only in the process that made the threads.
   class Turnstile {
    public:
@@ -99,6 +115,7 @@ class Executable {
   Array<uint64_t> places_;    // for the check
   Array<int32_t> adapted_;    // rows of one adapter
   Choices choices_;
+  Samplers samplers_;
   std::atomic<bool> is_busy_{false};
 
   const int32_t *table(size_t row) const {

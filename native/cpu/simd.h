@@ -93,6 +93,22 @@ THALOOM_INLINE Float fma(Float a, Float b, Float c) {
 
 THALOOM_INLINE Float maximum(Float a, Float b) { return a > b ? a : b; }
 
+// Whether a comparison holds in any lane. `mask` is what one of vectors of floats gives: all bits or none.
+template <class Mask>
+THALOOM_INLINE bool any(Mask mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(mask), reinterpret_cast<__m512i>(mask)) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_epi8(reinterpret_cast<__m256i>(mask)) != 0;
+#elif defined(__x86_64__)
+  return _mm_movemask_epi8(reinterpret_cast<__m128i>(mask)) != 0;
+#elif defined(__aarch64__)
+  return vmaxvq_u32(reinterpret_cast<uint32x4_t>(mask)) != 0;
+#else
+  return (mask[0] | mask[1] | mask[2] | mask[3]) != 0;
+#endif
+}
+
 // kLanes bfloat16 side by side, as float32.
 THALOOM_INLINE Float load_bf16(const uint16_t *p) {
   const HalfBits half = *reinterpret_cast<const HalfBitsInMemory *>(p);

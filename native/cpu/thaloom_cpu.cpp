@@ -38,7 +38,8 @@ uint32_t thaloom_cpu_abi(void) { return THALOOM_CPU_ABI; }
 
 uint32_t thaloom_cpu_struct_bytes(uint32_t which) {
   constexpr size_t kSizes[] = {sizeof(thaloom_weight), sizeof(thaloom_instruction), sizeof(thaloom_program),
-                               sizeof(thaloom_plan),   sizeof(thaloom_step),        sizeof(thaloom_message)};
+                               sizeof(thaloom_plan),   sizeof(thaloom_step),        sizeof(thaloom_draw),
+                               sizeof(thaloom_drawn),  sizeof(thaloom_draws),       sizeof(thaloom_message)};
   return which < std::size(kSizes) ? static_cast<uint32_t>(kSizes[which]) : 0;
 }
 
@@ -107,6 +108,13 @@ int32_t thaloom_cpu_step(thaloom_executable *executable, const thaloom_step *ste
   const thaloom::Executable::Turnstile turnstile(*executable);
   if (!turnstile.is_inside) return refuse_caller(message);
   return executable->run(*step, message);
+}
+
+int32_t thaloom_cpu_draw(thaloom_executable *executable, const thaloom_draws *draws, thaloom_message *message) {
+  if (executable == nullptr || draws == nullptr) return refuse(message, THALOOM_BAD_STEP, "no executable or no draws");
+  const thaloom::Executable::Turnstile turnstile(*executable);
+  if (!turnstile.is_inside) return refuse_caller(message);
+  return executable->draw(*draws, message);
 }
 
 int32_t thaloom_cpu_copy_block(thaloom_executable *executable, uint32_t source, uint32_t target,

@@ -5,7 +5,7 @@
  * read or a write out of bounds. What cannot be checked here (that a pointer really has the bytes stated beside it)
  * is the caller's promise. Nothing throws, and a step allocates nothing.
  *
- * Order of calls: plan (how much scratch) -> create -> bind_pool -> step, copy_block, ... -> destroy. The weights,
+ * Order of calls: plan (how much scratch) -> create -> bind_pool -> step, draw, copy_block, ... -> destroy. The weights,
  * the scratch and the pool stay the caller's and must outlive the handle.
  */
 #pragma once
@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of a struct or of a meaning below. native.py holds the same number. */
-#define THALOOM_CPU_ABI 1u
+#define THALOOM_CPU_ABI 2u
 
 enum thaloom_status {
   THALOOM_OK = 0,
@@ -117,6 +117,34 @@ struct thaloom_step {
   uint64_t result_values;
 };
 
+/* How one row of logits becomes a token. See hal/draws.py for the meanings. */
+struct thaloom_draw {
+  double temperature; /* 0: greedy */
+  double top_p;
+  double min_p;
+  uint64_t uniform_steps; /* below 2^53 */
+  uint32_t top_k;         /* 0: all */
+  int32_t num_top;        /* likeliest tokens to report; -1: no logarithms of probabilities at all */
+};
+
+struct thaloom_drawn {
+  int32_t token; /* -1 where a logit is not finite */
+  uint32_t num_not_finite;
+  float highest;    /* logit */
+  uint32_t num_top; /* ids written */
+  uint64_t total;   /* all weights at temperature 1, in units of 2^-44; 0 if nobody asked */
+};
+
+struct thaloom_draws {
+  const float *logits; /* num_draws x result_stride, as a step wrote them */
+  uint64_t logits_values;
+  const struct thaloom_draw *wishes;
+  struct thaloom_drawn *drawn;
+  int32_t *top; /* num_draws x top_columns, the likeliest first; may be null if top_columns is 0 */
+  uint32_t num_draws;
+  uint32_t top_columns;
+};
+
 /* Where a call that fails says why: zero-terminated text. */
 struct thaloom_message {
   char text[256];
@@ -127,7 +155,7 @@ struct thaloom_executable;
 #define THALOOM_API __attribute__((visibility("default")))
 
 THALOOM_API uint32_t thaloom_cpu_abi(void);
-/* Sizes of the six structs above, in their order, for the handshake; 0 for an unknown number. */
+/* Sizes of the structs above, in their order, for the handshake; 0 for an unknown number. */
 THALOOM_API uint32_t thaloom_cpu_struct_bytes(uint32_t which);
 /* The instruction set this file was compiled for: "x86_64_v4" ... */
 THALOOM_API const char *thaloom_cpu_variant(void);
@@ -145,6 +173,9 @@ THALOOM_API int32_t thaloom_cpu_create(const struct thaloom_program *program, vo
 THALOOM_API int32_t thaloom_cpu_bind_pool(struct thaloom_executable *executable, void *pool, uint64_t pool_bytes,
                                           uint32_t num_blocks, struct thaloom_message *message);
 THALOOM_API int32_t thaloom_cpu_step(struct thaloom_executable *executable, const struct thaloom_step *step,
+                                     struct thaloom_message *message);
+/* Choose tokens from rows of logits, of a program that gives some. Allocates nothing. */
+THALOOM_API int32_t thaloom_cpu_draw(struct thaloom_executable *executable, const struct thaloom_draws *draws,
                                      struct thaloom_message *message);
 THALOOM_API int32_t thaloom_cpu_copy_block(struct thaloom_executable *executable, uint32_t source, uint32_t target,
                                            struct thaloom_message *message);

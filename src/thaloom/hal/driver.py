@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.ids import DeviceId
+from thaloom.hal.draws import Draw, Drawn
 from thaloom.hal.ops import Program, Step
 from thaloom.hal.types import Device, DType, Link, QuantTensor, Reading, Support, Tensor, WeightFormat
 
@@ -147,6 +148,18 @@ class Driver(Protocol):
 
     def open(self, device: DeviceId, *, num_threads: int) -> Backend:
         """Raises DriverUnavailable with the reason, DeviceNotFound, or DeviceLost."""
+        ...
+
+
+@runtime_checkable
+class SamplesNatively(Protocol):
+    """Optional power of an Executable whose program ends in logits: chooses the tokens itself, where the logits are."""
+
+    def draw(self, draws: Sequence[Draw]) -> Sequence[Drawn]:
+        """One token for each row of the last run's result, in their order: to the last bit as `hal.draws.draw` says.
+
+        Before the next run, as often as wished. Raises ValueError if there are not as many draws as rows.
+        """
         ...
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from thaloom.base.ids import DeviceId
 from thaloom.base.plugins import Manifest
-from thaloom.hal.driver import Backend, Driver, InjectsFaults, ReportsLinks
+from thaloom.hal.driver import Backend, Driver, InjectsFaults, ReportsLinks, SamplesNatively
 from thaloom.hal.ops import VERSION
 from thaloom.hal.testing.report import Report, Result
 from thaloom.hal.types import Device, Support
@@ -65,6 +65,14 @@ class Subject:
             self._support = self.open().support
         return self._support
 
+    def draws(self) -> bool:
+        """Whether executables choose tokens themselves."""
+        from thaloom.hal.testing.bench import bench
+        from thaloom.hal.testing.programs import tiny_model
+
+        with bench(self.open(), tiny_model(1)) as made:
+            return isinstance(made.executable, SamplesNatively)
+
     def faults(self) -> InjectsFaults:
         if not isinstance(self.driver, InjectsFaults):
             raise Nonconforming("the driver injects no faults")
@@ -90,6 +98,7 @@ _CLAIMS: dict[str, Claim] = {
     "exact": lambda subject: subject.support().exact,
     "links": lambda subject: isinstance(subject.driver, ReportsLinks),
     "faults": lambda subject: isinstance(subject.driver, InjectsFaults),
+    "draws": lambda subject: subject.draws(),
 }
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from thaloom.base.errors import DeviceLost, InternalError, QueueFull, ThaloomError
 from thaloom.base.events import Emit
+from thaloom.hal.draws import Drawn
 from thaloom.hal.driver import Executable
 from thaloom.kernel.memory.pages import root_key
 from thaloom.work.runtime.admission import EngineConfig, admit
@@ -28,7 +29,7 @@ from thaloom.work.runtime.events import StepFailed
 from thaloom.work.runtime.messages import Failed, Finished, Generate, LogprobRow, Tokens
 from thaloom.work.runtime.pace import Pace
 from thaloom.work.runtime.roster import Roster
-from thaloom.work.runtime.sampling import Choice, choose
+from thaloom.work.runtime.sampling import draw_all, refusal, wish
 from thaloom.work.runtime.sequence import Sequence, Ticket
 from thaloom.work.runtime.types import FinishReason
 
@@ -126,10 +127,9 @@ class Engine:
             step = lay_out(work)
         started = self._monotonic()
         try:
-            logits = self._executable.run(step)
+            choices = _choose_all(self._executable, work, self._executable.run(step))
         except Exception as error:  # noqa: BLE001 - supervisor of the device: whatever it raised, the others go on
             return self._fail_step(work, error)
-        choices = _choose_all(work, logits)
         seconds = self._monotonic() - started
         with self._lock:
             self.counters.steps += 1
@@ -137,7 +137,7 @@ class Engine:
             self._pace.stepped(seconds)
             return [news for item, choice in zip(work, choices, strict=True) for news in self._advance(item, choice)]
 
-    def _advance(self, item: Work, choice: Choice | ThaloomError | None) -> Iterable[Emission]:
+    def _advance(self, item: Work, choice: Drawn | ThaloomError | None) -> Iterable[Emission]:
         if item.sequence.state == "ended":  # cancelled while it was being computed
             return []
         self._roster.computed(item)
@@ -147,7 +147,7 @@ class Engine:
             return [self._fail(item.sequence, choice)]
         return self._take(item.sequence, choice)
 
-    def _take(self, sequence: Sequence, choice: Choice) -> list[Emission]:
+    def _take(self, sequence: Sequence, choice: Drawn) -> list[Emission]:
         started = sequence.begin_answer(self._monotonic()) if sequence.first_token_at is None else None
         self.counters.completion_tokens += 1
         if choice.token in sequence.stop_tokens:
@@ -187,21 +187,18 @@ def _typed(error: Exception) -> ThaloomError:
     return InternalError(f"a forward pass failed: {type(error).__name__}: {error}")
 
 
-def _choose_all(work: Sequence_[Work], logits: NDArray[np.float32]) -> list[Choice | ThaloomError | None]:
+def _choose_all(
+    executable: Executable, work: Sequence_[Work], logits: NDArray[np.float32]
+) -> list[Drawn | ThaloomError | None]:
     """The next token of every work that wants one. Reads nothing that changes meanwhile: no lock is held."""
-    rows = iter(logits)
-    return [_choose(item, next(rows)) if item.wants_token else None for item in work]
+    wanted = [item for item in work if item.wants_token]
+    wishes = [wish(i.sequence.sampling, position=i.end, num_top=i.sequence.request.logprobs) for i in wanted]
+    drawn = zip(wanted, draw_all(executable, logits, wishes) if wishes else [], strict=True)
+    choices = iter([refusal(found, item.end) or found for item, found in drawn])
+    return [next(choices) if item.wants_token else None for item in work]
 
 
-def _choose(item: Work, logits: NDArray[np.float32]) -> Choice | ThaloomError:
-    sequence = item.sequence
-    try:
-        return choose(logits, sequence.sampling, position=item.end, num_top=sequence.request.logprobs)
-    except InternalError as error:
-        return error
-
-
-def _rows(choice: Choice) -> list[LogprobRow] | None:
+def _rows(choice: Drawn) -> list[LogprobRow] | None:
     if choice.logprobs is None:
         return None
     found = choice.logprobs

@@ -1,130 +1,67 @@
-"""From a row of logits to one token, in NumPy, the same whatever else runs.
+"""From rows of logits to tokens, the same whatever else runs: by the device where it can, else by the definition.
 
-Shapes: V vocabulary. Everything is computed in float64 from float32 logits. The draw for a position comes from a
-counter-based generator keyed by (seed, position): it needs no state, so neither neighbours nor a preemption change it.
+The draw for a position comes from a counter-based generator keyed by (seed, position): it needs no state, so neither
+neighbours nor a preemption nor a draft that was given up changes it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.errors import InternalError
+from thaloom.hal.draws import Draw, Drawn, draw
+from thaloom.hal.driver import Executable, SamplesNatively
 from thaloom.work.runtime.types import Sampling
 
-Row = NDArray[np.float32]
-"""(V,) logits of one position."""
-Row64 = NDArray[np.float64]
+Logits = NDArray[np.float32]
+"""(num_rows, V)"""
+_MASK = 2**64 - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Logprobs:
-    """Natural logarithms of the model's own probabilities: before temperature and filters."""
-
-    chosen: float
-    top_tokens: tuple[int, ...]
-    top_logprobs: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    token: int
-    logprobs: Logprobs | None
-
-
-def choose(logits: Row, sampling: Sampling, *, position: int, num_top: int | None) -> Choice:
-    """The token at `position` (0 is the prompt's first). `num_top`: how many likeliest to report, None: no logprobs.
-
-    `sampling.seed` must be set unless temperature is 0. Raises InternalError if a logit is not finite: no token is
-    better than a random one that looks like an answer.
-    """
-    if not np.isfinite(logits).all():
-        raise InternalError(
-            f"the model gave {_count_bad(logits)} logits that are not finite for position {position}", position=position
-        )
-    token = int(np.argmax(logits)) if sampling.temperature == 0 else _draw(logits, sampling, position)
-    return Choice(token=token, logprobs=None if num_top is None else logprobs(logits, token, num_top))
+def wish(sampling: Sampling, *, position: int, num_top: int | None) -> Draw:
+    """The draw of the token at `position` (0 is the prompt's first). `num_top`: how many likeliest to report, None: no
+    logprobs. `sampling.seed` must be set unless temperature is 0."""
+    if sampling.temperature == 0:
+        return Draw(num_top=num_top)
+    return Draw(
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        uniform=uniform(sampling.seed or 0, position),
+        num_top=num_top,
+    )
 
 
-def _count_bad(logits: Row) -> int:
-    return int(logits.size - np.count_nonzero(np.isfinite(logits)))
+def draw_all(executable: Executable, logits: Logits, wishes: Sequence[Draw]) -> Sequence[Drawn]:
+    """One token for each row of `logits`, which is what the executable's last run gave."""
+    if isinstance(executable, SamplesNatively):
+        return executable.draw(wishes)
+    return [draw(row, each) for row, each in zip(logits, wishes, strict=True)]
 
 
-def _draw(logits: Row, sampling: Sampling, position: int) -> int:
-    tokens, weights = candidates(logits, sampling)
-    edges = np.cumsum(weights)
-    index = int(np.searchsorted(edges, uniform(sampling.seed or 0, position) * edges[-1], side="right"))
-    if index == edges.size:  # rounding put the draw on the last edge itself
-        index = int(np.flatnonzero(weights)[-1])
-    return int(tokens[index])
-
-
-def candidates(logits: Row, sampling: Sampling) -> tuple[NDArray[np.intp], Row64]:
-    """The tokens that temperature, top-k, top-p and min-p leave, in that order, by increasing id, and their weights:
-    proportional to their probabilities.
-
-    Ties go to the lower token id. Top-p counts probability among what top-k left; the likeliest token always stays.
-    """
-    tokens = np.arange(logits.size)
-    scaled = logits.astype(np.float64)
-    if 0 < sampling.top_k < logits.size:
-        tokens = np.sort(_likeliest(logits, sampling.top_k))
-        scaled = scaled[tokens]
-    scaled -= scaled.max()
-    with np.errstate(over="ignore"):  # at the tiniest temperatures: -inf, of weight 0, is what is meant
-        scaled /= sampling.temperature
-    weights: Row64 = np.exp(scaled)
-    if sampling.top_p < 1.0:
-        kept = np.sort(_fewest(weights, sampling.top_p))
-        tokens, weights = tokens[kept], weights[kept]
-    if sampling.min_p > 0.0:
-        kept = np.flatnonzero(weights >= sampling.min_p * weights.max())
-        tokens, weights = tokens[kept], weights[kept]
-    return tokens, weights
-
-
-def _fewest(weights: Row64, share: float) -> NDArray[np.intp]:
-    """The fewest, likeliest first, whose sum reaches `share` of all. Looks at 256, then at eight times as many, and so
-    on: sorting a whole vocabulary would cost more than everything else here."""
-    target = share * weights.sum()
-    count = 256
-    while True:
-        order = _likeliest(weights, count)
-        edges = np.cumsum(weights[order])
-        if edges[-1] >= target or count >= weights.size:
-            return order[: int(np.searchsorted(edges, target, side="left")) + 1]
-        count *= 8
-
-
-def _likeliest(values: Row | Row64, count: int) -> NDArray[np.intp]:
-    """The `count` highest, highest first, the lower index on a tie."""
-    if count >= values.size:
-        return np.argsort(-values, kind="stable")
-    lowest = np.partition(values, values.size - count)[values.size - count]
-    found = np.flatnonzero(values >= lowest)  # more than `count` only where the last place is tied
-    return found[np.argsort(-values[found], kind="stable")][:count]
+def refusal(drawn: Drawn, position: int) -> InternalError | None:
+    """Why there is no token, if there is none."""
+    if not drawn.num_not_finite:
+        return None
+    return InternalError(
+        f"the model gave {drawn.num_not_finite} logits that are not finite for position {position}", position=position
+    )
 
 
 def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) that depends on these two alone.
+    """A number in [0, 1) that depends on these two alone, a multiple of 2^-53.
 
-    The raw stream of a bit generator is part of NumPy's compatibility promise (that of its distributions is not).
-    Source: Philox 4x64-10, Salmon et al. 2011, by numpy.random.Philox.
+    The first number of NumPy's Philox with that key; written out because making a generator costs more than a draw.
+    Source: Philox 4x64-10, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
     """
-    key = np.array([seed & 0xFFFF_FFFF_FFFF_FFFF, position], dtype=np.uint64)
-    return float(int(np.random.Philox(key=key).random_raw()) >> 11) * 2.0**-53
-
-
-def logprobs(logits: Row, token: int, num_top: int) -> Logprobs:
-    """Of the chosen token and the `num_top` likeliest."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max()
-    normaliser = float(np.log(np.exp(shifted).sum()))
-    top = _likeliest(logits, num_top) if num_top else np.empty(0, np.intp)
-    return Logprobs(
-        chosen=float(shifted[token]) - normaliser,
-        top_tokens=tuple(int(index) for index in top),
-        top_logprobs=tuple(float(shifted[index]) - normaliser for index in top),
-    )
+    key_low, key_high = seed & _MASK, position & _MASK
+    a, b, c, d = 1, 0, 0, 0  # the counter
+    for _ in range(10):
+        low, high = 0xD2E7470EE14C6C93 * a, 0xCA5A826395121157 * c
+        a, b, c, d = (high >> 64) ^ b ^ key_low, high & _MASK, (low >> 64) ^ d ^ key_high, low & _MASK
+        key_low, key_high = (key_low + 0x9E3779B97F4A7C15) & _MASK, (key_high + 0xBB67AE8584CAA73B) & _MASK
+    return (a >> 11) * 2.0**-53

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.errors import InternalError, OutOfMemory
 from thaloom.hal.checks import check_limits, check_program, check_weight
+from thaloom.hal.draws import Draw, Drawn
 from thaloom.hal.driver import Buffer, Limits, WeightSource
 from thaloom.hal.drivers.cpu import native
+from thaloom.hal.drivers.cpu.drawing import draw_rows
 from thaloom.hal.drivers.cpu.encode import OPERATORS, encode
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
@@ -194,6 +197,7 @@ class CpuExecutable:
             self._free_scratch()
             raise
         self._pool: HostMemory | None = None
+        self._num_results = 0
         self._message = native.Message()
 
     @property
@@ -224,11 +228,19 @@ class CpuExecutable:
         memory = self._result_for(len(step.outputs))
         told.result = memory.address
         told.result_values = memory.num_bytes // 4
+        self._num_results = 0
         self._library.step(handle, told, self._message)
         del keep  # until here the library read from them
+        self._num_results = len(step.outputs)
         stride, width = self._plan.result_stride, self._plan.result_width
         values = memory.data.view(np.float32)[: len(step.outputs) * stride]
         return values.reshape(len(step.outputs), stride)[:, :width]
+
+    def draw(self, draws: Sequence[Draw]) -> list[Drawn]:
+        """driver.SamplesNatively."""
+        if len(draws) != self._num_results or self._result is None:
+            raise ValueError(f"{len(draws)} draws from {self._num_results} rows of logits")
+        return draw_rows(self._library, self._living(), self._result, self._plan, draws)
 
     def copy_block(self, source: int, target: int) -> None:
         for block in (source, target):

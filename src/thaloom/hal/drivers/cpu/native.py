@@ -17,9 +17,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from thaloom.base.errors import DriverUnavailable, InternalError, OutOfMemory
 
-ABI = 1
+ABI = 2
 FOLDER = Path(__file__).parent / "lib"
 BUILD_INFO = "BUILD_INFO.json"
 
@@ -132,6 +134,41 @@ class Step(ctypes.Structure):
     )
 
 
+class Draws(ctypes.Structure):
+    _fields_ = (
+        ("logits", ctypes.c_void_p),
+        ("logits_values", ctypes.c_uint64),
+        ("wishes", ctypes.c_void_p),
+        ("drawn", ctypes.c_void_p),
+        ("top", ctypes.c_void_p),
+        ("num_draws", ctypes.c_uint32),
+        ("top_columns", ctypes.c_uint32),
+    )
+
+
+DRAW = np.dtype(
+    [
+        ("temperature", np.float64),
+        ("top_p", np.float64),
+        ("min_p", np.float64),
+        ("uniform_steps", np.uint64),
+        ("top_k", np.uint32),
+        ("num_top", np.int32),
+    ]
+)
+"""struct thaloom_draw. As a NumPy record, like the next, so that a whole step's are converted in one call."""
+DRAWN = np.dtype(
+    [
+        ("token", np.int32),
+        ("num_not_finite", np.uint32),
+        ("highest", np.float32),
+        ("num_top", np.uint32),
+        ("total", np.uint64),
+    ]
+)
+"""struct thaloom_drawn."""
+
+
 class Message(ctypes.Structure):
     _fields_ = (("text", ctypes.c_char * 256),)
 
@@ -139,7 +176,11 @@ class Message(ctypes.Structure):
         return bytes(self.text).decode(errors="replace")
 
 
-_STRUCTS = (Weight, Instruction, Program, Plan, Step, Message)
+_STRUCT_BYTES = (
+    *(ctypes.sizeof(struct) for struct in (Weight, Instruction, Program, Plan, Step)),
+    *(DRAW.itemsize, DRAWN.itemsize),
+    *(ctypes.sizeof(struct) for struct in (Draws, Message)),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +305,11 @@ class Library:
         if status:
             _raise_for(status, message)
 
+    def draw(self, handle: ctypes.c_void_p, draws: Draws, message: Message) -> None:
+        status = self._library.thaloom_cpu_draw(handle, ctypes.byref(draws), ctypes.byref(message))
+        if status:
+            _raise_for(status, message)
+
     def copy_block(self, handle: ctypes.c_void_p, source: int, target: int) -> None:
         message = Message()
         status = self._library.thaloom_cpu_copy_block(handle, source, target, ctypes.byref(message))
@@ -284,6 +330,7 @@ class Library:
             ("create", i32, [pointer, pointer, u64, pointer, pointer]),
             ("bind_pool", i32, [pointer, pointer, u64, u32, pointer]),
             ("step", i32, [pointer] * 3),
+            ("draw", i32, [pointer] * 3),
             ("copy_block", i32, [pointer, u32, u32, pointer]),
             ("destroy", None, [pointer]),
         ):
@@ -293,8 +340,8 @@ class Library:
 
     def _shake_hands(self) -> None:
         abi = self._library.thaloom_cpu_abi()
-        sizes = [self._library.thaloom_cpu_struct_bytes(number) for number in range(len(_STRUCTS))]
-        if abi != ABI or sizes != [ctypes.sizeof(struct) for struct in _STRUCTS]:
+        sizes = tuple(self._library.thaloom_cpu_struct_bytes(number) for number in range(len(_STRUCT_BYTES)))
+        if abi != ABI or sizes != _STRUCT_BYTES:
             raise DriverUnavailable(
                 f"{self.path.name} speaks interface {abi}, this release speaks {ABI}: install Thaloom again"
             )

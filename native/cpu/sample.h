@@ -1,0 +1,294 @@
+// From a row of logits to one token. What is right: src/thaloom/hal/draws.py, to the last bit.
+//
+// Probabilities are whole numbers, in units of 2^-44 of the likeliest token's, so sums do not depend on their order and
+// nothing is ever sorted but the few that are asked for by rank. Every pass but those goes over the vocabulary once, in
+// vectors, and where a group of tokens weighs nothing (most do, in a trained model) no exponential is computed.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "array.h"
+#include "simd.h"
+#include "thaloom_cpu.h"
+
+namespace thaloom {
+
+inline constexpr uint64_t kUnit = uint64_t{1} << 44;
+inline constexpr double kFloor = -32.0;
+inline constexpr size_t kBuckets = 1024;  // of top-p: 32 for each unit of the scaled logit
+inline constexpr size_t kRun = 256;       // tokens whose weights are summed at once in search of the drawn one
+
+inline constexpr int kDoubles = kLanes / 2;
+using Double = double __attribute__((vector_size(kDoubles * 8)));
+using Whole = uint64_t __attribute__((vector_size(kDoubles * 8)));
+using HalfFloat = float __attribute__((vector_size(kDoubles * 4), aligned(4), may_alias));
+using WholeInMemory = uint64_t __attribute__((vector_size(kDoubles * 8), aligned(8), may_alias));
+
+THALOOM_INLINE Double broadcast_double(double value) { return value - Double{}; }
+
+// e^x in units, to the nearest, for x in [kFloor, 0]; 0 below. Only multiplications and additions, in this order.
+THALOOM_INLINE Whole weigh(Double x) {
+  constexpr double kLog2E = 1.4426950408889634;
+  constexpr double kLn2High = 6.93147180369123816490e-01, kLn2Low = 1.90821492927058770002e-10;
+  constexpr double kRound = 0x1.8p52;  // added and taken away again: what is left is whole
+  constexpr double kTaylor[] = {1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720,
+                                1.0 / 120,      1.0 / 24,      1.0 / 6,      1.0 / 2,     1.0,        1.0};
+  const Double shifted = x * kLog2E + kRound, n = shifted - kRound;
+  const Double r = (x - n * kLn2High) - n * kLn2Low;
+  Double sum = broadcast_double(kTaylor[0]);
+  repeat<11>([&](auto i) __attribute__((always_inline)) { sum = sum * r + kTaylor[i + 1]; });
+  const Whole scale = (reinterpret_cast<Whole>(shifted) + (1023 + 44)) << 52;  // 2^(n + 44), by its exponent alone
+  const Double rounded = sum * reinterpret_cast<Double>(scale) + 0x1p52;
+  return (reinterpret_cast<Whole>(rounded) & (kUnit * 2 - 1)) & reinterpret_cast<Whole>(x >= kFloor);
+}
+
+// A place in the order of likelihood, as one number: the higher logit first, the lower id on a tie. Never 0.
+THALOOM_INLINE uint64_t rank_of(float logit, uint32_t id) {
+  uint32_t bits;
+  logit += 0.0f;  // minus zero is zero
+  std::memcpy(&bits, &logit, sizeof bits);
+  bits ^= bits >> 31 ? 0xFFFFFFFFu : 0x80000000u;
+  return uint64_t{bits} << 32 | static_cast<uint32_t>(~id);
+}
+THALOOM_INLINE uint32_t id_of(uint64_t rank) { return ~static_cast<uint32_t>(rank); }
+
+// One thread's means to draw from rows of up to `width` logits, in a workspace of num_numbers(width).
+class Sampler {
+ public:
+  static constexpr size_t num_numbers(size_t width) { return 2 * round_up(width, kRun); }
+
+  void bind(uint64_t *workspace, size_t width) {
+    num_weights_ = round_up(width, kRun);
+    weights_ = workspace;
+    ranks_ = workspace + num_weights_;
+  }
+
+  // `top`: room for told.num_top ids.
+  void draw(const float *logits, size_t width, const thaloom_draw &told, thaloom_drawn &drawn, int32_t *top) {
+    logits_ = logits;
+    width_ = width;
+    drawn = {.token = -1, .num_not_finite = 0, .highest = 0.0f, .num_top = 0, .total = 0};
+    look(drawn);
+    if (drawn.num_not_finite) return;
+    highest_ = drawn.highest;
+    drawn.token = static_cast<int32_t>(told.temperature == 0 ? first_highest() : choose(told));
+    if (told.num_top < 0) return;
+    drawn.total = weigh_all(1.0, 0);
+    drawn.num_top = static_cast<uint32_t>(std::min<size_t>(static_cast<size_t>(told.num_top), width));
+    const uint64_t *ranks = likeliest(drawn.num_top);
+    for (uint32_t i = 0; i < drawn.num_top; ++i) top[i] = static_cast<int32_t>(id_of(ranks[i]));
+  }
+
+ private:
+  uint64_t *weights_;  // of every token, 0 if it was filtered out; zeros behind them up to a whole run
+  uint64_t *ranks_;    // of whatever must be put in order
+  size_t num_weights_;
+  uint64_t masses_[kBuckets];
+  const float *logits_;
+  size_t width_;
+  float highest_;
+  float lowest_;  // whoever lies below it has no weight
+
+  // All bits for those that rank no lower than `last` (0: for everybody).
+  struct Passing {
+    Double logit;
+    Whole id;
+    Passing(const Sampler &sampler, uint64_t last)
+        : logit(broadcast_double(last ? sampler.logits_[id_of(last)] : -__builtin_inff())),
+          id(Whole{} + (last ? id_of(last) : ~uint32_t{0})) {}
+    THALOOM_INLINE Whole operator()(size_t first, Double x) const {
+      Whole ids;
+      for (size_t i = 0; i < static_cast<size_t>(kDoubles); ++i) ids[i] = first + i;
+      return reinterpret_cast<Whole>(x > logit) |
+             (reinterpret_cast<Whole>(x == logit) & reinterpret_cast<Whole>(ids <= id));
+    }
+  };
+
+  // The highest logit, and how many are not finite.
+  void look(thaloom_drawn &drawn) const {
+    const size_t whole = width_ / kLanes * kLanes;
+    const Bits exponent = Bits{} + 0x7F800000u;
+    Float highest = broadcast(-__builtin_inff());
+    Bits bad = {};
+    for (size_t i = 0; i < whole; i += kLanes) {
+      const Float x = load(logits_ + i);
+      highest = maximum(x, highest);
+      bad -= reinterpret_cast<Bits>((as_bits(x) & exponent) == exponent);  // true is -1
+    }
+    drawn.highest = -__builtin_inff();
+    for (int i = 0; i < kLanes; ++i) {
+      drawn.highest = std::max(drawn.highest, highest[i]);
+      drawn.num_not_finite += bad[i];
+    }
+    for (size_t i = whole; i < width_; ++i) {
+      drawn.highest = std::max(drawn.highest, logits_[i]);
+      drawn.num_not_finite += !std::isfinite(logits_[i]);
+    }
+  }
+
+  size_t first_highest() const {
+    size_t i = 0;
+    for (const Float highest = broadcast(highest_); i + kLanes <= width_; i += kLanes)
+      if (any(load(logits_ + i) == highest)) break;
+    while (logits_[i] != highest_) ++i;
+    return i;
+  }
+
+  size_t choose(const thaloom_draw &told) {
+    const bool is_cut = told.top_k > 0 && told.top_k < width_;
+    uint64_t total = weigh_all(told.temperature, is_cut ? last_likeliest(told.top_k) : 0);
+    if (told.top_p < 1.0) total = filter(last_of_share(told.top_p, total, told.temperature), 1);
+    if (told.min_p > 0.0) total = filter(0, static_cast<uint64_t>(std::ceil(told.min_p * kUnit)));
+    return find(static_cast<uint64_t>(static_cast<unsigned __int128>(total) * told.uniform_steps >> 53));
+  }
+
+  // Calls f(id of the first, logits, weights) for kDoubles tokens at a time, and for none of a group of kLanes without a
+  // logit as high as `limit`. What lies beyond the vocabulary has the logit -infinity.
+  template <class F>
+  THALOOM_INLINE void each(float limit, const F &f) {
+    for (size_t i = 0; i < width_; i += kLanes) {
+      alignas(64) float padded[kLanes];
+      const float *x = logits_ + i;
+      if (i + kLanes > width_) {
+        for (size_t k = 0; k < static_cast<size_t>(kLanes); ++k) padded[k] = i + k < width_ ? x[k] : -__builtin_inff();
+        x = padded;
+      }
+      if (!any(load(x) >= broadcast(limit))) continue;
+      for (size_t k = 0; k < static_cast<size_t>(kLanes); k += kDoubles) {
+        const HalfFloat part = *reinterpret_cast<const HalfFloat *>(x + k);
+        f(i + k, __builtin_convertvector(part, Double), *reinterpret_cast<WholeInMemory *>(weights_ + i + k));
+      }
+    }
+  }
+
+  // Weights of all that rank no lower than `last`; their sum.
+  uint64_t weigh_all(double temperature, uint64_t last) {
+    // Whoever lies below weighs nothing: the margin is far more than what rounding to float can move.
+    const double least = highest_ - 33.0 * temperature - std::fabs(highest_) * 1e-6;
+    lowest_ = least < -3.4e38 ? -__builtin_inff() : static_cast<float>(least);
+    if (last) lowest_ = std::max(lowest_, logits_[id_of(last)]);
+    std::memset(weights_, 0, num_weights_ * sizeof(uint64_t));
+    const double scale = inverse(temperature);
+    const Passing passing(*this, last);
+    Whole sum = {};
+    each(lowest_, [&](size_t id, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
+      const Whole found = weigh((x - double{highest_}) * scale) & passing(id, x);
+      sum += found;
+      weights = found;
+    });
+    return total(sum);
+  }
+
+  // Takes the weight of whoever ranks lower than `last` or weighs less than `least`; the sum of what is left.
+  uint64_t filter(uint64_t last, uint64_t least) {
+    const Passing passing(*this, last);
+    Whole sum = {};
+    each(lowest_, [&](size_t id, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
+      const Whole before = weights;
+      const Whole found = before & passing(id, x) & reinterpret_cast<Whole>(before >= least);
+      sum += found;
+      weights = found;
+    });
+    return total(sum);
+  }
+
+  // The rank of the last of the fewest, likeliest first, whose weights reach `share` of `total`. Buckets by logit tell
+  // near where it lies, so that only the tokens of one bucket are put in order.
+  uint64_t last_of_share(double share, uint64_t total, double temperature) {
+    const uint64_t needed = std::min(total, static_cast<uint64_t>(std::ceil(share * static_cast<double>(total))));
+    const double scale = inverse(temperature) * (kBuckets / -kFloor);
+    std::fill(masses_, masses_ + kBuckets, uint64_t{0});
+    each(lowest_, [&](size_t, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
+      const Double depth = (double{highest_} - x) * scale;
+      for (int i = 0; i < kDoubles; ++i) masses_[bucket_of(depth[i])] += weights[i];
+    });
+    size_t bucket = 0;
+    uint64_t sum = 0;
+    for (; sum + masses_[bucket] < needed; ++bucket) sum += masses_[bucket];
+    size_t count = 0;
+    each(lowest_, [&](size_t id, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
+      const Double depth = (double{highest_} - x) * scale;
+      for (size_t i = 0; i < static_cast<size_t>(kDoubles); ++i)
+        if (bucket_of(depth[i]) == bucket && weights[i])
+          ranks_[count++] = rank_of(logits_[id + i], static_cast<uint32_t>(id + i));
+    });
+    std::sort(ranks_, ranks_ + count, std::greater<>());
+    size_t i = 0;
+    while ((sum += weights_[id_of(ranks_[i])]) < needed) ++i;
+    return ranks_[i];
+  }
+
+  static double inverse(double temperature) { return std::min(1.0 / temperature, 0x1.fffffffffffffp1023); }
+
+  // Never smaller for a lower logit. What is too deep, or at the tiniest temperatures not a number, goes to the last.
+  static THALOOM_INLINE size_t bucket_of(double depth) {
+    return depth < kBuckets - 1 ? static_cast<size_t>(depth) : kBuckets - 1;
+  }
+
+  uint64_t last_likeliest(size_t count) { return likeliest(count)[count - 1]; }
+
+  // The ranks of the `count` likeliest, in order, in our workspace. Keeps some more than that at a time, and passes over
+  // all that lie below the last of the best so far.
+  const uint64_t *likeliest(size_t count) {
+    const size_t room = std::min(width_, std::max<size_t>(4 * count, 4096));
+    size_t held = 0, i = 0;
+    Float limit = broadcast(-__builtin_inff());
+    float last = -__builtin_inff();
+    const auto take = [&](size_t id) {
+      if (logits_[id] < last) return;
+      ranks_[held++] = rank_of(logits_[id], static_cast<uint32_t>(id));
+      if (held < room || count == width_) return;
+      std::nth_element(ranks_, ranks_ + count, ranks_ + held, std::greater<>());
+      last = logits_[id_of(*std::min_element(ranks_, ranks_ + count))];
+      limit = broadcast(last);
+      held = count;
+    };
+    for (; count && i + kLanes <= width_; i += kLanes)
+      if (any(load(logits_ + i) >= limit))
+        for (size_t k = 0; k < static_cast<size_t>(kLanes); ++k) take(i + k);
+    for (; count && i < width_; ++i) take(i);
+    std::partial_sort(ranks_, ranks_ + std::min(count, held), ranks_ + held, std::greater<>());
+    return ranks_;
+  }
+
+  // The first token at which the running sum passes `target`, which is less than the whole.
+  size_t find(uint64_t target) const {
+    size_t i = 0;
+    for (;; i += kRun) {
+      uint64_t sum = 0;
+      for (size_t k = 0; k < kRun; ++k) sum += weights_[i + k];
+      if (sum > target) break;
+      target -= sum;
+    }
+    for (; weights_[i] <= target; ++i) target -= weights_[i];
+    return i;
+  }
+
+  static uint64_t total(Whole sum) {
+    uint64_t result = 0;
+    for (int i = 0; i < kDoubles; ++i) result += sum[i];
+    return result;
+  }
+};
+
+// A sampler for each thread.
+class Samplers {
+ public:
+  // False if there is no memory for them. Of what is asked for, only what is used is ever committed by the system.
+  bool allocate(size_t num_threads, size_t width) {
+    const size_t each = Sampler::num_numbers(width);
+    if (!samplers_.allocate(num_threads) || !workspace_.allocate(num_threads * each)) return false;
+    for (size_t i = 0; i < num_threads; ++i) samplers_[i].bind(&workspace_[i * each], width);
+    return true;
+  }
+
+  Sampler &operator[](size_t thread) { return samplers_[thread]; }
+
+ private:
+  Array<Sampler> samplers_;
+  Array<uint64_t> workspace_;
+};
+
+}  // namespace thaloom

@@ -1,0 +1,161 @@
+"""Tokens chosen by the native library are those of the definition, to the last one, whatever the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from thaloom.hal.checks import MemoryWeights
+from thaloom.hal.draws import UNIFORM_STEPS, Draw, Drawn, draw
+from thaloom.hal.driver import Executable, Limits, SamplesNatively
+from thaloom.hal.drivers.cpu.driver import CpuDriver
+from thaloom.hal.drivers.cpu.probe import DEVICE_ID
+from thaloom.hal.ops import ProgramBuilder, Step
+from thaloom.hal.types import Tensor
+
+Rows = NDArray[np.float32]
+SIZES = (1, 2, 15, 16, 17, 255, 256, 257, 1000, 5000)
+UNIFORM = st.integers(0, UNIFORM_STEPS - 1).map(lambda steps: steps / UNIFORM_STEPS)
+
+
+@contextmanager
+def scoring(vocab_size: int, num_threads: int = 2, max_rows: int = 8) -> Iterator[Executable]:
+    """A program of nothing but an embedding and a head. Its logits are then replaced by whatever a test wants."""
+    builder = ProgramBuilder()
+    builder.logits(builder.embedding("table", vocab_size=vocab_size, width=16), "table", vocab_size=vocab_size)
+    weights = MemoryWeights({"table": Tensor("f32", np.zeros((vocab_size, 16), np.float32))})
+    limits = Limits(max_rows=max_rows, max_sequences=max_rows, max_context=16)
+    executable = CpuDriver().open(DEVICE_ID, num_threads=num_threads).compile(builder.build(), weights, limits)
+    try:
+        yield executable
+    finally:
+        executable.close()
+
+
+def drawn(executable: Executable, rows: Rows, draws: list[Draw]) -> list[Drawn]:
+    count = len(rows)
+    zeros = np.zeros(count, np.int32)
+    own = np.arange(count, dtype=np.int32)
+    step = Step(tokens=zeros, positions=zeros, sequences=own, block_tables=np.zeros((count, 1), np.int32), outputs=own)
+    executable.run(step)[:] = rows
+    assert isinstance(executable, SamplesNatively)
+    return list(executable.draw(draws))
+
+
+def defined(rows: Rows, draws: list[Draw]) -> list[Drawn]:
+    return [draw(row, wish) for row, wish in zip(rows, draws, strict=True)]
+
+
+def random_rows(rng: np.random.Generator, count: int, vocab_size: int) -> Rows:
+    """Steep and flat ones, with and without ties."""
+    rows = rng.standard_normal((count, vocab_size)).astype(np.float32) * rng.choice([0.01, 1, 4, 30], (count, 1))
+    tied = rng.integers(0, 2, count).astype(bool)
+    rows[tied] = np.round(rows[tied], 1)
+    return rows.astype(np.float32)
+
+
+WISHES = st.builds(
+    Draw,
+    temperature=st.sampled_from([0.0, 5e-324, 0.01, 0.5, 0.7, 1.0, 1.5, 100.0]),
+    top_k=st.sampled_from([0, 0, 1, 2, 3, 16, 40, 255, 4999, 2**31 - 1]),
+    top_p=st.sampled_from([1.0, 1e-12, 0.1, 0.5, 0.9, 0.95, 0.999999, 1 - 2**-53]),
+    min_p=st.sampled_from([0.0, 0.0, 1e-30, 0.01, 0.5, 1.0]),
+    uniform=UNIFORM,
+    num_top=st.sampled_from([None, None, 0, 1, 5, 20, 10_000]),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    vocab_size=st.sampled_from(SIZES), seed=st.integers(0, 2**32 - 1), draws=st.lists(WISHES, min_size=1, max_size=6)
+)
+def test_any_rows_and_wishes(build: str, vocab_size: int, seed: int, draws: list[Draw]) -> None:
+    rows = random_rows(np.random.default_rng(seed), len(draws), vocab_size)
+    with scoring(vocab_size) as executable:
+        assert drawn(executable, rows, draws) == defined(rows, draws)
+
+
+def test_a_large_vocabulary_on_any_number_of_threads(build: str) -> None:
+    rows = random_rows(np.random.default_rng(5), 7, 151_936)
+    draws = [
+        Draw(temperature=temperature, top_k=top_k, top_p=top_p, uniform=uniform, num_top=num_top)
+        for temperature, top_k, top_p, uniform, num_top in (
+            (0.0, 0, 1.0, 0.0, 3),
+            (1.0, 0, 1.0, 0.3, None),
+            (0.7, 50, 0.9, 0.99, 20),
+            (1.3, 0, 0.95, 0.5, None),
+            (100.0, 0, 0.999, 1 - 2**-53, None),
+            (0.2, 100_000, 1.0, 0.7, None),
+            (1.0, 1, 0.5, 0.5, 1),
+        )
+    ]
+    wanted = defined(rows, draws)
+    for num_threads in (1, 3):
+        with scoring(rows.shape[1], num_threads) as executable:
+            assert drawn(executable, rows, draws) == wanted
+
+
+def test_extreme_logits(build: str) -> None:
+    largest, least = np.finfo(np.float32).max, np.finfo(np.float32).smallest_subnormal
+    rows = np.array(
+        [
+            [largest, -largest, 0.0, largest, least],
+            [-largest] * 5,
+            [-0.0, 0.0, -0.0, 0.0, -least],
+            [least, 0.0, -least, 0.0, least],
+        ],
+        np.float32,
+    )
+    with scoring(5) as executable:
+        for wish in (
+            Draw(num_top=5),
+            Draw(temperature=5e-324, uniform=0.9, num_top=5),
+            Draw(temperature=1.7e308, uniform=0.5),
+            Draw(temperature=1.0, top_k=2, uniform=0.9),
+            Draw(temperature=1.0, top_p=0.4, uniform=0.99),
+        ):
+            assert drawn(executable, rows, [wish] * 4) == defined(rows, [wish] * 4)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("vocab_size", [5, 100])
+def test_logits_that_are_not_finite_are_counted_and_give_no_token(build: str, bad: float, vocab_size: int) -> None:
+    rows = np.zeros((2, vocab_size), np.float32)
+    rows[0, [0, vocab_size - 1]] = bad
+    with scoring(vocab_size) as executable:
+        found = drawn(executable, rows, [Draw(temperature=1.0, num_top=2), Draw(num_top=None)])
+    assert found == [Drawn(token=-1, num_not_finite=2), Drawn(token=0)]
+
+
+def test_as_many_draws_as_rows_or_none_at_all(build: str) -> None:
+    with scoring(20) as executable:
+        assert isinstance(executable, SamplesNatively)
+        with pytest.raises(ValueError, match="1 draws from 0 rows"):
+            executable.draw([Draw()])
+        rows = np.zeros((2, 20), np.float32)
+        for draws in ([], [Draw()], [Draw()] * 3):
+            with pytest.raises(ValueError, match="draws from 2 rows"):
+                drawn(executable, rows, draws)
+        assert len(drawn(executable, rows, [Draw()] * 2)) == 2
+        executable.close()
+        with pytest.raises(ValueError, match="closed"):
+            executable.draw([Draw()] * 2)
+
+
+def test_a_program_that_gives_no_logits_gives_no_tokens(build: str) -> None:
+    builder = ProgramBuilder()
+    builder.pool(builder.embedding("table", vocab_size=20, width=16))
+    weights = MemoryWeights({"table": Tensor("f32", np.ones((20, 16), np.float32))})
+    backend = CpuDriver().open(DEVICE_ID, num_threads=1)
+    executable = backend.compile(builder.build(), weights, Limits(max_rows=2, max_sequences=2, max_context=16))
+    try:
+        with pytest.raises(ValueError, match="no logits"):
+            drawn(executable, np.zeros((1, 16), np.float32), [Draw()])
+    finally:
+        executable.close()
