@@ -34,7 +34,7 @@ def draw_rows(
     )
     library.draw(handle, told, native.Message())
     rows = result.data.view(np.float32)[: len(draws) * plan.result_stride].reshape(len(draws), plan.result_stride)
-    found: list[tuple[int, int, float, int, int]] = drawn.tolist()
+    found = zip(*(drawn[field].tolist() for field in native.DRAWN.fields or ()), strict=True)
     return [_read(*each) for each in zip(rows, draws, found, top, strict=True)]
 
 
