@@ -63,6 +63,9 @@ fuzz: $(BIN)/pytest   ## mutated programs and steps against the sanitized native
 fuzz-formats: $(BIN)/pytest  ## 100,000 mutated safetensors and GGUF files against their readers
 	$(BIN)/python -m tests.fuzz_formats --cases 100000
 
+aarch64: $(BIN)/pytest  ## cross-compile for 64-bit ARM and run the driver's tests on emulated processors (no speed)
+	$(BIN)/python tools/aarch64.py
+
 deps-system:          ## system packages the tests use, from the distribution
 	sh tools/deps_system.sh
 

@@ -45,7 +45,13 @@ VARIANTS = {
         "x86_64_v3_vnni": ["-march=x86-64-v3", "-mavxvnni"],
         "x86_64_v3": ["-march=x86-64-v3"],
         "x86_64_v2": ["-march=x86-64-v2"],
-    }
+    },
+    "aarch64": {
+        # Not armv8.6-a, which has more than is used: Neoverse V1 is an 8.4 with these two.
+        "aarch64_i8mm_bf16": ["-march=armv8.2-a+dotprod+fp16+i8mm+bf16"],
+        "aarch64_dotprod": ["-march=armv8.2-a+dotprod+fp16"],
+        "aarch64_neon": ["-march=armv8-a"],
+    },
 }
 GENERIC = {"generic": ["-O3"]}
 LIMIT_S = 600

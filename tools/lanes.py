@@ -1,13 +1,15 @@
 """Run the whole test suite in lanes, each with its own time budget, and end with one line of counts.
 
 A test may skip only if it is marked `hardware` (a device this machine lacks) or `data` (the shared data sets are not
-there). Any other skip fails the run: a check that did not happen must not look like one that passed.
+there), and a lane only for want of packages, not in CI. Any other skip fails the run: a check that did not happen must
+not look like one that passed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +33,8 @@ class Lane:
     commands: tuple[tuple[str, ...], ...]
     tests: tuple[str, ...] = ()
     """What pytest runs after the commands, with counts taken from its report."""
+    needs: tuple[str, ...] = ()
+    """Programs that `make deps-system` installs. Without them the lane is skipped, and counted so; never in CI."""
 
 
 LANES = (
@@ -56,6 +60,12 @@ LANES = (
             (sys.executable, "-m", "tests.fuzz_formats", "--cases", "20000"),
         ),
     ),
+    Lane(
+        name="aarch64, emulated",
+        budget_s=240,
+        commands=((sys.executable, "tools/aarch64.py"),),
+        needs=("qemu-aarch64", "aarch64-linux-gnu-g++"),
+    ),
     Lane(name="wheel", budget_s=240, commands=(("sh", "tools/wheel_install.sh", sys.executable),)),
     Lane(name="without a compiler", budget_s=900, commands=(("sh", "tools/without_compiler.sh"),)),
 )
@@ -69,14 +79,19 @@ def main() -> int:
         outcome = run_lane(lane)
         counts += outcome
         print(f"== lane {lane.name!r}: {dict(outcome)} in {time.monotonic() - begin:.0f} s", flush=True)
-    skipped = counts["hardware"] + counts["data"]
-    print(f"skipped for want of hardware: {counts['hardware']}, for want of data: {counts['data']}")
+    reasons = ("hardware", "data", "packages")
+    skipped = sum(counts[reason] for reason in reasons)
+    print("skipped for want of", ", ".join(f"{reason}: {counts[reason]}" for reason in reasons))
     print(f"{counts['passed']} passed, {counts['failed']} failed, {skipped} skipped")
     return 1 if counts["failed"] else 0
 
 
 def run_lane(lane: Lane) -> Counter[str]:
     """Counts of passed, failed, and permitted skips by their mark. A command or a lane out of time is one failure."""
+    absent = [program for program in lane.needs if shutil.which(program) is None]
+    if absent and not os.environ.get("CI"):
+        print(f"SKIPPED: {' and '.join(absent)} not here; please run: make deps-system", flush=True)
+        return Counter(packages=1)
     deadline = time.monotonic() + lane.budget_s
     counts: Counter[str] = Counter()
     for command in lane.commands:

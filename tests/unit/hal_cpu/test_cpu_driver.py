@@ -132,6 +132,8 @@ def test_an_unknown_build_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 V3 = sorted(dict(native.VARIANTS)["x86_64_v3"])
 V4 = sorted(dict(native.VARIANTS)["x86_64_v4_vnni"])
+DOTPROD = sorted(dict(native.VARIANTS)["aarch64_dotprod"])
+I8MM = sorted(dict(native.VARIANTS)["aarch64_i8mm_bf16"])
 
 
 def library_folder(root: Path, *names: str, info: str | None = None) -> Path:
@@ -149,7 +151,10 @@ def library_folder(root: Path, *names: str, info: str | None = None) -> Path:
         ([*V3, "avx_vnni"], "x86_64", "x86_64_v3_vnni"),
         (V3, "x86_64", "x86_64_v3"),
         (["sse4_2", "popcnt", "ssse3", "cx16"], "x86_64", "x86_64_v2"),
-        (["fp", "asimd"], "aarch64", "generic"),
+        (I8MM, "aarch64", "aarch64_i8mm_bf16"),
+        ([*DOTPROD, "i8mm"], "aarch64", "aarch64_dotprod"),
+        (["fp", "asimd", "asimddp"], "aarch64", "aarch64_neon"),
+        (V4, "riscv64", "generic"),
     ],
 )
 def test_the_best_build_is_chosen(tmp_path: Path, features: list[str], machine_name: str, chosen: str) -> None:

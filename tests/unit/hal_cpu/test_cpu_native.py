@@ -201,12 +201,13 @@ print("status", status)
 
 
 def test_after_a_fork_the_child_is_refused_and_can_end(library_file: Path) -> None:
+    root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORK, str(library_file)],
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=Path(__file__).parents[3],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}"},
     )
     assert done.stdout == "status 0\n", done.stderr

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+import struct
 from pathlib import Path
 
 import pytest
 
+from thaloom.hal.drivers.cpu import hwcap
 from thaloom.hal.drivers.cpu.probe import DEVICE_ID, Machine
 from thaloom.hal.types import Cache
 
@@ -48,7 +51,8 @@ def machine(root: Path, *, affinity: frozenset[int] = frozenset(range(4))) -> Ma
     return Machine(root, affinity=affinity)
 
 
-def test_a_plain_machine(tmp_path: Path) -> None:
+def test_a_plain_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     device = machine(two_cores_four_threads(tmp_path)).device()
     assert (device.id, device.kind, device.driver) == (DEVICE_ID, "cpu", "cpu")
     assert (device.name, device.vendor) == ("Fast 9000", "AMD")
@@ -207,3 +211,29 @@ def test_an_arm_machine(tmp_path: Path) -> None:
     text = "processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41"
     device = machine(write(tmp_path, {"proc/cpuinfo": text}), affinity=frozenset({0})).device()
     assert (device.vendor, device.features) == ("ARM", ("asimd", "fp"))
+
+
+def auxv(*entries: tuple[int, int]) -> bytes:
+    return b"".join(struct.pack("@NN", *entry) for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("vector", "found"),
+    [
+        (auxv((16, 1 << 1 | 1 << 20), (26, 1 << 13 | 1 << 14), (0, 0)), {"asimd", "asimddp", "i8mm", "bf16"}),
+        (auxv((6, 4096), (16, 1 << 10), (0, 0), (26, 1 << 13)), {"asimdhp"}),
+        (auxv((16, 1 << 40 | 1), (26, 1 << 63))[:-3], {"fp"}),
+        (b"", set()),
+    ],
+    ids=["both words", "nothing counts after the end", "unknown bits, cut short", "empty"],
+)
+def test_the_auxiliary_vector_of_an_arm_process(vector: bytes, found: set[str]) -> None:
+    assert hwcap.features(vector) == found
+
+
+def test_under_emulation_the_hosts_flags_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    root = two_cores_four_threads(tmp_path)
+    assert machine(root).device().features == ()
+    (root / "proc/self/auxv").write_bytes(auxv((16, 2)))
+    assert machine(root).device().features == ("asimd",)

@@ -38,6 +38,7 @@ class HostMemory:
                 pass  # a kernel without transparent huge pages: slower, not wrong
         whole = np.frombuffer(mapping, np.uint8)
         offset = -whole.ctypes.data % ALIGNMENT
+        self._address = int(whole.ctypes.data) + offset  # NumPy gives an empty slice the address of what it is cut from
         self._data: NDArray[np.uint8] | None = whole[offset : offset + num_bytes]
 
     @property
@@ -53,7 +54,10 @@ class HostMemory:
 
     @property
     def address(self) -> int:
-        return int(self.data.ctypes.data)
+        """Raises ValueError once freed."""
+        if self._data is None:
+            raise ValueError("this buffer was freed")
+        return self._address
 
     def free(self) -> None:
         """Harmless when repeated."""

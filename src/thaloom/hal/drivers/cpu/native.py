@@ -49,16 +49,23 @@ class Op(enum.IntEnum):
 _V2 = frozenset({"sse4_2", "popcnt", "ssse3", "cx16"})
 _V3 = _V2 | {"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_DOTPROD = frozenset({"asimd", "crc32", "atomics", "asimdrdm", "fphp", "asimdhp", "asimddp"})  # with all of Armv8.2
 VARIANTS: tuple[tuple[str, frozenset[str]], ...] = (
     ("x86_64_v4_bf16", _V4 | {"avx512_vnni", "avx512_bf16"}),
     ("x86_64_v4_vnni", _V4 | {"avx512_vnni"}),
     ("x86_64_v3_vnni", _V3 | {"avx_vnni"}),
     ("x86_64_v3", _V3),
     ("x86_64_v2", _V2),
+    ("aarch64_i8mm_bf16", _DOTPROD | {"i8mm", "bf16"}),
+    ("aarch64_dotprod", _DOTPROD),
+    ("aarch64_neon", frozenset()),
     ("generic", frozenset()),
 )
-"""Builds, best first, with what /proc/cpuinfo must list for each. AVX-512 without dot products of whole numbers has no
-build of its own: such a processor runs x86_64_v3. Source: x86-64 psABI, microarchitecture levels."""
+"""Builds, best first, with the features a processor must have for each. AVX-512 without dot products of whole numbers
+has no build of its own: such a processor runs x86_64_v3.
+
+Source: x86-64 psABI, microarchitecture levels; Arm Architecture Reference Manual, A2 (NEON is in every AArch64).
+"""
 
 
 class Weight(ctypes.Structure):
@@ -215,11 +222,9 @@ def choose(features: Iterable[str], machine: str, *, folder: Path = FOLDER, want
         return Choice(path=_path(folder, wanted), degraded=None, by_hand=True)
     if not built:
         return Choice(path=None, degraded=f"{why_not_built(folder)}; the NumPy reference runs instead")
-    best = next(name for name in fitting if name != "generic" or not machine.startswith("x86"))
-    if built[0] != best:
-        return Choice(
-            path=_path(folder, built[0]), degraded=f"{best} could run but is missing ({why_not_built(folder, best)})"
-        )
+    if built[0] != fitting[0]:
+        missing = f"{fitting[0]} could run but is missing ({why_not_built(folder, fitting[0])})"
+        return Choice(path=_path(folder, built[0]), degraded=missing)
     return Choice(path=_path(folder, built[0]), degraded=None)
 
 
@@ -240,8 +245,7 @@ def built_variants(features: Iterable[str], folder: Path = FOLDER) -> list[str]:
 
 
 def _runs(name: str, needed: frozenset[str], available: frozenset[str], machine: str) -> bool:
-    is_x86 = machine in ("x86_64", "AMD64")
-    return needed <= available and (is_x86 or not name.startswith("x86"))
+    return needed <= available and (name == "generic" or name.startswith(machine))
 
 
 def _path(folder: Path, variant: str) -> Path:

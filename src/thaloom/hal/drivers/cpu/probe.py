@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from thaloom.base.ids import DeviceId
+from thaloom.hal.drivers.cpu import hwcap
 from thaloom.hal.types import Cache, Device, Link
 
 DEVICE_ID = DeviceId("cpu")
@@ -38,7 +39,7 @@ class Machine:
             num_cores=self.num_cores(),
             dtypes=frozenset({"f32", "bf16", "f16"}),
             isolation="process",
-            features=tuple(sorted(set((info.get("flags") or info.get("Features") or "").split()))),
+            features=tuple(sorted(self._features(info))),
             caches=tuple(self._caches()),
             numa_node=nodes[0] if len(nodes := self.numa_nodes()) == 1 else None,
         )
@@ -133,6 +134,15 @@ class Machine:
         counts = [self._number(file) for file in self._glob("sys/devices/system/edac/mc/mc*/ue_count")]
         known = [count for count in counts if count is not None]
         return sum(known) if known else None
+
+    def _features(self, info: dict[str, str]) -> frozenset[str]:
+        if platform.machine() != "aarch64":
+            return frozenset((info.get("flags") or info.get("Features") or "").split())
+        try:
+            told = hwcap.features((self._root / "proc/self/auxv").read_bytes())
+        except OSError:
+            told = frozenset()
+        return told | frozenset(info.get("Features", "").split())
 
     def _usable(self) -> frozenset[int]:
         if self._affinity is not None:
