@@ -37,6 +37,8 @@ FLAGS = [
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
 ]
 LINK_FLAGS = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections", "-Wl,-s", "-lm"]
+# Scheduled before registers are given out, a tile's loads are moved up until its sums no longer fit.
+_ARM = ["-fno-schedule-insns"]
 _V4 = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
 VARIANTS = {
     "x86_64": {
@@ -48,9 +50,9 @@ VARIANTS = {
     },
     "aarch64": {
         # Not armv8.6-a, which has more than is used: Neoverse V1 is an 8.4 with these two.
-        "aarch64_i8mm_bf16": ["-march=armv8.2-a+dotprod+fp16+i8mm+bf16"],
-        "aarch64_dotprod": ["-march=armv8.2-a+dotprod+fp16"],
-        "aarch64_neon": ["-march=armv8-a"],
+        "aarch64_i8mm_bf16": [*_ARM, "-march=armv8.2-a+dotprod+fp16+i8mm+bf16"],
+        "aarch64_dotprod": [*_ARM, "-march=armv8.2-a+dotprod+fp16"],
+        "aarch64_neon": [*_ARM, "-march=armv8-a"],
     },
 }
 GENERIC = {"generic": ["-O3"]}

@@ -32,7 +32,7 @@ PROCESSORS = (
 """Processors as qemu calls them, poorest first, and the build each must choose."""
 PYTEST = ("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "--timeout", "200", "tests/unit/hal_cpu")
 LEFT_OUT = ("-k", "not conformance_kit")
-"""On all but the richest processor, for time: the kit is half of it, and what it finds in kernels the others find too."""
+"""On all but the richest processor, for time: the kit is half of it, and the tests of operators remain."""
 
 DEBIAN = ("python3-minimal", "libpython3-stdlib", "zlib1g", "libstdc++6")
 WHEELS = ("numpy", "msgspec", "pytest", "pytest-timeout", "pytest-xdist", "hypothesis")

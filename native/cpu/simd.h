@@ -31,8 +31,9 @@ inline constexpr int kLanes = 4;
 inline constexpr int kAccumulators = 12;
 #endif
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 inline constexpr bool kHasBF16 = true;  // a dot product of pairs of bfloat16, summed in float32
+#define THALOOM_HAS_BF16 1
 #else
 inline constexpr bool kHasBF16 = false;
 #endif
@@ -160,11 +161,17 @@ THALOOM_INLINE void store_part(float *p, const Group &group, size_t count) {
   std::memcpy(p, padded, count * sizeof(float));
 }
 
-// Sixteen floats rounded to bfloat16. The instruction also makes zeros of denormals, as the product of pairs does.
+// Sixteen floats rounded to bfloat16. The x86 instruction also makes zeros of denormals, as all products of pairs do.
 THALOOM_INLINE void store_bf16(uint16_t *p, const Group &group) {
 #if defined(__AVX512BF16__)
   const auto half = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(group.part[0])));
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), half);
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+  repeat<kVectors / 2>([&](auto i) __attribute__((always_inline)) {
+    const auto low = vcvtq_low_bf16_f32(reinterpret_cast<float32x4_t>(group.part[2 * i]));
+    const auto both = vcvtq_high_bf16_f32(low, reinterpret_cast<float32x4_t>(group.part[2 * i + 1]));
+    std::memcpy(p + i * 8, &both, sizeof both);
+  });
 #else
   float values[kGroup];
   store_group(values, group);
@@ -172,11 +179,17 @@ THALOOM_INLINE void store_bf16(uint16_t *p, const Group &group) {
 #endif
 }
 
-#if defined(__AVX512BF16__)
-// sum + a.even * b.even + a.odd * b.odd for sixteen pairs of bfloat16; denormals count as zeros.
+#if defined(THALOOM_HAS_BF16)
+// sum + a.even * b.even + a.odd * b.odd for pairs of bfloat16; denormals count as zeros. How its sums are rounded is the
+// processor's own, always the same: on ARM to odd, not to nearest.
 THALOOM_INLINE Float dot_pairs(Float sum, Bits a, Bits b) {
+#if defined(__AVX512BF16__)
   return reinterpret_cast<Float>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a),
                                                   reinterpret_cast<__m512bh>(b)));
+#else
+  return reinterpret_cast<Float>(vbfdotq_f32(reinterpret_cast<float32x4_t>(sum), reinterpret_cast<bfloat16x8_t>(a),
+                                             reinterpret_cast<bfloat16x8_t>(b)));
+#endif
 }
 #endif
 

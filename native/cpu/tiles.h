@@ -137,19 +137,22 @@ struct WidenedTile {
   }
 };
 
-#if defined(__AVX512BF16__)
+#if defined(THALOOM_HAS_BF16)
 struct PairTile {
   template <int R, int P>
   static void run(const Strip &told, float *to) {
     const Strip s = told;  // in registers: a prefetch may not change it, but the compiler fears so
     Sums<R, P> sums;
     walk<P>(s, (s.columns + 1) / 2, 4, [&](size_t line, size_t x) __attribute__((always_inline)) {
-      Bits weights[P];
-      repeat<P>([&](auto p) __attribute__((always_inline)) { weights[p] = load_bits(vector_at<P>(s, line, p)); });
+      Bits weights[P * kVectors];
+      repeat<P * kVectors>([&](auto i) __attribute__((always_inline)) {
+        weights[i] = load_bits(vector_at<P>(s, line, i));
+      });
       repeat<R>([&](auto r) __attribute__((always_inline)) {
         const Bits pair = broadcast_bits(s.x + r * s.x_stride + x);
-        repeat<P>([&](auto p) __attribute__((always_inline)) {
-          sums.of[r][p][0] = dot_pairs(sums.of[r][p][0], weights[p], pair);
+        repeat<P * kVectors>([&](auto i) __attribute__((always_inline)) {
+          Float &sum = sums.of[r][i / kVectors][i % kVectors];
+          sum = dot_pairs(sum, weights[i], pair);
         });
       });
     });
