@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from thaloom.kernel.sched.chunks import StepTargets, next_pressure
+from thaloom.kernel.sched.step_times import StepTimes
 from thaloom.kernel.sched.steps import Running, Snapshot, StepLimits, StepPlan, Waiting, plan_step
 
 
@@ -37,6 +39,7 @@ lives = st.lists(st.tuples(st.integers(1, 90), st.integers(1, 40), st.integers(0
         for number, (prompt, answer, arrives) in enumerate(sorted(facts, key=lambda fact: fact[2]))
     ]
 )
+cost = st.floats(1e-6, 1.0)
 limits = st.builds(StepLimits, max_sequences=st.integers(1, 6), chunk_tokens=st.integers(1, 70))
 
 
@@ -73,10 +76,24 @@ def check_safety(plan: StepPlan, snapshot: Snapshot) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(lives=lives, limits=limits, spare=st.integers(0, 10))
-def test_safe_at_every_step_and_all_come_to_an_end(lives: list[Life], limits: StepLimits, spare: int) -> None:
+@given(
+    lives=lives,
+    limits=limits,
+    spare=st.integers(0, 10),
+    times=st.none() | st.builds(StepTimes, cost, cost, cost, cost, st.just(()), st.just(())),
+    targets=st.builds(
+        StepTargets,
+        stretch=st.floats(1, 10),
+        token_s=st.floats(0, 1),
+        least_rows=st.integers(1, 20),
+        keep_throughput=st.floats(0, 1),
+    ),
+)
+def test_safe_at_every_step_and_all_come_to_an_end(
+    lives: list[Life], limits: StepLimits, spare: int, times: StepTimes | None, targets: StepTargets
+) -> None:
     pool = max(life.most_blocks for life in lives) + spare
-    free, step = pool, 0
+    free, step, pressure = pool, 0, 0.0
     running: list[Life] = []
     waiting: list[Life] = []
     done: list[Life] = []
@@ -94,6 +111,9 @@ def test_safe_at_every_step_and_all_come_to_an_end(lives: list[Life], limits: St
             ),
             free_blocks=free,
             limits=limits,
+            times=times,
+            targets=targets,
+            pressure=pressure,
         )
         plan = plan_step(snapshot)
         check_safety(plan, snapshot)
@@ -103,6 +123,7 @@ def test_safe_at_every_step_and_all_come_to_an_end(lives: list[Life], limits: St
             youngest.blocks = youngest.computed = 0
             waiting.insert(0, youngest)
             continue
+        pressure = next_pressure(pressure, plan.left_waiting)
         for rows in plan.rows:
             life = lives[rows.id]
             if rows.id in plan.admit:

@@ -5,7 +5,8 @@ The rules, in order:
 1. Every running sequence that has one token to compute gets its row: decoding never waits for prefill.
 2. If those rows need more blocks than are free, the plan is to preempt the youngest running sequence and nothing
    else; the engine frees its blocks and asks again. A preempted sequence keeps its tokens and computes them again.
-3. Running sequences with more to compute (prompts) share `chunk_tokens` rows, oldest first.
+3. Running sequences with more to compute (prompts) share the rows that `chunks` finds right, at most `chunk_tokens`,
+   oldest first.
 4. Waiting sequences are admitted strictly in order of arrival, while there is a place in the batch, a row left for
    them, and blocks for *all* tokens they have now. Nobody overtakes, so nobody starves.
 
@@ -16,29 +17,39 @@ and alone it fits (the engine refuses at submission what never will). So the old
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from thaloom.hal.ops import BLOCK_TOKENS
+from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets, choose_chunk
+from thaloom.kernel.sched.step_times import StepShape, StepTimes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepLimits:
-    """`max_sequences` in one step, each with at least a row; `chunk_tokens` prefill rows in one step, in all."""
+    """`max_sequences` in one step, each with at least a row; `chunk_tokens` prefill rows in one step, in all;
+    `draft_rows` guessed tokens, in all, which take the place of prefill rows."""
 
     max_sequences: int
     chunk_tokens: int
+    draft_rows: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.max_sequences, self.chunk_tokens) < 1:
+        if min(self.max_sequences, self.chunk_tokens) < 1 or self.draft_rows < 0:
             raise ValueError(f"limits must be positive: {self}")
 
     @property
     def max_rows(self) -> int:
         return self.max_sequences + self.chunk_tokens
 
+    @property
+    def max_outputs(self) -> int:
+        return self.max_sequences + self.draft_rows
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """A sequence in the batch. `num_computed` of its `num_tokens` tokens lie in its `num_blocks` blocks."""
+
+class Running(NamedTuple):
+    """A sequence in the batch. `num_computed` of its `num_tokens` tokens lie in its `num_blocks` blocks.
+
+    A tuple, because there is one for each sequence in every step."""
 
     id: int
     num_tokens: int
@@ -70,9 +81,14 @@ class Snapshot:
     waiting: tuple[Waiting, ...]
     free_blocks: int
     limits: StepLimits
+    targets: StepTargets = DEFAULT_TARGETS
+    times: StepTimes | None = None
+    """What steps take; None while that is not known."""
+    pressure: float = 0.0
+    """The share of recent steps that left prompts waiting (chunks.next_pressure)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Rows:
     """`count` rows of sequence `id`, from its first token that is not computed on."""
 
@@ -87,6 +103,8 @@ class StepPlan:
     preempt: int | None = None
     admit: tuple[int, ...] = ()
     rows: tuple[Rows, ...] = ()
+    left_waiting: bool = False
+    """Whether prompts had to wait because there were no more rows for them."""
 
 
 def plan_step(snapshot: Snapshot) -> StepPlan:
@@ -95,12 +113,14 @@ def plan_step(snapshot: Snapshot) -> StepPlan:
     free = snapshot.free_blocks - sum(_growth(sequence) for sequence in decoding)
     if free < 0 and len(snapshot.running) > 1:
         return StepPlan(preempt=snapshot.running[-1].id)
-    rows = [Rows(id=sequence.id, count=1) for sequence in decoding]
-    budget = snapshot.limits.chunk_tokens
+    rows = [Rows(sequence.id, 1) for sequence in decoding]
+    if len(decoding) == len(snapshot.running) and not snapshot.waiting:
+        return StepPlan(rows=tuple(rows))
+    budget = _chunk(snapshot, decoding)
     for sequence in snapshot.running:
         if sequence.pending > 1 and budget:
             count = min(sequence.pending, budget)
-            rows.append(Rows(id=sequence.id, count=count))
+            rows.append(Rows(sequence.id, count))
             budget -= count
     admit = []
     places = snapshot.limits.max_sequences - len(snapshot.running)
@@ -109,10 +129,25 @@ def plan_step(snapshot: Snapshot) -> StepPlan:
             break
         count = min(arrival.num_tokens - arrival.reused_tokens, budget)
         admit.append(arrival.id)
-        rows.append(Rows(id=arrival.id, count=count))
+        rows.append(Rows(arrival.id, count))
         budget -= count
         free -= arrival.new_blocks
-    return StepPlan(admit=tuple(admit), rows=tuple(rows))
+    return StepPlan(admit=tuple(admit), rows=tuple(rows), left_waiting=budget == 0)
+
+
+def _chunk(snapshot: Snapshot, decoding: list[Running]) -> int:
+    """Rows for prompts in this step. Those of the one that stands first decide how deep the attention goes."""
+    first = next((sequence.num_computed for sequence in snapshot.running if sequence.pending > 1), None)
+    if first is None:
+        first = snapshot.waiting[0].reused_tokens if snapshot.waiting else 0
+    return choose_chunk(
+        StepShape(len(decoding), len(decoding), sum(sequence.num_tokens for sequence in decoding)),
+        first,
+        snapshot.limits.chunk_tokens,
+        times=snapshot.times,
+        targets=snapshot.targets,
+        pressure=snapshot.pressure,
+    )
 
 
 def _growth(sequence: Running) -> int:
