@@ -48,6 +48,9 @@ class Limits:
     weight_format: WeightFormat = "stored"
     """What becomes of matrices that come in floats, as far as hal.quantise.convertible says. A QuantTensor stays what
     it is, whatever this says."""
+    max_outputs: int | None = None
+    """Results in one step that memory is set aside for; a step may ask for more, up to `max_rows`, and the device's
+    budget pays for it then. None: one for each sequence."""
 
     def __post_init__(self) -> None:
         if min(self.max_rows, self.max_sequences, self.max_context) < 1:

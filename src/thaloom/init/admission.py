@@ -11,6 +11,7 @@ from thaloom.base.ids import DeviceId
 from thaloom.base.units import GIB, MIB, format_bytes
 from thaloom.hal.types import DTYPE_BYTES, Device
 from thaloom.kernel.models.types import ModelCard
+from thaloom.kernel.sched.drafts import DRAFT_ROWS
 from thaloom.kernel.state.types import ServiceSpec
 
 MAX_DEFAULT_CONTEXT = 8192
@@ -113,7 +114,8 @@ def _scratch_bytes(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]
     """Activations of the largest step (a few rows of the widest layer) and its logits."""
     rows = spec.chunk_tokens + spec.max_sequences
     width = 4 * _count(config, "hidden_size") + 3 * _count(config, "intermediate_size")
-    logits = spec.max_sequences * (card.vocab_size or 0)
+    results = spec.max_sequences + (DRAFT_ROWS if spec.speculation == "auto" else 0)
+    logits = results * (card.vocab_size or 0)
     return (rows * width + logits) * DTYPE_BYTES["f32"]
 
 

@@ -6,8 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.runtime.doubles import HistoryExecutable, ask, greedy, lost, make_bench
+from tests.unit.runtime.doubles import Cost, HistoryExecutable, ask, greedy, line, lost, make_bench
 from thaloom.base.errors import QueueFull
+from thaloom.kernel.sched.chunks import StepTargets
 from thaloom.work.runtime.messages import Finished, Generate
 from thaloom.work.runtime.sequence import Ticket
 
@@ -22,10 +23,23 @@ class Requests(RuleBasedStateMachine):
         max_sequences=st.integers(1, 5),
         chunk_tokens=st.integers(1, 40),
         prefix_reuse=st.booleans(),
+        habit=st.sampled_from([0.0, 4.0]),
+        draft_rows=st.sampled_from([0, 3, 16]),
+        cost=st.builds(line, st.sampled_from([0.0, 1e-3, 1e-1]), st.sampled_from([0.0, 1e-5, 1e-3])),
     )
-    def begin(self, num_blocks: int, max_sequences: int, chunk_tokens: int, prefix_reuse: bool) -> None:
+    def begin(
+        self,
+        num_blocks: int,
+        max_sequences: int,
+        chunk_tokens: int,
+        prefix_reuse: bool,
+        habit: float,
+        draft_rows: int,
+        cost: Cost,
+    ) -> None:
         self.num_blocks = num_blocks
-        self.executable = HistoryExecutable(num_blocks)
+        self.habit = habit
+        self.executable = HistoryExecutable(num_blocks, habit)
         self.bench = make_bench(
             self.executable,
             num_blocks=num_blocks,
@@ -34,6 +48,9 @@ class Requests(RuleBasedStateMachine):
             chunk_tokens=chunk_tokens,
             max_queue=4,
             prefix_reuse=prefix_reuse,
+            draft_rows=draft_rows,
+            targets=StepTargets(least_rows=1),
+            cost=cost,
         )
         self.asked: dict[Ticket, Generate] = {}
         self.excused: set[Ticket] = set()
@@ -80,7 +97,7 @@ class Requests(RuleBasedStateMachine):
         self.bench.engine.check()
         for ticket, request in self.asked.items():
             tokens = self.bench.tokens(ticket)
-            assert tokens == greedy(request.prompt, len(tokens))
+            assert tokens == greedy(request.prompt, len(tokens), self.habit)
 
     def teardown(self) -> None:
         if not hasattr(self, "bench"):

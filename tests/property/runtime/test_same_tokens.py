@@ -1,7 +1,7 @@
 """The promise: a request is answered with the same tokens whatever else runs.
 
 Alone, or beside 15 others of mixed lengths; in one piece, or cut into chunks; computed, or found in the prefix cache;
-undisturbed, or preempted again and again; with one thread, or two.
+undisturbed, or preempted again and again; token by token, or with guesses verified; with one thread, or two.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from tests.property.runtime.models import CONTEXT, NUM_BLOCKS, VOCAB, ready
-from tests.unit.runtime.doubles import Bench, ask, make_bench
+from tests.unit.runtime.doubles import Bench, Cost, ask, line, make_bench
 from thaloom.kernel.memory.pages import blocks_for
+from thaloom.kernel.sched.chunks import StepTargets
 from thaloom.work.runtime.messages import Generate, Tokens
 from thaloom.work.runtime.sequence import Ticket
 
@@ -79,6 +80,8 @@ def engine(
     prefix_reuse: bool,
     num_blocks: int = NUM_BLOCKS,
     max_sequences: int = 16,
+    draft_rows: int = 0,
+    cost: Cost | None = None,
 ) -> Bench:
     executable = ready(backend).by_threads[threads]
     return make_bench(
@@ -89,6 +92,9 @@ def engine(
         max_sequences=max_sequences,
         chunk_tokens=chunk_tokens,
         prefix_reuse=prefix_reuse,
+        draft_rows=draft_rows,
+        targets=StepTargets(least_rows=1),
+        cost=cost,
     )
 
 
@@ -104,6 +110,10 @@ class Schedule:
     prefix_reuse: bool
     num_blocks: int
     max_sequences: int
+    draft_rows: int
+    base_s: float
+    row_s: float
+    """What steps seem to take, which is what chunks and guesses are chosen by."""
 
     @classmethod
     def of(cls, seed: int, num_threads: int) -> Schedule:
@@ -119,6 +129,9 @@ class Schedule:
             prefix_reuse=bool(random.integers(0, 2)),
             num_blocks=int(random.choice([largest + 1, 2 * largest, NUM_BLOCKS])),
             max_sequences=int(random.choice([2, 5, 16, 16])),
+            draft_rows=int(random.choice([0, 5, 16, 16])),
+            base_s=float(random.choice([1e-3, 1e-2])),
+            row_s=float(random.choice([0.0, 0.0, 1e-5, 1e-3])),
         )
 
 
@@ -131,6 +144,8 @@ def run(backend: str, schedule: Schedule) -> Bench:
         prefix_reuse=schedule.prefix_reuse,
         num_blocks=schedule.num_blocks,
         max_sequences=schedule.max_sequences,
+        draft_rows=schedule.draft_rows,
+        cost=line(schedule.base_s, schedule.row_s),
     )
     tickets = {}
     step = 0
@@ -155,6 +170,7 @@ def run(backend: str, schedule: Schedule) -> Bench:
 def test_the_same_tokens_whatever_else_runs(backend: str, num_schedules: int) -> None:
     num_threads = max(ready(backend).by_threads)
     totals = {"preemptions": 0, "cached_tokens": 0, "cancelled": 0, "completion_tokens": 0}
+    totals |= {"drafted_tokens": 0, "accepted_tokens": 0}
     for seed in range(num_schedules):
         bench = run(backend, Schedule.of(seed, num_threads))
         for name in totals:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import DeviceLost
 from thaloom.base.events import Recorder
-from thaloom.hal.driver import Buffer, Executable
+from thaloom.hal.driver import Buffer, Executable, SamplesNatively
 from thaloom.hal.ops import BLOCK_TOKENS, Step
+from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
 from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.engine import Emission, Engine
@@ -29,11 +30,17 @@ def logits_of(history: Sequence[int]) -> NDArray[np.float32]:
     return np.random.default_rng(int.from_bytes(digest, "little")).standard_normal(VOCAB, dtype=np.float32)
 
 
-def greedy(prompt: Sequence[int], count: int) -> list[int]:
+def habitual(history: Sequence[int], habit: float) -> NDArray[np.float32]:
+    """As logits_of, but the last token has more of a say the larger `habit` is: then answers repeat themselves, as
+    answers do."""
+    return logits_of(history) + np.float32(habit) * logits_of(history[-1:]) if habit else logits_of(history)
+
+
+def greedy(prompt: Sequence[int], count: int, habit: float = 0.0) -> list[int]:
     """What a request must be answered with, by definition."""
     history = list(prompt)
     for _ in range(count):
-        history.append(int(np.argmax(logits_of(history))))
+        history.append(int(np.argmax(habitual(history, habit))))
     return history[len(prompt) :]
 
 
@@ -44,7 +51,8 @@ class HistoryExecutable:
     weight_bytes = 0
     scratch_bytes = 0
 
-    def __init__(self, num_blocks: int) -> None:
+    def __init__(self, num_blocks: int, habit: float = 0.0) -> None:
+        self.habit = habit
         self.blocks = np.full((num_blocks, BLOCK_TOKENS), -1, dtype=np.int64)
         self.steps: list[Step] = []
         self.next_errors: list[Exception] = []
@@ -71,7 +79,7 @@ class HistoryExecutable:
             table = step.block_tables[step.sequences[row]]
             length = int(step.positions[row]) + 1
             history = self.blocks[table[: -(-length // BLOCK_TOKENS)]].reshape(-1)[:length]
-            results[index] = np.nan if int(history[-1]) in self.poisoned else logits_of(history.tolist())
+            results[index] = np.nan if int(history[-1]) in self.poisoned else habitual(history.tolist(), self.habit)
         return results
 
     def copy_block(self, source: int, target: int) -> None:
@@ -79,6 +87,52 @@ class HistoryExecutable:
 
     def close(self) -> None:
         pass
+
+
+Cost = Callable[[Step], float]
+"""Seconds that a step takes."""
+
+
+def line(base_s: float, row_s: float) -> Cost:
+    """The cost of being a step at all, and of each row."""
+    return lambda step: base_s + row_s * step.num_rows
+
+
+class Timed:
+    """driver.Executable around another, on made-up time: each step takes what `cost` says."""
+
+    def __init__(self, inner: Executable, cost: Cost) -> None:
+        self._inner = inner
+        self._cost = cost
+        self.now_s = 0.0
+        self.block_bytes = inner.block_bytes
+        self.weight_bytes = inner.weight_bytes
+        self.scratch_bytes = inner.scratch_bytes
+
+    def bind_pool(self, pool: Buffer, num_blocks: int) -> None:
+        self._inner.bind_pool(pool, num_blocks)
+
+    def run(self, step: Step) -> NDArray[np.float32]:
+        self.now_s += self._cost(step)
+        return self._inner.run(step)
+
+    def copy_block(self, source: int, target: int) -> None:
+        self._inner.copy_block(source, target)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class TimedSampler(Timed):
+    """Also driver.SamplesNatively, as the one inside."""
+
+    def __init__(self, inner: SamplesNatively, cost: Cost) -> None:
+        super().__init__(inner, cost)
+        self.draw = inner.draw
+
+
+def timed(inner: Executable, cost: Cost) -> Timed:
+    return TimedSampler(inner, cost) if isinstance(inner, SamplesNatively) else Timed(inner, cost)
 
 
 def ask(
@@ -164,18 +218,25 @@ def make_bench(
     chunk_tokens: int = 16,
     max_queue: int = 64,
     prefix_reuse: bool = True,
+    draft_rows: int = 0,
+    targets: StepTargets = DEFAULT_TARGETS,
+    cost: Cost | None = None,
 ) -> Bench:
+    """`cost`: what steps take; without it no time passes, and the engine learns nothing about its device."""
     clock, events = ManualClock(), Recorder()
+    device = timed(executable, cost or (lambda step: 0.0))
     config = EngineConfig(
         vocab_size=vocab_size,
         context_length=context_length,
         num_blocks=num_blocks,
-        limits=StepLimits(max_sequences=max_sequences, chunk_tokens=chunk_tokens),
+        limits=StepLimits(max_sequences=max_sequences, chunk_tokens=chunk_tokens, draft_rows=draft_rows),
+        targets=targets,
         max_queue=max_queue,
         prefix_reuse=prefix_reuse,
         salt=b"test",
     )
-    return Bench(Engine(executable, config, monotonic=clock.monotonic, emit=events), clock, events)
+    engine = Engine(device, config, monotonic=lambda: clock.monotonic() + device.now_s, emit=events)
+    return Bench(engine, clock, events)
 
 
 def lost() -> DeviceLost:

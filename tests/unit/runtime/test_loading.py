@@ -257,5 +257,11 @@ class TestSpec:
         with pytest.raises(BadParameter, match="at most 100"):
             spec(tmp_path, socket="/" + "x" * 100)
 
+    @pytest.mark.parametrize(("field", "value"), [("stretch", 0.5), ("token_s", -1.0), ("keep_throughput", 2.0)])
+    def test_targets_make_sense(self, tmp_path: Path, field: str, value: float) -> None:
+        with pytest.raises(BadParameter) as caught:
+            spec(tmp_path, **{field: value})
+        assert caught.value.param == field
+
     def test_it_is_plain_data(self, tmp_path: Path) -> None:
         assert json.dumps(dataclasses.asdict(spec(tmp_path)))

@@ -28,7 +28,20 @@ def test_serve_waits_until_it_answers(shell: Shell, plane: FakePlane) -> None:
 
 def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
     words = "serve tiny --name a --device cpu --threads 2 --context 64 --kv-bytes 2MiB --max-sequences 3 --max-queue 4"
-    run = shell(*words.split(), "--chunk-tokens", "5", "--no-prefix-reuse", "--weights", "int8", "--no-wait", "--json")
+    run = shell(
+        *words.split(),
+        "--chunk-tokens",
+        "5",
+        "--no-prefix-reuse",
+        "--weights",
+        "int8",
+        "--speculation",
+        "off",
+        "--token-time",
+        "0.2",
+        "--no-wait",
+        "--json",
+    )
     assert run.document["phase"] == "loading"
     assert _wish(plane) == ServiceSpec(
         name="a",  # type: ignore[arg-type]
@@ -42,6 +55,8 @@ def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
         chunk_tokens=5,
         prefix_reuse=False,
         weights="int8",
+        speculation="off",
+        token_s=0.2,
     )
 
 

@@ -43,6 +43,8 @@ _WORKER_COUNTERS = {
     "completion_tokens_total": ("completion_tokens", "Tokens it made."),
     "steps_total": ("steps", "Forward passes."),
     "step_seconds_total": ("step_seconds", "Seconds spent in forward passes."),
+    "drafted_tokens_total": ("drafted_tokens", "Guessed tokens that were verified."),
+    "accepted_tokens_total": ("accepted_tokens", "Guessed tokens that were right."),
     "preemptions_total": ("preemptions", "Requests put back to the queue because blocks ran out."),
 }
 _WORKER_INFO = ("worker", "pid", "device", "driver", "model_digest", "degraded")

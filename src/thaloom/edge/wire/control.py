@@ -44,6 +44,10 @@ class ServeRequest(Ask):
     chunk_tokens: int = Field(default=256, ge=1)
     prefix_reuse: bool = True
     weights: Literal["stored", "int8", "int4"] = "stored"
+    speculation: Literal["auto", "off"] = "auto"
+    stretch: float = Field(default=3.0, ge=1, le=1e6)
+    token_s: float = Field(default=0.05, ge=0, le=1e6)
+    keep_throughput: float = Field(default=0.95, ge=0, le=1)
     """What becomes of matrices that the model stores in floats."""
 
 
@@ -95,6 +99,10 @@ class ServiceSpec(Answer):
     chunk_tokens: int
     prefix_reuse: bool
     weights: str = "stored"
+    speculation: str = "auto"
+    stretch: float = 3.0
+    token_s: float = 0.05
+    keep_throughput: float = 0.95
 
 
 class Service(Answer):

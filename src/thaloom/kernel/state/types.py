@@ -35,12 +35,22 @@ class ServiceSpec:
     prefix_reuse: bool = True
     weights: Literal["stored", "int8", "int4"] = "stored"
     """What becomes of matrices that the model stores in floats (hal.types.WeightFormat)."""
+    speculation: Literal["auto", "off"] = "auto"
+    """Whether guessed tokens are verified where that pays; answers are the same."""
+    stretch: float = 3.0
+    token_s: float = 0.05
+    keep_throughput: float = 0.95
+    """What running requests bear while prompts come in (kernel.sched.chunks.StepTargets): a step so many times longer,
+    or so many seconds long; and how much throughput is kept where prompts are always waiting."""
 
     def __post_init__(self) -> None:
         for field_name in ("num_threads", "context_length", "kv_bytes", "max_sequences", "max_queue", "chunk_tokens"):
             value = getattr(self, field_name)
             if value is not None and value < 1:
                 raise BadParameter(f"{field_name} must be at least 1, not {value}", param=field_name)
+        for field_name, low, high in (("stretch", 1.0, 1e6), ("token_s", 0.0, 1e6), ("keep_throughput", 0.0, 1.0)):
+            if not low <= getattr(self, field_name) <= high:  # also refuses NaN
+                raise BadParameter(f"{field_name} must be between {low:g} and {high:g}", param=field_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,6 +157,14 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Reuse what equal beginnings have in common (default: yes).",
         "复用相同前缀的计算（默认开启）。",
     ),
+    "option.speculation": (
+        "Verify guessed tokens where that pays (auto, off); answers stay the same.",
+        "在划算时验证猜测的 token（auto 或 off）；回答不变。",
+    ),
+    "option.token_s": (
+        "Time per token that prompts coming in leave to running answers (default 0.05).",
+        "处理新提示词时为进行中的回答保留的每 token 时间（默认 0.05）。",
+    ),
     "option.weights": ("Keep weights as stored, or in int8 or int4.", "权重格式：stored（原样）、int8 或 int4。"),
     "option.max_tokens": ("End the answer after N tokens.", "回答最多 N 个 token。"),
     "option.temperature": ("0: always the likeliest token.", "0：总取最可能的 token。"),

@@ -39,12 +39,14 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
 @option("--chunk-tokens", type=POSITIVE, metavar="TOKENS")
 @option("--prefix-reuse/--no-prefix-reuse", default=None)
 @option("--weights", type=click.Choice(["stored", "int8", "int4"]), metavar="FORMAT")
+@option("--speculation", type=click.Choice(["auto", "off"]), metavar="WHEN")
+@option("--token-time", "token_s", type=click.FloatRange(min=0), callback=finite, metavar="SECONDS")
 @option("--wait/--no-wait", default=True)
 @option(
     "--timeout", "timeout_s", type=click.FloatRange(min=0), callback=finite, default=READY_TIMEOUT_S, metavar="SECONDS"
 )
 def command(
-    output: Output, model: str, name: str | None, wait: bool, timeout_s: float, **wish: str | int | bool | None
+    output: Output, model: str, name: str | None, wait: bool, timeout_s: float, **wish: str | int | float | bool | None
 ) -> None:
     from thaloom.edge.wire.control import ServeRequest
 

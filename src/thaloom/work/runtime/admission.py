@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from thaloom.base.errors import BadParameter, PromptTooLong
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.memory.pages import blocks_for
+from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
 from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.messages import Generate
 from thaloom.work.runtime.types import MAX_TOP_LOGPROBS, Sampling
@@ -23,6 +24,8 @@ class EngineConfig:
     max_queue: int
     """Requests that may wait beyond those in a full step."""
     prefix_reuse: bool = True
+    targets: StepTargets = DEFAULT_TARGETS
+    """What running requests bear while prompts come in."""
     salt: bytes = b""
     """Names what stored keys and values depend on besides the tokens (model digest, dtype)."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thaloom.hal.ops import Step
+from thaloom.kernel.sched.step_times import StepShape, rows_from
 from thaloom.work.runtime.sequence import Sequence
 
 
@@ -20,6 +21,16 @@ class Work:
     end: int
     wants_token: bool
     """Whether its last token is among them, so that the next one can be chosen."""
+    draft: tuple[int, ...] = ()
+    """Guesses at the tokens after its last, computed too so that they can be verified; positions from `end` on."""
+
+    @property
+    def num_outputs(self) -> int:
+        return 1 + len(self.draft) if self.wants_token else 0
+
+    @property
+    def shape(self) -> StepShape:
+        return rows_from(self.start, self.end - self.start + len(self.draft), outputs=self.num_outputs)
 
     @classmethod
     def of(cls, sequence: Sequence, count: int) -> Work:
@@ -29,19 +40,21 @@ class Work:
 
 
 def lay_out(work: Sequence_[Work]) -> Step:
-    """The step that computes `work`. Its outputs are in the order of the works that want a token."""
+    """The step that computes `work`. Its outputs are in the order of the works that want a token: for each the row
+    of its last token, then those of its draft."""
     tokens: list[int] = []
     positions: list[int] = []
     sequences: list[int] = []
     outputs: list[int] = []
     tables = np.full((len(work), max(len(item.sequence.blocks) for item in work)), -1, dtype=np.int32)
     for index, item in enumerate(work):
+        last = len(tokens) + item.end - item.start - 1
         tokens += item.sequence.tokens[item.start : item.end]
-        positions += range(item.start, item.end)
-        sequences += [index] * (item.end - item.start)
+        tokens += item.draft
+        positions += range(item.start, item.end + len(item.draft))
+        sequences += [index] * (len(tokens) - len(sequences))
         tables[index, : len(item.sequence.blocks)] = item.sequence.blocks
-        if item.wants_token:
-            outputs.append(len(tokens) - 1)
+        outputs += range(last, last + item.num_outputs)
     return Step(
         tokens=np.array(tokens, dtype=np.int32),
         positions=np.array(positions, dtype=np.int32),

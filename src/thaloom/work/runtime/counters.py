@@ -20,6 +20,10 @@ class EngineCounters:
     step_seconds: float = 0.0
     """In forward passes and in choosing tokens."""
     preemptions: int = 0
+    drafted_tokens: int = 0
+    """Guessed tokens that were verified; `accepted_tokens` of them were what the model says, and are among
+    `completion_tokens`."""
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,14 +4,15 @@ Synchronous and without a clock of its own. `step` is called by one thread; `sub
 be called from others meanwhile, because the lock is not held while the device computes or tokens are chosen.
 
 Same tokens whatever else runs: what a step computes for a sequence depends on the sequence alone if the Executable
-is `exact`, and so does the choice of its next token. Preemption throws keys and values away, never tokens.
+is `exact`, and so does the choice of its next token. Preemption throws keys and values away, never tokens. Guessed
+tokens are kept only where they are what would have been chosen anyway.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from collections.abc import Sequence as Sequence_
 
 import numpy as np
@@ -35,6 +36,10 @@ from thaloom.work.runtime.types import FinishReason
 
 Emission = tuple[Ticket, Tokens | Finished | Failed]
 """News of one request. After Finished or Failed there is no more."""
+
+
+Chosen = list[Drawn | ThaloomError]
+"""Of one sequence in one step: tokens in order; an error, if there is one, is the last."""
 
 
 class Engine:
@@ -127,7 +132,7 @@ class Engine:
             step = lay_out(work)
         started = self._monotonic()
         try:
-            choices = _choose_all(self._executable, work, self._executable.run(step))
+            chosen = _choose_all(self._executable, work, self._executable.run(step))
         except Exception as error:  # noqa: BLE001 - supervisor of the device: whatever it raised, the others go on
             return self._fail_step(work, error)
         seconds = self._monotonic() - started
@@ -135,29 +140,39 @@ class Engine:
             self.counters.steps += 1
             self.counters.step_seconds += seconds
             self._pace.stepped(seconds)
-            return [news for item, choice in zip(work, choices, strict=True) for news in self._advance(item, choice)]
+            self._roster.took(work, seconds)
+            return [news for item, found in zip(work, chosen, strict=True) for news in self._advance(item, found)]
 
-    def _advance(self, item: Work, choice: Drawn | ThaloomError | None) -> Iterable[Emission]:
-        if item.sequence.state == "ended":  # cancelled while it was being computed
+    def _advance(self, item: Work, chosen: Chosen) -> list[Emission]:
+        """Take what was chosen, and tell it. All but the last of it were guessed rightly."""
+        sequence = item.sequence
+        if sequence.state == "ended":  # cancelled while it was being computed
             return []
-        self._roster.computed(item)
-        if choice is None:
-            return []
-        if isinstance(choice, ThaloomError):
-            return [self._fail(item.sequence, choice)]
-        return self._take(item.sequence, choice)
-
-    def _take(self, sequence: Sequence, choice: Drawn) -> list[Emission]:
-        started = sequence.begin_answer(self._monotonic()) if sequence.first_token_at is None else None
-        self.counters.completion_tokens += 1
-        if choice.token in sequence.stop_tokens:
-            return [self._finish(sequence, "stop", completion_tokens=sequence.num_generated + 1)]
-        sequence.tokens.append(choice.token)
-        tokens = Tokens(tokens=[choice.token], logprobs=_rows(choice), started=started)
-        news: list[Emission] = [(sequence.ticket, tokens)]
-        if sequence.num_generated == sequence.request.max_tokens:
+        num_accepted = max(0, len(chosen) - 1)
+        self.counters.drafted_tokens += len(item.draft)
+        self.counters.accepted_tokens += num_accepted
+        failure = chosen[-1] if chosen and isinstance(chosen[-1], ThaloomError) else None
+        choices = [choice for choice in chosen if isinstance(choice, Drawn)]
+        stopped = bool(choices) and choices[-1].token in sequence.stop_tokens
+        news = self._take(sequence, choices[:-1] if stopped else choices) if choices else []
+        self.counters.completion_tokens += len(choices)
+        self._roster.computed(item, num_accepted)
+        if failure is not None:
+            news.append(self._fail(sequence, failure))
+        elif stopped:
+            news.append(self._finish(sequence, "stop", completion_tokens=sequence.num_generated + 1))
+        elif sequence.num_generated == sequence.request.max_tokens:
             news.append(self._finish(sequence, "length", completion_tokens=sequence.num_generated))
         return news
+
+    def _take(self, sequence: Sequence, choices: list[Drawn]) -> list[Emission]:
+        """These are its next tokens (none, if its first one was a stop token)."""
+        started = sequence.begin_answer(self._monotonic()) if sequence.first_token_at is None else None
+        if not choices:
+            return []
+        tokens = [choice.token for choice in choices]
+        sequence.tokens += tokens
+        return [(sequence.ticket, Tokens(tokens=tokens, logprobs=_rows(choices), started=started))]
 
     def _finish(self, sequence: Sequence, reason: FinishReason, *, completion_tokens: int) -> Emission:
         self._roster.end(sequence)
@@ -187,19 +202,32 @@ def _typed(error: Exception) -> ThaloomError:
     return InternalError(f"a forward pass failed: {type(error).__name__}: {error}")
 
 
-def _choose_all(
-    executable: Executable, work: Sequence_[Work], logits: NDArray[np.float32]
-) -> list[Drawn | ThaloomError | None]:
-    """The next token of every work that wants one. Reads nothing that changes meanwhile: no lock is held."""
-    wanted = [item for item in work if item.wants_token]
-    wishes = [wish(i.sequence.sampling, position=i.end, num_top=i.sequence.request.logprobs) for i in wanted]
-    drawn = zip(wanted, draw_all(executable, logits, wishes) if wishes else [], strict=True)
-    choices = iter([refusal(found, item.end) or found for item, found in drawn])
-    return [next(choices) if item.wants_token else None for item in work]
+def _choose_all(executable: Executable, work: Sequence_[Work], logits: NDArray[np.float32]) -> list[Chosen]:
+    """What follows in every work, row by row. Reads nothing that changes meanwhile: no lock is held."""
+    wishes = [
+        wish(item.sequence.sampling, position=item.end + index, num_top=item.sequence.request.logprobs)
+        for item in work
+        for index in range(item.num_outputs)
+    ]
+    drawn = iter(draw_all(executable, logits, wishes) if wishes else [])
+    return [_keep(item, list(itertools.islice(drawn, item.num_outputs))) for item in work]
 
 
-def _rows(choice: Drawn) -> list[LogprobRow] | None:
-    if choice.logprobs is None:
-        return None
-    found = choice.logprobs
-    return [LogprobRow(chosen=found.chosen, top_tokens=list(found.top_tokens), top_logprobs=list(found.top_logprobs))]
+def _keep(item: Work, drawn: list[Drawn]) -> Chosen:
+    """Of the tokens drawn from position `end` on: one, and for each guess that was right one more, until a stop token.
+    What was drawn after a wrong guess means nothing."""
+    chosen: Chosen = []
+    for index, found in enumerate(drawn):
+        chosen.append(refusal(found, item.end + index) or found)
+        if item.draft[index : index + 1] != (found.token,) or found.token in item.sequence.stop_tokens:
+            break
+    return chosen
+
+
+def _rows(choices: list[Drawn]) -> list[LogprobRow] | None:
+    rows = [
+        LogprobRow(chosen=row.chosen, top_tokens=list(row.top_tokens), top_logprobs=list(row.top_logprobs))
+        for row in (choice.logprobs for choice in choices)
+        if row is not None
+    ]
+    return rows or None

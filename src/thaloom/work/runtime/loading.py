@@ -17,6 +17,7 @@ from thaloom.kernel.memory.ledger import Ledger
 from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
+from thaloom.kernel.sched.drafts import DRAFT_ROWS
 from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.architectures import Architecture, select
@@ -71,7 +72,11 @@ def load(
     backend = driver.open(device.id, num_threads=num_threads)
     kv_dtype = choose_kv_dtype(spec.kv_dtype, manifest.card.dtypes, backend)
     check_weight_format(spec.weights, backend)
-    limits = StepLimits(max_sequences=spec.max_sequences, chunk_tokens=spec.chunk_tokens)
+    limits = StepLimits(
+        max_sequences=spec.max_sequences,
+        chunk_tokens=spec.chunk_tokens,
+        draft_rows=DRAFT_ROWS if spec.speculation == "auto" else 0,
+    )
     ledger = Ledger({device.id: _free_bytes(driver, device)})
     ledger.reserve(spec.worker, device.id, manifest.card.weight_bytes, purpose="weights")
     weights = model.weights()
@@ -85,6 +90,7 @@ def load(
                 max_context=context,
                 kv_dtype=kv_dtype,
                 weight_format=spec.weights,
+                max_outputs=limits.max_outputs,
             ),
         )
     finally:
@@ -106,6 +112,7 @@ def load(
             limits=limits,
             max_queue=spec.max_queue,
             prefix_reuse=spec.prefix_reuse,
+            targets=spec.targets,
             salt=f"{manifest.digest} {program.digest()} {kv_dtype} {spec.weights}".encode(),
         ),
         ledger=ledger,

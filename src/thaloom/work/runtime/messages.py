@@ -127,6 +127,9 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     failed_total: int = 0
     """Accepted requests that ended with an error of ours."""
     failed_steps_total: int = 0
+    drafted_tokens_total: int = 0
+    """Guessed tokens that were verified; `accepted_tokens_total` of them were right."""
+    accepted_tokens_total: int = 0
     phase: str = "ready"
     """`loading`, `ready` or `stopping`."""
 

@@ -10,11 +10,14 @@ from collections import deque
 
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.memory.pages import BlockPool, blocks_for
+from thaloom.kernel.sched.chunks import next_pressure
+from thaloom.kernel.sched.step_times import NO_ROWS, StepHistory
 from thaloom.kernel.sched.steps import Running, Snapshot, StepPlan, Waiting, plan_step
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.batch import Work
 from thaloom.work.runtime.counters import EngineCounters, EngineLoad
 from thaloom.work.runtime.sequence import Sequence, Ticket
+from thaloom.work.runtime.speculation import Speculation
 
 
 class Roster:
@@ -22,12 +25,16 @@ class Roster:
 
     def __init__(self, config: EngineConfig, counters: EngineCounters) -> None:
         self._limits = config.limits
+        self._targets = config.targets
         self._prefix_reuse = config.prefix_reuse
         self._counters = counters
         self._pool = BlockPool(config.num_blocks, prefix_reuse=config.prefix_reuse)
         self._live: dict[Ticket, Sequence] = {}
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
+        self._speculation = Speculation(config.limits, self._pool)
+        self._history = StepHistory()
+        self._pressure = 0.0
 
     def __len__(self) -> int:
         return len(self._live)
@@ -60,12 +67,22 @@ class Roster:
         """What goes into the next step; nothing if there is nobody. Preempts and admits as planned."""
         while (plan := plan_step(self._snapshot())).preempt is not None:
             self._preempt(self._live[Ticket(plan.preempt)])
-        return self._carry_out(plan, now)
+        self._pressure = next_pressure(self._pressure, plan.left_waiting)
+        work = self._carry_out(plan, now)
+        return self._speculation.add_drafts(work, self._history.times, len(self._running))
 
-    def computed(self, work: Work) -> None:
-        """The step has stored these tokens' keys and values: whole blocks may be found by others now."""
+    def took(self, work: list[Work], seconds: float) -> None:
+        """How long the step that computed this took."""
+        shape = NO_ROWS
+        for item in work:
+            shape = shape.plus(item.shape)
+        self._history.add(shape, seconds)
+
+    def computed(self, work: Work, num_accepted: int) -> None:
+        """The step has stored the keys and values of these tokens and of so many of its draft, which are among the
+        sequence's tokens by now: whole blocks may be found by others."""
         sequence = work.sequence
-        sequence.num_computed = work.end
+        sequence.num_computed = work.end + num_accepted
         if self._prefix_reuse:
             num_full = sequence.num_computed // BLOCK_TOKENS
             keys = sequence.keys(num_full)
@@ -97,17 +114,15 @@ class Roster:
     def _snapshot(self) -> Snapshot:
         return Snapshot(
             running=tuple(
-                Running(
-                    id=sequence.ticket,
-                    num_tokens=len(sequence.tokens),
-                    num_computed=sequence.num_computed,
-                    num_blocks=len(sequence.blocks),
-                )
+                Running(sequence.ticket, len(sequence.tokens), sequence.num_computed, len(sequence.blocks))
                 for sequence in self._running
             ),
             waiting=tuple(self._arrivals()),
             free_blocks=self._pool.free_blocks,
             limits=self._limits,
+            targets=self._targets,
+            times=self._history.times,
+            pressure=self._pressure,
         )
 
     def _arrivals(self) -> list[Waiting]:
@@ -154,9 +169,11 @@ class Roster:
         return work
 
     def _grow(self, sequence: Sequence) -> None:
-        fresh = self._pool.allocate(blocks_for(len(sequence.tokens)) - len(sequence.blocks))
-        assert fresh is not None, "the plan promised blocks that are not there"
-        sequence.blocks += fresh
+        missing = blocks_for(len(sequence.tokens)) - len(sequence.blocks)
+        if missing > 0:
+            fresh = self._pool.allocate(missing)
+            assert fresh is not None, "the plan promised blocks that are not there"
+            sequence.blocks += fresh
 
     def _admit(self, sequence: Sequence, now: float) -> bool:
         found = self._find_prefix(sequence)

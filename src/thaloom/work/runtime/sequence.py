@@ -6,6 +6,7 @@ from typing import Literal, NewType
 
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.memory.pages import BlockKey, block_keys
+from thaloom.work.runtime.lookup import Lookup
 from thaloom.work.runtime.messages import Finished, Generate, Started
 from thaloom.work.runtime.types import FinishReason, Sampling
 
@@ -26,6 +27,7 @@ class Sequence:
         "blocks",
         "cached_tokens",
         "first_token_at",
+        "lookup",
         "num_computed",
         "num_published",
         "request",
@@ -52,6 +54,8 @@ class Sequence:
         self.submitted_at = now
         self.admitted_at: float | None = None
         self.first_token_at: float | None = None
+        self.lookup: Lookup | None = None
+        """Guesses how it goes on; made when it first decodes, unless nobody may guess."""
         self._root = root
         self._keys: list[BlockKey] = []
 

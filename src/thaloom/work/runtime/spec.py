@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -13,6 +14,7 @@ from thaloom.base.errors import BadParameter
 from thaloom.base.files import write_atomic
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.hal.types import DType, WeightFormat
+from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
 
 MAX_SOCKET_PATH_BYTES = 100
 """Of the 108 bytes a unix socket's path may have (unix(7)), 8 are kept for the name it is bound under at first."""
@@ -48,18 +50,33 @@ class WorkerSpec:
     """None: bf16 for a model stored in 16 bits, f32 for one in 32."""
     weights: WeightFormat = "stored"
     """What becomes of matrices that the model stores in floats."""
+    speculation: Literal["auto", "off"] = "auto"
+    """Whether guessed tokens are verified where that pays."""
+    stretch: float = DEFAULT_TARGETS.stretch
+    token_s: float = DEFAULT_TARGETS.token_s
+    keep_throughput: float = DEFAULT_TARGETS.keep_throughput
+    """What running requests bear while prompts come in: kernel.sched.chunks.StepTargets."""
 
     def __post_init__(self) -> None:
         for name in ("num_threads", "context_length", "kv_bytes", "max_sequences", "max_queue", "chunk_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadParameter(f"{name} must be at least 1, not {value}", param=name)
+        _ = self.targets  # checks them
         if len(self.socket.encode()) > MAX_SOCKET_PATH_BYTES:
             raise BadParameter(
                 f"the path of the worker's socket is {len(self.socket.encode())} bytes long, "
                 f"at most {MAX_SOCKET_PATH_BYTES} work: {self.socket!r}",
                 param="socket",
             )
+
+    @property
+    def targets(self) -> StepTargets:
+        """Raises BadParameter for what makes no sense."""
+        try:
+            return StepTargets(stretch=self.stretch, token_s=self.token_s, keep_throughput=self.keep_throughput)
+        except ValueError as error:
+            raise BadParameter(str(error), param=str(error).split()[0]) from error
 
     @property
     def failure_path(self) -> Path:

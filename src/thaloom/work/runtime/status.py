@@ -82,5 +82,7 @@ def serving_stats(spec: WorkerSpec, phase: str, model: LoadedModel, engine: Engi
         preemptions_total=counters.preemptions,
         failed_total=counters.failed,
         failed_steps_total=counters.failed_steps,
+        drafted_tokens_total=counters.drafted_tokens,
+        accepted_tokens_total=counters.accepted_tokens,
         phase=phase,
     )

@@ -188,10 +188,11 @@ class CpuExecutable:
         )
         self._plan = library.plan(encoded.program)
         self._scratch = backend.allocate(self._plan.scratch_bytes)
+        num_results = min(limits.max_outputs or limits.max_sequences, limits.max_rows)
         self._result: HostMemory | None = None
         self._handle: ctypes.c_void_p | None = None
         try:
-            self._result = backend.allocate(limits.max_sequences * self._plan.result_stride * 4)
+            self._result = backend.allocate(num_results * self._plan.result_stride * 4)
             self._handle = library.create(encoded.program, self._scratch.address, self._scratch.num_bytes)
         except BaseException:
             self._free_scratch()
@@ -210,7 +211,7 @@ class CpuExecutable:
 
     @property
     def scratch_bytes(self) -> int:
-        """Slots and workspaces, and the results of one row for each sequence; more once a step asked for more."""
+        """Slots and workspaces, and the results of `Limits.max_outputs` rows; more once a step asked for more."""
         return self._scratch.num_bytes + (0 if self._result is None else self._result.num_bytes)
 
     def bind_pool(self, pool: Buffer, num_blocks: int) -> None:
