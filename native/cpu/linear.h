@@ -27,9 +27,6 @@ struct Finish {
   }
 };
 
-// How far ahead of a single tile of rows memory is asked for: what arrives while one core waits for one access.
-inline constexpr size_t kAhead = 6144;
-
 // Panels handled together for so many rows.
 inline size_t strip_panels(size_t num_rows) {
   const size_t num_tiles = (num_rows + kTileRows - 1) / kTileRows;
@@ -46,18 +43,13 @@ inline void multiply(const Matrices &w, size_t matrix, size_t begin, size_t end,
   while (begin < end) {
     const size_t num_panels = end - begin >= most ? most : 1;
     Strip strip = {.panels = w.panel(matrix, begin), .panel_bytes = w.panel_bytes, .x = nullptr, .x_stride = in.stride,
-                   .columns = w.columns, .turn = 0, .near = 0, .far = num_panels * w.panel_bytes};
-    if (num_tiles == 1 && num_rows <= 4) {  // the multipliers wait for memory, not the other way round
-      strip.near = kAhead;
-      strip.far = kAhead + (num_panels - 1) * w.panel_bytes;
-      strip.turn = w.panel_bytes > kAhead ? w.panel_bytes - kAhead : 0;
-    }
+                   .columns = w.columns, .ahead = num_panels * w.panel_bytes};
     for (size_t i = 0; i < num_tiles; ++i) {
       const auto [row, after] = share(num_rows, i, num_tiles);
       strip.x = in.at(row);
       tiles.of[after - row - 1][num_panels / 2](strip, sums);  // 1, 2, 4 panels: 0, 1, 2
       finish(sums, row, after - row, begin, num_panels);
-      strip.far = 0;  // the first tile has asked for the next strip
+      strip.ahead = 0;  // the first tile has asked for the next strip
     }
     begin += num_panels;
   }
