@@ -27,7 +27,10 @@ from benchmarks.engine.peers import transformers
 Project = Literal["llama.cpp", "ik_llama.cpp"]
 Quantisation = Literal["Q8_0", "Q4_0", "BF16", "F32"]
 CLASS_OF: dict[Quantisation, WeightClass] = {"Q8_0": "8 bit", "Q4_0": "4 bit", "BF16": "16 bit", "F32": "16 bit"}
-TARGETS = ("llama-batched-bench", "llama-quantize", "llama-server")
+TARGETS: dict[Project, tuple[str, ...]] = {
+    "llama.cpp": ("llama-batched-bench", "llama-quantize", "llama-server"),
+    "ik_llama.cpp": ("llama-batched-bench", "llama-quantize"),
+}
 SETTINGS = (
     "-DGGML_NATIVE=ON",
     "-DBUILD_SHARED_LIBS=OFF",
@@ -59,7 +62,7 @@ class LlamaCpp:
 
     def build(self) -> Path:
         """The folder of its programs. Raises Unavailable."""
-        return environments.cmake(self.source(), self.home / "build", SETTINGS, TARGETS)
+        return environments.cmake(self.source(), self.home / "build", SETTINGS, TARGETS[self.project])
 
     def source(self) -> Path:
         if self.project == "llama.cpp":

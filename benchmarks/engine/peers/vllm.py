@@ -33,7 +33,6 @@ def variables(num_threads: int) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": str(num_threads),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks import random_models
-from benchmarks.engine import environments
+from benchmarks.engine import accuracy, environments
 from benchmarks.engine.cells import WEIGHT_CLASSES, decode, prefill
 from benchmarks.engine.engines import Unavailable
 from benchmarks.engine.models import f32_from_bits, read_safetensors, w8a8_model
@@ -117,3 +117,17 @@ def test_the_probe_reads_memory_with_and_without_a_compiler(tmp_path: Path, monk
     bare = Probe(2, tmp_path)
     assert (bare.how, bare.peaks()) == ("numpy", Peaks(i8=None, bf16=None, f32=None))
     assert bare.read() > 1e6
+
+
+def test_distances_are_made_of_the_rows_that_everybody_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accuracy, "WINDOW", 3)
+    windows = np.array([[1, 2, 0], [0, 1, 2]], np.int32)
+    subject = accuracy.Subject("s", Path("s"), windows)
+    original = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+    same = accuracy.compare(subject, original, original + 5)  # a constant changes no distribution
+    assert same["mean_kl"] == pytest.approx(0, abs=1e-6)
+    short = original.reshape(2, 3, 4)[:, :2].reshape(4, 4)  # vLLM says nothing of what comes after the last token
+    assert accuracy.compare(subject, original, short)["mean_kl"] == pytest.approx(0, abs=1e-6)
+    other = accuracy.compare(subject, original, original[::-1])
+    assert other["mean_kl"] > 0.1
+    assert "not measured" in accuracy.table({"when": "2026-01-01", "models": {"s": {"a": {"left_out": "why"}}}})
