@@ -94,7 +94,9 @@ def pack(library: native.Library, case: Case, heap: Heap) -> dict[str, native.We
             weight = native.Weight(kind=native.MATRICES, dtype=dtype, count=count, rows=rows, columns=columns)
             weight.num_bytes = library.packed_bytes(dtype, count, rows, columns)
             weight.data = heap.take(weight.num_bytes)
-            library.pack(weight, tensor.data.ctypes.data, tensor.data.nbytes)
+            data = np.ascontiguousarray(tensor.data)
+            source = native.Source(data=data.ctypes.data, num_bytes=data.nbytes, dtype=dtype, num_threads=1)
+            library.pack(weight, source)
         structs[name] = weight
     return structs
 

@@ -201,8 +201,8 @@ class Executable {
     const auto scale = static_cast<float>(t.reals[0]);
     each_row(step_.num_rows, table.columns * 8, [&](size_t r) {
       float *out = value(t.out).at(r);
-      const auto token = static_cast<size_t>(step_.tokens[r]);
-      for (size_t k = 0; k < table.columns; ++k) out[k] = table.at(token, k) * scale;
+      table.read_row(static_cast<size_t>(step_.tokens[r]), out);
+      for (size_t k = 0; k < table.columns; ++k) out[k] *= scale;
     });
   }
 

@@ -1,7 +1,7 @@
 // Rows of activations made ready once for all the panels that read them, in the form their products want.
 //
 // f32: as they are, so rows that lie in order are read where they stand. bf16: rounded once, to nearest even, pairs
-// side by side as the dot product takes them. Which form a matrix wants depends on its numbers and on the build alone.
+// side by side as the dot product takes them. Whole numbers: 32 after 32, each with a scale (whole.h). Which form a matrix wants depends on its numbers and on the build alone.
 // What is made ready stands in a workspace that is sized when the program is read: see Workspaces.
 #pragma once
 
@@ -9,9 +9,12 @@
 
 namespace thaloom {
 
-enum class Form : uint32_t { kF32, kBF16 };
+enum class Form : uint32_t { kF32, kBF16, kWhole };
 
-constexpr Form form_of(uint32_t dtype) { return kHasBF16 && dtype == THALOOM_BF16 ? Form::kBF16 : Form::kF32; }
+constexpr Form form_of(uint32_t dtype) {
+  if (is_whole(dtype)) return Form::kWhole;
+  return kHasBF16 && dtype == THALOOM_BF16 ? Form::kBF16 : Form::kF32;
+}
 
 // Rows of floats: row r is at base + (index ? index[r] : r) * stride.
 struct Rows {
@@ -33,13 +36,16 @@ struct Inputs {
 // Bytes from one row to the next: whole cache lines, and an odd number of them, so that rows of a width that is a power
 // of two do not all meet in the same lines of the first cache.
 inline size_t input_stride(Form form, size_t columns) {
-  const size_t num_bytes = round_up(columns, kGroup) * (form == Form::kF32 ? 4 : 2);
+  const size_t num_bytes = form == Form::kWhole ? columns / kWholeGroup * sizeof(WholeInputs)
+                                                : round_up(columns, kGroup) * (form == Form::kF32 ? 4 : 2);
   return (round_up(num_bytes, 64) / 64 | 1) * 64;
 }
 
 // One row. Zeros stand beyond its columns, to the next whole group of 16.
 inline void make_input(Form form, const float *x, size_t columns, std::byte *to) {
-  if (form == Form::kF32) {
+  if (form == Form::kWhole) {
+    make_whole_input(x, columns, reinterpret_cast<WholeInputs *>(to));
+  } else if (form == Form::kF32) {
     for (size_t k = 0; k < columns; k += kGroup)
       store_group(reinterpret_cast<float *>(to) + k, load_part(x + k, columns - k));
   } else {

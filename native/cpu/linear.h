@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "linear_whole.h"
 #include "threads.h"
 #include "tiles.h"
 
@@ -27,10 +28,14 @@ struct Finish {
   }
 };
 
-// Panels handled together for so many rows.
-inline size_t strip_panels(size_t num_rows) {
-  const size_t num_tiles = (num_rows + kTileRows - 1) / kTileRows;
-  return num_tiles == 0 ? 1 : static_cast<size_t>(tile_panels(static_cast<int>((num_rows + num_tiles - 1) / num_tiles)));
+inline const Tiles &tiles_of(uint32_t dtype) {
+  switch (dtype) {
+    case THALOOM_F32: return TilesOf<F32Tile>::tiles;
+    case THALOOM_BF16: return TilesOf<BF16Tile>::tiles;
+    case THALOOM_INT8: return TilesOf<WholeTile<THALOOM_INT8>>::tiles;
+    case THALOOM_INT8_GROUPS: return TilesOf<WholeTile<THALOOM_INT8_GROUPS>>::tiles;
+    default: return TilesOf<WholeTile<THALOOM_INT4>>::tiles;
+  }
 }
 
 // All rows over the panels [begin, end) of one matrix of the stack. The rows of `finish.out` have room for whole panels.
@@ -38,7 +43,9 @@ inline void multiply(const Matrices &w, size_t matrix, size_t begin, size_t end,
                      const Finish &finish) {
   if (num_rows == 0) return;
   const Tiles &tiles = tiles_of(w.dtype);
-  const size_t num_tiles = (num_rows + kTileRows - 1) / kTileRows, most = strip_panels(num_rows);
+  const auto most_rows = static_cast<size_t>(tiles.most_rows());
+  const size_t num_tiles = (num_rows + most_rows - 1) / most_rows;
+  const auto most = static_cast<size_t>(tile_panels(static_cast<int>((num_rows + num_tiles - 1) / num_tiles), tiles.sums));
   alignas(64) float sums[kAccumulators * kLanes];
   while (begin < end) {
     const size_t num_panels = end - begin >= most ? most : 1;

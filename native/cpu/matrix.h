@@ -1,12 +1,11 @@
 // How matrices lie in memory: panels of 16 output features, so that one vector of weights meets one activation and
 // every output is a sum in the order of its inputs, whatever tile computes it.
 //
-// f32:  panel[k][16].  bf16: panel[k / 2][16][2], pairs of inputs side by side, an odd last one with a zero partner.
+// Whole numbers: whole.h.  f32:  panel[k][16].  bf16: panel[k / 2][16][2], pairs of inputs side by side, an odd last one with a zero partner.
 // Rows beyond the last are zeros. The last panel of a stack's matrix is whole, so panels never mix matrices.
 #pragma once
 
-#include "simd.h"
-#include "thaloom_cpu.h"
+#include "whole.h"
 
 namespace thaloom {
 
@@ -14,12 +13,13 @@ inline constexpr uint32_t kMostColumns = 1u << 22;  // of a slot, and rows or co
 inline constexpr uint32_t kMostExperts = 1u << 12;
 
 inline size_t panel_bytes(uint32_t dtype, uint32_t columns) {
+  if (is_whole(dtype)) return whole_panel_bytes(dtype, columns);
   return dtype == THALOOM_F32 ? size_t{columns} * 64 : (size_t{columns} + 1) / 2 * 64;
 }
 
 // 0 if there can be no such stack. Below 2^62 for every size that is allowed.
 inline uint64_t packed_bytes(uint32_t dtype, uint32_t count, uint32_t rows, uint32_t columns) {
-  if (dtype > THALOOM_BF16 || !count || count > kMostExperts || !rows || rows > kMostColumns || !columns ||
+  if (dtype > THALOOM_INT4 || (is_whole(dtype) && columns % kWholeGroup) || !count || count > kMostExperts || !rows || rows > kMostColumns || !columns ||
       columns > kMostColumns)
     return 0;
   return uint64_t{count} * (round_up(rows, kGroup) / kGroup) * panel_bytes(dtype, columns);
@@ -37,12 +37,15 @@ class Matrices {
 
   const std::byte *panel(size_t matrix, size_t panel) const { return data_ + (matrix * num_panels + panel) * panel_bytes; }
 
-  // One number, for reading rows of an embedding.
-  float at(size_t row, size_t column) const {
+  // One row as floats, as an embedding reads it.
+  void read_row(size_t row, float *out) const {
     const std::byte *base = panel(0, row / kGroup);
     const size_t lane = row % kGroup;
-    if (dtype == THALOOM_F32) return reinterpret_cast<const float *>(base)[column * kGroup + lane];
-    return f32_from_bf16(reinterpret_cast<const uint16_t *>(base)[(column / 2 * kGroup + lane) * 2 + column % 2]);
+    if (is_whole(dtype)) return read_whole_row(dtype, base, lane, columns, out);
+    for (size_t k = 0; k < columns; ++k)
+      out[k] = dtype == THALOOM_F32
+                   ? reinterpret_cast<const float *>(base)[k * kGroup + lane]
+                   : f32_from_bf16(reinterpret_cast<const uint16_t *>(base)[(k / 2 * kGroup + lane) * 2 + k % 2]);
   }
 
  private:
@@ -52,18 +55,5 @@ class Matrices {
   const uint32_t dtype, rows, columns, num_panels;
   const size_t panel_bytes;
 };
-
-template <class Number>
-void pack_panels(Number *target, const Number *source, size_t count, size_t rows, size_t columns) {
-  constexpr size_t kPair = 4 / sizeof(Number);  // inputs that stand side by side
-  for (size_t matrix = 0; matrix < count; ++matrix, source += rows * columns)
-    for (size_t first = 0; first < rows; first += kGroup)
-      for (size_t k = 0; k < columns; k += kPair)
-        for (size_t lane = 0; lane < kGroup; ++lane)
-          for (size_t i = 0; i < kPair; ++i) {
-            const bool is_there = first + lane < rows && k + i < columns;
-            *target++ = is_there ? source[(first + lane) * columns + k + i] : Number{0};
-          }
-}
 
 }  // namespace thaloom

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "executable.h"
+#include "pack.h"
 
 #ifndef THALOOM_VARIANT
 #define THALOOM_VARIANT "generic"
@@ -39,7 +40,8 @@ uint32_t thaloom_cpu_abi(void) { return THALOOM_CPU_ABI; }
 uint32_t thaloom_cpu_struct_bytes(uint32_t which) {
   constexpr size_t kSizes[] = {sizeof(thaloom_weight), sizeof(thaloom_instruction), sizeof(thaloom_program),
                                sizeof(thaloom_plan),   sizeof(thaloom_step),        sizeof(thaloom_draw),
-                               sizeof(thaloom_drawn),  sizeof(thaloom_draws),       sizeof(thaloom_message)};
+                               sizeof(thaloom_drawn),  sizeof(thaloom_draws),       sizeof(thaloom_message),
+                               sizeof(thaloom_source)};
   return which < std::size(kSizes) ? static_cast<uint32_t>(kSizes[which]) : 0;
 }
 
@@ -49,23 +51,25 @@ uint64_t thaloom_cpu_packed_bytes(uint32_t dtype, uint32_t count, uint32_t rows,
   return thaloom::packed_bytes(dtype, count, rows, columns);
 }
 
-int32_t thaloom_cpu_pack(const thaloom_weight *target, const void *source, uint64_t source_bytes,
-                         thaloom_message *message) {
-  if (target == nullptr || source == nullptr || target->data == nullptr)
+int32_t thaloom_cpu_pack(const thaloom_weight *target, const thaloom_source *source, thaloom_message *message) {
+  if (target == nullptr || source == nullptr || target->data == nullptr || source->data == nullptr)
     return refuse(message, THALOOM_BAD_PROGRAM, "nothing to pack");
   const thaloom_weight &w = *target;
   const uint64_t num_bytes = thaloom::packed_bytes(w.dtype, w.count, w.rows, w.columns);
-  const uint64_t number_bytes = w.dtype == THALOOM_F32 ? 4 : 2;
-  if (num_bytes == 0 || w.num_bytes < num_bytes || reinterpret_cast<uintptr_t>(w.data) % 64 ||
-      source_bytes != uint64_t{w.count} * w.rows * w.columns * number_bytes)
+  const bool is_whole = source->dtype == THALOOM_SOURCE_I8;
+  const uint64_t number_bytes = is_whole ? 1 : source->dtype == THALOOM_SOURCE_F32 ? 4 : 2;
+  const uint64_t num_rows = uint64_t{w.count} * w.rows;
+  const uint64_t num_scales = !is_whole ? 0 : w.dtype == THALOOM_INT8 ? num_rows : num_rows * (w.columns / 32);
+  const bool is_kept = is_whole                      ? thaloom::is_whole(w.dtype)
+                       : w.dtype == THALOOM_BF16 ? source->dtype == THALOOM_SOURCE_BF16
+                                                 : source->dtype < THALOOM_SOURCE_I8;
+  if (num_bytes == 0 || w.num_bytes < num_bytes || reinterpret_cast<uintptr_t>(w.data) % 64 || !is_kept ||
+      source->num_bytes != num_rows * w.columns * number_bytes || source->num_scales != num_scales ||
+      (source->scales != nullptr) != is_whole || !source->num_threads || source->num_threads > thaloom::kMostThreads)
     return refuse(message, THALOOM_BAD_PROGRAM, "%u x %u x %u values do not fit what they come from or go to", w.count,
                   w.rows, w.columns);
-  void *data = const_cast<void *>(w.data);
-  if (w.dtype == THALOOM_F32)
-    thaloom::pack_panels(static_cast<float *>(data), static_cast<const float *>(source), w.count, w.rows, w.columns);
-  else
-    thaloom::pack_panels(static_cast<uint16_t *>(data), static_cast<const uint16_t *>(source), w.count, w.rows,
-                         w.columns);
+  if (!thaloom::pack_panels(w, *source, source->num_threads))
+    return refuse(message, THALOOM_BAD_NUMBERS, "a number is not finite, or too large to be made a whole one");
   return THALOOM_OK;
 }
 

@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of a struct or of a meaning below. native.py holds the same number. */
-#define THALOOM_CPU_ABI 2u
+#define THALOOM_CPU_ABI 3u
 
 enum thaloom_status {
   THALOOM_OK = 0,
@@ -26,10 +26,18 @@ enum thaloom_status {
   THALOOM_BAD_STEP = 2,    /* the step breaks the contract; nothing was written */
   THALOOM_NO_MEMORY = 3,
   THALOOM_NO_THREADS = 4,
-  THALOOM_WRONG_CALLER = 5 /* another thread is inside, or the handle was made before a fork */
+  THALOOM_WRONG_CALLER = 5, /* another thread is inside, or the handle was made before a fork */
+  THALOOM_BAD_NUMBERS = 6   /* a matrix holds numbers that cannot be what they are to become */
 };
 
-enum thaloom_dtype { THALOOM_F32 = 0, THALOOM_BF16 = 1 };
+enum thaloom_dtype {
+  THALOOM_F32 = 0,
+  THALOOM_BF16 = 1,
+  /* Of matrices only, whose columns are then whole groups of 32; native/cpu/whole.h says how they lie. */
+  THALOOM_INT8 = 2,        /* one f32 scale a row */
+  THALOOM_INT8_GROUPS = 3, /* one f16 scale for 32 columns */
+  THALOOM_INT4 = 4         /* likewise */
+};
 
 /* A vector is `columns` float32, padded with zeros to a multiple of 16. Matrices are in panels, made by pack(). */
 enum thaloom_weight_kind { THALOOM_VECTOR = 0, THALOOM_MATRICES = 1 };
@@ -63,6 +71,23 @@ struct thaloom_weight {
   uint32_t rows;    /* output features; 1 for a vector */
   uint32_t columns; /* input features; the length of a vector */
   uint32_t reserved;
+};
+
+enum thaloom_source_dtype {
+  THALOOM_SOURCE_F32 = 0,
+  THALOOM_SOURCE_BF16 = 1,
+  THALOOM_SOURCE_F16 = 2,
+  THALOOM_SOURCE_I8 = 3 /* whole numbers, with scales */
+};
+
+/* Matrices as they come, row by row. */
+struct thaloom_source {
+  const void *data;
+  uint64_t num_bytes;
+  const float *scales; /* of whole numbers: one a row, or one for 32 columns, as the target has them; else null */
+  uint64_t num_scales;
+  uint32_t dtype;
+  uint32_t num_threads; /* that may pack it */
 };
 
 struct thaloom_instruction {
@@ -162,8 +187,10 @@ THALOOM_API const char *thaloom_cpu_variant(void);
 
 /* Bytes of a stack of matrices in panels; 0 if there can be no such stack. */
 THALOOM_API uint64_t thaloom_cpu_packed_bytes(uint32_t dtype, uint32_t count, uint32_t rows, uint32_t columns);
-/* Rearrange `source` (count x rows x columns, row by row) into panels at `target->data`. */
-THALOOM_API int32_t thaloom_cpu_pack(const struct thaloom_weight *target, const void *source, uint64_t source_bytes,
+/* Put `source` (count x rows x columns) into panels at `target->data`: floats as they are or widened, or made whole
+ * numbers as hal/quantise.py says; whole numbers as they are. Numbers outside the range of the target's are not
+ * looked for. THALOOM_BAD_NUMBERS: one that is not finite, or too large for a scale in f16. */
+THALOOM_API int32_t thaloom_cpu_pack(const struct thaloom_weight *target, const struct thaloom_source *source,
                                      struct thaloom_message *message);
 
 THALOOM_API int32_t thaloom_cpu_plan(const struct thaloom_program *program, struct thaloom_plan *plan,

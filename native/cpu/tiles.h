@@ -25,27 +25,30 @@ using Tile = void (*)(const Strip &, float *sums);
 inline constexpr int kTileRows = kAccumulators / kVectors / (kLanes == 16 ? 2 : 1);  // of a tile
 
 // Panels in a tile of so many rows: enough sums to keep the multipliers busy, few enough to stay in registers.
-constexpr int tile_panels(int rows) {
+constexpr int tile_panels(int rows, int sums) {
   int panels = 4;
-  while (panels > 1 && rows * panels * kVectors > kAccumulators) panels /= 2;
+  while (panels > 1 && rows * panels * kVectors > sums) panels /= 2;
   return panels;
 }
 
 // Tiles of one format: for 1 to kTileRows rows, of 1, 2 or 4 panels where so many sums fit the registers.
 struct Tiles {
   Tile of[kTileRows][3];
+  int sums;  // vectors of sums a tile may hold
+  int most_rows() const { return sums / kVectors < kTileRows ? sums / kVectors : kTileRows; }
 };
 
 template <class Format>
 struct TilesOf {
+  static_assert(Format::kSums <= kAccumulators);  // which is what multiply() has room for
   template <int R, int P>
   static constexpr Tile tile() {
-    if constexpr (P <= tile_panels(R)) return &Format::template run<R, P>;
+    if constexpr (R * kVectors <= Format::kSums && P <= tile_panels(R, Format::kSums)) return &Format::template run<R, P>;
     else return nullptr;
   }
   template <int... I>
   static constexpr Tiles make(std::integer_sequence<int, I...>) {
-    return {{{tile<I + 1, 1>(), tile<I + 1, 2>(), tile<I + 1, 4>()}...}};
+    return {{{tile<I + 1, 1>(), tile<I + 1, 2>(), tile<I + 1, 4>()}...}, Format::kSums};
   }
   static constexpr Tiles tiles = make(std::make_integer_sequence<int, kTileRows>{});
 };
@@ -93,6 +96,7 @@ THALOOM_INLINE const std::byte *vector_at(const Strip &s, size_t line, int i) {
 }
 
 struct F32Tile {
+  static constexpr int kSums = kAccumulators;
   template <int R, int P>
   static void run(const Strip &told, float *to) {
     const Strip s = told;  // in registers: a prefetch may not change it, but the compiler fears so
@@ -110,6 +114,7 @@ struct F32Tile {
 
 // bf16 where there is no product of pairs: widened to f32, which is exact, the activations as they are.
 struct WidenedTile {
+  static constexpr int kSums = kAccumulators;
   template <int R, int P>
   static void run(const Strip &told, float *to) {
     const Strip s = told;  // in registers: a prefetch may not change it, but the compiler fears so
@@ -135,6 +140,7 @@ struct WidenedTile {
 
 #if defined(THALOOM_HAS_BF16)
 struct PairTile {
+  static constexpr int kSums = kAccumulators;
   template <int R, int P>
   static void run(const Strip &told, float *to) {
     const Strip s = told;  // in registers: a prefetch may not change it, but the compiler fears so
@@ -159,9 +165,5 @@ using BF16Tile = PairTile;
 #else
 using BF16Tile = WidenedTile;
 #endif
-
-inline const Tiles &tiles_of(uint32_t dtype) {
-  return dtype == THALOOM_F32 ? TilesOf<F32Tile>::tiles : TilesOf<BF16Tile>::tiles;
-}
 
 }  // namespace thaloom

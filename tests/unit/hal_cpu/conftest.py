@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.hal_cpu import builds
 
-collect_ignore = [] if builds.FILES else ["test_cpu_native.py", "test_cpu_drawing.py"]
+collect_ignore = [] if builds.FILES else ["test_cpu_native.py", "test_cpu_drawing.py", "test_cpu_weights.py"]
 
 
 @pytest.fixture(params=builds.NAMES)

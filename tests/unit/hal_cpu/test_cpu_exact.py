@@ -11,15 +11,25 @@ from thaloom.hal.driver import Limits
 from thaloom.hal.drivers.cpu.driver import CpuDriver
 from thaloom.hal.drivers.cpu.probe import DEVICE_ID
 from thaloom.hal.testing.bench import NUM_BLOCKS, bench, expect_same, sequences_for
-from thaloom.hal.testing.programs import Case, operator_cases, operator_names, tiny_model
+from thaloom.hal.testing.programs import (
+    Case,
+    arrived_whole,
+    operator_cases,
+    operator_names,
+    tiny_model,
+    whole_number_cases,
+)
 from thaloom.hal.testing.schedules import chopped, moved, one_by_one, play, together
-from thaloom.hal.types import DType
+from thaloom.hal.types import DType, WeightFormat
 
 DTYPES: tuple[DType, ...] = ("f32", "bf16")
+FORMATS: tuple[WeightFormat, ...] = ("stored", "int8", "int4")
 
 
 def every_case() -> list[Case]:
-    return [case for name in operator_names() for dtype in DTYPES for case in operator_cases(name, dtype=dtype)]
+    plain = [case for name in operator_names() for dtype in DTYPES for case in operator_cases(name, dtype=dtype)]
+    converted = [case for name in FORMATS[1:] for case in whole_number_cases(name)]
+    return [*plain, *converted, *(arrived_whole(case) for case in converted)]
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -27,13 +37,20 @@ def every_case() -> list[Case]:
     seed=st.integers(0, 10_000),
     dtype=st.sampled_from(DTYPES),
     kv_dtype=st.sampled_from(DTYPES),
+    weight_format=st.sampled_from(FORMATS),
     num_threads=st.integers(1, 3),
     data=st.data(),
 )
 def test_models_under_any_schedule(
-    build: str, seed: int, dtype: DType, kv_dtype: DType, num_threads: int, data: st.DataObject
+    build: str,
+    seed: int,
+    dtype: DType,
+    kv_dtype: DType,
+    weight_format: WeightFormat,
+    num_threads: int,
+    data: st.DataObject,
 ) -> None:
-    case = tiny_model(seed, dtype=dtype, kv_dtype=kv_dtype)
+    case = tiny_model(seed, dtype=dtype, kv_dtype=kv_dtype, weight_format=weight_format)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="schedule"))
     lengths = tuple(data.draw(st.lists(st.integers(1, 24), min_size=1, max_size=4), label="lengths"))
     sequences = sequences_for(case, seed=seed, lengths=lengths)

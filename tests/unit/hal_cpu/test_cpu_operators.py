@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -12,9 +14,17 @@ from thaloom.hal.drivers.cpu.probe import DEVICE_ID
 from thaloom.hal.ops import OPERATORS, ProgramBuilder
 from thaloom.hal.testing import run_conformance
 from thaloom.hal.testing.bench import NUM_BLOCKS, bench, expect_close, right, sequences_for
-from thaloom.hal.testing.programs import Case, make_weights, operator_cases, operator_names, tiny_model
+from thaloom.hal.testing.programs import (
+    Case,
+    arrived_whole,
+    make_weights,
+    operator_cases,
+    operator_names,
+    tiny_model,
+    whole_number_cases,
+)
 from thaloom.hal.testing.schedules import make_sequences, together
-from thaloom.hal.types import DType
+from thaloom.hal.types import DType, Tensor, WeightFormat
 
 OPERATORS_RUN = sorted(set(OPERATORS) - {"sample"})
 DTYPES: tuple[DType, ...] = ("f32", "bf16", "f16")
@@ -48,6 +58,66 @@ def test_an_operator_is_what_the_reference_says(build: str, operator: str, dtype
 def test_whole_models_are_what_the_reference_says(build: str, dtype: DType, kv_dtype: DType) -> None:
     for seed in range(4):
         agree(tiny_model(seed, dtype=dtype, kv_dtype=kv_dtype))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("weight_format", ["int8", "int4"])
+def test_whole_numbers_are_what_the_reference_says(build: str, weight_format: WeightFormat, dtype: DType) -> None:
+    models = [tiny_model(seed, dtype=dtype, weight_format=weight_format) for seed in range(3)]
+    for case in [*whole_number_cases(weight_format, dtype=dtype), *models]:
+        agree(case)
+        agree(arrived_whole(case))
+
+
+@pytest.mark.parametrize("weight_format", ["int8", "int4"])
+@pytest.mark.parametrize("inputs", [32, 64, 160, 1024])
+def test_whole_products_of_any_shape(build: str, inputs: int, weight_format: WeightFormat) -> None:
+    """Every remainder of panels against every number of rows a tile may have, and some of several tiles."""
+    for width in (1, 16, 33, 130):
+        builder = ProgramBuilder()
+        x = builder.embedding("embedding", vocab_size=61, width=inputs)
+        builder.pool(builder.linear(x, "matrix", width=width, bias="bias"), normalise=False)
+        program = builder.build()
+        case = Case(name="linear.whole", program=program, weights=make_weights(program, 3), weight_format=weight_format)
+        for some in (case, arrived_whole(case)):
+            with bench(CpuDriver().open(DEVICE_ID, num_threads=2), some) as ready:
+                for num_rows in (*range(1, 14), 25, 40):
+                    rng = np.random.default_rng(num_rows)
+                    sequences = make_sequences((num_rows,), rng, vocab_size=61, num_blocks=NUM_BLOCKS)
+                    expect_close(some, ready.play(sequences, together(sequences)), right(some, sequences))
+
+
+def relative_error(weight_format: WeightFormat, spread: np.ndarray) -> tuple[float, float]:
+    """Of one product against f32, over the largest result: ours, and with the same weights but exact activations."""
+    inputs, width = 512, 256
+    builder = ProgramBuilder()
+    x = builder.embedding("embedding", vocab_size=61, width=inputs)
+    builder.pool(builder.linear(x, "matrix", width=width), normalise=False)
+    program = builder.build()
+    weights = make_weights(program, 6)
+    weights["embedding"] = Tensor("f32", weights["embedding"].to_f32() * spread.astype(np.float32))
+    plain = Case(name="linear.plain", program=program, weights=weights)
+    whole = dataclasses.replace(plain, weight_format=weight_format)
+    sequences = sequences_for(plain)
+    wanted, exact = (np.concatenate(right(case, sequences)) for case in (plain, whole))
+    with bench(CpuDriver().open(DEVICE_ID, num_threads=1), whole) as ready:
+        found = np.concatenate(ready.play(sequences, together(sequences)))
+    size = np.sqrt((wanted**2).mean())
+    return tuple(float(np.sqrt(((one - wanted) ** 2).mean()) / size) for one in (found, exact))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("weight_format", "most"), [("int8", 0.012), ("int4", 0.12)])
+@pytest.mark.parametrize("channels", [0, 3])
+def test_a_few_channels_that_are_far_larger_cost_no_accuracy(
+    build: str, weight_format: WeightFormat, most: float, channels: int
+) -> None:
+    """Activations have a scale for every 32; with one for each row, 3 channels of 512 that are 50 times larger would
+    cost five times as much as Gaussian ones (docs/decisions/0007)."""
+    spread = np.ones(512)
+    spread[np.random.default_rng(1).choice(512, channels, replace=False)] = 50
+    ours, exact = relative_error(weight_format, spread)
+    assert exact <= ours * 1.01
+    assert ours < most * (1.6 if channels else 1.0)
 
 
 def test_the_conformance_kit_passes(build: str) -> None:

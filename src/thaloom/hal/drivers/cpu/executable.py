@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.errors import InternalError, OutOfMemory
-from thaloom.hal.checks import check_limits, check_program, check_weight
+from thaloom.hal.checks import check_limits, check_program
 from thaloom.hal.draws import Draw, Drawn
 from thaloom.hal.driver import Buffer, Limits, WeightSource
 from thaloom.hal.drivers.cpu import native
@@ -17,10 +17,10 @@ from thaloom.hal.drivers.cpu.drawing import draw_rows
 from thaloom.hal.drivers.cpu.encode import OPERATORS, encode
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
+from thaloom.hal.drivers.cpu.weights import PackedWeights
 from thaloom.hal.host import Budget
 from thaloom.hal.ops import Lora, Program, Step
-from thaloom.hal.quantise import convertible, quantise_as
-from thaloom.hal.types import Device, QuantTensor, Support, Tensor, WeightFormat
+from thaloom.hal.types import Device, Support
 
 SUPPORT = Support(
     levels=dict.fromkeys(sorted(OPERATORS), "L3"),
@@ -29,9 +29,6 @@ SUPPORT = Support(
     kv_dtypes=frozenset({"f32", "bf16"}),
     weight_formats=frozenset({"stored", "int8", "int4"}),
 )
-_ALIGNMENT = 64
-_LARGE = 1 << 20
-"""Bytes from which a weight gets a buffer of its own."""
 _DTYPES = {"f32": native.F32, "bf16": native.BF16}
 
 
@@ -84,85 +81,6 @@ class CpuBackend:
         except BaseException:
             packed.free()
             raise
-
-
-class PackedWeights:
-    """A program's weights as the library wants them: vectors in f32, matrices in panels, in the dtype they came in.
-
-    Only f16 is widened, to f32: processors here compute nothing in it. One buffer for each weight of a megabyte or
-    more, one for all the small ones together, so that loading never holds more than one tensor twice.
-    """
-
-    def __init__(
-        self,
-        program: Program,
-        source: WeightSource,
-        backend: CpuBackend,
-        library: Library,
-        weight_format: WeightFormat = "stored",
-    ) -> None:
-        self._format = weight_format
-        self._converted = convertible(program) if weight_format != "stored" else frozenset()
-        self._library = library
-        self._backend = backend
-        self._buffers: list[HostMemory] = []
-        self._small: HostMemory | None = None
-        self._small_used = 0
-        self.structs: dict[str, native.Weight] = {}
-        try:
-            for name, shape in program.weights.items():
-                self.structs[name] = self._pack(name, tuple(shape), source.read(name))
-        except BaseException:
-            self.free()
-            raise
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(buffer.num_bytes for buffer in self._buffers)
-
-    def free(self) -> None:
-        for buffer in self._buffers:
-            buffer.free()
-        self._buffers.clear()
-
-    def _pack(self, name: str, shape: tuple[int, ...], tensor: Tensor | QuantTensor) -> native.Weight:
-        check_weight(name, tensor, shape, SUPPORT)
-        if name in self._converted and isinstance(tensor, Tensor):
-            tensor = quantise_as(tensor, self._format)
-        if isinstance(tensor, QuantTensor):
-            tensor = Tensor("f32", tensor.to_f32())
-        if len(shape) == 1:
-            return self._pack_vector(tensor.to_f32())
-        count, rows, columns = (1, *shape) if len(shape) == 2 else shape
-        data: NDArray[np.generic] = tensor.data if tensor.dtype in _DTYPES else tensor.to_f32()
-        data = np.ascontiguousarray(data)
-        dtype = _DTYPES.get(tensor.dtype, native.F32)
-        target = native.Weight(kind=native.MATRICES, dtype=dtype, count=count, rows=rows, columns=columns)
-        self._place(target, self._library.packed_bytes(dtype, count, rows, columns))
-        self._library.pack(target, data.ctypes.data, data.nbytes)
-        return target
-
-    def _pack_vector(self, values: NDArray[np.float32]) -> native.Weight:
-        padded = np.zeros(-(-len(values) // 16) * 16, np.float32)
-        padded[: len(values)] = values
-        target = native.Weight(kind=native.VECTOR, dtype=native.F32, count=1, rows=1, columns=len(values))
-        self._place(target, padded.nbytes)
-        ctypes.memmove(target.data, padded.ctypes.data, padded.nbytes)
-        return target
-
-    def _place(self, target: native.Weight, num_bytes: int) -> None:
-        if num_bytes >= _LARGE:
-            buffer = self._backend.allocate(num_bytes)
-            self._buffers.append(buffer)
-            target.data = buffer.address
-        else:
-            if self._small is None or self._small_used + num_bytes > self._small.num_bytes:
-                self._small = self._backend.allocate(_LARGE)
-                self._buffers.append(self._small)
-                self._small_used = 0
-            target.data = self._small.address + self._small_used
-            self._small_used += -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
-        target.num_bytes = num_bytes
 
 
 class CpuExecutable:

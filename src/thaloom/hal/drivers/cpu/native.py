@@ -21,12 +21,13 @@ import numpy as np
 
 from thaloom.base.errors import DriverUnavailable, InternalError, OutOfMemory
 
-ABI = 2
+ABI = 3
 FOLDER = Path(__file__).parent / "lib"
 BUILD_INFO = "BUILD_INFO.json"
 
-BAD_PROGRAM, BAD_STEP, NO_MEMORY, NO_THREADS, WRONG_CALLER = range(1, 6)
-F32, BF16 = 0, 1
+BAD_PROGRAM, BAD_STEP, NO_MEMORY, NO_THREADS, WRONG_CALLER, BAD_NUMBERS = range(1, 7)
+F32, BF16, INT8, INT8_GROUPS, INT4 = range(5)
+SOURCE_F32, SOURCE_BF16, SOURCE_F16, SOURCE_I8 = range(4)
 VECTOR, MATRICES = 0, 1
 
 
@@ -78,6 +79,17 @@ class Weight(ctypes.Structure):
         ("rows", ctypes.c_uint32),
         ("columns", ctypes.c_uint32),
         ("reserved", ctypes.c_uint32),
+    )
+
+
+class Source(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("num_bytes", ctypes.c_uint64),
+        ("scales", ctypes.c_void_p),
+        ("num_scales", ctypes.c_uint64),
+        ("dtype", ctypes.c_uint32),
+        ("num_threads", ctypes.c_uint32),
     )
 
 
@@ -186,7 +198,7 @@ class Message(ctypes.Structure):
 _STRUCT_BYTES = (
     *(ctypes.sizeof(struct) for struct in (Weight, Instruction, Program, Plan, Step)),
     *(DRAW.itemsize, DRAWN.itemsize),
-    *(ctypes.sizeof(struct) for struct in (Draws, Message)),
+    *(ctypes.sizeof(struct) for struct in (Draws, Message, Source)),
 )
 
 
@@ -280,9 +292,10 @@ class Library:
             raise ValueError(f"no matrix can have {count} x {rows} x {columns} values")
         return num_bytes
 
-    def pack(self, target: Weight, source: int, source_bytes: int) -> None:
+    def pack(self, target: Weight, source: Source) -> None:
+        """Raises ArithmeticError for a matrix whose numbers cannot be what they are to become."""
         message = Message()
-        status = self._library.thaloom_cpu_pack(ctypes.byref(target), source, source_bytes, ctypes.byref(message))
+        status = self._library.thaloom_cpu_pack(ctypes.byref(target), ctypes.byref(source), ctypes.byref(message))
         _raise_for(status, message)
 
     def plan(self, program: Program) -> Plan:
@@ -329,7 +342,7 @@ class Library:
             ("struct_bytes", u32, [u32]),
             ("variant", ctypes.c_char_p, []),
             ("packed_bytes", u64, [u32] * 4),
-            ("pack", i32, [pointer, pointer, u64, pointer]),
+            ("pack", i32, [pointer] * 3),
             ("plan", i32, [pointer] * 3),
             ("create", i32, [pointer, pointer, u64, pointer, pointer]),
             ("bind_pool", i32, [pointer, pointer, u64, u32, pointer]),
@@ -356,6 +369,8 @@ def _raise_for(status: int, message: Message) -> None:
         return
     if status in (BAD_PROGRAM, BAD_STEP):
         raise ValueError(str(message))
+    if status == BAD_NUMBERS:
+        raise ArithmeticError(str(message))
     if status in (NO_MEMORY, NO_THREADS):
         raise OutOfMemory(str(message))
     raise InternalError(f"{message} (native status {status})")

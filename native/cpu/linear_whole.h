@@ -1,0 +1,181 @@
+// Tiles over matrices in whole numbers.
+//
+// The chain of every output, for each 32 inputs in order: their exact dot product in whole numbers, made a float, which
+// is exact too (it is below 2^24), then sum = fma(dot, scale, sum). The scale is the activations', times the weights'
+// where those have one a group (rounded once); a scale a row comes last of all. Builds with a dot product of bytes,
+// with products of 16 bits and with neither find the same whole numbers, so only the rounding of fma tells them apart.
+#pragma once
+
+#include "tiles.h"
+#include "whole.h"
+
+namespace thaloom {
+
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+// acc + four products of an unsigned byte of `w` and a signed one of `x`, in each lane.
+THALOOM_INLINE Ints dot_bytes(Ints acc, Bits w, Bits x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Ints>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(acc), reinterpret_cast<__m512i>(w),
+                                                    reinterpret_cast<__m512i>(x)));
+#else
+  return reinterpret_cast<Ints>(_mm256_dpbusd_avx_epi32(reinterpret_cast<__m256i>(acc), reinterpret_cast<__m256i>(w),
+                                                        reinterpret_cast<__m256i>(x)));
+#endif
+}
+inline constexpr int kWholeSums = 12;  // vectors of sums a tile keeps, with as many of floats beside them
+#elif defined(__SSSE3__)
+inline constexpr int kWholeSums = 8;
+#else
+THALOOM_INLINE Ints dot_bytes(Ints acc, Bits w, Bits x) {
+  repeat<4>([&](auto i) __attribute__((always_inline)) {
+    const Ints signed_x = reinterpret_cast<Ints>(x << (24 - 8 * i)) >> 24;
+    acc += reinterpret_cast<Ints>((w >> (8 * i)) & 255u) * signed_x;
+  });
+  return acc;
+}
+inline constexpr int kWholeSums = kAccumulators < 16 ? kAccumulators : 16;
+#endif
+
+// How the numbers of one width are multiplied: `begin`, then `add` for every four inputs, then `end`.
+#if defined(__SSSE3__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+#if defined(__AVX2__)
+THALOOM_INLINE Bits multiply_bytes(Bits a, Bits b) {
+  return reinterpret_cast<Bits>(_mm256_maddubs_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
+THALOOM_INLINE Ints add_pairs(Bits a) {
+  return reinterpret_cast<Ints>(_mm256_madd_epi16(reinterpret_cast<__m256i>(a), _mm256_set1_epi16(1)));
+}
+THALOOM_INLINE Bits add_halves(Bits a, Bits b) {
+  return reinterpret_cast<Bits>(_mm256_add_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
+THALOOM_INLINE Bits with_sign_of(Bits a, Bits b) {
+  return reinterpret_cast<Bits>(_mm256_sign_epi8(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
+#else
+THALOOM_INLINE Bits multiply_bytes(Bits a, Bits b) {
+  return reinterpret_cast<Bits>(_mm_maddubs_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+}
+THALOOM_INLINE Ints add_pairs(Bits a) {
+  return reinterpret_cast<Ints>(_mm_madd_epi16(reinterpret_cast<__m128i>(a), _mm_set1_epi16(1)));
+}
+THALOOM_INLINE Bits add_halves(Bits a, Bits b) {
+  return reinterpret_cast<Bits>(_mm_add_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+}
+THALOOM_INLINE Bits with_sign_of(Bits a, Bits b) {
+  return reinterpret_cast<Bits>(_mm_sign_epi8(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+}
+#endif
+
+// The product of bytes adds two of them in 16 bits and cuts off what does not fit. 255 * 127 * 2 does not, so the sign
+// moves to the other side: |x| * (w with the sign of x), at most 127 * 127 * 2 = 32258.
+struct Whole8 {
+  using Acc = Ints;
+  static constexpr float kScale = 1.0f;
+  static THALOOM_INLINE Acc begin(int32_t) { return Acc{}; }
+  static THALOOM_INLINE Bits signed_bytes(Bits stored) { return stored ^ 0x80808080u; }
+  static THALOOM_INLINE Acc add(Acc acc, Bits w, Bits x) {
+    return acc + add_pairs(multiply_bytes(with_sign_of(x, x), with_sign_of(signed_bytes(w), x)));
+  }
+  static THALOOM_INLINE Ints end(Acc acc, int32_t) { return acc; }
+};
+
+// 15 * 127 * 2 for each of eight steps is at most 30480: all 32 inputs fit into 16 bits.
+struct Whole4 {
+  using Acc = Bits;
+  static constexpr float kScale = 1.0f;
+  static THALOOM_INLINE Bits low(Bits both) { return both & 0x0F0F0F0Fu; }
+  static THALOOM_INLINE Bits high(Bits both) { return (both >> 4) & 0x0F0F0F0Fu; }
+  static THALOOM_INLINE Acc begin(int32_t) { return Acc{}; }
+  static THALOOM_INLINE Acc add(Acc acc, Bits w, Bits x) { return add_halves(acc, multiply_bytes(w, x)); }
+  static THALOOM_INLINE Ints end(Acc acc, int32_t correction) { return add_pairs(acc) + (correction >> 4); }
+};
+#else
+struct Whole8 {
+  using Acc = Ints;
+  static constexpr float kScale = 1.0f;
+  static THALOOM_INLINE Acc begin(int32_t correction) { return Ints{} + correction; }
+  static THALOOM_INLINE Acc add(Acc acc, Bits w, Bits x) { return dot_bytes(acc, w, x); }
+  static THALOOM_INLINE Ints end(Acc acc, int32_t) { return acc; }
+};
+
+// Sixteen times the number, in the upper half of a byte: one operation fewer, and the correction is that of 8 bits. A
+// scale of a sixteenth undoes it exactly.
+struct Whole4 : Whole8 {
+  static constexpr float kScale = 0.0625f;
+  static THALOOM_INLINE Bits low(Bits both) { return (both << 4) & 0xF0F0F0F0u; }
+  static THALOOM_INLINE Bits high(Bits both) { return both & 0xF0F0F0F0u; }
+};
+#endif
+
+template <uint32_t DType>
+struct WholeTile {
+  static constexpr int kSums = kWholeSums;
+  static constexpr bool kIsNarrow = DType == THALOOM_INT4;
+  using Numbers = std::conditional_t<kIsNarrow, Whole4, Whole8>;
+
+  template <int R, int P>
+  using Accs = typename Numbers::Acc[R][P * kVectors];
+
+  static THALOOM_INLINE const WholeInputs &input(const Strip &s, int r, size_t group) {
+    return *reinterpret_cast<const WholeInputs *>(s.x + static_cast<size_t>(r) * s.x_stride + group * sizeof(WholeInputs));
+  }
+
+  // Four inputs from `k` on: one vector of weights after the other, each over all rows.
+  template <int R, int P>
+  static THALOOM_INLINE void add_four(Accs<R, P> &accs, const Strip &s, size_t group, size_t k, auto i, Bits w) {
+    repeat<R>([&](auto r) __attribute__((always_inline)) {
+      accs[r][i] = Numbers::add(accs[r][i], w, broadcast_bits(input(s, r, group).numbers + k));
+    });
+  }
+
+  template <int R, int P>
+  static void run(const Strip &told, float *to) {
+    const Strip s = told;  // in registers, as in tiles.h
+    Sums<R, P> sums;
+    const size_t num_groups = s.columns / kWholeGroup, first = whole_scale_bytes(DType, s.columns);
+    constexpr size_t kBytes = whole_group_bytes(DType);
+    size_t offset = first;
+    for (size_t group = 0; group < num_groups; ++group, offset += kBytes) {
+      Accs<R, P> accs;
+      repeat<R>([&](auto r) __attribute__((always_inline)) {
+        repeat<P * kVectors>([&](auto i) __attribute__((always_inline)) {
+          accs[r][i] = Numbers::begin(input(s, r, group).correction);
+        });
+      });
+      repeat<static_cast<int>(kBytes / 64)>([&](auto line) __attribute__((always_inline)) {
+        repeat<P * kVectors>([&](auto i) __attribute__((always_inline)) {
+          const std::byte *at = s.panels + static_cast<size_t>(i / kVectors) * s.panel_bytes + offset + line * 64;
+          if constexpr (i % kVectors == 0 && R > kTileRows / 3) __builtin_prefetch(at + s.ahead, 0, 2);
+          const Bits stored = load_bits(at + i % kVectors * kLanes * 4);
+          if constexpr (kIsNarrow) {
+            add_four<R, P>(accs, s, group, line * 8, i, Numbers::low(stored));
+            add_four<R, P>(accs, s, group, line * 8 + 4, i, Numbers::high(stored));
+          } else {
+            add_four<R, P>(accs, s, group, line * 4, i, stored);
+          }
+        });
+      });
+      repeat<P>([&](auto p) __attribute__((always_inline)) {
+        Group scales;
+        if constexpr (DType != THALOOM_INT8) scales = load_scales(s.panels + p * s.panel_bytes + group * 32);
+        repeat<R * kVectors>([&](auto j) __attribute__((always_inline)) {
+          constexpr int r = j / kVectors, v = j % kVectors;
+          const WholeInputs &x = input(s, r, group);
+          const Float dot = __builtin_convertvector(Numbers::end(accs[r][p * kVectors + v], x.correction), Float);
+          Float scale = broadcast(x.scale);
+          if constexpr (DType != THALOOM_INT8) scale = scale * (scales.part[v] * Numbers::kScale);
+          sums.of[r][p][v] = fma(dot, scale, sums.of[r][p][v]);
+        });
+      });
+    }
+    if constexpr (DType == THALOOM_INT8)
+      repeat<R * P * kVectors>([&](auto i) __attribute__((always_inline)) {
+        constexpr int r = i / (P * kVectors), p = i / kVectors % P, v = i % kVectors;
+        const auto *scales = reinterpret_cast<const float *>(s.panels + p * s.panel_bytes);
+        sums.of[r][p][v] = sums.of[r][p][v] * load(scales + v * kLanes);
+      });
+    sums.write(to);
+  }
+};
+
+}  // namespace thaloom

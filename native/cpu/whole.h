@@ -1,0 +1,122 @@
+// Matrices in whole numbers: how they lie in memory, and how rows of activations are made ready for them.
+//
+// A panel of 16 output features has its scales first, then its numbers, 32 inputs after 32: eight vectors of 64 bytes,
+// each 16 features x 4 inputs side by side, as a dot product of four bytes takes them. Numbers are stored unsigned
+// (value + 128, or + 8), because that product takes one unsigned and one signed operand; activations are the signed
+// one, and what the offset adds to a sum is known from them alone. In 4 bits two such vectors share one: the earlier
+// inputs in the low halves of its bytes, the later in the high halves.
+//
+//   int8         16 scales of f32             then for each 32 inputs 512 bytes
+//   int8_groups  16 scales of f16 a group     then the same          (scales filled up to whole lines of 64 bytes)
+//   int4         16 scales of f16 a group     then for each 32 inputs 256 bytes
+//
+// Activations: 32 numbers within [-127, 127] with a scale of their own. One scale for a whole row would be cheaper,
+// and wrong where a few channels are far larger than the rest: docs/decisions/0007.
+#pragma once
+
+#include "simd.h"
+#include "thaloom_cpu.h"
+
+namespace thaloom {
+
+inline constexpr size_t kWholeGroup = 32;  // inputs that share a scale
+
+constexpr bool is_whole(uint32_t dtype) { return dtype >= THALOOM_INT8 && dtype <= THALOOM_INT4; }
+
+constexpr size_t whole_group_bytes(uint32_t dtype) { return dtype == THALOOM_INT4 ? 256 : 512; }
+
+inline size_t whole_scale_bytes(uint32_t dtype, size_t columns) {
+  return dtype == THALOOM_INT8 ? 64 : round_up(columns / kWholeGroup * 32, 64);
+}
+
+inline size_t whole_panel_bytes(uint32_t dtype, size_t columns) {
+  return whole_scale_bytes(dtype, columns) + columns / kWholeGroup * whole_group_bytes(dtype);
+}
+
+// 32 activations in whole numbers: x[i] = numbers[i] * scale.
+struct WholeInputs {
+  int8_t numbers[kWholeGroup];
+  float scale;
+  int32_t correction;  // -128 times their sum
+};
+static_assert(sizeof(WholeInputs) == 40);
+
+using Ints = int32_t __attribute__((vector_size(kLanes * 4)));
+
+inline constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: added and taken away, it leaves the nearest whole number
+
+// One row of activations, `columns` a multiple of 32. A number that is not finite makes the scale of its group so.
+inline void make_whole_input(const float *x, size_t columns, WholeInputs *to) {
+  for (size_t k = 0; k < columns; k += kWholeGroup, ++to) {
+    Ints largest = {};
+    for (size_t i = 0; i < kWholeGroup; i += kLanes) {  // as bits, for NaN and infinity are the largest then
+      const Ints magnitude = reinterpret_cast<Ints>(load_bits(x + k + i) & 0x7FFFFFFFu);
+      largest = magnitude > largest ? magnitude : largest;
+    }
+    int32_t most = 0;
+    for (int i = 0; i < kLanes; ++i) most = largest[i] > most ? largest[i] : most;
+    float reach;
+    std::memcpy(&reach, &most, sizeof reach);
+    to->scale = reach < 1e-30f ? 0.0f : reach / 127.0f;
+    const float inverse = reach < 1e-30f ? 0.0f : 127.0f / reach;
+    Ints total = {};
+    for (size_t i = 0; i < kWholeGroup; i += kLanes) {
+      const Float moved = load(x + k + i) * inverse + kRounder;
+      Ints whole = reinterpret_cast<Ints>(as_bits(moved)) - 0x4B400000;  // the bits of kRounder
+      whole = whole > 127 ? Ints{} + 127 : whole;
+      whole = whole < -127 ? Ints{} - 127 : whole;
+      total += whole;
+      const auto narrow = __builtin_convertvector(whole, int8_t __attribute__((vector_size(kLanes))));
+      std::memcpy(to->numbers + i, &narrow, sizeof narrow);
+    }
+    int32_t sum = 0;
+    for (int i = 0; i < kLanes; ++i) sum += total[i];
+    to->correction = -128 * sum;
+  }
+}
+
+inline float f32_from_f16(uint16_t half) {  // finite ones only
+  const uint32_t bits = static_cast<uint32_t>(half & 0x7FFF) << 13;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return (half & 0x8000 ? -value : value) * 0x1p112f;
+}
+
+// Sixteen scales of a group, in f32.
+THALOOM_INLINE Group load_scales(const std::byte *p) {
+  Group scales;
+  repeat<kVectors>([&](auto i) __attribute__((always_inline)) {
+    const auto *half = reinterpret_cast<const uint16_t *>(p) + i * kLanes;
+#if defined(__AVX512F__)
+    scales.part[i] = reinterpret_cast<Float>(_mm512_maskz_cvtph_ps(  // not the plain one: GCC 12 warns of its own header
+        0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i *>(half))));
+#elif defined(__F16C__)
+    scales.part[i] = reinterpret_cast<Float>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(half))));
+#else
+    const Bits wide = __builtin_convertvector(*reinterpret_cast<const HalfBitsInMemory *>(half), Bits);
+    scales.part[i] = as_float((as_bits(as_float((wide & 0x7FFFu) << 13) * 0x1p112f)) | (wide & 0x8000u) << 16);
+#endif
+  });
+  return scales;
+}
+
+// Row `row` of a panel, as floats: what an embedding reads.
+inline void read_whole_row(uint32_t dtype, const std::byte *panel, size_t lane, size_t columns, float *out) {
+  const auto *numbers = reinterpret_cast<const uint8_t *>(panel) + whole_scale_bytes(dtype, columns);
+  for (size_t k = 0; k < columns; ++k) {
+    const size_t group = k / kWholeGroup, within = k % kWholeGroup;
+    const float scale = dtype == THALOOM_INT8
+                            ? reinterpret_cast<const float *>(panel)[lane]
+                            : f32_from_f16(reinterpret_cast<const uint16_t *>(panel)[group * kGroup + lane]);
+    int32_t number;
+    if (dtype == THALOOM_INT4) {
+      const uint8_t both = numbers[group * 256 + within / 8 * 64 + lane * 4 + within % 4];
+      number = (within % 8 < 4 ? both & 15 : both >> 4) - 8;
+    } else {
+      number = numbers[group * 512 + within / 4 * 64 + lane * 4 + within % 4] - 128;
+    }
+    out[k] = static_cast<float>(number) * scale;
+  }
+}
+
+}  // namespace thaloom

@@ -1,0 +1,127 @@
+"""A program's weights as the library wants them: vectors in f32, matrices in panels, floats or whole numbers."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaloom.base.errors import MalformedFile
+from thaloom.hal.checks import check_weight
+from thaloom.hal.driver import WeightSource
+from thaloom.hal.drivers.cpu import native
+from thaloom.hal.drivers.cpu.memory import HostMemory
+from thaloom.hal.drivers.cpu.native import Library
+from thaloom.hal.ops import Program
+from thaloom.hal.quantise import convertible
+from thaloom.hal.types import QuantTensor, Tensor, WeightFormat
+
+if TYPE_CHECKING:
+    from thaloom.hal.drivers.cpu.executable import CpuBackend
+
+_ALIGNMENT = 64
+_LARGE = 1 << 20
+"""Bytes from which a weight gets a buffer of its own."""
+_SOURCES = {"f32": native.SOURCE_F32, "bf16": native.SOURCE_BF16, "f16": native.SOURCE_F16}
+_STORED = {"f32": native.F32, "bf16": native.BF16, "f16": native.F32}
+"""Only f16 is widened: processors here compute nothing in it."""
+_FORMATS = {"int8": native.INT8, "int4": native.INT4}
+
+
+class PackedWeights:
+    """All weights of a program, packed one after the other, so that loading never holds more than one tensor twice.
+
+    One buffer for each weight of a megabyte or more, one for all the small ones together.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        source: WeightSource,
+        backend: CpuBackend,
+        library: Library,
+        weight_format: WeightFormat = "stored",
+    ) -> None:
+        self._format = weight_format
+        self._converted = convertible(program) if weight_format != "stored" else frozenset()
+        self._library = library
+        self._backend = backend
+        self._buffers: list[HostMemory] = []
+        self._small: HostMemory | None = None
+        self._small_used = 0
+        self.structs: dict[str, native.Weight] = {}
+        try:
+            for name, shape in program.weights.items():
+                tensor = source.read(name)
+                check_weight(name, tensor, tuple(shape), backend.support)
+                self.structs[name] = self._pack(name, tensor)
+        except BaseException:
+            self.free()
+            raise
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(buffer.num_bytes for buffer in self._buffers)
+
+    def free(self) -> None:
+        for buffer in self._buffers:
+            buffer.free()
+        self._buffers.clear()
+
+    def _pack(self, name: str, tensor: Tensor | QuantTensor) -> native.Weight:
+        if isinstance(tensor, QuantTensor):
+            return self._pack_whole(name, tensor)
+        if len(tensor.shape) == 1:
+            return self._pack_vector(tensor.to_f32())
+        dtype = _FORMATS[self._format] if name in self._converted else _STORED[tensor.dtype]
+        data = np.ascontiguousarray(tensor.data)
+        source = native.Source(data=data.ctypes.data, num_bytes=data.nbytes, dtype=_SOURCES[tensor.dtype])
+        return self._pack_matrices(name, tensor.shape, dtype, source)
+
+    def _pack_whole(self, name: str, tensor: QuantTensor) -> native.Weight:
+        in_eight = native.INT8 if tensor.scales.shape[-1] == 1 else native.INT8_GROUPS
+        dtype = native.INT4 if tensor.bits == 4 else in_eight
+        data, scales = np.ascontiguousarray(tensor.data), np.ascontiguousarray(tensor.scales)
+        source = native.Source(
+            data=data.ctypes.data,
+            num_bytes=data.nbytes,
+            scales=scales.ctypes.data,
+            num_scales=scales.size,
+            dtype=native.SOURCE_I8,
+        )
+        return self._pack_matrices(name, tensor.shape, dtype, source)
+
+    def _pack_matrices(self, name: str, shape: tuple[int, ...], dtype: int, source: native.Source) -> native.Weight:
+        count, rows, columns = (1, *shape) if len(shape) == 2 else shape
+        target = native.Weight(kind=native.MATRICES, dtype=dtype, count=count, rows=rows, columns=columns)
+        self._place(target, self._library.packed_bytes(dtype, count, rows, columns))
+        source.num_threads = self._backend.num_threads
+        try:
+            self._library.pack(target, source)
+        except ArithmeticError as error:
+            raise MalformedFile(f"weight {name!r} cannot be made {self._format}: {error}") from error
+        return target
+
+    def _pack_vector(self, values: NDArray[np.float32]) -> native.Weight:
+        padded = np.zeros(-(-len(values) // 16) * 16, np.float32)
+        padded[: len(values)] = values
+        target = native.Weight(kind=native.VECTOR, dtype=native.F32, count=1, rows=1, columns=len(values))
+        self._place(target, padded.nbytes)
+        ctypes.memmove(target.data, padded.ctypes.data, padded.nbytes)
+        return target
+
+    def _place(self, target: native.Weight, num_bytes: int) -> None:
+        if num_bytes >= _LARGE:
+            buffer = self._backend.allocate(num_bytes)
+            self._buffers.append(buffer)
+            target.data = buffer.address
+        else:
+            if self._small is None or self._small_used + num_bytes > self._small.num_bytes:
+                self._small = self._backend.allocate(_LARGE)
+                self._buffers.append(self._small)
+                self._small_used = 0
+            target.data = self._small.address + self._small_used
+            self._small_used += -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
+        target.num_bytes = num_bytes

@@ -1,0 +1,155 @@
+"""Matrices made whole numbers by the native library: to the bit what hal/quantise.py says, whatever they come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.unit.hal_cpu.test_cpu_native import backend
+from thaloom.base.errors import MalformedFile
+from thaloom.hal.checks import MemoryWeights
+from thaloom.hal.drivers.cpu import native
+from thaloom.hal.drivers.cpu.weights import PackedWeights
+from thaloom.hal.ops import Program, ProgramBuilder
+from thaloom.hal.quantise import quantise, quantise_as
+from thaloom.hal.testing.programs import store
+from thaloom.hal.types import DType, QuantTensor, Tensor, WeightFormat
+
+ROWS, COLUMNS = 37, 96
+FORMATS: tuple[WeightFormat, ...] = ("int8", "int4")
+
+
+def a_program(columns: int = COLUMNS, rows: int = ROWS) -> Program:
+    builder = ProgramBuilder()
+    x = builder.embedding("table", vocab_size=5, width=columns)
+    builder.pool(builder.linear(x, "matrix", width=rows), normalise=False)
+    return builder.build()
+
+
+def packed(
+    library_file: Path, matrix: Tensor | QuantTensor, weight_format: WeightFormat, num_threads: int = 1
+) -> tuple[int, bytes]:
+    """The native dtype of a matrix and its panels."""
+    rows, columns = matrix.shape
+    table = Tensor("f32", np.zeros((5, columns), np.float32))
+    owner, library = backend(library_file, num_threads=num_threads), native.load(library_file)
+    weights = PackedWeights(
+        a_program(columns, rows), MemoryWeights({"table": table, "matrix": matrix}), owner, library, weight_format
+    )
+    struct = weights.structs["matrix"]
+    buffer = next(found for found in weights._buffers if 0 <= struct.data - found.address < found.num_bytes)
+    start = struct.data - buffer.address
+    data = bytes(buffer.data[start : start + struct.num_bytes])
+    weights.free()
+    return struct.dtype, data
+
+
+def values(seed: int, shape: tuple[int, int] = (ROWS, COLUMNS)) -> np.ndarray:
+    """Heavy tails, zeros, tiny rows, ties, and both signs of the largest."""
+    rng = np.random.default_rng(seed)
+    found = rng.standard_t(2, shape).astype(np.float32)
+    found[rng.random(shape) < 0.1] = 0
+    found[3], found[5], found[6, 32:64] = 0, found[5] * np.float32(1e-32), -0.0
+    found[7] = np.where(np.arange(shape[1]) % 2, 1.5, -1.5)
+    found[8] = np.arange(shape[1]) - 40
+    found[9] *= np.float32(1e-6)
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_floats_become_what_the_definition_says(library_file: Path, weight_format: WeightFormat, dtype: DType) -> None:
+    for seed in range(20):
+        matrix = store(values(seed), dtype)
+        assert packed(library_file, matrix, weight_format) == packed(
+            library_file, quantise_as(matrix, weight_format), "stored"
+        )
+
+
+def test_eight_bits_in_groups_are_taken_as_they_come(library_file: Path) -> None:
+    dtype, data = packed(library_file, quantise(values(1), 8), "int4")
+    assert dtype == native.INT8_GROUPS
+    assert len(data) == 3 * (-(-3 * 32 // 64) * 64 + 3 * 512)
+
+
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_threads_pack_what_one_packs(library_file: Path, weight_format: WeightFormat) -> None:
+    matrix = Tensor("f32", values(2, (1030, 288)))
+    assert packed(library_file, matrix, weight_format, 3) == packed(library_file, matrix, weight_format, 1)
+
+
+def test_what_is_packed_can_be_read_back(library_file: Path) -> None:
+    """The layout itself: number and scale of every row and column are where whole.h says."""
+    whole = quantise(values(4), 4)
+    _, data = packed(library_file, whole, "stored")
+    panels = np.frombuffer(data, np.uint8).reshape(3, 128 + 3 * 256)
+    scales = panels[:, :96].copy().view(np.float16).reshape(3, 3, 16).transpose(0, 2, 1).reshape(-1, 3)[:ROWS]
+    assert np.array_equal(scales.astype(np.float32), whole.scales)
+    halves = panels[:, 128:].reshape(3, 3, 4, 16, 4)
+    numbers = np.stack([halves & 15, halves >> 4], axis=3).transpose(0, 4, 1, 2, 3, 5).reshape(-1, COLUMNS)[:ROWS]
+    assert np.array_equal(numbers.astype(np.int16) - 8, whole.data)
+
+
+@pytest.mark.parametrize("spoiled", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_numbers_that_are_not_finite_are_refused(
+    library_file: Path, weight_format: WeightFormat, dtype: DType, spoiled: float
+) -> None:
+    matrix = values(1)
+    matrix[36, 95] = spoiled
+    with pytest.raises(MalformedFile, match=r"'matrix' cannot be made int.: a number is not finite"):
+        packed(library_file, store(matrix, dtype), weight_format)
+
+
+def test_a_number_without_a_scale_is_refused(library_file: Path) -> None:
+    matrix = values(1)
+    matrix[20, 5] = 1e20
+    with pytest.raises(MalformedFile, match="too large"):
+        packed(library_file, Tensor("f32", matrix), "int4")
+
+
+def test_columns_that_are_no_whole_groups_stay_as_they_are(library_file: Path) -> None:
+    dtype, _ = packed(library_file, store(values(1, (ROWS, 80)), "bf16"), "int8")
+    assert dtype == native.BF16
+
+
+@pytest.mark.parametrize(("weight_format", "bits"), [("int8", 8), ("int4", 4.5)])
+def test_weights_take_the_bytes_they_should(library_file: Path, weight_format: WeightFormat, bits: float) -> None:
+    _, data = packed(library_file, Tensor("f32", np.ones((512, 1024), np.float32)), weight_format)
+    assert len(data) == pytest.approx(512 * 1024 * bits / 8, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"num_bytes": 1},
+        {"num_scales": 2},
+        {"scales": None},
+        {"dtype": native.SOURCE_F32},
+        {"dtype": 9},
+        {"num_threads": 0},
+        {"num_threads": 1 << 20},
+        {"data": None},
+    ],
+)
+def test_a_source_that_does_not_fit_is_refused(library_file: Path, spoil: dict[str, int | None]) -> None:
+    library, whole = native.load(library_file), quantise(np.ones((16, 32), np.float32), 8)
+    num_bytes = library.packed_bytes(native.INT8_GROUPS, 1, 16, 32)
+    memory = backend(library_file).allocate(num_bytes)
+    target = native.Weight(data=memory.address, num_bytes=num_bytes, kind=native.MATRICES, dtype=native.INT8_GROUPS)
+    target.count, target.rows, target.columns = 1, 16, 32
+    fields = {
+        "data": whole.data.ctypes.data,
+        "num_bytes": whole.data.nbytes,
+        "scales": whole.scales.ctypes.data,
+        "num_scales": whole.scales.size,
+        "dtype": native.SOURCE_I8,
+        "num_threads": 1,
+    }
+    library.pack(target, native.Source(**fields))
+    with pytest.raises(ValueError, match=r"fit|nothing"):
+        library.pack(target, native.Source(**fields | spoil))
+    memory.free()
