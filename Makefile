@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 export THALOOM_HOME ?= $(CURDIR)/.thaloom
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-full bench bench-engine wheel docs goldens sanitize fuzz fuzz-formats clean deps-system
+.PHONY: help run test check check-full bench bench-engine bench-quality wheel docs goldens sanitize fuzz fuzz-formats clean deps-system
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -44,6 +44,12 @@ bench: $(BIN)/thaloom ## measure a node of this machine and write dated records 
 bench-engine: $(BIN)/thaloom ## install and run other engines beside ours (hours the first time; SHORT=1: does the harness work)
 	$(BIN)/python -m benchmarks.engine $(if $(SHORT),--short) $(ARGS)
 
+bench-quality: $(BIN)/pytest ## what each format costs in perplexity and KL, on documents the bundled model never saw
+	test -x $(VENV)-quality/bin/python || $(PYTHON) -m venv $(VENV)-quality
+	$(VENV)-quality/bin/python -m pip install --quiet --disable-pip-version-check lxml
+	$(VENV)-quality/bin/python benchmarks/heldout.py $(VENV)-quality/heldout
+	$(BIN)/python benchmarks/quality.py $(VENV)-quality/heldout/heldout.jsonl --random $(VENV)-quality $(ARGS)
+
 wheel: $(BIN)/pytest  ## dist/thaloom-*.whl with the native library inside: installs without a compiler
 	rm -rf dist && $(BIN)/python -m build --quiet --wheel --outdir dist . && ls -l dist
 
@@ -70,5 +76,5 @@ deps-system:          ## system packages the tests use, from the distribution
 	sh tools/deps_system.sh
 
 clean:                ## forget everything built here (not your models)
-	rm -rf $(VENV) $(VENV)-goldens build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-goldens $(VENV)-quality build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

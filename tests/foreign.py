@@ -88,11 +88,10 @@ def _vocabulary(tokenizer: Mapping[str, Any]) -> tuple[list[str], list[str], lis
     return tokens, merges, [3 if token in special else 1 for token in tokens]
 
 
-def make_gguf(
-    path: Path, config: Mapping[str, Any], weights: Mapping[str, Values], *, kinds: Mapping[str, str] | str = "F32",
-    tokenizer: Mapping[str, Any] | None = None, **changed: Any,
-) -> Path:  # fmt: skip
-    """`kinds`: type of the matrices, by our name or for all; vectors are F32, as llama.cpp leaves them."""
+def gguf_tensors(
+    config: Mapping[str, Any], weights: Mapping[str, Values], kinds: Mapping[str, str] | str
+) -> dict[str, Blocks]:
+    """As llama.cpp's converter names, orders and quantises them."""
     tensors = {}
     for name, values in weights.items():
         if config["model_type"] == "llama" and (".q_proj" in name or ".k_proj" in name):
@@ -100,6 +99,15 @@ def make_gguf(
             values = interleaved(values, heads)
         kind = kinds if isinstance(kinds, str) else kinds.get(name, "F32")
         tensors[gguf_name(name)] = blocks(values, kind if values.ndim > 1 else "F32")
+    return tensors
+
+
+def make_gguf(
+    path: Path, config: Mapping[str, Any], weights: Mapping[str, Values], *, kinds: Mapping[str, str] | str = "F32",
+    tokenizer: Mapping[str, Any] | None = None, **changed: Any,
+) -> Path:  # fmt: skip
+    """`kinds`: type of the matrices, by our name or for all; vectors are F32, as llama.cpp leaves them."""
+    tensors = gguf_tensors(config, weights, kinds)
     path.write_bytes(encode_gguf(gguf_metadata(config, tokenizer, **changed), tensors))
     return path
 

@@ -2,34 +2,44 @@
 
     python -m tests.fuzz_formats --cases 100000 --seed 1     (make fuzz-formats)
 
-Half of the mutants are safetensors, half GGUF. Harms are blind (bits, bytes, cuts, repeats) and informed (numbers of 4
-and 8 bytes replaced by odd ones, words of JSON replaced, tensors made to overlap). The process may take MEMORY_BYTES
-beyond what it has at the start, so that an allocation a file asks for and does not fill is a crash here; the longest
-single case is told. Equal seeds give equal cases.
+A third of the mutants are safetensors with matrices of whole numbers among them, a third GGUF headers, a third whole
+GGUF models, which are converted as an import does. Harms are blind (bits, bytes, cuts, repeats) and informed (numbers
+of 4 and 8 bytes replaced by odd ones, words of JSON replaced, tensors made to overlap). The process may take
+MEMORY_BYTES beyond what it has at the start, so that an allocation a file asks for and does not fill is a crash here;
+the slowest case is told. Equal seeds give equal cases.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import random
 import resource
 import struct
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from tests.foreign import gguf_metadata, gguf_tensors
 from tests.gguf_files import Blocks, Typed, encode_gguf, f32
-from tests.models import encode_safetensors
+from tests.models import encode_safetensors, make_config, make_tokenizer, weight_shapes
 from thaloom.base.errors import MalformedFile, NotServable, ThaloomError, UnsafeFormat
 from thaloom.hal.types import Tensor
 from thaloom.kernel.models.gguf import read_gguf
+from thaloom.kernel.models.gguf_import import GgufModel
+from thaloom.kernel.models.import_files import source_file
+from thaloom.kernel.models.packed import find_packed, unpack
 from thaloom.kernel.models.safetensors import read_header
 
 MEMORY_BYTES = 256 * 1024 * 1024
+MEMORY_FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where mutants that need a file get one: disks are slow."""
 NAMED: tuple[type[ThaloomError], ...] = (MalformedFile, NotServable, UnsafeFormat)
 ODD = (0, 1, 2, 3, 7, 8, 9, 13, 31, 32, 33, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63, 2**64 - 1)
 WORDS = (
@@ -65,10 +75,38 @@ def sound_files() -> dict[str, list[bytes]]:
         "output_norm.weight": f32(np.ones(32, np.float32)),
     }
     overlapping = encode_gguf(metadata, tensors, offsets=[0, 64, 0])
-    return {
-        "safetensors": [encode_safetensors(weights, {"format": "pt"}), encode_safetensors({"x": weights["model.a"]})],
-        "gguf": [encode_gguf(metadata, tensors), encode_gguf({}, tensors, version=2), overlapping],
+    packed = {
+        "model.d.q8": Tensor("i8", np.arange(64, dtype=np.int8).reshape(2, 32)),
+        "model.d.scales": Tensor("f32", np.ones((2, 1), np.float32)),
+        "model.e.q8": Tensor("i8", np.arange(64, dtype=np.int8).reshape(1, 64)),
+        "model.e.scales": Tensor("f16", np.ones((1, 2), np.float16)),
     }
+    return {
+        "safetensors": [encode_safetensors(weights, {"format": "pt"}), encode_safetensors(packed)],
+        "gguf": [encode_gguf(metadata, tensors), encode_gguf({}, tensors, version=2), overlapping],
+        "gguf model": list(sound_models()),
+    }
+
+
+def sound_models() -> Iterator[bytes]:
+    """Whole models, small: of each kind of vocabulary one, with matrices that are repacked and made anew."""
+    config = make_config("llama", hidden_size=32, intermediate_size=32, head_dim=16, num_attention_heads=2,
+                         num_key_value_heads=1, num_hidden_layers=1, vocab_size=270)  # fmt: skip
+    random = np.random.default_rng(0)
+    weights = {name: random.standard_normal(shape, dtype=np.float32) for name, shape in weight_shapes(config).items()}
+    kinds = dict(zip(weights, itertools.cycle(("Q8_0", "Q4_0", "Q5_0", "F16", "Q4_1"))))
+    pieces = ["<unk>", "<s>", "▁", "a", "b", "ab", "▁a", "▁ab", *(f"<0x{i:02X}>" for i in range(256))]
+    sentencepiece = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": pieces,
+        "tokenizer.ggml.scores": [-float(i) for i in range(len(pieces))],
+        "tokenizer.ggml.token_type": Typed("i32", [2, 3, *[1] * 6, *[6] * 256]),
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.bos_token_id": 1,
+    }
+    byte_level = gguf_metadata(config, json.loads(make_tokenizer().to_str()))
+    for metadata in (byte_level, gguf_metadata(config, None) | sentencepiece):
+        yield encode_gguf(metadata, gguf_tensors(config, weights, kinds))
 
 
 def mutate(data: bytes, chance: random.Random) -> bytes:
@@ -106,6 +144,9 @@ def read_safetensors(data: bytes) -> None:
         assert place.start == at, place
         at = place.end
     assert at == len(data)
+    bytes_of = {place.name: np.frombuffer(data[place.start : place.end], np.uint8) for place in header.tensors}
+    for packed in find_packed({place.name: place for place in header.tensors}).values():
+        assert unpack(packed, bytes_of[packed.numbers.name], bytes_of[packed.scales.name]).shape == packed.shape
 
 
 def read_gguf_file(data: bytes) -> None:
@@ -118,7 +159,23 @@ def read_gguf_file(data: bytes) -> None:
         at = tensor.end
 
 
-READERS: dict[str, Callable[[bytes], None]] = {"safetensors": read_safetensors, "gguf": read_gguf_file}
+def convert_gguf(data: bytes) -> None:
+    """All that an import makes of it, but for writing it down."""
+    with tempfile.NamedTemporaryFile(suffix=".gguf", dir=MEMORY_FOLDER) as file:
+        file.write(data)
+        file.flush()
+        model = GgufModel(source_file(Path(file.name)))
+        for converted in model.tensors():
+            assert len(converted.tensor.shape) == model.ranks[converted.name]
+        for _, contents in model.files():
+            assert contents
+
+
+READERS: dict[str, Callable[[bytes], None]] = {
+    "safetensors": read_safetensors,
+    "gguf": read_gguf_file,
+    "gguf model": convert_gguf,
+}
 
 
 def fuzz(kind: str, cases: int, seed: int) -> tuple[Counter[str], float]:

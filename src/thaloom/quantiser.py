@@ -45,6 +45,7 @@ from thaloom.work.runtime.quality import (
     LanguageModel,
     cut,
     describe,
+    log_softmax,
     store_predictions,
     stored_predictions,
 )
@@ -53,6 +54,8 @@ from thaloom.work.runtime.text import Tokenizer, read_text_files
 MAX_TOKENS = 2048
 """Measured at most: the original's predictions are kept on the disk meanwhile, 4 bytes for each token and entry of the
 vocabulary."""
+MAX_TOKENS_SLOW = 512
+"""The same where the NumPy reference runs."""
 Tell = Callable[[str, int, int], None]
 """(stage, done, in all)."""
 
@@ -139,13 +142,14 @@ def _measure(
     config = original.config()
     vocab_size = int(config["vocab_size"])
     length = min(WINDOW, original.manifest.card.context_length or WINDOW)
-    tokens = _tokens(original, scratch, text)[: MAX_TOKENS + 1]
+    backend = _backend(spec)
+    most = MAX_TOKENS if backend.degraded is None else MAX_TOKENS_SLOW
+    tokens = _tokens(original, scratch, text)[: most + 1]
     windows = cut(tokens, length)
     num_tokens = sum(len(window.targets) for window in windows)
     if not num_tokens:
         raise BadParameter(f"{name!r} is too short to measure anything on", param="text")
     require_space(scratch, 4 * num_tokens * vocab_size)
-    backend = _backend(spec)
     kv_dtype = choose_kv_dtype(None, original.manifest.card.dtypes, backend)
     with closing(original.weights()) as weights:
         model = LanguageModel(program, weights, backend, kv_dtype=kv_dtype, window=length)
@@ -159,7 +163,8 @@ def _measure(
     with closing(model):
         for logits, targets in model.predictions(windows):
             done = comparison.num_tokens
-            comparison.add(expected[done : done + len(targets)], logits[:, :vocab_size], targets)
+            p, q = log_softmax(expected[done : done + len(targets)]), log_softmax(logits[:, :vocab_size])
+            comparison.add(p, q, targets)
             tell("measuring", num_tokens + comparison.num_tokens, 2 * num_tokens)
     return Quality(
         text=describe(text, name),

@@ -70,7 +70,7 @@ def test_matrices_become_what_a_driver_would_make_of_them(store: ModelStore, to:
     assert record is not None
     assert record.original == store.get("mine").digest
     assert record.quality is not None
-    assert record.quality.num_tokens > 1000
+    assert record.quality.num_tokens >= 512
     assert 0 < record.quality.mean_kl < {8: 0.01, 4: 1.0}[bits]
     assert record.quality.perplexity == pytest.approx(record.quality.original_perplexity, rel={8: 0.02, 4: 0.5}[bits])
     assert manifest.card.weight_bytes < store.get("mine").card.weight_bytes

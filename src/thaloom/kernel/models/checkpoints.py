@@ -154,7 +154,8 @@ class Checkpoint:
             if index.shape != (inputs,) or index.min() < 0 or index.max() >= groups:
                 raise self._malformed(f"tensor {matrix + '.g_idx'!r} names groups that are not there")
             if not np.array_equal(index, belongs):
-                whole = (numbers - zeros[index]).astype(np.float32) * scales[index]
+                with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused
+                    whole = (numbers - zeros[index]).astype(np.float32) * scales[index]
                 values = np.ascontiguousarray(whole.T)
                 return make_whole(f"{matrix}.weight", iter([values]), (outputs, inputs), f"{self.kind} act-order")
         if size % GROUP:

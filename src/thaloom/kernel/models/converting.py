@@ -147,15 +147,20 @@ def exact_or_whole(name: str, told: str, numbers: NDArray[np.int16], scales: Flo
     rows, columns = numbers.shape
     by_row = scales.shape[1] == 1
     least, most = int(numbers.min()), int(numbers.max())
-    sound_scales = np.isfinite(scales).all() and (
-        by_row or np.array_equal(scales, scales.astype(np.float16).astype(np.float32))
-    )
+    sound_scales = np.isfinite(scales).all() and (by_row or np.array_equal(scales, _as_f16(scales)))
     if sound_scales and least >= -127 and most <= 127:
         if least >= -8 and most <= 7 and not by_row:
             return Converted(name, f"{told} to int4", QuantTensor(4, numbers.astype(np.int8), scales))
         return Converted(name, f"{told} to int8", QuantTensor(8, numbers.astype(np.int8), scales))
     spread = np.repeat(scales, columns // scales.shape[1], axis=1)
-    return make_whole(name, iter([numbers.astype(np.float32) * spread]), (rows, columns), told)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused
+        values = numbers.astype(np.float32) * spread
+    return make_whole(name, iter([values]), (rows, columns), told)
+
+
+def _as_f16(scales: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        return scales.astype(np.float16).astype(np.float32)
 
 
 def sha256_of(file: SourceFile) -> str:

@@ -117,7 +117,7 @@ class GgufModel:
         for first in range(0, rows, at_once):
             count = min(at_once, rows - first)
             data = read_exactly(self._file, tensor.start + first * row_bytes, count * row_bytes)
-            values = DECODE[tensor.block.name](data.reshape(-1, tensor.block.num_bytes)).reshape(count, columns)
+            values = self._decode(tensor, data).reshape(count, columns)
             yield in_halves(values, count // head_rows) if heads else values
 
     def _values(self, tensor: GgufTensor) -> NDArray[np.float32]:
@@ -126,7 +126,17 @@ class GgufModel:
         if kind in _FLOATS:
             dtype, numpy_dtype = _FLOATS[kind]
             return Tensor(dtype, data.view(numpy_dtype)).to_f32().reshape(tensor.shape)
-        return DECODE[kind](data.reshape(-1, tensor.block.num_bytes)).reshape(tensor.shape)
+        return self._decode(tensor, data).reshape(tensor.shape)
+
+    def _decode(self, tensor: GgufTensor, data: NDArray[np.uint8]) -> Floats:
+        """Raises MalformedFile for a scale that is no number, or gives none."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = DECODE[tensor.block.name](data.reshape(-1, tensor.block.num_bytes))
+        if not np.isfinite(values).all():
+            raise MalformedFile(
+                f"{self._file.path!r}: tensor {tensor.name!r} holds a value that is not finite", file=self._file.path
+            )
+        return values
 
     def _readme(self) -> str:
         """What the file says of itself for people, in the form a model's README has."""

@@ -28,6 +28,8 @@ _PROBES = (
     "http://localhost:8080/v1/models?x=1&y=2", "1234567890 3.14159 0x7fff 1e-05", "\x00\x01é\u0301\u200b",
 )  # fmt: skip
 _MAX_PROBED_PIECES = 4000
+MAX_PIECE = 256
+"""Characters. Trainers make pieces of at most 16 unless told otherwise; the work grows with the square."""
 
 
 def sentencepiece(file: str, metadata: Mapping[str, Value], vocabulary: Vocabulary) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def sentencepiece(file: str, metadata: Mapping[str, Value], vocabulary: Vocabula
         raise NotServable(f"{file!r}: its vocabulary joins spaces, which is not read", param="path")
     normal = [i for i, kind in enumerate(vocabulary.kinds) if kind == NORMAL]
     scores = {vocabulary.tokens[i]: float(vocabulary.scores[i]) for i in normal}
+    if any(len(piece) > MAX_PIECE for piece in scores):
+        raise NotServable(f"{file!r}: its vocabulary has a piece of over {MAX_PIECE} characters", param="path")
     joined = [score for piece, score in scores.items() if len(piece) > 1]
     if len(set(joined)) != len(joined):
         raise NotServable(
@@ -133,9 +137,8 @@ def _check_equal(
         if any(token in text for token in looked_for):
             continue
         marked = text.replace(" ", SPACE)
-        expected = [piece for piece in join_pieces(SPACE + marked if prefix and text else marked, scores)]
-        got = [piece for piece in _pieces(fast, text, scores)]
-        if _known(expected, scores) != got:
+        expected = join_pieces(SPACE + marked if prefix and text else marked, scores)
+        if _known(expected, scores) != _known(fast.encode(text, add_special_tokens=False).tokens, scores):
             raise NotServable(f"{file!r}: its vocabulary cannot be run exactly ({text[:40]!r} differs)", param="path")
 
 
@@ -144,10 +147,6 @@ def _probes(scores: Mapping[str, float]) -> Iterable[str]:
     step = max(1, len(scores) // _MAX_PROBED_PIECES)
     for piece in list(scores)[::step]:
         yield (piece * 3).replace(SPACE, " ")
-
-
-def _pieces(fast: Tokenizer, text: str, scores: Mapping[str, float]) -> list[str]:
-    return _known(fast.encode(text, add_special_tokens=False).tokens, scores)
 
 
 def _known(pieces: Iterable[str], scores: Mapping[str, float]) -> list[str]:

@@ -114,9 +114,9 @@ class Comparison:
         self.num_tokens = 0
         self._surprise = self._original_surprise = self._divergence = 0.0
 
-    def add(self, original: F32, other: F32, targets: NDArray[np.int32]) -> None:
-        """Logits of both for some rows, (rows, vocabulary), and the tokens that came next."""
-        p, q = _log_softmax(original), _log_softmax(other)
+    def add(self, p: NDArray[np.float64], q: NDArray[np.float64], targets: NDArray[np.int32]) -> None:
+        """Log-probabilities of the original and of the other for some rows, (rows, vocabulary), and the tokens that
+        came next."""
         rows = np.arange(len(targets))
         self.num_tokens += len(targets)
         self._original_surprise -= float(p[rows, targets].sum())
@@ -158,7 +158,8 @@ def describe(text: str, name: str) -> str:
     return f"{name} (SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
 
-def _log_softmax(logits: F32) -> NDArray[np.float64]:
+def log_softmax(logits: F32) -> NDArray[np.float64]:
+    """Log-probabilities of each row, in float64."""
     values = logits.astype(np.float64)
     values -= values.max(axis=1, keepdims=True)
     values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
