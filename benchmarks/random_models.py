@@ -178,11 +178,11 @@ def write_weights(shape: Shape, seed: int, file: BinaryIO) -> None:
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for name, dimensions in tensor_shapes(shape):
-        for values in _draw(shape, seed, name, int(np.prod(dimensions))):
+        for values in draw(shape, seed, name, int(np.prod(dimensions))):
             file.write(bf16_from_f32(values).tobytes())
 
 
-def _draw(shape: Shape, seed: int, name: str, count: int) -> Iterator[NDArray[np.float32]]:
+def draw(shape: Shape, seed: int, name: str, count: int) -> Iterator[NDArray[np.float32]]:
     """The numbers of one tensor, in pieces. Each tensor has a stream of its own, so that layers do not shift others."""
     own = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
     generator = np.random.Generator(np.random.SFC64([seed, own]))

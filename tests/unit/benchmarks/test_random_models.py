@@ -74,6 +74,6 @@ def test_a_finished_folder_is_left_and_another_recipe_replaces_it(random_models:
     assert (folder / "mark").exists()
     random_models.make(replace(shape, outlier_channels=3, outlier_gain=20.0), folder)
     assert not (folder / "mark").exists()
-    norm = next(random_models._draw(replace(shape, outlier_channels=3, outlier_gain=20.0), 0, "model.norm.weight", 64))
+    norm = next(random_models.draw(replace(shape, outlier_channels=3, outlier_gain=20.0), 0, "model.norm.weight", 64))
     assert sorted(set(norm.tolist())) == [1.0, 20.0]
     assert np.count_nonzero(norm == 20.0) == 3

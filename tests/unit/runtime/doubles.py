@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import DeviceLost
 from thaloom.base.events import Recorder
+from thaloom.hal.draws import Draw, Drawn
 from thaloom.hal.driver import Buffer, Executable, SamplesNatively
 from thaloom.hal.ops import BLOCK_TOKENS, Step
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
@@ -128,7 +129,10 @@ class TimedSampler(Timed):
 
     def __init__(self, inner: SamplesNatively, cost: Cost) -> None:
         super().__init__(inner, cost)
-        self.draw = inner.draw
+        self._sampler = inner
+
+    def draw(self, draws: Sequence[Draw]) -> Sequence[Drawn]:
+        return self._sampler.draw(draws)
 
 
 def timed(inner: Executable, cost: Cost) -> Timed:

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.runtime.doubles import Bench, Cost, HistoryExecutable, ask, greedy, habitual, line, make_bench
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.work.runtime.messages import Generate, Tokens
+from thaloom.work.runtime.sequence import Ticket
 
 HABIT = 6.0
 """Answers that repeat themselves nearly always."""
@@ -68,6 +69,41 @@ def test_answers_without_repetition_are_soon_left_alone() -> None:
     counters = found.engine.counters
     assert tokens(found) == greedy(PROMPT, 200)
     assert counters.drafted_tokens < 20
+
+
+def seconds_and_gaps(draft_rows: int, requests: list[Generate], habit: float) -> tuple[float, list[float]]:
+    """Of all requests at once on a device whose rows are far from free, and between tokens of those that are drawn."""
+    found, _ = bench(habit, draft_rows=draft_rows, cost=FAIR, num_blocks=400, max_sequences=16, chunk_tokens=64)
+    drawn = {found.submit(request) for request in requests if request.temperature}
+    for request in requests:
+        if not request.temperature:
+            found.submit(request)
+    latest: dict[Ticket, float] = {}
+    gaps = []
+    while found.engine.busy:
+        news = found.step()
+        now = found.engine.counters.step_seconds
+        for ticket, reply in news:
+            if ticket in drawn and isinstance(reply, Tokens):
+                if ticket in latest:
+                    gaps.append(now - latest[ticket])
+                latest[ticket] = now
+    return found.engine.counters.step_seconds, sorted(gaps)
+
+
+def test_neighbours_for_whom_nothing_is_guessed_do_not_wait_for_others_guesses() -> None:
+    drawn = [ask([number, 7, 9], 60, temperature=1.5, seed=number) for number in range(6)]
+    requests = drawn + [ask([*PROMPT, number], 60) for number in range(6)]
+    plain, guessed = (seconds_and_gaps(draft_rows, requests, HABIT) for draft_rows in (0, 16))
+    p99 = [gaps[int(0.99 * len(gaps))] for _, gaps in (plain, guessed)]
+    assert p99[1] <= 1.1 * p99[0]
+    assert guessed[0] < plain[0]
+
+
+def test_answers_without_repetition_cost_no_more_time() -> None:
+    requests = [ask([*PROMPT, number], 60) for number in range(8)]
+    plain, guessed = (seconds_and_gaps(draft_rows, requests, 0.0)[0] for draft_rows in (0, 16))
+    assert guessed <= 1.02 * plain
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0])

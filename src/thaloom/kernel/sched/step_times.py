@@ -25,7 +25,9 @@ REFIT_STEPS = 64
 """A fit costs about as much as five bare steps of the engine: at one in 64, it is not seen."""
 LEAST_SPREAD = 4
 """Steps of so many times more rows than others must have been seen before base and slope can be told apart."""
-_ROUNDS = 4
+_ROUNDS = 3
+_RIDGE = 1e-9
+"""Keeps costs that no step tells apart (rows and outputs, while every row is one) from running off."""
 _DISTURBED = 0.15
 """Relative residual from which a step counts less and less (Huber's rule)."""
 
@@ -113,7 +115,7 @@ def fit(ranges: Iterable[Sequence[tuple[StepShape, float]]]) -> StepTimes | None
     Least squares of relative differences, none of the four costs negative, disturbed steps counted less; each range
     of rows has the same say however many of its steps are known.
     """
-    kept = [list(steps) for steps in ranges if steps]
+    kept = sorted((list(steps) for steps in ranges if steps), key=lambda steps: steps[0][0].rows)
     rows = [shape.rows for steps in kept for shape, _ in steps]
     if not rows or max(rows) < LEAST_SPREAD * min(rows):
         return None
@@ -129,30 +131,26 @@ def fit(ranges: Iterable[Sequence[tuple[StepShape, float]]]) -> StepTimes | None
     line = shapes @ costs
     if not (line > 0).all():
         return None
-    centres, factors = [], []
-    for steps in sorted(kept, key=lambda steps: steps[0][0].rows):
-        ratios = sorted(taken / _line(costs, shape) for shape, taken in steps)
-        centres.append(sum(math.log2(shape.rows) for shape, _ in steps) / len(steps))
-        factors.append(ratios[len(ratios) // 2])
+    ratios = np.split(seconds / line, np.cumsum([len(steps) for steps in kept])[:-1])
+    centres = [sum(math.log2(shape.rows) for shape, _ in steps) / len(steps) for steps in kept]
+    factors = [float(np.median(each)) for each in ratios]
     base_s, row_s, output_s, attended_s = costs.tolist()
     return StepTimes(base_s, row_s, output_s, attended_s, tuple(centres), tuple(factors))
 
 
-def _line(costs: NDArray[np.float64], shape: StepShape) -> float:
-    return float(costs[0] + costs[1] * shape.rows + costs[2] * shape.outputs + costs[3] * shape.attended)
-
-
 def _least_squares(scaled: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Costs >= 0 that bring `scaled @ costs` closest to 1: what comes out negative is left out, the worst first."""
-    costs = np.zeros(scaled.shape[1])
-    used = list(range(scaled.shape[1]))
-    root = np.sqrt(weights)
+    size = np.sqrt(np.einsum("ij,ij->j", scaled, scaled))
+    size[size == 0] = 1.0
+    even = scaled / size
+    products = (even * weights[:, None]).T @ even + np.eye(len(size)) * _RIDGE
+    wanted = even.T @ weights
+    used = list(range(len(size)))
+    costs = np.zeros(len(size))
     while used:
-        size = np.linalg.norm(scaled[:, used], axis=0)
-        size[size == 0] = 1.0
-        found = np.linalg.lstsq(scaled[:, used] / size * root[:, None], root, rcond=1e-9)[0] / size
+        found = np.linalg.solve(products[np.ix_(used, used)], wanted[used])
         if (found >= 0).all():
-            costs[used] = found
+            costs[used] = found / size[used]
             break
-        used.pop(int(np.argmin(found * size)))
+        used.pop(int(np.argmin(found)))
     return costs

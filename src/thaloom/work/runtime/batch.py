@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thaloom.hal.ops import Step
-from thaloom.kernel.sched.step_times import StepShape, rows_from
+from thaloom.kernel.sched.step_times import StepShape
 from thaloom.work.runtime.sequence import Sequence
 
 
@@ -28,15 +28,23 @@ class Work:
     def num_outputs(self) -> int:
         return 1 + len(self.draft) if self.wants_token else 0
 
-    @property
-    def shape(self) -> StepShape:
-        return rows_from(self.start, self.end - self.start + len(self.draft), outputs=self.num_outputs)
-
     @classmethod
     def of(cls, sequence: Sequence, count: int) -> Work:
         """The next `count` tokens that are not computed."""
         end = sequence.num_computed + count
         return cls(sequence=sequence, start=sequence.num_computed, end=end, wants_token=end == len(sequence.tokens))
+
+
+def shape_of(work: Sequence_[Work]) -> StepShape:
+    """What the time of a step that computes `work` depends on."""
+    rows = outputs = attended = 0
+    for item in work:
+        count = item.end - item.start + len(item.draft)
+        rows += count
+        attended += count * item.start + count * (count + 1) // 2
+        if item.wants_token:
+            outputs += 1 + len(item.draft)
+    return StepShape(rows, outputs, attended)
 
 
 def lay_out(work: Sequence_[Work]) -> Step:

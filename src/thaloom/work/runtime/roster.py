@@ -11,10 +11,10 @@ from collections import deque
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.memory.pages import BlockPool, blocks_for
 from thaloom.kernel.sched.chunks import next_pressure
-from thaloom.kernel.sched.step_times import NO_ROWS, StepHistory
+from thaloom.kernel.sched.step_times import StepHistory
 from thaloom.kernel.sched.steps import Running, Snapshot, StepPlan, Waiting, plan_step
 from thaloom.work.runtime.admission import EngineConfig
-from thaloom.work.runtime.batch import Work
+from thaloom.work.runtime.batch import Work, shape_of
 from thaloom.work.runtime.counters import EngineCounters, EngineLoad
 from thaloom.work.runtime.sequence import Sequence, Ticket
 from thaloom.work.runtime.speculation import Speculation
@@ -73,10 +73,7 @@ class Roster:
 
     def took(self, work: list[Work], seconds: float) -> None:
         """How long the step that computed this took."""
-        shape = NO_ROWS
-        for item in work:
-            shape = shape.plus(item.shape)
-        self._history.add(shape, seconds)
+        self._history.add(shape_of(work), seconds)
 
     def computed(self, work: Work, num_accepted: int) -> None:
         """The step has stored the keys and values of these tokens and of so many of its draft, which are among the

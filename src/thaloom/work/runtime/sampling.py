@@ -6,7 +6,9 @@ neighbours nor a preemption nor a draft that was given up changes it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +40,15 @@ def wish(sampling: Sampling, *, position: int, num_top: int | None) -> Draw:
 
 def draw_all(executable: Executable, logits: Logits, wishes: Sequence[Draw]) -> Sequence[Drawn]:
     """One token for each row of `logits`, which is what the executable's last run gave."""
-    if isinstance(executable, SamplesNatively):
-        return executable.draw(wishes)
+    if samples_natively(type(executable)):
+        return cast(SamplesNatively, executable).draw(wishes)  # samples_natively looked
     return [draw(row, each) for row, each in zip(logits, wishes, strict=True)]
+
+
+@functools.cache
+def samples_natively(kind: type) -> bool:
+    """Asked once for each kind of executable: such a look costs as much as ten draws."""
+    return issubclass(kind, SamplesNatively)
 
 
 def refusal(drawn: Drawn, position: int) -> InternalError | None:

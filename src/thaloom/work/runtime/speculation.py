@@ -13,9 +13,9 @@ import dataclasses
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.memory.pages import BlockPool, blocks_for
 from thaloom.kernel.sched.drafts import Offer, choose_drafts
-from thaloom.kernel.sched.step_times import NO_ROWS, StepTimes
+from thaloom.kernel.sched.step_times import StepTimes
 from thaloom.kernel.sched.steps import StepLimits
-from thaloom.work.runtime.batch import Work
+from thaloom.work.runtime.batch import Work, shape_of
 from thaloom.work.runtime.lookup import Lookup, first_belief
 from thaloom.work.runtime.sequence import Sequence
 
@@ -41,9 +41,7 @@ class Speculation:
         offers = [self._offer(work[index].sequence) for index in places]
         if not any(offer.most for offer in offers):
             return work
-        shape = NO_ROWS
-        for item in work:
-            shape = shape.plus(item.shape)
+        shape = shape_of(work)
         most_rows = min(self._limits.draft_rows, self._limits.max_rows - shape.rows)
         counts = choose_drafts(offers, shape, most_rows, times)
         for index, count in zip(places, counts, strict=True):
