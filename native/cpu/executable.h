@@ -13,10 +13,9 @@
 #include "check_step.h"
 #include "experts.h"
 #include "linear.h"
-#include "norm.h"
 #include "program.h"
 #include "read_program.h"
-#include "rope.h"
+#include "rows.h"
 #include "sample.h"
 #include "threads.h"
 
@@ -70,6 +69,7 @@ class Executable {
     const StepChecker checker(program, step_, pool_ == nullptr ? 0 : num_blocks_, places_, message);
     if (int32_t status = checker.check()) return status;
     turn();
+    made_ready_for_ = kNone;
     for (size_t i = 0; i < program.operations.size();) i += run_operation(i);
     return THALOOM_OK;
   }
@@ -112,6 +112,7 @@ class Executable {
   uint32_t num_blocks_ = 0;
   pid_t process_ = 0;
   thaloom_step step_ = {};
+  uint32_t made_ready_for_ = kNone;  // number of the product whose inputs stand in the workspace
   Array<uint64_t> places_;    // for the check
   Array<int32_t> adapted_;    // rows of one adapter
   Choices choices_;
@@ -123,21 +124,17 @@ class Executable {
   }
 
   Rows value(int32_t slot) const {
-    const Slot &s = program.slot(slot);
-    return {scratch_ + s.offset, s.stride};
+    return program.value(slot, scratch_);
   }
 
   // f(row) for every row of the step, shared among the threads if `floats` of each are worth it.
   template <class F>
   void each_row(size_t num_rows, size_t floats, const F &f) {
-    if (num_rows < 2 || num_rows * floats < kWorthSharing) {
-      for (size_t r = 0; r < num_rows; ++r) f(r);
-      return;
-    }
-    threads_.run([&](uint32_t thread) {
-      const auto [begin, end] = share(num_rows, thread, threads_.size());
+    const auto work = [&](size_t begin, size_t end) {
       for (size_t r = begin; r < end; ++r) f(r);
-    });
+    };
+    if (num_rows * floats < kWorthSharing) work(0, num_rows);
+    else threads_.run_pieces(num_rows, (num_rows + 4 * threads_.size() - 1) / (4 * threads_.size()), work);
   }
 
   // Rows of floats as a matrix of `dtype` reads them: where they stand if it can, else made ready in the workspace.
@@ -147,8 +144,13 @@ class Executable {
       return {reinterpret_cast<const std::byte *>(rows.base), rows.stride * sizeof(float)};
     auto *to = reinterpret_cast<std::byte *>(scratch_ + program.workspaces.inputs);
     const size_t stride = input_stride(form, columns);
-    each_row(num_rows, columns, [&](size_t r) { make_input(form, rows.at(r), columns, to + r * stride); });
+    each_row(num_rows, columns / 4, [&](size_t r) { make_input(form, rows.at(r), columns, to + r * stride); });
     return {to, stride};
+  }
+
+  // Where the workspace holds row `r` as this matrix reads it.
+  std::byte *input_row(const Matrices &w, size_t r) const {
+    return reinterpret_cast<std::byte *>(scratch_ + program.workspaces.inputs) + r * input_stride(form_of(w.dtype), w.columns);
   }
 
   void turn() {
@@ -161,23 +163,13 @@ class Executable {
     }
   }
 
-  // Runs the operation, and those after it that can run beside it. Gives their number.
+  // Runs the operation, and those after it that can run with it. Gives their number.
   size_t run_operation(size_t number) {
     const Operation &op = program.operations[number];
     const thaloom_instruction &t = op.told;
     switch (t.op) {
-      case THALOOM_EMBEDDING: embed(t); break;
-      case THALOOM_RMSNORM: normalise(t); break;
       case THALOOM_LINEAR: return multiply_all(number);
-      case THALOOM_ROPE: rotate(op); break;
       case THALOOM_ATTENTION: attend_all(op); break;
-      case THALOOM_GATED:
-        each_row(step_.num_rows, program.slot(t.out).stride * 8, [&](size_t r) {
-          gate_row(t.numbers[0], value(t.slots[0]).at(r), value(t.slots[1]).at(r), value(t.out).at(r),
-                   program.slot(t.out).stride);
-        });
-        break;
-      case THALOOM_ADD: add(t); break;
       case THALOOM_MOE:
         mix_experts(
             program, t, threads_, choices_, value(t.slots[0]), value(t.out), step_.num_rows,
@@ -191,73 +183,76 @@ class Executable {
                    step_.result + i * program.result_stride, program.result_width, t.numbers[0] != 0);
         });
         break;
-      default: score_vocabulary(t); break;
+      case THALOOM_LOGITS: score_vocabulary(t); break;
+      default: run_by_rows(number);
     }
-    return 1;
+    return op.span;
   }
 
-  void embed(const thaloom_instruction &t) {
-    const Matrices table = program.matrices(t.weights[0]);
-    const auto scale = static_cast<float>(t.reals[0]);
-    each_row(step_.num_rows, table.columns * 8, [&](size_t r) {
-      float *out = value(t.out).at(r);
-      table.read_row(static_cast<size_t>(step_.tokens[r]), out);
-      for (size_t k = 0; k < table.columns; ++k) out[k] *= scale;
+  // Operators that take a row to a row: all of the span on one row, then the row made ready for the product after them.
+  void run_by_rows(size_t number) {
+    const size_t after = number + program.operations[number].span;
+    const Operation &next = program.operations[after];  // the last operation of a program never works by rows
+    int32_t weight = -1;  // that reads what was made last, in a form of its own
+    if (next.told.op == THALOOM_LINEAR && next.told.slots[0] == program.operations[after - 1].told.out &&
+        form_of(program.matrices(next.told.weights[0]).dtype) != Form::kF32)
+      weight = next.told.weights[0];
+    const RowWork rows = {program, step_, scratch_};
+    size_t floats = 0;
+    for (size_t i = number; i < after; ++i) floats += rows.cost(program.operations[i].told);
+    each_row(step_.num_rows, floats, [&](size_t r) {
+      for (size_t i = number; i < after; ++i) rows.run(program.operations[i], r);
+      if (weight < 0) return;
+      const Matrices w = program.matrices(weight);
+      make_input(form_of(w.dtype), value(next.told.slots[0]).at(r), w.columns, input_row(w, r));
     });
+    if (weight >= 0) made_ready_for_ = static_cast<uint32_t>(after);
   }
 
-  void normalise(const thaloom_instruction &t) {
-    const uint32_t width = program.slot(t.out).width, group = t.numbers[0];
-    const auto eps = static_cast<float>(t.reals[0]), offset = static_cast<float>(t.reals[1]);
-    each_row(step_.num_rows, width, [&](size_t r) {
-      const float *x = value(t.slots[0]).at(r);
-      float *out = value(t.out).at(r);
-      for (uint32_t k = 0; k < width; k += group)
-        rmsnorm_group(x + k, program.vector(t.weights[0]), out + k, group, eps, offset);
-    });
-  }
-
-  // Neighbouring products of the same rows in the same form, their panels laid end to end and shared among the threads.
+  // One product with all that was fused into it, or neighbouring ones of the same rows in the same format: their strips
+  // of panels are laid end to end and shared among the threads.
   size_t multiply_all(size_t number) {
     constexpr size_t kMost = 8;
-    const thaloom_instruction &told = program.operations[number].told;
-    const int32_t x = told.slots[0];
-    const Matrices leader = program.matrices(told.weights[0]);
-    size_t count = 0, num_panels = 0;
-    for (; count < kMost; ++count) {  // the last operation is never a product, so this stays inside
-      const thaloom_instruction &t = program.operations[number + count].told;
-      if (t.op != THALOOM_LINEAR || t.slots[0] != x) break;
-      const Matrices w = program.matrices(t.weights[0]);
-      if (form_of(w.dtype) != form_of(leader.dtype)) break;
+    const Operation &leader = program.operations[number];
+    const int32_t x = leader.told.slots[0];
+    const Matrices first = program.matrices(leader.told.weights[0]);
+    size_t count = 1, num_panels = first.num_panels;
+    for (; leader.span == 1 && count < kMost; ++count) {  // the last operation is never a product: this stays inside
+      const Operation &op = program.operations[number + count];
+      if (op.told.op != THALOOM_LINEAR || op.span != 1 || op.told.slots[0] != x) break;
+      const Matrices w = program.matrices(op.told.weights[0]);
+      if (w.dtype != first.dtype) break;
       num_panels += w.num_panels;
     }
-    const Inputs inputs = ready(leader.dtype, value(x), step_.num_rows, leader.columns);
-    threads_.run([&](uint32_t thread) {
-      const auto [begin, end] = share(num_panels, thread, threads_.size());
-      size_t first = 0;
-      for (size_t i = 0; i < count; ++i) {
-        const thaloom_instruction &t = program.operations[number + i].told;
-        const Matrices w = program.matrices(t.weights[0]);
-        const size_t from = std::max(begin, first), to = std::min<size_t>(end, first + w.num_panels);
-        if (from < to)
-          multiply(w, 0, from - first, to - first, inputs, step_.num_rows,
-                   {.out = value(t.out), .bias = program.vector(t.weights[1])});
-        first += w.num_panels;
+    const Inputs inputs = made_ready_for_ == number ? Inputs{input_row(first, 0), input_stride(form_of(first.dtype), first.columns)}
+                                                    : ready(first.dtype, value(x), step_.num_rows, first.columns);
+    const size_t strip = strip_panels(first.dtype, step_.num_rows, num_panels, 4 * threads_.size());
+    size_t ends[kMost], num_strips = 0;  // of each product's strips in the row of all of them
+    for (size_t i = 0; i < count; ++i)
+      ends[i] = num_strips += (program.matrices(program.operations[number + i].told.weights[0]).num_panels + strip - 1) / strip;
+    threads_.run_pieces(num_strips, 1, [&](size_t begin, size_t end) {
+      for (size_t i = 0, start = 0; i < count; start = ends[i++]) {
+        const size_t from = std::max(begin, start), to = std::min(end, ends[i]);
+        if (from < to) multiply_strips(program.operations[number + i], from - start, to - start, strip, inputs);
       }
     });
-    return count;
+    return count == 1 ? leader.span : count;
   }
 
-  void rotate(const Operation &op) {
-    const thaloom_instruction &t = op.told;
-    const Turn &turn = program.turns[op.turn];
-    const uint32_t width = program.slot(t.out).width, head_size = t.numbers[0];
-    each_row(step_.num_rows, width, [&](size_t r) {
-      const float *x = value(t.slots[0]).at(r), *angles = scratch_ + turn.offset + r * 2 * turn.pairs;
-      float *out = value(t.out).at(r);
-      for (uint32_t k = 0; k < width; k += head_size)
-        rope_head(x + k, angles, out + k, head_size, turn.pairs, t.numbers[2] != 0);
-    });
+  void multiply_strips(const Operation &op, size_t begin, size_t end, size_t strip, const Inputs &inputs) const {
+    const Factor gate = factor(op.gate == kNone ? op.up : op.gate);
+    Product product = {.up = factor(op.up), .out = value(op.out)};
+    if (op.gate != kNone) {
+      product.gate = &gate;
+      product.activation = (&op)[2].told.numbers[0];
+    }
+    if (op.added >= 0) product.added = value(op.added);
+    multiply(product, begin * strip, std::min<size_t>(end * strip, product.up.w.num_panels), strip, inputs, step_.num_rows);
+  }
+
+  Factor factor(uint32_t number) const {
+    const thaloom_instruction &t = program.operations[number].told;
+    return {program.matrices(t.weights[0]), 0, program.vector(t.weights[1])};
   }
 
   void attend_all(const Operation &op) {
@@ -325,15 +320,6 @@ class Executable {
     return item;
   }
 
-  void add(const thaloom_instruction &t) {
-    const size_t stride = program.slot(t.out).stride;
-    each_row(step_.num_rows, stride, [&](size_t r) {
-      const float *a = value(t.slots[0]).at(r), *b = value(t.slots[1]).at(r);
-      float *out = value(t.out).at(r);
-      for (size_t k = 0; k < stride; k += kLanes) thaloom::store(out + k, load(a + k) + load(b + k));
-    });
-  }
-
   void adapt(const thaloom_instruction &t) {
     const Matrices a = program.matrices(t.weights[0]), b = program.matrices(t.weights[1]);
     const uint32_t width = program.slot(t.out).width, num_rows = step_.num_rows;
@@ -348,12 +334,9 @@ class Executable {
     const Rows small{scratch, round_up(a.rows, kGroup)}, large{scratch + count * small.stride, round_up(width, kGroup)};
     const Rows x = value(t.slots[0]);
     const Inputs chosen = ready(a.dtype, {x.base, x.stride, adapted_.begin()}, count, a.columns);
-    multiply(a, 0, 0, a.num_panels, chosen, count, {.out = small});
+    multiply({.up = {a}, .out = small}, 0, a.num_panels, strip_panels(a.dtype, count, a.num_panels, 1), chosen, count);
     const Inputs between = ready(b.dtype, small, count, b.columns);
-    threads_.run([&](uint32_t thread) {
-      const auto [begin, end] = share(b.num_panels, thread, threads_.size());
-      multiply(b, 0, begin, end, between, count, {.out = large});
-    });
+    multiply_shared({.up = {b}, .out = large}, between, count, [](size_t, size_t) {});
     for (size_t i = 0; i < count; ++i) {
       float *out = value(t.out).at(static_cast<size_t>(adapted_[i]));
       for (uint32_t k = 0; k < width; ++k) out[k] += scale * large.at(i)[k];
@@ -365,15 +348,25 @@ class Executable {
     const Rows x = value(t.slots[0]), result{step_.result, program.result_stride};
     const auto scale = static_cast<float>(t.reals[0]), softcap = static_cast<float>(t.reals[1]);
     const Inputs inputs = ready(w.dtype, {x.base, x.stride, step_.outputs}, step_.num_outputs, w.columns);
-    threads_.run([&](uint32_t thread) {
-      const auto [begin, end] = share(w.num_panels, thread, threads_.size());
-      multiply(w, 0, begin, end, inputs, step_.num_outputs, {.out = result});
+    multiply_shared({.up = {w}, .out = result}, inputs, step_.num_outputs, [&](size_t begin, size_t end) {
       if (scale == 1.0f && softcap == 0.0f) return;
       for (size_t i = 0; i < step_.num_outputs; ++i)
         for (size_t k = begin * kGroup; k < end * kGroup; k += kLanes) {
           const Float scaled = load(result.at(i) + k) * scale;
           thaloom::store(result.at(i) + k, softcap == 0.0f ? scaled : soften(scaled, broadcast(softcap)));
         }
+    });
+  }
+
+  // One product shared among the threads; after(begin, end) when the panels [begin, end) of all rows are there.
+  template <class After>
+  void multiply_shared(const Product &product, const Inputs &inputs, size_t num_rows, const After &after) {
+    const size_t num_panels = product.up.w.num_panels;
+    const size_t strip = strip_panels(product.up.w.dtype, num_rows, num_panels, 4 * threads_.size());
+    threads_.run_pieces((num_panels + strip - 1) / strip, 1, [&](size_t begin, size_t end) {
+      const size_t last = std::min(end * strip, num_panels);
+      multiply(product, begin * strip, last, strip, inputs, num_rows);
+      after(begin * strip, last);
     });
   }
 };

@@ -68,8 +68,8 @@ inline void multiply_experts(Threads &threads, const Matrices &w, size_t num_exp
     const auto [begin, end] = share(w.num_panels, thread, threads.size());
     for (size_t e = 0; e < num_experts; ++e) {
       const size_t first = choices.starts[e], count = choices.starts[e + 1] - first;
-      const Rows results{out.base, out.stride, &choices.places[first]};
-      multiply(w, e, begin, end, {in.at(first), in.stride}, count, {.out = results});
+      const Product product = {.up = {w, e}, .out = {out.base, out.stride, &choices.places[first]}};
+      multiply(product, begin, end, strip_panels(w.dtype, count, end - begin, 1), {in.at(first), in.stride}, count);
     }
   });
 }
@@ -90,7 +90,7 @@ void mix_experts(const Program &program, const thaloom_instruction &t, Threads &
   const Inputs asking = ready(router.dtype, x, num_rows, router.columns);
   threads.run([&](uint32_t thread) {
     const auto [begin, end] = share(router.num_panels, thread, threads.size());
-    multiply(router, 0, begin, end, asking, num_rows, {.out = scores});
+    multiply({.up = {router}, .out = scores}, begin, end, strip_panels(router.dtype, num_rows, end - begin, 1), asking, num_rows);
   });
   for (size_t r = 0; r < num_rows; ++r)
     choose_experts(scores.at(r), router.rows, t.numbers[0], t.numbers[1] != 0, static_cast<float>(t.reals[0]),

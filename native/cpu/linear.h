@@ -6,25 +6,51 @@
 
 #include <algorithm>
 
+#include "functions.h"
 #include "linear_whole.h"
 #include "threads.h"
 #include "tiles.h"
 
 namespace thaloom {
 
-// What becomes of the sums of a product: plus the bias, into `out`.
-struct Finish {
-  Rows out;
+// A matrix of a stack, and what is added to its results.
+struct Factor {
+  Matrices w;
+  size_t matrix = 0;
   const float *bias = nullptr;  // padded to whole panels
+};
 
-  // `sums`: of `num_rows` rows from `row` on, `num_panels` panels from `panel` on.
-  void operator()(const float *sums, size_t row, size_t num_rows, size_t panel, size_t num_panels) const {
+// Rows times a matrix, and what becomes of the sums, in this order: plus the bias; times the activation of what `gate`
+// gives for the same rows; plus `added`; into `out`, whose rows have room for whole panels. The same for every format.
+struct Product {
+  Factor up;
+  Rows out;
+  const Factor *gate = nullptr;  // of the same shape and dtype
+  uint32_t activation = 0;
+  Rows added = {};  // none without a base
+
+  // `sums`, and `gates` if there is a gate: of `num_rows` rows from `row` on, `num_panels` panels from `panel` on.
+  void finish(float *sums, float *gates, size_t row, size_t num_rows, size_t panel, size_t num_panels) const {
     const size_t first = panel * kGroup, width = num_panels * kGroup;
-    for (size_t r = 0; r < num_rows; ++r) {
+    for (size_t r = 0; r < num_rows; ++r, sums += width, gates += width) {
       float *y = out.at(row + r) + first;
-      for (size_t k = 0; k < width; k += kLanes, sums += kLanes)
-        store(y + k, bias == nullptr ? load(sums) : load(sums) + load(bias + first + k));
+      add_bias(up, sums, first, width);
+      if (gate != nullptr) {
+        add_bias(*gate, gates, first, width);
+        gate_row(activation, gates, sums, y, width);
+      } else if (added.base != nullptr) {
+        const float *x = added.at(row + r) + first;
+        for (size_t k = 0; k < width; k += kLanes) store(y + k, load(x + k) + load(sums + k));
+      } else {
+        for (size_t k = 0; k < width; k += kLanes) store(y + k, load(sums + k));
+      }
     }
+  }
+
+ private:
+  static void add_bias(const Factor &factor, float *sums, size_t first, size_t width) {
+    if (factor.bias == nullptr) return;
+    for (size_t k = 0; k < width; k += kLanes) store(sums + k, load(sums + k) + load(factor.bias + first + k));
   }
 };
 
@@ -38,24 +64,43 @@ inline const Tiles &tiles_of(uint32_t dtype) {
   }
 }
 
-// All rows over the panels [begin, end) of one matrix of the stack. The rows of `finish.out` have room for whole panels.
-inline void multiply(const Matrices &w, size_t matrix, size_t begin, size_t end, const Inputs &in, size_t num_rows,
-                     const Finish &finish) {
-  if (num_rows == 0) return;
+// Tiles that so many rows are cut into, evenly.
+inline size_t tiles_for(const Tiles &tiles, size_t num_rows) {
+  const auto most = static_cast<size_t>(tiles.most_rows());
+  return (num_rows + most - 1) / most;
+}
+
+// Panels of a matrix of `dtype` handled together for so many rows, so that `num_panels` make `num_parts` to share out.
+inline size_t strip_panels(uint32_t dtype, size_t num_rows, size_t num_panels, size_t num_parts) {
+  if (num_rows == 0) return 1;
+  const Tiles &tiles = tiles_of(dtype);
+  const size_t num_tiles = tiles_for(tiles, num_rows);
+  auto strip = static_cast<size_t>(tile_panels(static_cast<int>((num_rows + num_tiles - 1) / num_tiles), tiles.sums));
+  while (strip > 1 && num_panels < num_parts * strip) strip /= 2;
+  return strip;
+}
+
+// All rows over the panels [begin, end), `most` at a time, as strip_panels says.
+inline void multiply(const Product &product, size_t begin, size_t end, size_t most, const Inputs &in, size_t num_rows) {
+  const Matrices &w = product.up.w;
   const Tiles &tiles = tiles_of(w.dtype);
-  const auto most_rows = static_cast<size_t>(tiles.most_rows());
-  const size_t num_tiles = (num_rows + most_rows - 1) / most_rows;
-  const auto most = static_cast<size_t>(tile_panels(static_cast<int>((num_rows + num_tiles - 1) / num_tiles), tiles.sums));
-  alignas(64) float sums[kAccumulators * kLanes];
+  const size_t num_tiles = tiles_for(tiles, num_rows);
+  alignas(64) float sums[kAccumulators * kLanes], gates[kAccumulators * kLanes];
   while (begin < end) {
     const size_t num_panels = end - begin >= most ? most : 1;
-    Strip strip = {.panels = w.panel(matrix, begin), .panel_bytes = w.panel_bytes, .x = nullptr, .x_stride = in.stride,
+    Strip strip = {.panels = nullptr, .panel_bytes = w.panel_bytes, .x = nullptr, .x_stride = in.stride,
                    .columns = w.columns, .ahead = num_panels * w.panel_bytes};
     for (size_t i = 0; i < num_tiles; ++i) {
       const auto [row, after] = share(num_rows, i, num_tiles);
+      const Tile tile = tiles.of[after - row - 1][num_panels / 2];  // 1, 2, 4 panels: 0, 1, 2
       strip.x = in.at(row);
-      tiles.of[after - row - 1][num_panels / 2](strip, sums);  // 1, 2, 4 panels: 0, 1, 2
-      finish(sums, row, after - row, begin, num_panels);
+      if (product.gate != nullptr) {
+        strip.panels = product.gate->w.panel(product.gate->matrix, begin);
+        tile(strip, gates);
+      }
+      strip.panels = w.panel(product.up.matrix, begin);
+      tile(strip, sums);
+      product.finish(sums, gates, row, after - row, begin, num_panels);
       strip.ahead = 0;  // the first tile has asked for the next strip
     }
     begin += num_panels;

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "array.h"
-#include "matrix.h"
+#include "inputs.h"
 #include "simd.h"
 #include "thaloom_cpu.h"
 
@@ -18,6 +18,7 @@ struct Slot {
   uint32_t width, stride;
   uint32_t last_use;  // number of the last instruction that reads it
   bool is_written;
+  bool is_stored;  // false: it only stands between operators that run as one
   size_t offset;  // floats from the start of scratch
 };
 
@@ -41,7 +42,14 @@ struct Operation {
   thaloom_instruction told;
   uint32_t store;  // attention: number of its Store
   uint32_t turn;   // rope: number of its Turn
+
+  // What fuse.h made of it. Those after the first of a span are done with it.
+  uint32_t span;      // operators that run as one
+  int32_t out;        // slot that the last of them writes
+  int32_t added;      // linear: slot added to the product, or -1
+  uint32_t up, gate;  // linear: numbers of the product itself, and of the one that gates it or kNone
 };
+inline constexpr uint32_t kNone = UINT32_MAX;
 
 // Scratch of single operators, in floats from the start of scratch.
 struct Workspaces {
@@ -71,6 +79,7 @@ struct Program {
   const float *vector(int32_t weight) const {
     return weight < 0 ? nullptr : static_cast<const float *>(weights[static_cast<size_t>(weight)].data);
   }
+  Rows value(int32_t slot, float *scratch) const { return {scratch + this->slot(slot).offset, this->slot(slot).stride}; }
   const Slot &slot(int32_t number) const { return slots[static_cast<size_t>(number)]; }
 };
 

@@ -5,6 +5,7 @@
 #include <cstdarg>
 #include <cstdio>
 
+#include "fuse.h"
 #include "inputs.h"
 #include "program.h"
 
@@ -36,6 +37,7 @@ class ProgramReader {
     if (int32_t status = check_weights()) return status;
     for (uint32_t i = 0; i < p.operations.size(); ++i)
       if (int32_t status = check_operation(i)) return status;
+    if (!Fuser(p).fuse()) return refuse(message, THALOOM_NO_MEMORY, "no memory to read a program");
     return place();
   }
 
@@ -75,7 +77,7 @@ class ProgramReader {
       const uint32_t width = told->widths[i];
       if (width == 0 || width > kMostColumns) return bad("slot %u has %u columns", i, width);
       p.slots[i] = {.width = width, .stride = static_cast<uint32_t>(round_up(width, kGroup)), .last_use = 0,
-                    .is_written = false, .offset = 0};
+                    .is_written = false, .is_stored = true, .offset = 0};
     }
     return THALOOM_OK;
   }
@@ -114,17 +116,6 @@ class ProgramReader {
     out.is_written = true;
     out.last_use = UINT32_MAX;  // until somebody reads it: neighbours that run side by side never share memory
     return THALOOM_OK;
-  }
-
-  static int num_inputs(const thaloom_instruction &t) {
-    switch (t.op) {
-      case THALOOM_EMBEDDING: return 0;
-      case THALOOM_GATED:
-      case THALOOM_ADD:
-      case THALOOM_LORA: return 2;
-      case THALOOM_ATTENTION: return t.slots[2] == -1 ? 2 : 3;
-      default: return 1;
-    }
   }
 
   bool fits(Operation &op) {
@@ -275,6 +266,7 @@ class ProgramReader {
         if (p.slots[living[j]].last_use >= i) living[kept++] = living[j];
       num_living = kept;
       const auto out = static_cast<uint32_t>(p.operations[i].told.out);
+      if (!p.slots[out].is_stored) continue;
       const size_t size = floats_of(p.slots[out]);
       size_t offset = 0, place = 0;
       for (; place < num_living && p.slots[living[place]].offset < offset + size; ++place)

@@ -1,9 +1,9 @@
-// A small pool of threads: a region of work is cut into as many shares as there are threads, and the caller waits
-// until all shares are done.
+// A small pool of threads: a region of work is a row of units; each thread owns a contiguous run of them, and the
+// caller waits until all are done.
 //
-// Thread i takes share i first, so that the same weights meet the same cache in every step; who has nothing left takes
-// shares that nobody has begun. So a thread that the system runs late never holds up a region it has not entered: on
-// a busy machine two threads are then never slower than one. Results do not depend on who does a share.
+// Thread i begins at the front of run i, so that the same weights meet the same cache in every step; who has nothing left
+// takes pieces from the back of the others' runs. So a thread that the system runs late or interrupts holds up one piece
+// and no more: on a busy machine two threads are then never slower than one. Results do not depend on who does what.
 //
 // A step is a train of short regions, so a thread that finds nothing to do spins for a while before it sleeps.
 #pragma once
@@ -22,6 +22,14 @@
 #include "array.h"
 
 namespace thaloom {
+
+// The part of [0, count) that falls to `number` of `parts`: contiguous, sizes differing by at most one.
+struct Share {
+  size_t begin, end;
+};
+inline Share share(size_t count, size_t number, size_t parts) {
+  return {count * number / parts, count * (number + 1) / parts};
+}
 
 class Threads {
  public:
@@ -63,15 +71,21 @@ class Threads {
 
   uint32_t size() const { return num_threads_; }
 
-  // Runs f(share) for every share in [0, size()), each exactly once, and returns when all have returned.
+  // Calls f(begin, end) for pieces of at most `piece` units that together are [0, count), each unit exactly once, and
+  // returns when all calls have returned. `count` below 2^32.
   template <class F>
-  void run(const F &f) {
-    if (num_threads_ < 2) return f(0u);
-    function_ = [](const void *context, uint32_t share) { (*static_cast<const F *>(context))(share); };
+  void run_pieces(size_t count, size_t piece, const F &f) {
+    if (num_threads_ < 2 || count < 2) return count == 0 ? void() : f(size_t{0}, count);
+    function_ = [](const void *context, size_t begin, size_t end) { (*static_cast<const F *>(context))(begin, end); };
     context_ = &f;
-    num_left_.store(num_threads_, std::memory_order_relaxed);
+    piece_.store(static_cast<uint32_t>(piece), std::memory_order_relaxed);
+    num_left_.store(static_cast<uint32_t>(count), std::memory_order_relaxed);
+    for (uint32_t i = 0; i < num_threads_; ++i) {
+      const auto [begin, end] = share(count, i, num_threads_);
+      std::atomic_ref<uint64_t>(seats_[i].left).store(begin << 32 | end, std::memory_order_release);
+    }
     announce();
-    take_shares(round_.load(std::memory_order_relaxed), 0);
+    take_pieces(0);
     for (Patience patience;;) {
       const uint32_t left = num_left_.load(std::memory_order_acquire);
       if (left == 0) return;
@@ -82,12 +96,21 @@ class Threads {
     }
   }
 
+  // f(share) for every share in [0, size()): for work that is cut by hand or needs memory of its own.
+  template <class F>
+  void run(const F &f) {
+    run_pieces(num_threads_, 1, [&](size_t begin, size_t end) {
+      for (size_t share = begin; share < end; ++share) f(static_cast<uint32_t>(share));
+    });
+  }
+
  private:
   struct Seat {
     Threads *pool;
     uint32_t number;
     pthread_t thread;
-    uint32_t claimed;  // the last round in which this share was taken; touched by atomic operations only
+    uint64_t left;   // begin << 32 | end of the run that nobody has begun; touched by atomic operations only
+    char apart[64];  // threads that change their own seat do not disturb each other's cache
   };
 
   // Spins for about 50 microseconds, then is at an end.
@@ -128,20 +151,28 @@ class Threads {
       }
       seen = round_.load(std::memory_order_acquire);
       if (is_stopping_.load()) return;
-      take_shares(seen, number);
+      take_pieces(number);
     }
   }
 
-  // Does what is left of `round`, beginning with share `first`. A claim succeeds only while its round is under way:
-  // the caller cannot leave before the claimed share is done, so function and context are still that round's.
-  void take_shares(uint32_t round, uint32_t first) {
+  // Takes pieces until there are none, those of run `first` first. One who comes late, out of an earlier region, sees
+  // empty runs, or joins the region under way: the caller cannot leave before a piece that was taken is done, so
+  // function and context are that region's once the exchange has succeeded.
+  void take_pieces(uint32_t first) {
     for (uint32_t i = 0; i < num_threads_; ++i) {
-      const uint32_t share = first + i < num_threads_ ? first + i : first + i - num_threads_;
-      std::atomic_ref<uint32_t> claimed(seats_[share].claimed);
-      uint32_t before = round - 1;
-      if (!claimed.compare_exchange_strong(before, round)) continue;
-      function_(context_, share);
-      if (num_left_.fetch_sub(1) == 1 && caller_asleep_.load()) wake(num_left_);
+      std::atomic_ref<uint64_t> run(seats_[first + i < num_threads_ ? first + i : first + i - num_threads_].left);
+      for (uint64_t left = run.load(std::memory_order_acquire);;) {
+        const uint64_t begin = left >> 32, end = left & UINT32_MAX;
+        if (begin >= end) break;
+        const uint64_t wished = piece_.load(std::memory_order_relaxed);  // a late one may see the last region's: as good
+        const uint64_t piece = wished < end - begin ? wished : end - begin;
+        const uint64_t rest = i == 0 ? (begin + piece) << 32 | end : begin << 32 | (end - piece);
+        if (!run.compare_exchange_weak(left, rest, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+        if (i == 0) function_(context_, begin, begin + piece);
+        else function_(context_, end - piece, end);
+        if (num_left_.fetch_sub(static_cast<uint32_t>(piece)) == piece && caller_asleep_.load()) wake(num_left_);
+        left = run.load(std::memory_order_acquire);
+      }
     }
   }
 
@@ -162,21 +193,14 @@ class Threads {
   Array<Seat> seats_;
   uint32_t num_threads_ = 1;
   uint32_t num_started_ = 0;
-  void (*function_)(const void *, uint32_t) = nullptr;
+  void (*function_)(const void *, size_t, size_t) = nullptr;
   const void *context_ = nullptr;
+  std::atomic<uint32_t> piece_{1};
   std::atomic<bool> is_stopping_{false};
   alignas(64) std::atomic<uint32_t> round_{0};
   alignas(64) std::atomic<uint32_t> num_left_{0};
   alignas(64) std::atomic<uint32_t> num_asleep_{0};
   std::atomic<bool> caller_asleep_{false};
 };
-
-// The part of [0, count) that falls to `number` of `parts`: contiguous, sizes differing by at most one.
-struct Share {
-  size_t begin, end;
-};
-inline Share share(size_t count, size_t number, size_t parts) {
-  return {count * number / parts, count * (number + 1) / parts};
-}
 
 }  // namespace thaloom

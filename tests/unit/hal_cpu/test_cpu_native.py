@@ -100,7 +100,7 @@ def test_impossible_matrices_are_refused(library_file: Path, count: int, rows: i
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("abi", 1),
+        ("abi", native.ABI + 1),
         ("struct_bytes", 8),
         ("num_instructions", 0),
         ("num_threads", 0),
