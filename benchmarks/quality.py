@@ -123,8 +123,8 @@ def main() -> int:
     record["models"]["tiny"] = measure("tiny", TINY, windows, backend)
     if given.random is not None:
         for name, folder in random_models(given.random):
-            ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("".join(texts)[:16_000]).ids[:1537]
-            record["models"][name] = measure(name, folder, cut(ids, 512), backend)
+            ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("".join(texts)[:16_000]).ids[:513]
+            record["models"][name] = measure(name, folder, cut(ids, 256), backend)
     if not given.dry:
         path = HERE / "records" / f"{record['when'][:10]}-quality.json"
         path.write_text(json.dumps(record, indent=2) + "\n")
