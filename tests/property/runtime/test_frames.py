@@ -20,6 +20,7 @@ from thaloom.work.runtime.messages import (
     GetStatus,
     LogprobRow,
     Reply,
+    ReplyFrames,
     Request,
     Shutdown,
     Started,
@@ -99,3 +100,26 @@ def test_a_request_nested_without_end_is_a_bad_one() -> None:
     for nested in (b"\x82" + tag + b"\x91" * 100_000 + b"\x01", b"\x81\xa1x" * 100_000 + b"\x01"):
         with pytest.raises(BadRequest, match="not a request"):
             read(struct.pack(">I", len(nested)) + nested)
+
+
+@given(cuts=st.lists(st.integers(0, 500), max_size=12))
+def test_replies_are_the_same_however_their_bytes_arrive(cuts: list[int]) -> None:
+    data = b"".join(encode(reply) for reply in REPLIES)
+    edges = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
+    frames = ReplyFrames()
+    found = [reply for start, end in zip(edges, edges[1:], strict=False) for reply in frames.feed(data[start:end])]
+    assert found == REPLIES
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.binary(max_size=80))
+def test_any_bytes_are_replies_or_a_bad_one(data: bytes) -> None:
+    try:
+        ReplyFrames().feed(data)
+    except BadRequest:
+        pass
+
+
+def test_a_frame_that_claims_too_much_is_a_bad_one_at_once() -> None:
+    with pytest.raises(BadRequest, match="larger than"):
+        ReplyFrames().feed(struct.pack(">I", 2**31))

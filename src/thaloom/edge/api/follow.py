@@ -31,6 +31,9 @@ async def follow(answers: Sequence[AsyncIterator[Item]], take: Take) -> None:
 
     Raises the first error of any answer. All answers are closed in the end, which cancels what still runs.
     """
+    if len(answers) == 1:
+        await _follow_one(answers[0], take)
+        return
     items: asyncio.Queue[tuple[int, Item | BaseException]] = asyncio.Queue(MAX_PENDING)
     pumps = [asyncio.create_task(_pump(index, answer, items)) for index, answer in enumerate(answers)]
     num_open = len(answers)
@@ -56,6 +59,18 @@ async def follow(answers: Sequence[AsyncIterator[Item]], take: Take) -> None:
             pump.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
         await close_all(answers)
+
+
+async def _follow_one(answer: AsyncIterator[Item], take: Take) -> None:
+    """Without a queue and a task between: most requests ask for one answer, and every token comes this way."""
+    item: Item | None = None
+    try:
+        async for item in answer:
+            await take([(0, item)])
+    finally:
+        await close_all([answer])
+    if not isinstance(item, Done):
+        raise InternalError("the answer ended without its last word")
 
 
 async def _pump(

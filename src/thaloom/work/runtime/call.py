@@ -13,12 +13,16 @@ from thaloom.work.runtime.messages import (
     Generate,
     GetStatus,
     Reply,
+    ReplyFrames,
     Request,
     Tokens,
     WorkerStats,
     encode,
-    read_reply,
 )
+from thaloom.work.runtime.outbox import merge
+
+MAX_PENDING = 256
+"""Replies read ahead of a slow client; then the worker's socket waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +39,8 @@ class Deadlines:
 class Call:
     """A request on its way. Closing it cancels the request."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deadlines: Deadlines) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, replies: _Replies, deadlines: Deadlines) -> None:
+        self._replies = replies
         self._deadlines = deadlines
 
     @classmethod
@@ -71,28 +74,29 @@ class Call:
         return reply
 
     async def next(self) -> Tokens | Finished:
+        """What comes next; all tokens that are there already come at once."""
         reply = await self._next(self._deadlines.silence_s, "the worker fell silent")
         if not isinstance(reply, Tokens | Finished):
             raise InternalError(f"the worker went on with {type(reply).__name__}")
         return reply
 
     def close(self) -> None:
-        self._writer.close()
+        self._replies.close()
 
     @classmethod
     async def _open(cls, socket: str, message: Request, deadlines: Deadlines) -> Call:
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(deadlines.connect_s):
-                reader, writer = await asyncio.open_unix_connection(socket)
+                transport, replies = await loop.create_unix_connection(lambda: _Replies(loop), socket)
         except (OSError, TimeoutError) as error:  # TimeoutError: a full backlog
             raise ServiceLoading("the worker does not answer; the node starts it again", retry_after_s=1.0) from error
-        writer.write(encode(message))
-        return cls(reader, writer, deadlines)
+        transport.write(encode(message))
+        return cls(replies, deadlines)
 
     async def _next(self, deadline_s: float, complaint: str) -> Reply:
         try:
-            async with asyncio.timeout(deadline_s):
-                reply = await read_reply(self._reader)
+            reply = await self._replies.next(deadline_s)
         except TimeoutError as error:
             raise DeadlineExceeded(f"{complaint} within {deadline_s:g} s") from error
         except BadRequest as error:
@@ -102,3 +106,92 @@ class Call:
         if isinstance(reply, Failed):
             raise ThaloomError.from_dict(reply.error)
         return reply
+
+
+class _Replies(asyncio.Protocol):
+    """The receiving end of a connection. It handles every token of every answer, so it is plain callbacks: one wake-up
+    for whatever came together, and one timer that is looked at when it rings instead of being set for every wait."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._frames = ReplyFrames()
+        self._there: list[Reply] = []
+        self._fault: BadRequest | None = None
+        self._gone = False
+        self._paused = False
+        self._transport: asyncio.Transport | None = None
+        self._arrival: asyncio.Future[None] | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def next(self, deadline_s: float) -> Reply | None:
+        """The next reply, or None if the other side went away. Raises TimeoutError, BadRequest for what is no reply."""
+        while not self._there:
+            if self._fault is not None:
+                raise self._fault
+            if self._gone:
+                return None
+            self._expect_within(deadline_s)
+            self._arrival = self._loop.create_future()
+            try:
+                await self._arrival
+            finally:
+                self._arrival = None
+        self._there = merge(self._there)
+        reply = self._there.pop(0)
+        if self._paused and not self._there and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return reply
+
+    def close(self) -> None:
+        """Harmless when repeated."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._fault is not None:
+            return
+        try:
+            self._there += self._frames.feed(data)
+        except BadRequest as error:
+            self._fault = error
+        if len(self._there) >= MAX_PENDING and not self._paused and self._transport is not None:
+            self._paused = True  # the worker's outbox fills up instead, which has a bound
+            self._transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's own signature
+        self._gone = True
+        self._wake()
+
+    def _wake(self, error: Exception | None = None) -> None:
+        if self._arrival is None or self._arrival.done():
+            return
+        if error is None:
+            self._arrival.set_result(None)
+        else:
+            self._arrival.set_exception(error)
+
+    def _expect_within(self, deadline_s: float) -> None:
+        self._deadline = self._loop.time() + deadline_s
+        if self._timer is None or self._timer.when() > self._deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(self._deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._arrival is None:
+            return
+        if self._loop.time() >= self._deadline:
+            self._wake(TimeoutError())
+        else:
+            self._timer = self._loop.call_at(self._deadline, self._ring)

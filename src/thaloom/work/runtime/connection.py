@@ -117,4 +117,6 @@ class Connection:
     async def _say(self, reply: Reply) -> None:
         """Raises TimeoutError if the client takes nothing for too long, ConnectionError if it is gone."""
         self._writer.write(encode(reply))
+        if self._writer.transport.get_write_buffer_size() == 0:
+            return  # the socket took it all, as it nearly always does: nothing to wait for
         await asyncio.wait_for(self._writer.drain(), self._patience.stalled_s)

@@ -166,6 +166,31 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply | None:
         raise BadRequest(f"not a reply: {error}") from error
 
 
+class ReplyFrames:
+    """Replies cut out of a stream of bytes as they come, for a reader that takes whatever is there."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """The replies that are whole now. Raises BadRequest for anything that is not one; it is of no use then."""
+        data, at, replies = self._rest + data, 0, []
+        while len(data) - at >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(data, at)
+            if length > MAX_FRAME_BYTES:
+                raise BadRequest(f"a frame of {length} bytes is larger than {MAX_FRAME_BYTES}")
+            end = at + _LENGTH.size + length
+            if end > len(data):
+                break
+            try:
+                replies.append(_reply_decoder.decode(memoryview(data)[at + _LENGTH.size : end]))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise BadRequest(f"not a reply: {error}") from error
+            at = end
+        self._rest = data[at:]
+        return replies
+
+
 async def _read_frame(reader: asyncio.StreamReader) -> bytes | None:
     try:
         (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
