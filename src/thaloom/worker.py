@@ -66,7 +66,7 @@ def _load(spec: WorkerSpec, clock: Clock, emit: Emit, stop: threading.Event) -> 
     architectures: Registry[Architecture] = Registry("architecture")
     drivers.discover()
     architectures.discover()
-    return load(spec, ModelStore(Path(spec.store), clock, emit), drivers, architectures, stop)
+    return load(spec, ModelStore(Path(spec.store), clock, emit), drivers, architectures, stop, emit)
 
 
 def _failed(spec: WorkerSpec, error: ThaloomError, emit: Emit) -> int:

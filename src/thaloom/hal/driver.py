@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -64,6 +65,21 @@ class WeightSource(Protocol):
 
     def read(self, name: str) -> Tensor | QuantTensor:
         """One tensor, whole. Raises MalformedFile if the model has no such tensor."""
+        ...
+
+
+@runtime_checkable
+class KeepsPacked(Protocol):
+    """Optional power of a WeightSource: has a place on disk for what a driver makes of the weights, so that it is made
+    once. The place may vanish at any time; whatever lies there is to be checked, and made again if it is no use."""
+
+    def packed_path(self, layout: str) -> Path:
+        """A file in a folder that exists. `layout` names all that decides its bytes besides the weights themselves.
+        Raises OSError."""
+        ...
+
+    def packed_lost(self, reason: str) -> None:
+        """To be told: what lay there was of no use, or nothing could be put there. Loading goes on without it."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -107,7 +108,7 @@ def test_replies_are_the_same_however_their_bytes_arrive(cuts: list[int]) -> Non
     data = b"".join(encode(reply) for reply in REPLIES)
     edges = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
     frames = ReplyFrames()
-    found = [reply for start, end in zip(edges, edges[1:], strict=False) for reply in frames.feed(data[start:end])]
+    found = [reply for start, end in pairwise(edges) for reply in frames.feed(data[start:end])]
     assert found == REPLIES
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.unit.hal_cpu import builds
 
-collect_ignore = [] if builds.FILES else ["test_cpu_native.py", "test_cpu_drawing.py", "test_cpu_weights.py"]
+NATIVE = ("drawing", "native", "packed_file", "weights")
+collect_ignore = [] if builds.FILES else [f"test_cpu_{name}.py" for name in NATIVE]
 
 
 @pytest.fixture(params=builds.NAMES)

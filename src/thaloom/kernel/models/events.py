@@ -61,3 +61,12 @@ class ManifestUnreadable(Event):
 
     file: str
     problem: str
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedWeightsLost(Event):
+    """What a driver made of a model's weights lay there damaged, or could not be kept: loading takes longer."""
+
+    model: str
+    reason: str

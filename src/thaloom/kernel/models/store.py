@@ -4,6 +4,7 @@
     <root>/aliases/<sha256>     the tree of the file with that plain SHA-256
     <root>/manifests/n/t.json   a model: name, card, and the tree of each file; written last, removed first
     <root>/staging/             models of other formats while they are converted
+    <root>/packed/              what drivers made of weights, to be made again if it is not there
     <root>/lock                 shared by importers and readers, exclusive for whoever deletes objects
     <root>/manifests.lock       exclusive for the moment in which a name is looked up and written
 
@@ -17,12 +18,14 @@ import contextlib
 import difflib
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter, CorruptObject, ModelInUse, ModelNotFound, NameTaken, StateUnusable
 from thaloom.base.events import Degraded, Emit, ignore
 from thaloom.base.files import disk_errors, require_space
+from thaloom.base.ids import Digest
 from thaloom.kernel.models.converting import Foreign, convert
 from thaloom.kernel.models.events import FilesIgnored, ManifestUnreadable, ModelImported, ModelRemoved
 from thaloom.kernel.models.foreign import GGUF, clear_staging, foreign_model, leftovers, staged
@@ -33,6 +36,7 @@ from thaloom.kernel.models.importing import Intake, Progress
 from thaloom.kernel.models.locks import exclude, share, try_exclude
 from thaloom.kernel.models.manifests import Manifests, digest_of_files
 from thaloom.kernel.models.objects import Objects
+from thaloom.kernel.models.packed_cache import PackedCache
 from thaloom.kernel.models.reading import PlainFile, StoredModel, WeightReader
 from thaloom.kernel.models.sweep import Swept, sweep
 from thaloom.kernel.models.types import CHUNK_BYTES, Manifest, ModelCard, ModelName, Verification
@@ -51,6 +55,8 @@ class ModelStore:
         self._manifests = Manifests(root / "manifests")
         self._aliases = root / "aliases"
         self._lock = root / "lock"
+        self.packed = PackedCache(root / "packed")
+        """What drivers made of models' weights."""
 
     def import_path(
         self,
@@ -170,9 +176,19 @@ class ModelStore:
         if lock is None:
             return None
         with lock:
-            swept = sweep(self._manifests, self._objects, self._aliases, leftovers(self.root), self._emit)
+            unneeded = chain(leftovers(self.root), self.packed.unneeded(self._digests()))
+            swept = sweep(self._manifests, self._objects, self._aliases, unneeded, self._emit)
             clear_staging(self.root)
             return swept
+
+    def _digests(self) -> set[Digest]:
+        """Of every model that can be read."""
+        found = set()
+        for name in self._manifests.names():
+            with contextlib.suppress(CorruptObject):
+                manifest = self._manifests.read(name)
+                found |= {manifest.digest} if manifest else set()
+        return found
 
     def _take(
         self,

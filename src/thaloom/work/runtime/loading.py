@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from thaloom.base.errors import BadParameter, DeviceNotFound, MalformedFile, NotServable, OutOfMemory, ThaloomError
+from thaloom.base.events import Emit, ignore
 from thaloom.base.ids import WorkerId
 from thaloom.base.plugins import Registry
 from thaloom.base.units import GIB, format_bytes
@@ -15,6 +17,7 @@ from thaloom.hal.ops import BLOCK_TOKENS, Program
 from thaloom.hal.types import Device, DType, QuantTensor, Tensor, WeightFormat
 from thaloom.kernel.memory.ledger import Ledger
 from thaloom.kernel.memory.pages import blocks_for
+from thaloom.kernel.models.events import PackedWeightsLost
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
 from thaloom.kernel.sched.drafts import DRAFT_ROWS
@@ -57,6 +60,7 @@ def load(
     drivers: Registry[Driver],
     architectures: Registry[Architecture],
     stop: threading.Event,
+    emit: Emit = ignore,
 ) -> LoadedModel:
     """Raises any ThaloomError that says why the model cannot be served here, or LoadingStopped once `stop` is set."""
     manifest = store.get(ModelName.parse(spec.model))
@@ -83,7 +87,7 @@ def load(
     try:
         executable = backend.compile(
             program,
-            CheckedWeights(weights, program, str(manifest.name), stop),
+            CheckedWeights(weights, program, manifest, stop, store, emit),
             Limits(
                 max_rows=limits.max_rows,
                 max_sequences=limits.max_sequences,
@@ -191,14 +195,26 @@ def size_pool(wanted_bytes: int | None, context: int, block_bytes: int) -> int:
 class CheckedWeights:
     """The weights a program needs, one at a time: each must be there, with the shape the program counts on.
 
-    Looks for `stop` between tensors, so that a worker does not have to finish loading before it may end.
+    Looks for `stop` between tensors, so that a worker does not have to finish loading before it may end. Has a place
+    for what the driver makes of them (driver.KeepsPacked), in the store.
     """
 
-    def __init__(self, source: WeightSource, program: Program, model: str, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        source: WeightSource,
+        program: Program,
+        manifest: Manifest,
+        stop: threading.Event,
+        store: ModelStore,
+        emit: Emit = ignore,
+    ) -> None:
         self._source = source
         self._shapes = {str(name): shape for name, shape in program.weights.items()}
-        self._model = model
+        self._model = model = str(manifest.name)
+        self._manifest = manifest
         self._stop = stop
+        self._store = store
+        self._emit = emit
         missing = sorted(self._shapes.keys() - set(source.names()))
         if missing:
             shown = ", ".join(repr(name) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
@@ -206,6 +222,12 @@ class CheckedWeights:
 
     def names(self) -> Iterable[str]:
         return [name for name in self._source.names() if name in self._shapes]
+
+    def packed_path(self, layout: str) -> Path:
+        return self._store.packed.path(self._manifest.digest, layout)
+
+    def packed_lost(self, reason: str) -> None:
+        self._emit(PackedWeightsLost(model=self._model, reason=reason))
 
     def read(self, name: str) -> Tensor | QuantTensor:
         if self._stop.is_set():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import functools
+import hashlib
 import json
 import os
 import platform
@@ -284,6 +285,11 @@ class Library:
     @property
     def variant(self) -> str:
         return str(self._library.thaloom_cpu_variant().decode())
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the file: what is in panels may differ between any two builds."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def packed_bytes(self, dtype: int, count: int, rows: int, columns: int) -> int:
         """Bytes of a stack of matrices in panels. Raises ValueError if there can be none."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from thaloom.base.errors import MalformedFile
+from thaloom.base.errors import DiskFull, MalformedFile
 from thaloom.hal.checks import check_weight
-from thaloom.hal.driver import WeightSource
-from thaloom.hal.drivers.cpu import native
+from thaloom.hal.driver import KeepsPacked, WeightSource
+from thaloom.hal.drivers.cpu import native, packed_file
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
 from thaloom.hal.ops import Program
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from thaloom.hal.drivers.cpu.executable import CpuBackend
 
 _ALIGNMENT = 64
+WORTH_KEEPING = 64 << 20
+"""Bytes from which packed weights are kept on disk: fewer are packed in less than a tenth of a second."""
 _LARGE = 1 << 20
 """Bytes from which a weight gets a buffer of its own."""
 _SOURCES = {"f32": native.SOURCE_F32, "bf16": native.SOURCE_BF16, "f16": native.SOURCE_F16}
@@ -53,13 +55,39 @@ class PackedWeights:
         self._small_used = 0
         self.structs: dict[str, native.Weight] = {}
         try:
-            for name, shape in program.weights.items():
-                tensor = source.read(name)
-                check_weight(name, tensor, tuple(shape), backend.support)
-                self.structs[name] = self._pack(name, tensor)
+            self._take(program, source)
         except BaseException:
             self.free()
             raise
+
+    def _take(self, program: Program, source: WeightSource) -> None:
+        """From where they lie packed already, if the source has such a place; else packed now, and kept there."""
+        keeper = source if isinstance(source, KeepsPacked) else None
+        layout = f"cpu {self._library.digest} {self._format} {program.digest()}"
+        if keeper is not None and self._read_kept(program, keeper, layout):
+            return
+        for name, shape in program.weights.items():
+            tensor = source.read(name)
+            check_weight(name, tensor, tuple(shape), self._backend.support)
+            self.structs[name] = self._pack(name, tensor)
+        if keeper is not None and self.num_bytes >= WORTH_KEEPING:
+            try:
+                packed_file.write(keeper.packed_path(layout), self.structs, self._backend.num_threads)
+            except (OSError, DiskFull) as error:
+                keeper.packed_lost(f"packed weights are not kept: {error}")
+
+    def _read_kept(self, program: Program, keeper: KeepsPacked, layout: str) -> bool:
+        try:
+            self.structs, memory = packed_file.read(
+                keeper.packed_path(layout), program.weights, self._backend.allocate, self._backend.num_threads
+            )
+        except FileNotFoundError:
+            return False
+        except (OSError, packed_file.Unusable) as error:
+            keeper.packed_lost(f"packed weights are made again: {error}")
+            return False
+        self._buffers.append(memory)
+        return True
 
     @property
     def num_bytes(self) -> int:
