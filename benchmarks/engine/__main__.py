@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.engine import environments
 from benchmarks.engine.cells import CELLS, SHORT_CELLS, WEIGHT_CLASSES, WeightClass
-from benchmarks.engine.engines import Engine
+from benchmarks.engine.engines import Engine, end_in_order
 from benchmarks.engine.interleave import Plan, measure
 from benchmarks.engine.models import random_model
 from benchmarks.engine.peers.llama_cpp import LlamaCpp
@@ -31,6 +31,7 @@ RECORDS = Path(__file__).resolve().parent.parent / "records"
 
 
 def main() -> int:
+    end_in_order()
     asked = arguments()
     record = compare(asked)
     text = f"# Engines, {record['when'][:10]}, {record['model']}\n\n{notes(record)}\n\n{table(record)}"

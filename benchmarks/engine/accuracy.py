@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.engine import environments
-from benchmarks.engine.engines import CHILDREN, Unavailable
+from benchmarks.engine.engines import CHILDREN, Unavailable, end_in_order
 from benchmarks.engine.models import vocabulary, w8a8_model
 from benchmarks.engine.peers import vllm
 from benchmarks.engine.peers.llama_cpp import LlamaCpp, Quantisation
@@ -43,7 +43,7 @@ from thaloom.hal.reference import ReferenceBackend
 from thaloom.hal.types import Device, DType, WeightFormat
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
-from thaloom.work.runtime.quality import Comparison, LanguageModel, Window
+from thaloom.work.runtime.quality import Comparison, LanguageModel, Window, log_softmax
 
 HERE = Path(__file__).resolve().parent
 RECORDS = HERE.parent / "records"
@@ -74,6 +74,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers", default="", help="only engines with one of these words in their name, by commas")
     asked = parser.parse_args()
+    end_in_order()
     record: dict[str, Any] = {
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **machine(),
@@ -122,7 +123,7 @@ def compare(subject: Subject, original: F32, logits: F32) -> dict[str, float]:
     p = original.reshape(len(subject.windows), WINDOW, -1)
     q = logits.reshape(len(subject.windows), -1, logits.shape[-1])
     for window, mine, other in zip(subject.windows, p, q, strict=True):
-        comparison.add(mine[:rows], other[:rows, : p.shape[-1]], window[1:])
+        comparison.add(log_softmax(mine[:rows]), log_softmax(other[:rows, : p.shape[-1]]), window[1:])
     return {
         "mean_kl": comparison.mean_kl,
         "perplexity": comparison.perplexity,

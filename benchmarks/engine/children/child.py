@@ -6,9 +6,11 @@ settings = child.settings()          # standard output is ours alone from here o
 child.serve("1.2.3", generate)       # generate(prompts, new_tokens): until every prompt has that many tokens
 """
 
+import ctypes
 import json
 import os
 import random
+import signal
 import sys
 import time
 
@@ -16,7 +18,14 @@ _ANSWERS = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)  # whatever a library prints goes to the log
 
 
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
 def settings():
+    """What the harness says. From here on this process dies with it, however it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        sys.exit("the harness has ended")
     return json.loads(sys.argv[1])
 
 

@@ -35,6 +35,7 @@ def main():
         kv_bytes=settings["kv_bytes"],
         max_sequences=settings["batch"],
         prefix_reuse=False,
+        speculation="off",
         **settings["spec"],
     )
     loaded = load(spec, store, drivers, architectures, threading.Event())

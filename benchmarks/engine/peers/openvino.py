@@ -14,11 +14,13 @@ from benchmarks.engine.engines import Child, Session, open_child
 from benchmarks.engine.models import vocabulary
 
 PACKAGES = ("torch==2.13.0", "openvino-genai==2026.4.*", "optimum-intel", "nncf")
+UNWANTED = ("torchvision",)
+"""It comes built for CUDA, and transformers cannot be imported beside it."""
 
 
 def environment() -> Path:
     """Its interpreter. Raises Unavailable."""
-    return environments.virtual_environment(environments.cache() / "openvino", PACKAGES)
+    return environments.virtual_environment(environments.cache() / "openvino", PACKAGES, unwanted=UNWANTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

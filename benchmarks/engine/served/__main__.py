@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.engine import environments
 from benchmarks.engine.cells import WeightClass
-from benchmarks.engine.engines import Unavailable
+from benchmarks.engine.engines import Unavailable, end_in_order
 from benchmarks.engine.models import random_model, vocabulary
 from benchmarks.engine.pairs import Pair, Run, judge, order
 from benchmarks.engine.peers.llama_cpp import LlamaCpp
@@ -48,6 +48,7 @@ def main() -> int:
     parser.add_argument("--loads", default="", help="only loads with one of these words in their name, by commas")
     parser.add_argument("--suffix", default="")
     asked = parser.parse_args()
+    end_in_order()
     record = compare(asked)
     text = table(record)
     print(text)

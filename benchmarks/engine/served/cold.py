@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine import environments
+from benchmarks.engine.engines import end_in_order
 from benchmarks.engine.models import random_model
 from benchmarks.engine.pairs import order, spread
 from benchmarks.engine.peers.llama_cpp import LlamaCpp
@@ -59,6 +60,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--suffix", default="")
     asked = parser.parse_args()
+    end_in_order()
     model = random_model(asked.model)
     record: dict[str, Any] = {
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -103,7 +103,16 @@ class ThaloomNode:
                 thaloom("pull", str(model), "--name", name)
                 thaloom(
                     *("serve", name, "--threads", str(self.num_threads), "--context", str(context)),
-                    *("--max-sequences", str(slots), "--kv-bytes", "1GiB", "--no-prefix-reuse", *self.options),
+                    *(
+                        "--max-sequences",
+                        str(slots),
+                        "--kv-bytes",
+                        "1GiB",
+                        "--no-prefix-reuse",
+                        "--speculation",
+                        "off",
+                        *self.options,
+                    ),
                 )
                 listing = json.loads(thaloom("ps", "--json"))
                 yield Running(

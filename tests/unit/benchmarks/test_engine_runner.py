@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -147,10 +148,18 @@ def echo(tmp_path: Path) -> Child:
     )
 
 
+def state_of(process_id: int) -> str:
+    """One letter (proc(5)); Z if it is gone."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
 def is_stopped(process_id: int) -> bool:
-    """Soon, if not at once: a signal takes its time (proc(5): the state T)."""
+    """Soon, if not at once: a signal takes its time."""
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+    while state_of(process_id) != "T":
         if time.monotonic() > deadline:
             return False
         time.sleep(0.001)
@@ -167,6 +176,31 @@ def test_a_child_answers_is_stopped_between_its_runs_and_gone_at_the_end(echo: C
     assert "noise of a program" in echo.log.read_text()
     with pytest.raises(ProcessLookupError):
         os.kill(process_id, 0)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from benchmarks.engine.engines import Child, end_in_order, open_child
+end_in_order()
+child = Child(python=Path(sys.executable), script=sys.argv[1], settings={"too_many": 3, "deadly": 4},
+              environment={"CHILDREN": sys.argv[2]}, log=Path(sys.argv[1] + ".log"))
+with open_child(child) as session:
+    print(session.process_id, flush=True)
+    os.kill(os.getpid(), getattr(signal, sys.argv[3]))
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGKILL"])
+def test_a_harness_that_is_killed_leaves_no_stopped_engine_behind(echo: Child, number: str) -> None:
+    command = [sys.executable, "-c", KILLED, echo.script, str(CHILDREN), number]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHILDREN.parents[2])
+    process_id = int(done.stdout)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{process_id}").exists() and state_of(process_id) != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_a_child_that_raises_or_dies_is_unavailable_and_says_why(echo: Child) -> None:
