@@ -27,7 +27,7 @@ from thaloom.base.files import require_space
 from thaloom.base.log import LogWriter
 from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Backend, Driver
-from thaloom.hal.ops import Program
+from thaloom.hal.ops import Logits, Program
 from thaloom.hal.quantise import convertible
 from thaloom.hal.types import WeightFormat
 from thaloom.kernel.models.converting import convert, write_record
@@ -104,7 +104,7 @@ def quantise_model(spec: QuantiseSpec, tell: Tell) -> Manifest:
         raise BadParameter(f"model {spec.model!r} cannot be put in its own place: give another name", param="name")
     original = store.open(source)
     program = _program(original)
-    quantised = QuantisedModel(original, convertible(program), spec.to)
+    quantised = QuantisedModel(original, convertible(program), spec.to, delicate=heads(program))
     require_space(store.root, 2 * quantised.most_bytes)
     with staged(store.root) as folder, staged(store.root) as scratch:
         record = convert(quantised, folder, lambda share: tell("quantising", int(share * 1000), 1000))
@@ -117,6 +117,11 @@ def quantise_model(spec: QuantiseSpec, tell: Tell) -> Manifest:
             replace=spec.replace,
             progress=lambda done, total: tell("importing", done, total),
         )
+
+
+def heads(program: Program) -> frozenset[str]:
+    """The matrices that make logits."""
+    return frozenset(step.weight for step in program.instructions if isinstance(step, Logits))
 
 
 def _program(model: StoredModel) -> Program:

@@ -14,16 +14,26 @@ from thaloom.kernel.models.reading import StoredModel, WeightReader
 
 
 class QuantisedModel:
-    """What `thaloom quantize` makes. `names`: the matrices to convert, as hal.quantise.convertible says of a program.
+    """What `thaloom quantize` makes. `names`: the matrices to convert, as hal.quantise.convertible says of a program;
+    `delicate`: those of them that stay in 8 bits where the others get 4.
 
     8 bits have a scale for each row, 4 bits for each 32 columns: the numbers a driver makes of the same matrices under
-    Limits.weight_format, so a model that was quantised ahead answers as one quantised at load.
+    Limits.weight_format, so a model that was quantised to 8 bits ahead answers as one quantised at load. To 4 bits it
+    answers better: a head in 4 bits costs about as much quality as all other matrices together (benchmarks/quality.py).
     Raises NotServable if the model is in whole numbers already.
     """
 
-    def __init__(self, model: StoredModel, names: frozenset[str], weight_format: WeightFormat) -> None:
+    def __init__(
+        self,
+        model: StoredModel,
+        names: frozenset[str],
+        weight_format: WeightFormat,
+        *,
+        delicate: frozenset[str] = frozenset(),
+    ) -> None:
         self._model = model
         self._names = names
+        self._delicate = delicate
         self._bits = 8 if weight_format == "int8" else 4
         self.kind = f"thaloom quantize {weight_format}"
         self.original = str(model.manifest.digest)
@@ -56,9 +66,9 @@ class QuantisedModel:
             return Converted(name, f"int{tensor.bits}", tensor)
         if name not in self._names:
             return Converted(name, tensor.dtype, tensor)
-        columns = tensor.shape[-1]
-        group = columns if self._bits == 8 else GROUP
-        return whole_pieces(name, _rows(tensor), tensor.shape, tensor.dtype, bits=self._bits, group=group)
+        bits = 8 if name in self._delicate else self._bits
+        group = tensor.shape[-1] if bits == 8 else GROUP
+        return whole_pieces(name, _rows(tensor), tensor.shape, tensor.dtype, bits=bits, group=group)
 
 
 def _rows(tensor: Tensor) -> Iterator[Floats]:

@@ -72,10 +72,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verb.rm": ("Remove models from the store", "从模型库中删除模型"),
     "verb.quantize": ("Make a smaller model in whole numbers of one in floats", "将浮点模型量化为更小的整数模型"),
     "more.quantize": (
-        "int8 has a scale for each row, int4 for each 32 columns. The new model is measured beside its original on a "
-        "text, and `thaloom show` keeps the figures. `thaloom serve --weights` does the same at load, unmeasured.",
-        "int8 每行一个比例，int4 每 32 列一个比例。新模型会与原模型在同一文本上对比测量，结果由 thaloom show 显示。"
-        "thaloom serve --weights 在加载时完成同样的转换，但不测量。",
+        "int8 has a scale for each row, int4 for each 32 columns (the head stays int8). The new model is measured "
+        "beside its original on a text, and `thaloom show` keeps the figures. `thaloom serve --weights` converts at "
+        "load, unmeasured.",
+        "int8 每行一个比例，int4 每 32 列一个比例（输出头仍为 int8）。新模型会与原模型在同一文本上对比测量，"
+        "结果由 thaloom show 显示。thaloom serve --weights 在加载时转换，但不测量。",
     ),
     "examples.quantize": (
         "thaloom quantize tiny --to int8\nthaloom quantize my-model --to int4 --name my-model-small --text sample.txt",
