@@ -51,6 +51,10 @@ class Device:
     """The strongest isolation a slice of this device can really be given."""
     features: tuple[str, ...] = ()
     """Instruction sets or capabilities, in the vendor's own words, sorted."""
+    build: str | None = None
+    """The build of the driver's library that programs run on here; None where there is only one way, or none."""
+    unused: tuple[str, ...] = ()
+    """Of the features, those that could make programs faster and that no build of ours uses."""
     caches: tuple[Cache, ...] = ()
     numa_node: int | None = None
 

@@ -130,6 +130,21 @@ def test_an_unknown_build_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         CpuDriver().open(DEVICE_ID, num_threads=1)
 
 
+def test_the_device_says_which_build_runs_and_what_is_not_used(build: str) -> None:
+    (device,) = CpuDriver().probe()
+    assert device.build == (None if build == "none" else Path(build).stem.removeprefix("thaloom_cpu_"))
+    assert set(device.unused) <= set(device.features)
+
+
+def test_a_build_that_cannot_be_had_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THALOOM_CPU_VARIANT", "x86_64_v9")
+    assert CpuDriver().probe()[0].build is None
+
+
+def test_tiles_that_no_build_uses_are_found_and_not_used() -> None:
+    assert native.unused(["avx2", "amx_tile", "amx_int8", "avx512f"]) == ("amx_int8", "amx_tile")
+
+
 V3 = sorted(dict(native.VARIANTS)["x86_64_v3"])
 V4 = sorted(dict(native.VARIANTS)["x86_64_v4_vnni"])
 DOTPROD = sorted(dict(native.VARIANTS)["aarch64_dotprod"])

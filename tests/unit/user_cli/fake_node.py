@@ -51,7 +51,9 @@ CPU = Device(
     num_cores=2,
     dtypes=frozenset({"f32", "bf16"}),
     isolation="process",
-    features=("avx2",),
+    features=("amx_tile", "avx2"),
+    build="x86_64_v3",
+    unused=("amx_tile",),
     caches=(Cache(level=1, kind="data", size_bytes=32768, shared_by=1),),
 )
 

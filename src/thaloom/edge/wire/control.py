@@ -179,6 +179,8 @@ class Device(Answer):
     dtypes: list[str]
     isolation: str
     features: list[str]
+    build: str | None = None
+    unused: list[str] = []
     caches: list[Cache]
     numa_node: int | None
     reading: Reading | None

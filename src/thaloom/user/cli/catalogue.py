@@ -225,6 +225,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.isolation": ("ISOLATION", "隔离"),
     "head.numa": ("NUMA NODE", "NUMA 节点"),
     "head.features": ("FEATURES", "特性"),
+    "head.build": ("RUNS BUILD", "运行的构建"),
+    "head.unused": ("FOUND, NOT USED", "已发现，未使用"),
     "head.cache": ("CACHE", "缓存"),
     "head.temperature": ("TEMPERATURE", "温度"),
     "head.power": ("POWER", "功率"),

@@ -61,6 +61,8 @@ def show(output: Output, device: str) -> None:
         ("numa", ABSENT if shown.numa_node is None else str(shown.numa_node)),
         ("dtypes", ", ".join(shown.dtypes)),
         ("features", ", ".join(shown.features) or ABSENT),
+        ("build", shown.build or ABSENT),
+        ("unused", ", ".join(shown.unused) or ABSENT),
         ("isolation", shown.isolation),
     ]
     for cache in shown.caches:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from thaloom.base.clock import Clock, SystemClock
-from thaloom.base.errors import DeviceNotFound
+from thaloom.base.errors import DeviceNotFound, DriverUnavailable
 from thaloom.base.ids import DeviceId
 from thaloom.hal.driver import ABI, Backend
 from thaloom.hal.drivers.cpu.probe import DEVICE_ID, Machine
@@ -27,7 +28,19 @@ class CpuDriver:
         self._energy: tuple[float, dict[str, tuple[int, int | None]]] | None = None
 
     def probe(self) -> Sequence[Device]:
-        return [self._machine.device()]
+        return [self._device()]
+
+    def _device(self) -> Device:
+        """With the build that would run here: a wish by hand that cannot be met is told by `open`, not here."""
+        from thaloom.hal.drivers.cpu import native
+
+        device = self._machine.device()
+        try:
+            path = native.choose_here(device.features).path
+        except DriverUnavailable:
+            path = None
+        build = None if path is None else path.stem.removeprefix("thaloom_cpu_")
+        return replace(device, build=build, unused=native.unused(device.features))
 
     def links(self) -> Sequence[Link]:
         return self._machine.links()
@@ -51,7 +64,7 @@ class CpuDriver:
         self._check(device)
         from thaloom.hal.drivers.cpu.backend import open_backend
 
-        found = self._machine.device()
+        found = self._device()
         self._budget = self._budget or Budget(found)
         return open_backend(found, self._budget, num_threads=num_threads or found.num_cores)
 

@@ -388,6 +388,11 @@ def load(path: Path) -> Library:
     return Library(path)
 
 
+def unused(features: Iterable[str]) -> tuple[str, ...]:
+    """What could multiply matrices faster here and no build has code for: AMX tiles, Arm's scalable vectors."""
+    return tuple(sorted(name for name in features if name.startswith(("amx_", "sve", "sme"))))
+
+
 def choose_here(features: Iterable[str]) -> Choice:
     """`choose` for this process, honouring THALOOM_CPU_VARIANT."""
     return choose(features, platform.machine(), wanted=os.environ.get("THALOOM_CPU_VARIANT"))
