@@ -20,19 +20,14 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter, CorruptObject, ModelInUse, ModelNotFound, NameTaken, StateUnusable
 from thaloom.base.events import Degraded, Emit, ignore
 from thaloom.base.files import disk_errors, require_space
 from thaloom.base.ids import Digest
-from thaloom.kernel.models.converting import Foreign, convert
 from thaloom.kernel.models.events import FilesIgnored, ManifestUnreadable, ModelImported, ModelRemoved
-from thaloom.kernel.models.foreign import GGUF, clear_staging, foreign_model, leftovers, staged
-from thaloom.kernel.models.import_card import make_card, unservable_dtypes
-from thaloom.kernel.models.import_files import Chosen, choose, printable
-from thaloom.kernel.models.import_weights import read_weights
-from thaloom.kernel.models.importing import Intake, Progress
 from thaloom.kernel.models.locks import exclude, share, try_exclude
 from thaloom.kernel.models.manifests import Manifests, digest_of_files
 from thaloom.kernel.models.objects import Objects
@@ -40,7 +35,11 @@ from thaloom.kernel.models.packed_cache import PackedCache
 from thaloom.kernel.models.reading import PlainFile, StoredModel, WeightReader
 from thaloom.kernel.models.sweep import Swept, sweep
 from thaloom.kernel.models.types import CHUNK_BYTES, Manifest, ModelCard, ModelName, Verification
-from thaloom.kernel.models.verifying import verify
+
+if TYPE_CHECKING:  # what only an import of a model needs is loaded by it: a worker that starts has no time for that
+    from thaloom.kernel.models.converting import Foreign
+    from thaloom.kernel.models.import_files import Chosen
+    from thaloom.kernel.models.importing import Progress
 
 
 class ModelStore:
@@ -74,6 +73,9 @@ class ModelStore:
         MalformedFile, NotServable (no weights), DiskFull, CorruptObject (a file changed meanwhile, or is not what
         SHA256SUMS says), StateUnusable (the store's own folder cannot be written).
         """
+        from thaloom.kernel.models.converting import convert
+        from thaloom.kernel.models.foreign import foreign_model, staged
+
         name = name or _name_from(path)
         foreign = foreign_model(path)
         if foreign is None:
@@ -96,6 +98,10 @@ class ModelStore:
         self, path: Path, name: ModelName, source: Path | str, *, replace: bool, progress: Progress | None
     ) -> Manifest:
         """What is at `path`, as it is."""
+        from thaloom.kernel.models.import_card import make_card, unservable_dtypes
+        from thaloom.kernel.models.import_files import choose
+        from thaloom.kernel.models.import_weights import read_weights
+
         chosen = choose(path)
         weights = read_weights(chosen)
         card = make_card(chosen, weights)
@@ -143,6 +149,8 @@ class ModelStore:
 
     def verify(self, name: ModelName | str, progress: Progress | None = None) -> Verification:
         """Read every byte of a model again. Raises ModelNotFound; damage is in the result, not raised."""
+        from thaloom.kernel.models.verifying import verify
+
         manifest = self.get(name)
         with share(self._lock):
             return verify(manifest, self._objects, progress)
@@ -170,6 +178,8 @@ class ModelStore:
 
     def sweep(self) -> Swept | None:
         """Delete leftovers and objects no model needs; None, and nothing done, while anybody imports or loads."""
+        from thaloom.kernel.models.foreign import clear_staging, leftovers
+
         if not self.root.is_dir():
             return Swept()
         lock = try_exclude(self._lock)
@@ -201,6 +211,9 @@ class ModelStore:
         progress: Progress | None,
     ) -> Manifest:
         self._refuse_other(name, chosen, replace=replace)
+        from thaloom.kernel.models.import_files import printable
+        from thaloom.kernel.models.importing import Intake
+
         intake = Intake(self._objects, self._aliases, self._chunk_bytes, progress)
         intake.require_space(chosen.files)
         taken = intake.take(chosen.files, chosen.sums)
@@ -258,6 +271,8 @@ class ModelStore:
             return manifest
 
     def _tell_ignored(self, path: Path, chosen: Chosen) -> None:
+        from thaloom.kernel.models.import_files import printable
+
         if chosen.pickles:
             self._emit(
                 FilesIgnored(
@@ -308,6 +323,8 @@ def _name_taken(name: ModelName) -> NameTaken:
 def _name_from(path: Path) -> ModelName:
     """A folder's or file's own name, made a valid one. Raises BadParameter if nothing of it is left."""
     path = path.absolute()
+    from thaloom.kernel.models.foreign import GGUF
+
     stem = path.name.removesuffix(".safetensors").removesuffix(GGUF)
     if stem != path.name and stem == "model":
         stem = path.parent.name
