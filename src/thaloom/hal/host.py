@@ -14,78 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.errors import OutOfMemory
+from thaloom.hal.blocks import BlockStore, block_bytes
 from thaloom.hal.checks import StepChecker, check_limits, check_program, read_weights
 from thaloom.hal.driver import Buffer, Limits, WeightSource
-from thaloom.hal.ops import BLOCK_TOKENS, Program, Step
+from thaloom.hal.ops import Program, Step
 from thaloom.hal.quantise import convert
-from thaloom.hal.types import DTYPE_BYTES, Device, DType, Support, Tensor, bf16_from_f32
+from thaloom.hal.types import Device, Support
 
 F32 = NDArray[np.float32]
 Evaluate = Callable[[Program, Mapping[str, F32], Step, "BlockStore"], F32]
 """(program, weights in f32, a checked step, the keys and values) -> the last instruction's result."""
-
-
-class BlockStore:
-    """Keys and values of all layers in 16-token blocks, over a flat array of bytes.
-
-    A block holds, for each layer in turn, 16 x (K, D) keys and then 16 x (K, value_size) values, in `dtype`.
-    """
-
-    def __init__(self, program: Program, dtype: DType, data: NDArray[np.uint8]) -> None:
-        if dtype not in ("f32", "bf16"):
-            raise ValueError(f"keys and values are stored in f32 or bf16, not {dtype}")
-        self.block_bytes = block_bytes(program, dtype)
-        self.num_blocks = len(data) // self.block_bytes if self.block_bytes else 0
-        self._dtype = dtype
-        self._specs = program.kv
-        storage = np.float32 if dtype == "f32" else np.uint16
-        used = data[: self.num_blocks * self.block_bytes]
-        self._blocks = used.view(storage).reshape(self.num_blocks, program.kv_values_per_token() * BLOCK_TOKENS)
-        ends = np.cumsum([s.num_kv_heads * (s.head_size + s.value_size) * BLOCK_TOKENS for s in self._specs])
-        self._starts = [0, *(int(end) for end in ends)]
-
-    def write(self, layer: int, step: Step, k: F32, v: F32 | None) -> None:
-        """Store the step's rows. k: (R, K*D); v: (R, K*value_size), or None where keys serve as values."""
-        blocks = step.block_tables[step.sequences, step.positions // BLOCK_TOKENS]
-        places = step.positions % BLOCK_TOKENS
-        keys, values = self._layer(layer)
-        keys[blocks, places] = self._stored(k)
-        if v is not None:
-            values[blocks, places] = self._stored(v)
-
-    def read(self, layer: int, table: NDArray[np.int32], length: int) -> tuple[F32, F32]:
-        """Keys (length, K, D) and values (length, K, value_size) of one sequence, as stored, in order of position."""
-        spec, (keys, values) = self._specs[layer], self._layer(layer)
-        blocks = table[: -(-length // BLOCK_TOKENS)]
-        k = self._loaded(keys[blocks]).reshape(-1, spec.num_kv_heads, spec.head_size)
-        v = self._loaded(values[blocks]).reshape(len(k), spec.num_kv_heads, spec.value_size)
-        return k[:length], v[:length]
-
-    def copy_block(self, source: int, target: int) -> None:
-        for block in (source, target):
-            if not 0 <= block < self.num_blocks:
-                raise ValueError(f"block {block} is outside the pool of {self.num_blocks}")
-        self._blocks[target] = self._blocks[source]
-
-    def _layer(self, layer: int) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-        """Views (num_blocks, 16, K*D) and (num_blocks, 16, K*value_size)."""
-        spec, start, end = self._specs[layer], self._starts[layer], self._starts[layer + 1]
-        middle = start + spec.num_kv_heads * spec.head_size * BLOCK_TOKENS
-        keys = self._blocks[:, start:middle].reshape(self.num_blocks, BLOCK_TOKENS, spec.num_kv_heads * spec.head_size)
-        width = spec.num_kv_heads * spec.value_size
-        values = self._blocks[:, middle:end].reshape(self.num_blocks, BLOCK_TOKENS, width)
-        return keys, values
-
-    def _stored(self, values: F32) -> NDArray[np.generic]:
-        return values if self._dtype == "f32" else bf16_from_f32(values)
-
-    def _loaded(self, stored: NDArray[np.generic]) -> F32:
-        return Tensor(self._dtype, stored).to_f32()
-
-
-def block_bytes(program: Program, kv_dtype: DType) -> int:
-    """Bytes that the keys and values of 16 tokens take over all layers, without padding."""
-    return program.kv_values_per_token() * BLOCK_TOKENS * DTYPE_BYTES[kv_dtype]
 
 
 class Budget:

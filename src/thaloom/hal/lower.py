@@ -18,9 +18,10 @@ from typing import Generic, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from thaloom.hal.blocks import block_bytes
 from thaloom.hal.checks import StepChecker, check_limits, check_program, read_weights
 from thaloom.hal.driver import Buffer, Limits, WeightSource
-from thaloom.hal.host import Budget, block_bytes
+from thaloom.hal.host import Budget
 from thaloom.hal.ops import (
     BLOCK_TOKENS,
     OPERATORS,

@@ -84,6 +84,19 @@ def quantise(values: F32, bits: Literal[4, 8], group: int = GROUP) -> QuantTenso
     return QuantTensor(bits, whole.astype(np.int8).reshape(values.shape), scales)
 
 
+def quantise_kv(values: F32) -> tuple[NDArray[np.int8], F32]:
+    """Keys or values, (..., columns), as they are kept in i8: whole numbers, and a scale for each last axis (...).
+
+    Where a number is not finite, the numbers are 0 and the scale is NaN: the token has no value, its block is sound.
+    """
+    largest = np.abs(values).max(axis=-1)
+    is_finite = np.isfinite(largest)
+    kept = np.where(is_finite[..., None], values, np.float32(0))
+    scales: F32 = _scales_8(kept)
+    whole = _whole(kept, _inverse(scales), -127, 127).astype(np.int8)
+    return whole, np.where(is_finite, scales, np.float32(np.nan))
+
+
 def _scales_8(groups: F32) -> F32:
     largest = np.abs(groups).max(axis=-1)
     scales: F32 = np.where(largest < LEAST, np.float32(0), largest / np.float32(127))

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from thaloom.hal.host import F32, BlockStore, Budget, HostBackend, block_bytes
+from thaloom.hal.blocks import BlockStore, block_bytes
+from thaloom.hal.host import F32, Budget, HostBackend
 from thaloom.hal.ops import (
     OPERATORS,
     Activation,
@@ -42,7 +43,7 @@ SUPPORT = Support(
     levels=dict.fromkeys(sorted(set(OPERATORS) - {"sample"}), "L3"),
     exact=True,
     weight_dtypes=frozenset({"f32", "bf16", "f16"}),
-    kv_dtypes=frozenset({"f32", "bf16"}),
+    kv_dtypes=frozenset({"f32", "bf16", "i8"}),
     weight_formats=frozenset({"stored", "int8", "int4"}),
 )
 """What the reference runs: everything but `sample`, which the host does."""

@@ -14,7 +14,13 @@ from thaloom.hal.types import Link
 
 VIRTUAL = VirtualDriver(
     [
-        VirtualDevice(id="virtual:0", numa_node=0, power_mw=75_000, temperature_c=41.5),
+        VirtualDevice(
+            id="virtual:0",
+            dtypes=("f32", "bf16", "f16", "i8"),
+            numa_node=0,
+            power_mw=75_000,
+            temperature_c=41.5,
+        ),
         VirtualDevice(id="virtual:1", level="L1"),
         VirtualDevice(id="virtual:2", dtypes=("f32",), kind="gpu", memory_bytes=1 << 36),
     ],
@@ -36,8 +42,8 @@ def test_there_are_enough_checks_with_stable_ids() -> None:
     ("device", "unclaimed"),
     [
         ("virtual:0", set()),
-        ("virtual:1", {"exact", "kv:bf16"}),
-        ("virtual:2", {"weights:bf16", "weights:f16", "kv:bf16"}),
+        ("virtual:1", {"exact", "kv:bf16", "kv:i8"}),
+        ("virtual:2", {"weights:bf16", "weights:f16", "kv:bf16", "kv:i8"}),
     ],
 )
 def test_virtual_driver_conforms(device: str, unclaimed: set[str]) -> None:

@@ -20,11 +20,12 @@ NUM_BLOCKS = 32
 LIMITS = {"max_rows": 200, "max_sequences": 8, "max_context": 64}
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
 SEEDS = st.integers(0, 2**32 - 1)
-KV = st.sampled_from(["f32", "bf16"])
+KV = st.sampled_from(["f32", "bf16", "i8"])
 
 
 def reference() -> Backend:
-    return VirtualDriver([VirtualDevice(id="virtual:0")]).open(DeviceId("virtual:0"), num_threads=1)
+    device = VirtualDevice(id="virtual:0", dtypes=("f32", "bf16", "f16", "i8"))
+    return VirtualDriver([device]).open(DeviceId("virtual:0"), num_threads=1)
 
 
 def cpu(num_threads: int) -> Backend:

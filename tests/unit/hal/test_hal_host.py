@@ -11,9 +11,10 @@ import pytest
 from thaloom.base.errors import NotServable, OutOfMemory
 from thaloom.base.ids import DeviceId
 from thaloom.hal import host
+from thaloom.hal.blocks import BlockStore
 from thaloom.hal.checks import MemoryWeights
 from thaloom.hal.driver import Limits
-from thaloom.hal.host import BlockStore, Budget
+from thaloom.hal.host import Budget
 from thaloom.hal.lower import LoweredBackend
 from thaloom.hal.numpy_ops import NumpyOps
 from thaloom.hal.reference import ReferenceBackend, ReferencePool
@@ -106,11 +107,11 @@ def test_host_that_refuses_memory_is_typed(monkeypatch: pytest.MonkeyPatch, budg
 
 def test_store_in_an_unknown_dtype_is_refused(backend: Any) -> None:
     case = tiny_model(1)
-    limits = Limits(max_rows=8, max_sequences=2, max_context=32, kv_dtype="i8")
-    with pytest.raises(NotServable, match="i8"):
+    limits = Limits(max_rows=8, max_sequences=2, max_context=32, kv_dtype="i32")
+    with pytest.raises(NotServable, match="i32"):
         backend.compile(case.program, MemoryWeights(case.weights), limits)
-    with pytest.raises(ValueError, match="i8"):
-        BlockStore(case.program, "i8", np.zeros(0, np.uint8))
+    with pytest.raises(ValueError, match="i32"):
+        BlockStore(case.program, "i32", np.zeros(0, np.uint8))
 
 
 def test_pool_must_be_large_enough_and_of_this_backend(backend: Any) -> None:

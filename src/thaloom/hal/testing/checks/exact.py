@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -27,6 +28,10 @@ def _cases(subject: Subject) -> Iterator[Case]:
             yield from operator_cases(operator)
     for seed in range(4):
         yield tiny_model(seed)
+    for kv_dtype in sorted(subject.support().kv_dtypes - {"f32"}):
+        yield tiny_model(5, kv_dtype=kv_dtype)
+        if {"paged_attention", "pool"} <= levels.keys():
+            yield from (dataclasses.replace(case, kv_dtype=kv_dtype) for case in operator_cases("paged_attention"))
     for weight_format in sorted(subject.support().weight_formats - {"stored"}):
         for case in (*whole_number_cases(weight_format), tiny_model(4, weight_format=weight_format)):
             if all(step.op in levels for step in case.program.instructions):

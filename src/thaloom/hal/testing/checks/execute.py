@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from thaloom.hal.testing.bench import LIMITS, bench, expect_close, right, sequen
 from thaloom.hal.testing.programs import arrived_whole, operator_cases, operator_names, tiny_model, whole_number_cases
 from thaloom.hal.testing.schedules import chopped, make_step, one_by_one, together
 from thaloom.hal.testing.suite import Subject, check, expect
-from thaloom.hal.types import DType, WeightFormat
+from thaloom.hal.types import DTYPE_BYTES, DType, WeightFormat
 
 NUM_MODELS = 6
 MODEL_OPERATORS = ("rmsnorm", "linear", "rope", "paged_attention", "gated", "add", "logits", "embedding")
@@ -64,12 +65,27 @@ def whole_models_bf16(subject: Subject) -> None:
         expect_close(case, made.play(sequences, together(sequences)), right(case, sequences))
 
 
-@check("execute.whole_models.bf16_store", "kv:bf16")
-def whole_models_bf16_store(subject: Subject) -> None:
-    case = tiny_model(8, kv_dtype="bf16")
-    sequences = sequences_for(case)
-    with bench(subject.open(), case) as made:
-        expect_close(case, made.play(sequences, together(sequences)), right(case, sequences))
+def _enter_store(kv_dtype: DType) -> None:
+    @check(f"execute.whole_models.{kv_dtype}_store", f"kv:{kv_dtype}")
+    def whole_models_on_the_store(subject: Subject) -> None:
+        case = tiny_model(8, kv_dtype=kv_dtype)
+        sequences = sequences_for(case)
+        with bench(subject.open(), case) as made:
+            expect_close(case, made.play(sequences, together(sequences)), right(case, sequences))
+
+    @check(f"execute.attention.{kv_dtype}_store", f"kv:{kv_dtype}", "operator:paged_attention", "operator:pool")
+    def attention_is_right_on_the_store(subject: Subject) -> None:
+        """Every variant of attention: windows, caps, slopes, values that are the beginning of keys."""
+        backend = subject.open()
+        for plain in operator_cases("paged_attention"):
+            case = dataclasses.replace(plain, kv_dtype=kv_dtype)
+            sequences = sequences_for(case)
+            with bench(backend, case) as made:
+                expect_close(case, made.play(sequences, together(sequences)), right(case, sequences))
+
+
+_enter_store("bf16")
+_enter_store("i8")
 
 
 def _enter_format(weight_format: WeightFormat) -> None:
@@ -94,13 +110,14 @@ _enter_format("int4")
 
 @check("execute.store_dtype_is_kept", "kv:bf16")
 def store_dtype_is_kept(subject: Subject) -> None:
-    """Blocks of bf16 take about half of what f32 takes, and attention reads what was stored, not what came in."""
+    """Blocks of bf16 take about half of what f32 takes, and blocks of i8 less than those."""
     sizes = []
-    for kv_dtype in ("f32", "bf16"):
-        case = tiny_model(8, kv_dtype=kv_dtype)
-        with bench(subject.open(), case) as made:
+    for kv_dtype in sorted(subject.support().kv_dtypes, key=lambda name: -DTYPE_BYTES[name]):
+        case = next(case for case in operator_cases("paged_attention") if case.name.endswith("head_64"))
+        with bench(subject.open(), dataclasses.replace(case, kv_dtype=kv_dtype)) as made:
             sizes.append(made.executable.block_bytes)
-    expect(sizes[1] <= 0.75 * sizes[0], f"a block takes {sizes[0]} bytes in f32 and {sizes[1]} in bf16")
+    for larger, smaller in pairwise(sizes):
+        expect(smaller <= 0.75 * larger, f"blocks take {sizes} bytes, from the widest to the narrowest dtype")
 
 
 @check("execute.chunks_agree")
