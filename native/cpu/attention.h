@@ -1,202 +1,219 @@
-// Attention over keys and values as they are stored, in blocks of 16 tokens counted from position 0.
+// Attention of a few rows of one sequence through one key/value head, segment by segment.
 //
-// One item of work is one row and one key/value head, with all query heads that share it. Keys lie transposed, so a
-// vector is 16 tokens: each score is a chain over the head's columns. Values lie row by row: each output is a chain
-// over the tokens in order, from the first that is visible to the last, and never touches a token that is not. The
-// maximum and the sum of the exponentials run over 16 lanes from the first visible block. All of that depends on the
-// row's position alone.
+// A segment is 256 positions, counted from position 0. For one query (a row and one of its heads) a segment gives a
+// part: the largest score, the sum of the exponentials, and the values they weigh. Parts are merged in order of
+// position. Within a part each score is a chain over the head's columns, and each output a chain over the visible
+// tokens in order, whole cells at a time, with what is not visible taken out of the cells at either end. All of that
+// depends on the row's own position alone: not on the queries that share a load of keys, not on the thread, not on
+// when parts are merged. See docs/decisions/0009.
 #pragma once
 
-#include "functions.h"
-#include "program.h"
+#include "attention_tiles.h"
 
 namespace thaloom {
 
-inline void store_key_value(const Store &at, uint32_t kv_dtype, uint32_t num_kv_heads, uint32_t head_size,
-                            uint32_t value_size, char *block, uint32_t token, const float *k, const float *v,
-                            size_t value_step) {
-  for (uint32_t head = 0; head < num_kv_heads; ++head, k += head_size, v += value_step) {
-    char *keys = block + at.offset + head * at.head_bytes, *values = keys + at.key_bytes;
-    if (kv_dtype == THALOOM_F32) {
-      for (uint32_t d = 0; d < head_size; ++d) reinterpret_cast<float *>(keys)[d * kBlockTokens + token] = k[d];
-      std::memcpy(values + size_t{token} * at.value_stride * 4, v, value_size * sizeof(float));
-    } else {
-      auto *key = reinterpret_cast<uint16_t *>(keys);
-      auto *value = reinterpret_cast<uint16_t *>(values) + size_t{token} * at.value_stride;
-      for (uint32_t d = 0; d < head_size; ++d)
-        key[(d / 2 * kBlockTokens + token) * 2 + d % 2] = bf16_from_f32(k[d]);
-      for (uint32_t d = 0; d < value_size; ++d) value[d] = bf16_from_f32(v[d]);
-    }
-  }
-}
+inline constexpr size_t kItemQueries = 48;  // queries that go over a segment while it stays in the second cache
 
-// One row and one key/value head.
+// Rows of one sequence at consecutive positions, and one key/value head. Query q is row q / num_shared and, of the
+// heads that share these keys, head q % num_shared.
 struct AttentionItem {
-  const char *pool;      // the pool, moved to this head's keys in block 0
-  size_t block_bytes;
-  const int32_t *table;  // the sequence's blocks
-  const Store *store;
-  size_t head_size, value_size;
-  size_t begin, end;     // the visible positions
-  size_t position;
-  const float *queries;  // (heads, head_size)
-  float *out;            // (heads, value_size)
-  size_t num_heads;      // query heads that share these keys
+  KeptHead kept;
+  size_t position;  // of the first row
+  size_t num_rows, num_shared;
+  size_t sequence_end;  // where every row's sight ends if it is not causal, else 0
+  size_t window;        // or 0
+  const float *queries;  // (rows, num_shared, head_size), rows `query_stride` apart
+  size_t query_stride;
   float scale, softcap;
-  const double *slopes;  // one for each of them, or null
-  float *scores;         // (heads, scores_stride)
-  size_t scores_stride;
+  const double *slopes;  // one for each of the heads, or null
 
-  size_t first_block() const { return begin / kBlockTokens; }
-  size_t end_block() const { return (end + kBlockTokens - 1) / kBlockTokens; }
-  const char *keys(size_t block) const { return pool + static_cast<size_t>(table[block]) * block_bytes; }
-  const char *values(size_t block) const { return keys(block) + store->key_bytes; }
-  size_t first_position() const { return first_block() * kBlockTokens; }  // that scores[0] belongs to
+  size_t num_queries() const { return num_rows * num_shared; }
+  Span visible(size_t row) const {
+    const size_t at = position + row;
+    return {window && at + 1 > window ? at + 1 - window : 0, sequence_end ? sequence_end : at + 1};
+  }
+  Span visible(size_t row, size_t segment) const {
+    const auto [begin, end] = visible(row);
+    return {begin > segment * kSegment ? begin : segment * kSegment,
+            end < (segment + 1) * kSegment ? end : (segment + 1) * kSegment};
+  }
+  Span segments() const {  // that any of its rows sees; rows further on never see less far on either side
+    return {visible(0).begin / kSegment, (visible(num_rows - 1).end + kSegment - 1) / kSegment};
+  }
 };
 
-template <uint32_t DType, int H, int B>
-THALOOM_INLINE void score_tile(const AttentionItem &item, size_t head, size_t block) {
-  const char *keys[B];
-  const float *q[H];
-  repeat<B>([&](auto b) __attribute__((always_inline)) { keys[b] = item.keys(block + b); });
-  repeat<H>([&](auto h) __attribute__((always_inline)) { q[h] = item.queries + (head + h) * item.head_size; });
-  Float sums[H][B][kVectors] = {};
-  const auto add = [&](size_t offset, size_t d, auto expand) __attribute__((always_inline)) {
-    repeat<B>([&](auto b) __attribute__((always_inline)) {
-      repeat<kVectors>([&](auto i) __attribute__((always_inline)) {
-        const Float key = expand(load_bits(keys[b] + offset + i * kLanes * 4));
-        repeat<H>([&](auto h) __attribute__((always_inline)) {
-          sums[h][b][i] = fma(key, broadcast(q[h][d]), sums[h][b][i]);
-        });
-      });
-    });
+// A part for each query of an item, `stride` floats each: sums, then the largest score and the total.
+struct Parts {
+  float *base;
+  size_t stride;
+
+  static constexpr size_t floats(size_t value_size) { return round_up(value_size, kGroup) + kGroup; }
+  float *sums(size_t query) const { return base + query * stride; }
+  float &largest(size_t query) const { return base[(query + 1) * stride - kGroup]; }
+  float &total(size_t query) const { return base[(query + 1) * stride - kGroup + 1]; }
+  void clear(size_t num_queries) const {
+    std::memset(base, 0, num_queries * stride * sizeof(float));
+    for (size_t q = 0; q < num_queries; ++q) largest(q) = kHidden;
+  }
+};
+
+// Into `whole`, whose parts so far lie before this one. A part that nothing was seen in changes nothing.
+inline void merge(const Parts &whole, const Parts &part, size_t num_queries) {
+  for (size_t q = 0; q < num_queries; ++q) {
+    if (part.total(q) == 0.0f) continue;
+    const float before = whole.largest(q), here = part.largest(q), largest = before > here ? before : here;
+    const Float keep = exp2_below(broadcast(before - largest)), take = exp2_below(broadcast(here - largest));
+    whole.largest(q) = largest;
+    whole.total(q) = fma(broadcast(whole.total(q)), keep, broadcast(part.total(q)) * take)[0];
+    float *sums = whole.sums(q);
+    for (size_t k = 0; k < whole.stride - kGroup; k += kLanes)
+      store(sums + k, fma(load(sums + k), keep, load(part.sums(q) + k) * take));
+  }
+}
+
+// Where one thread keeps what it works on: the item's queries as words, products of one tile, two sets of parts.
+struct AttentionScratch {
+  float *words, *scores;
+  Parts part, whole;
+
+  static constexpr size_t most_queries(size_t num_shared) {
+    return num_shared > kItemQueries ? num_shared : kItemQueries;
+  }
+  static constexpr size_t floats(size_t num_shared, size_t head_size, size_t value_size) {
+    return kMostQueries * kSegment +
+           most_queries(num_shared) * (round_up(head_size, kGroup) + 2 * Parts::floats(value_size));
+  }
+  AttentionScratch(float *base, size_t num_shared, size_t value_size) {
+    const size_t count = most_queries(num_shared), stride = Parts::floats(value_size);
+    scores = base;
+    part = {scores + kMostQueries * kSegment, stride};
+    whole = {part.base + count * stride, stride};
+    words = whole.base + count * stride;
+  }
+};
+
+// The item's queries as the words that keys are multiplied with, `num_words` each, zeros in the last cell's rest.
+template <uint32_t DType>
+void make_words(const AttentionItem &item, float *words) {
+  constexpr size_t kFull = Cells<DType>::num_words(kGroup);
+  const Float scale = broadcast(query_scale(item.scale, item.softcap, item.slopes != nullptr));
+  const size_t head_size = item.kept.head_size, num_words = Cells<DType>::num_words(head_size);
+  for (size_t row = 0; row < item.num_rows; ++row)
+    for (size_t head = 0; head < item.num_shared; ++head, words += num_words) {
+      const float *query = item.queries + row * item.query_stride + head * head_size;
+      for (size_t d = 0, at = 0; d < head_size; d += kGroup, at += kFull) {
+        alignas(64) float made[kGroup];
+        Group group = load_part(query + d, head_size - d);
+        for (Float &part : group.part) part = part * scale;
+        Cells<DType>::store_words(made, group);
+        std::memcpy(words + at, made, (num_words - at < kFull ? num_words - at : kFull) * sizeof(float));
+      }
+    }
+}
+
+// The values that one query sees in `cells`: those that it sees whole in one go, the others one by one, masked.
+template <uint32_t DType>
+void mix_own(const KeptHead &kept, Span seen, Span cells, const float *words, size_t first, float *sums) {
+  using C = Cells<DType>;
+  const Span whole = C::whole(seen);
+  for (size_t cell = cells.begin; cell < cells.end;) {
+    const bool is_whole = cell >= whole.begin && cell < whole.end;
+    const size_t end = !is_whole ? cell + 1 : whole.end < cells.end ? whole.end : cells.end;
+    mix_columns<DType, 1>(kept, {cell, end}, is_whole ? ~0u : C::mask(seen, cell), words, first, sums, 0);
+    cell = end;
+  }
+}
+
+// The part that `segment` is to the queries [query, query + Q), all of which see something of it.
+template <uint32_t DType, int Q>
+__attribute__((noinline)) void attend_tile(const AttentionItem &item, size_t segment, size_t query,
+                                           const AttentionScratch &scratch, const Parts &parts) {
+  using C = Cells<DType>;
+  const size_t num_words = C::num_words(item.kept.head_size);
+  Span seen[Q], common = {0, SIZE_MAX};
+  for (size_t q = 0; q < Q; ++q) {
+    seen[q] = item.visible((query + q) / item.num_shared, segment);
+    const Span whole = C::whole(seen[q]);
+    common = {whole.begin > common.begin ? whole.begin : common.begin, whole.end < common.end ? whole.end : common.end};
+  }
+  const Span blocks = {seen[0].begin / kBlockTokens, (seen[Q - 1].end + kBlockTokens - 1) / kBlockTokens};
+  score_blocks<DType, Q>(item.kept, blocks, scratch.words + query * num_words, num_words, scratch.scores);
+  for (size_t q = 0; q < Q; ++q) {
+    const size_t row = (query + q) / item.num_shared, head = (query + q) % item.num_shared;
+    const float slope = item.slopes == nullptr ? 0.0f : static_cast<float>(item.slopes[head]);
+    const Softmax made = exponentials<DType>(item.kept, {item.softcap, slope, item.position + row}, item.slopes != nullptr,
+                                             seen[q], blocks.begin, scratch.scores + q * kSegment);
+    parts.largest(query + q) = made.largest;
+    parts.total(query + q) = made.total;
+  }
+  const size_t first = blocks.begin * C::kInBlock;
+  if (common.begin >= common.end) common = {SIZE_MAX, SIZE_MAX};  // nothing: each on its own
+  for (size_t q = 0; q < Q; ++q) {
+    const size_t begin = seen[q].begin / C::kNumbers, end = C::cells(seen[q].end);
+    mix_own<DType>(item.kept, seen[q], {begin, common.begin < end ? common.begin : end},
+                   scratch.scores + q * kSegment, first, parts.sums(query + q));
+  }
+  if (common.begin == SIZE_MAX) return;
+  mix_columns<DType, Q>(item.kept, common, ~0u, scratch.scores, first, parts.sums(query), parts.stride);
+  for (size_t q = 0; q < Q; ++q)
+    mix_own<DType>(item.kept, seen[q], {common.end, C::cells(seen[q].end)}, scratch.scores + q * kSegment, first,
+                   parts.sums(query + q));
+}
+
+// As much of `queries` as one tile takes, of the sizes there are; gives how many.
+template <uint32_t DType, int Q>
+size_t attend_some(const AttentionItem &item, size_t segment, Span queries, const AttentionScratch &scratch,
+                   const Parts &parts) {
+  if constexpr (Q > 1)
+    if (queries.end - queries.begin < Q)
+      return attend_some<DType, smaller_tile(Q)>(item, segment, queries, scratch, parts);
+  attend_tile<DType, Q>(item, segment, queries.begin, scratch, parts);
+  return Q;
+}
+
+// The part that `segment` is to each query of the item; to those that see nothing of it, an empty one.
+template <uint32_t DType>
+void attend_segment(const AttentionItem &item, size_t segment, const AttentionScratch &scratch, const Parts &parts) {
+  parts.clear(item.num_queries());
+  size_t begin = 0, end = item.num_rows;  // the rows that see something stand together
+  const auto sees = [&](size_t row) {
+    const Span seen = item.visible(row, segment);
+    return seen.begin < seen.end;
   };
-  const size_t size = item.head_size;
-  if constexpr (DType == THALOOM_F32) {
-    for (size_t d = 0; d < size; ++d) add(d * 64, d, [](Bits bits) { return as_float(bits); });
-  } else {
-    for (size_t d = 0; d < size; d += 2) {
-      add(d * 32, d, [](Bits bits) { return as_float(bits << 16); });
-      if (d + 1 < size) add(d * 32, d + 1, [](Bits bits) { return as_float(bits & 0xFFFF0000u); });
+  while (begin < end && !sees(begin)) ++begin;
+  while (begin < end && !sees(end - 1)) --end;
+  Span queries = {begin * item.num_shared, end * item.num_shared};
+  while (queries.begin < queries.end)
+    queries.begin += queries.end - queries.begin > kMostQueries
+                         ? attend_some<DType, kBestQueries>(item, segment, queries, scratch, parts)
+                         : attend_some<DType, kMostQueries>(item, segment, queries, scratch, parts);
+}
+
+// Out come the values, `out_stride` floats from one row to the next.
+inline void finish(const AttentionItem &item, const Parts &whole, float *out, size_t out_stride) {
+  const size_t size = item.kept.value_size;
+  for (size_t q = 0; q < item.num_queries(); ++q) {
+    float *to = out + q / item.num_shared * out_stride + q % item.num_shared * size;
+    const Float total = broadcast(whole.total(q));
+    for (size_t k = 0; k < size; k += kGroup) {
+      Group group = load_group(whole.sums(q) + k);
+      repeat<kVectors>([&](auto i) __attribute__((always_inline)) { group.part[i] = group.part[i] / total; });
+      store_part(to + k, group, size - k);
     }
   }
-  repeat<H>([&](auto h) __attribute__((always_inline)) {
-    float *scores = item.scores + (head + h) * item.scores_stride + (block - item.first_block()) * kBlockTokens;
-    repeat<B>([&](auto b) __attribute__((always_inline)) {
-      repeat<kVectors>([&](auto i) __attribute__((always_inline)) {
-        store(scores + b * kBlockTokens + i * kLanes, sums[h][b][i] * item.scale);
-      });
-    });
-  });
 }
 
-inline constexpr int kTileSums = kAccumulators >= 24 ? 16 : 8;
-constexpr int tile_blocks(int heads) {
-  const int blocks = kTileSums / (heads * kVectors);
-  return blocks < 1 ? 1 : blocks > 4 ? 4 : blocks;
-}
-
-template <uint32_t DType, int H>
-void score_heads(const AttentionItem &item, size_t head) {
-  constexpr int B = tile_blocks(H);
-  size_t block = item.first_block();
-  for (; block + B <= item.end_block(); block += B) score_tile<DType, H, B>(item, head, block);
-  for (; block < item.end_block(); ++block) score_tile<DType, H, 1>(item, head, block);
-}
-
-// Scores to exponentials, zero where a token is not visible; gives their sum.
-inline float exponentials(const AttentionItem &item, size_t head) {
-  float *scores = item.scores + head * item.scores_stride;
-  const size_t first = item.first_position(), count = item.end_block() * kBlockTokens - first;
-  constexpr float kHidden = -__builtin_inff();
-  if (item.softcap != 0.0f)
-    for (size_t j = 0; j < count; j += kLanes) store(scores + j, soften(load(scores + j), broadcast(item.softcap)));
-  if (item.slopes != nullptr) {
-    const auto slope = static_cast<float>(item.slopes[head]);
-    for (size_t j = 0; j < count; ++j)
-      scores[j] += slope * (static_cast<float>(first + j) - static_cast<float>(item.position));
+// The whole of it by one thread.
+template <uint32_t DType>
+void attend(const AttentionItem &item, const AttentionScratch &scratch, float *out, size_t out_stride) {
+  make_words<DType>(item, scratch.words);
+  scratch.whole.clear(item.num_queries());
+  const auto [begin, end] = item.segments();
+  for (size_t segment = begin; segment < end; ++segment) {
+    attend_segment<DType>(item, segment, scratch, scratch.part);
+    merge(scratch.whole, scratch.part, item.num_queries());
   }
-  for (size_t j = 0; j < item.begin - first; ++j) scores[j] = kHidden;
-  for (size_t j = item.end - first; j < count; ++j) scores[j] = kHidden;
-  Group largest = load_group(scores);
-  for (size_t j = kGroup; j < count; j += kGroup)
-    repeat<kVectors>([&](auto i) __attribute__((always_inline)) {
-      largest.part[i] = maximum(largest.part[i], load(scores + j + i * kLanes));
-    });
-  const Float shift = broadcast(maximum(largest));
-  Group total = {};
-  for (size_t j = 0; j < count; j += kGroup)
-    repeat<kVectors>([&](auto i) __attribute__((always_inline)) {
-      const Float score = load(scores + j + i * kLanes);
-      const Float weight = score == broadcast(kHidden) ? Float{} : exp(score - shift);
-      store(scores + j + i * kLanes, weight);
-      total.part[i] = total.part[i] + weight;
-    });
-  return sum(total);
-}
-
-template <uint32_t DType, int H, int V>
-THALOOM_INLINE void mix_tile(const AttentionItem &item, size_t head, size_t column, const float *totals) {
-  Float sums[H][V][kVectors] = {};
-  const float *weights[H];
-  repeat<H>([&](auto h) __attribute__((always_inline)) {
-    weights[h] = item.scores + (head + h) * item.scores_stride;
-  });
-  constexpr size_t kBytes = DType == THALOOM_F32 ? 4 : 2;
-  const size_t stride = item.store->value_stride, first = item.first_position();
-  for (size_t position = item.begin; position < item.end;) {
-    const char *values = item.values(position / kBlockTokens) + column * kBytes;
-    const size_t block_end = (position / kBlockTokens + 1) * kBlockTokens;
-    const size_t end = block_end < item.end ? block_end : item.end;
-    for (; position < end; ++position) {
-      const char *value = values + position % kBlockTokens * stride * kBytes;
-      repeat<V>([&](auto v) __attribute__((always_inline)) {
-        repeat<kVectors>([&](auto i) __attribute__((always_inline)) {
-          constexpr size_t at = (v * kGroup + i * kLanes) * kBytes;
-          Float number;
-          if constexpr (DType == THALOOM_F32) number = load(reinterpret_cast<const float *>(value + at));
-          else number = load_bf16(reinterpret_cast<const uint16_t *>(value + at));
-          repeat<H>([&](auto h) __attribute__((always_inline)) {
-            sums[h][v][i] = fma(number, broadcast(weights[h][position - first]), sums[h][v][i]);
-          });
-        });
-      });
-    }
-  }
-  repeat<H>([&](auto h) __attribute__((always_inline)) {
-    float *out = item.out + (head + h) * item.value_size + column;
-    repeat<V>([&](auto v) __attribute__((always_inline)) {
-      Group group;
-      repeat<kVectors>([&](auto i) __attribute__((always_inline)) { group.part[i] = sums[h][v][i] / totals[h]; });
-      store_part(out + v * kGroup, group, item.value_size - column - v * kGroup);
-    });
-  });
-}
-
-template <uint32_t DType, int H>
-void mix_heads(const AttentionItem &item, size_t head, const float *totals) {
-  constexpr int V = tile_blocks(H);
-  size_t column = 0;
-  for (; column + (V - 1) * kGroup < item.value_size; column += V * kGroup)
-    mix_tile<DType, H, V>(item, head, column, totals);
-  for (; column < item.value_size; column += kGroup) mix_tile<DType, H, 1>(item, head, column, totals);
-}
-
-template <uint32_t DType, int H>
-void attend_heads(const AttentionItem &item, size_t head) {
-  for (; head + H <= item.num_heads; head += H) {
-    float totals[H];
-    score_heads<DType, H>(item, head);
-    for (int h = 0; h < H; ++h) totals[h] = exponentials(item, head + static_cast<size_t>(h));
-    mix_heads<DType, H>(item, head, totals);
-  }
-  if constexpr (H > 1) attend_heads<DType, H / 2>(item, head);
-}
-
-inline void attend(const AttentionItem &item, uint32_t kv_dtype) {
-  constexpr int kHeads = kTileSums / kVectors < 4 ? 2 : 4;
-  if (kv_dtype == THALOOM_F32) attend_heads<THALOOM_F32, kHeads>(item, 0);
-  else attend_heads<THALOOM_BF16, kHeads>(item, 0);
+  finish(item, scratch.whole, out, out_stride);
 }
 
 }  // namespace thaloom

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "attention.h"
+#include "attend.h"
 #include "check_step.h"
 #include "experts.h"
 #include "linear.h"
@@ -32,7 +32,7 @@ class Executable {
     scratch_ = scratch;
     process_ = getpid();
     const size_t rows = program.max_rows;
-    if (!places_.allocate(rows) || !adapted_.allocate(rows) ||
+    if (!places_.allocate(rows) || !adapted_.allocate(rows) || !ranges_.allocate(rows) ||
         !choices_.allocate(program.most_experts ? rows : 0, program.most_experts, program.most_chosen) ||
         (gives_logits(program) && !samplers_.allocate(program.num_threads, program.result_width)))
       return refuse(message, THALOOM_NO_MEMORY, "no memory for an executable of %zu rows", rows);
@@ -115,6 +115,7 @@ class Executable {
   uint32_t made_ready_for_ = kNone;  // number of the product whose inputs stand in the workspace
   Array<uint64_t> places_;    // for the check
   Array<int32_t> adapted_;    // rows of one adapter
+  Array<RowRange> ranges_;    // for attention
   Choices choices_;
   Samplers samplers_;
   std::atomic<bool> is_busy_{false};
@@ -169,7 +170,7 @@ class Executable {
     const thaloom_instruction &t = op.told;
     switch (t.op) {
       case THALOOM_LINEAR: return multiply_all(number);
-      case THALOOM_ATTENTION: attend_all(op); break;
+      case THALOOM_ATTENTION: Attention(program, op, step_, threads_, pool_, scratch_, ranges_).run(); break;
       case THALOOM_MOE:
         mix_experts(
             program, t, threads_, choices_, value(t.slots[0]), value(t.out), step_.num_rows,
@@ -253,71 +254,6 @@ class Executable {
   Factor factor(uint32_t number) const {
     const thaloom_instruction &t = program.operations[number].told;
     return {program.matrices(t.weights[0]), 0, program.vector(t.weights[1])};
-  }
-
-  void attend_all(const Operation &op) {
-    const thaloom_instruction &t = op.told;
-    const Store &store = program.stores[op.store];
-    const uint32_t num_heads = t.numbers[0], num_kv_heads = t.numbers[1], head_size = t.numbers[2];
-    const uint32_t value_size = t.numbers[3], num_shared = num_heads / num_kv_heads;
-    const int32_t v = t.slots[2] == -1 ? t.slots[1] : t.slots[2];
-    const size_t value_step = t.slots[2] == -1 ? head_size : value_size;
-    each_row(step_.num_rows, num_kv_heads * (head_size + value_size), [&](size_t r) {
-      const auto position = static_cast<uint32_t>(step_.positions[r]);
-      char *block = pool_ + static_cast<size_t>(table(r)[position / kBlockTokens]) * program.block_bytes;
-      store_key_value(store, program.kv_dtype, num_kv_heads, head_size, value_size, block, position % kBlockTokens,
-                      value(t.slots[1]).at(r), value(v).at(r), value_step);
-    });
-    std::atomic<size_t> next{0};
-    const size_t num_items = size_t{step_.num_rows} * num_kv_heads;
-    const auto work = [&](uint32_t thread) {
-      float *scores = scratch_ + program.workspaces.scores + thread * program.workspaces.scores_stride;
-      for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < num_items;) {
-        const size_t r = i / num_kv_heads, head = i % num_kv_heads;
-        AttentionItem item = attention_item(t, store, r, scores);
-        item.pool = pool_ + store.offset + head * store.head_bytes;
-        item.queries = value(t.slots[0]).at(r) + head * num_shared * head_size;
-        item.out = value(t.out).at(r) + head * num_shared * value_size;
-        item.slopes = t.table_length ? &program.tables[t.table + head * num_shared] : nullptr;
-        attend(item, program.kv_dtype);
-      }
-    };
-    if (num_attended(t) * num_heads * (head_size + value_size) < kWorthSharing * 4) work(0);
-    else threads_.run(work);
-  }
-
-  // Positions seen by all rows together, about.
-  size_t num_attended(const thaloom_instruction &t) const {
-    size_t total = 0;
-    for (uint32_t r = 0; r < step_.num_rows; ++r) {
-      const auto seen = static_cast<size_t>(step_.positions[r]) + 1;
-      total += t.numbers[5] && t.numbers[5] < seen ? t.numbers[5] : seen;
-    }
-    return total;
-  }
-
-  AttentionItem attention_item(const thaloom_instruction &t, const Store &store, size_t r, float *scores) const {
-    AttentionItem item = {};
-    const auto position = static_cast<size_t>(step_.positions[r]);
-    size_t end = position + 1;
-    if (!t.numbers[4])  // not causal: to the sequence's end, where its last row of this step stands
-      for (size_t last = r; last < step_.num_rows && step_.sequences[last] == step_.sequences[r]; ++last)
-        end = static_cast<size_t>(step_.positions[last]) + 1;
-    const size_t window = t.numbers[5];
-    item.block_bytes = program.block_bytes;
-    item.table = table(r);
-    item.store = &store;
-    item.head_size = t.numbers[2];
-    item.value_size = t.numbers[3];
-    item.begin = window && position + 1 > window ? position + 1 - window : 0;
-    item.end = end;
-    item.position = position;
-    item.num_heads = t.numbers[0] / t.numbers[1];
-    item.scale = static_cast<float>(t.reals[0]);
-    item.softcap = static_cast<float>(t.reals[1]);
-    item.scores = scores;
-    item.scores_stride = round_up(program.max_context, kBlockTokens);
-    return item;
   }
 
   void adapt(const thaloom_instruction &t) {

@@ -31,6 +31,22 @@ THALOOM_INLINE Float exp(Float x) {
   return p * as_float(power);
 }
 
+// 2^x for x <= 0; below -126 it stays 2^-126. Relative error below 3e-7.
+// Source: minimax polynomial of degree 5 for 2^f on [-1/2, 1/2], by Remez exchange on the relative error.
+THALOOM_INLINE Float exp2_below(Float x) {
+  const Float lowest = broadcast(-126.0f), magic = broadcast(12582912.0f + 127.0f);  // see exp; 127: the power's bias
+  x = x < lowest ? lowest : x;
+  const Float shifted = x + magic;
+  const Float f = x - (shifted - magic);
+  Float p = broadcast(1.3264727247e-03f);
+  p = fma(p, f, broadcast(9.6715126882e-03f));
+  p = fma(p, f, broadcast(5.5507337436e-02f));
+  p = fma(p, f, broadcast(2.4022242085e-01f));
+  p = fma(p, f, broadcast(6.9314697760e-01f));
+  p = fma(p, f, broadcast(1.0f));
+  return p * as_float(as_bits(shifted) << 23);
+}
+
 // Source: Cephes tanhf; the polynomial below 0.625 where 1 - 2 / (e^2x + 1) would cancel.
 THALOOM_INLINE Float tanh(Float x) {
   const Bits sign = as_bits(x) & 0x80000000u;

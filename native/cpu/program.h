@@ -22,14 +22,18 @@ struct Slot {
   size_t offset;  // floats from the start of scratch
 };
 
-// Where the keys and values of one attention lie inside a block, in bytes from its start.
-// Keys of a head: (head_size, 16 tokens); in bf16 (head_size / 2, 16 tokens, 2). Values: (16 tokens, value_stride).
+// Where the keys and values of one attention lie inside a block: see kv_store.h.
 struct Store {
-  uint32_t value_stride;
-  size_t offset;      // of the first head
-  size_t key_bytes;   // of one head's keys; its values follow
-  size_t head_bytes;  // from one head to the next
+  uint32_t value_stride;  // cells from the values of one cell of tokens to those of the next
+  size_t offset;          // bytes to the first head
+  size_t head_bytes;      // from one head to the next
+  size_t values, key_scales, value_scales;  // bytes from a head's keys, which come first
 };
+
+// Keys and values lie in cells of 32 bits, of so many numbers.
+constexpr size_t numbers_in_cell(uint32_t dtype) {
+  return dtype == THALOOM_F32 ? 1 : dtype == THALOOM_BF16 ? 2 : 4;
+}
 
 // The angles of one set of frequencies, computed once a step: (rows, 2, pairs), cosines then sines.
 struct Turn {
@@ -53,7 +57,8 @@ inline constexpr uint32_t kNone = UINT32_MAX;
 
 // Scratch of single operators, in floats from the start of scratch.
 struct Workspaces {
-  size_t scores, scores_stride;  // attention: query heads x context, for each thread
+  size_t attention, attention_stride;  // see AttentionScratch; for each thread
+  size_t parts, parts_floats;          // attention: where threads share a row
   size_t experts;                // moe: see experts.h
   size_t adapters, adapters_stride;  // lora: (rows, rank), then (rows, width)
   size_t inputs;                 // rows made ready for one product: see inputs.h

@@ -5,6 +5,7 @@
 #include <cstdarg>
 #include <cstdio>
 
+#include "attention.h"
 #include "fuse.h"
 #include "inputs.h"
 #include "program.h"
@@ -55,7 +56,8 @@ class ProgramReader {
     const bool is_limited = told->max_rows && told->max_rows <= kMostRows && told->max_sequences &&
                             told->max_sequences <= kMostRows && told->max_context &&
                             told->max_context <= kMostContext && told->num_threads &&
-                            told->num_threads <= kMostThreads && told->kv_dtype <= THALOOM_BF16;
+                            told->num_threads <= kMostThreads &&
+                            (told->kv_dtype <= THALOOM_BF16 || told->kv_dtype == THALOOM_I8);
     if (!is_sized || !is_limited) return bad("a count or a limit of the program is out of range");
     if (!told->instructions || !told->widths || (told->num_weights && !told->weights) ||
         (told->num_table_values && !told->tables))
@@ -176,18 +178,27 @@ class ProgramReader {
                           out == num_heads * value_size;
     if (!is_sized || (t.table_length && t.table_length != num_heads)) return false;
     if (t.slots[2] == -1 ? value_size > head_size : width_of(t, 2) != num_kv_heads * value_size) return false;
-    const bool is_half = p.kv_dtype == THALOOM_BF16;
-    Store store = {};
-    store.value_stride = static_cast<uint32_t>(round_up(value_size, kGroup));
-    store.offset = p.block_bytes;
-    store.key_bytes = is_half ? (head_size + 1) / 2 * 64 : head_size * 64;
-    store.head_bytes = store.key_bytes + size_t{kBlockTokens} * store.value_stride * (is_half ? 2 : 4);
-    op.store = p.num_stores;
-    p.stores[p.num_stores++] = store;
-    p.block_bytes += num_kv_heads * store.head_bytes;
-    const size_t scores = num_heads / num_kv_heads * round_up(p.max_context, kBlockTokens);
-    needed.scores_stride = scores > needed.scores_stride ? scores : needed.scores_stride;
+    op.store = p.num_stores++;
+    p.stores[op.store] = place_kept(num_kv_heads, head_size, value_size);
+    const size_t floats = AttentionScratch::floats(num_heads / num_kv_heads, head_size, value_size);
+    needed.attention_stride = floats > needed.attention_stride ? floats : needed.attention_stride;
+    const size_t num_segments = (p.max_context + kSegment - 1) / kSegment;
+    const size_t parts = p.num_threads * num_heads * num_segments * Parts::floats(value_size);
+    needed.parts_floats = parts > needed.parts_floats ? parts : needed.parts_floats;
     return true;
+  }
+
+  Store place_kept(size_t num_kv_heads, size_t head_size, size_t value_size) {
+    const size_t numbers = numbers_in_cell(p.kv_dtype);
+    const size_t scale_bytes = p.kv_dtype == THALOOM_I8 ? kBlockTokens * sizeof(float) : 0;
+    Store store = {.value_stride = static_cast<uint32_t>(round_up(value_size, kGroup)), .offset = p.block_bytes,
+                   .head_bytes = 0, .values = 0, .key_scales = 0, .value_scales = 0};
+    store.key_scales = (head_size + numbers - 1) / numbers * kBlockTokens * 4;
+    store.values = store.key_scales + scale_bytes;
+    store.value_scales = store.values + kBlockTokens / numbers * store.value_stride * 4;
+    store.head_bytes = store.value_scales + scale_bytes;
+    p.block_bytes += num_kv_heads * store.head_bytes;
+    return store;
   }
 
   bool fits_moe(const thaloom_instruction &t, uint32_t out) {
@@ -280,9 +291,12 @@ class ProgramReader {
       p.turns[i].offset = end;
       end += round_up(size_t{p.max_rows} * 2 * p.turns[i].pairs, kGroup);
     }
-    p.workspaces.scores_stride = round_up(needed.scores_stride, kGroup);
-    p.workspaces.scores = end;
-    end += p.workspaces.scores_stride * p.num_threads;
+    p.workspaces.attention_stride = round_up(needed.attention_stride, kGroup);
+    p.workspaces.attention = end;
+    end += p.workspaces.attention_stride * p.num_threads;
+    p.workspaces.parts_floats = needed.parts_floats;
+    p.workspaces.parts = end;
+    end += p.workspaces.parts_floats;
     p.workspaces.experts = end;
     end += round_up(needed.experts, kGroup);
     p.workspaces.adapters = end;

@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of a struct or of a meaning below. native.py holds the same number. */
-#define THALOOM_CPU_ABI 3u
+#define THALOOM_CPU_ABI 4u
 
 enum thaloom_status {
   THALOOM_OK = 0,
@@ -36,7 +36,9 @@ enum thaloom_dtype {
   /* Of matrices only, whose columns are then whole groups of 32; native/cpu/whole.h says how they lie. */
   THALOOM_INT8 = 2,        /* one f32 scale a row */
   THALOOM_INT8_GROUPS = 3, /* one f16 scale for 32 columns */
-  THALOOM_INT4 = 4         /* likewise */
+  THALOOM_INT4 = 4,        /* likewise */
+  /* Of keys and values only, as f32 and bf16 can be; native/cpu/kv_store.h. */
+  THALOOM_I8 = 5
 };
 
 /* A vector is `columns` float32, padded with zeros to a multiple of 16. Matrices are in panels, made by pack(). */

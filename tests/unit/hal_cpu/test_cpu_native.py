@@ -107,7 +107,7 @@ def test_impossible_matrices_are_refused(library_file: Path, count: int, rows: i
         ("num_threads", 5000),
         ("max_rows", 0),
         ("max_context", 1 << 25),
-        ("kv_dtype", 2),
+        ("kv_dtype", 3),
         ("instructions", None),
         ("weights", None),
         ("num_weights", 1),

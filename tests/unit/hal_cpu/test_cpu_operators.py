@@ -53,7 +53,7 @@ def test_an_operator_is_what_the_reference_says(build: str, operator: str, dtype
         agree(case)
 
 
-@pytest.mark.parametrize("kv_dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("kv_dtype", ["f32", "bf16", "i8"])
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_whole_models_are_what_the_reference_says(build: str, dtype: DType, kv_dtype: DType) -> None:
     for seed in range(4):
@@ -145,7 +145,7 @@ def test_products_of_any_shape(build: str, inputs: int, dtype: DType) -> None:
                 expect_close(case, ready.play(sequences, together(sequences)), right(case, sequences))
 
 
-@pytest.mark.parametrize("kv_dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("kv_dtype", ["f32", "bf16", "i8"])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (3, 1), (7, 1), (8, 2), (9, 3)])
 @pytest.mark.parametrize("head_size", [1, 16, 33, 64, 80])
 def test_attention_of_any_shape(build: str, heads: int, kv_heads: int, head_size: int, kv_dtype: DType) -> None:

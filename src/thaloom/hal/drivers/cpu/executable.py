@@ -20,16 +20,16 @@ from thaloom.hal.drivers.cpu.native import Library
 from thaloom.hal.drivers.cpu.weights import PackedWeights
 from thaloom.hal.host import Budget
 from thaloom.hal.ops import Lora, Program, Step
-from thaloom.hal.types import Device, Support
+from thaloom.hal.types import Device, DType, Support
 
+_KV_DTYPES: dict[DType, int] = {"f32": native.F32, "bf16": native.BF16, "i8": native.I8}
 SUPPORT = Support(
     levels=dict.fromkeys(sorted(OPERATORS), "L3"),
     exact=True,
     weight_dtypes=frozenset({"f32", "bf16", "f16"}),
-    kv_dtypes=frozenset({"f32", "bf16"}),
+    kv_dtypes=frozenset(_KV_DTYPES),
     weight_formats=frozenset({"stored", "int8", "int4"}),
 )
-_DTYPES = {"f32": native.F32, "bf16": native.BF16}
 
 
 class CpuBackend:
@@ -98,7 +98,7 @@ class CpuExecutable:
         encoded = encode(
             program,
             weights.structs,
-            kv_dtype=_DTYPES[limits.kv_dtype],
+            kv_dtype=_KV_DTYPES[limits.kv_dtype],
             num_threads=backend.num_threads,
             max_rows=limits.max_rows,
             max_sequences=limits.max_sequences,

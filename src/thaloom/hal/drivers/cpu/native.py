@@ -22,12 +22,12 @@ import numpy as np
 
 from thaloom.base.errors import DriverUnavailable, InternalError, OutOfMemory
 
-ABI = 3
+ABI = 4
 FOLDER = Path(__file__).parent / "lib"
 BUILD_INFO = "BUILD_INFO.json"
 
 BAD_PROGRAM, BAD_STEP, NO_MEMORY, NO_THREADS, WRONG_CALLER, BAD_NUMBERS = range(1, 7)
-F32, BF16, INT8, INT8_GROUPS, INT4 = range(5)
+F32, BF16, INT8, INT8_GROUPS, INT4, I8 = range(6)
 SOURCE_F32, SOURCE_BF16, SOURCE_F16, SOURCE_I8 = range(4)
 VECTOR, MATRICES = 0, 1
 
