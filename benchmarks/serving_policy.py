@@ -1,7 +1,7 @@
 """Adaptive chunks beside fixed ones, and guessed tokens beside none: `python benchmarks/serving_policy.py`.
 
-Writes benchmarks/records/<date>-serving-policy.json. One random model, in this process; every pair of runs answers the
-same requests, A B, B A, A B ...; what is quoted are medians of ratios within pairs.
+Writes benchmarks/records/<date>-chunks.json and <date>-guesses.json. One random model, in this process; every pair of
+runs answers the same requests, A B, B A, A B ...; what is quoted are medians of ratios within pairs.
 
 * `chunks`: a closed loop of clients, who ask again as soon as they are answered. Lengths are log-normal with the means
   of the Azure LLM inference trace of conversations (1,155 tokens in, 211 out; Patel et al., Splitwise, ISCA 2024), or
@@ -68,14 +68,15 @@ def main() -> None:
     record: dict[str, Any] = {**machine(), "shape": given.shape, "weights": given.weights, "scale": given.scale}
     if "chunks" in given.parts:
         lengths = traced(given.trace) if given.trace else drawn_lengths()
-        record["chunks"] = chunks(bench, lengths, given.pairs, given.requests, given.scale)
+        found = chunks(bench, lengths, given.pairs, given.requests, given.scale)
+        write_record("chunks", record | {"chunks": found, "requests": given.requests, "pairs": given.pairs})
     if "guesses" in given.parts:
-        record["guesses"] = {
+        found = {
             f"{kind}, {clients}": guesses(bench, given.pairs, clients, temperature)
             for kind, temperature in (("greedy", 0.0), ("drawn", 1.0))
             for clients in (1, 4)
         }
-    write_record("serving-policy", record)
+        write_record("guesses", record | {"guesses": found, "pairs": given.pairs})
 
 
 def chunks(

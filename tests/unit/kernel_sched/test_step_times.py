@@ -57,6 +57,18 @@ def test_no_cost_is_ever_negative() -> None:
     assert min(times.base_s, times.row_s, times.output_s, times.attended_s) >= 0
 
 
+@pytest.mark.parametrize("batch", [1, 4, 16])
+def test_what_cannot_be_told_apart_counts_as_the_cost_of_a_step(batch: int) -> None:
+    """A batch that never changed, and a prompt: nobody has seen what one output more costs. It is not half a step."""
+    history = StepHistory()
+    history.add(rows_from(0, 512), 0.2)
+    for length in range(512, 612):
+        history.add(StepShape(batch, batch, batch * length), 0.01)
+    assert history.times is not None
+    now, more = StepShape(batch, batch, batch * 612), StepShape(batch + 1, batch + 1, (batch + 1) * 612)
+    assert history.times.seconds(more) - history.times.seconds(now) < 2 * 0.2 / 512
+
+
 def test_nothing_is_said_before_sizes_differ() -> None:
     history = StepHistory()
     for rows in (16, 17, 40):

@@ -26,8 +26,9 @@ REFIT_STEPS = 64
 LEAST_SPREAD = 4
 """Steps of so many times more rows than others must have been seen before base and slope can be told apart."""
 _ROUNDS = 3
-_RIDGE = 1e-9
-"""Keeps costs that no step tells apart (rows and outputs, while every row is one) from running off."""
+_RIDGE = np.array([1e-9, 1e-6, 1e-3, 1e-3])
+"""What no step tells apart (a batch that never changes has as many outputs in every step) counts as the cost of being
+a step: so that a guess seems cheap, is tried, and then its price is known."""
 _DISTURBED = 0.15
 """Relative residual from which a step counts less and less (Huber's rule)."""
 
@@ -143,7 +144,7 @@ def _least_squares(scaled: NDArray[np.float64], weights: NDArray[np.float64]) ->
     size = np.sqrt(np.einsum("ij,ij->j", scaled, scaled))
     size[size == 0] = 1.0
     even = scaled / size
-    products = (even * weights[:, None]).T @ even + np.eye(len(size)) * _RIDGE
+    products = (even * weights[:, None]).T @ even + np.diag(_RIDGE)
     wanted = even.T @ weights
     used = list(range(len(size)))
     costs = np.zeros(len(size))
