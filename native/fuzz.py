@@ -20,7 +20,15 @@ import numpy as np
 
 from thaloom.hal.drivers.cpu import native
 from thaloom.hal.drivers.cpu.encode import encode
-from thaloom.hal.testing.programs import Case, operator_cases, operator_names, tiny_model
+from thaloom.hal.testing.programs import (
+    Case,
+    arrived_whole,
+    operator_cases,
+    operator_names,
+    tiny_model,
+    whole_number_cases,
+)
+from thaloom.hal.types import QuantTensor, Tensor
 
 MOST_BYTES = 64 << 20
 """Programs that want more scratch or pool than this are planned and not run."""
@@ -48,6 +56,7 @@ ODD = (
 )
 ODD_REALS = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e38, 1e300, float("inf"), float("-inf"), float("nan"))
 DTYPES = {"f32": native.F32, "bf16": native.BF16}
+FORMATS = {"int8": native.INT8, "int4": native.INT4}
 
 _libc = ctypes.CDLL(None)
 _libc.posix_memalign.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
@@ -90,15 +99,27 @@ def pack(library: native.Library, case: Case, heap: Heap) -> dict[str, native.We
             weight.data, weight.num_bytes = heap.hold(padded.tobytes()), padded.nbytes
         else:
             count, rows, columns = (1, *tensor.shape) if len(tensor.shape) == 2 else tensor.shape
-            dtype = DTYPES[tensor.dtype]
+            source, dtype, keep = _source(tensor, case)
             weight = native.Weight(kind=native.MATRICES, dtype=dtype, count=count, rows=rows, columns=columns)
             weight.num_bytes = library.packed_bytes(dtype, count, rows, columns)
             weight.data = heap.take(weight.num_bytes)
-            data = np.ascontiguousarray(tensor.data)
-            source = native.Source(data=data.ctypes.data, num_bytes=data.nbytes, dtype=dtype, num_threads=1)
             library.pack(weight, source)
+            del keep
         structs[name] = weight
     return structs
+
+
+def _source(tensor: Tensor | QuantTensor, case: Case) -> tuple[native.Source, int, list[np.ndarray[Any, Any]]]:
+    """How a matrix comes, what it becomes, and the arrays that must live until it has been packed."""
+    data = np.ascontiguousarray(tensor.data)
+    source = native.Source(data=data.ctypes.data, num_bytes=data.nbytes, num_threads=2)
+    if isinstance(tensor, QuantTensor):
+        scales = np.ascontiguousarray(tensor.scales)
+        source.scales, source.num_scales, source.dtype = scales.ctypes.data, scales.size, native.SOURCE_I8
+        return source, native.INT4 if tensor.bits == 4 else native.INT8_GROUPS, [data, scales]
+    source.dtype = DTYPES[tensor.dtype]
+    is_whole = case.weight_format != "stored" and data.shape[-1] % 32 == 0
+    return source, FORMATS[case.weight_format] if is_whole else DTYPES[tensor.dtype], [data]
 
 
 class Mutator:
@@ -304,6 +325,10 @@ def _cases() -> list[Case]:
         for dtype in ("f32", "bf16"):
             _KNOWN.extend(case for name in operator_names() for case in operator_cases(name, dtype=dtype))
             _KNOWN.extend(tiny_model(seed, dtype=dtype) for seed in range(6))
+        for weight_format in ("int8", "int4"):
+            models = [tiny_model(seed, weight_format=weight_format) for seed in range(3)]
+            for case in (*models, *whole_number_cases(weight_format)):
+                _KNOWN.extend((case, arrived_whole(case)))
     return _KNOWN
 
 

@@ -11,6 +11,12 @@
 
 namespace thaloom {
 
+#if defined(__SANITIZE_ADDRESS__)  // every access is checked, so every shape of tile costs seconds to compile
+inline constexpr int kMostWholeSums = 2 * kVectors;
+#else
+inline constexpr int kMostWholeSums = 16;
+#endif
+
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 // acc + four products of an unsigned byte of `w` and a signed one of `x`, in each lane.
 THALOOM_INLINE Ints dot_bytes(Ints acc, Bits w, Bits x) {
@@ -23,9 +29,10 @@ THALOOM_INLINE Ints dot_bytes(Ints acc, Bits w, Bits x) {
 #endif
 }
 inline constexpr int kWholeSums = 12;  // vectors of sums a tile keeps, with as many of floats beside them
-#elif defined(__SSSE3__)
+#elif defined(__SSSE3__) && !defined(__AVX512F__)
+#define THALOOM_PRODUCTS_OF_16_BITS
 inline constexpr int kWholeSums = 8;
-#else
+#else  // also AVX-512 without VNNI, which no build that is shipped has
 THALOOM_INLINE Ints dot_bytes(Ints acc, Bits w, Bits x) {
   repeat<4>([&](auto i) __attribute__((always_inline)) {
     const Ints signed_x = reinterpret_cast<Ints>(x << (24 - 8 * i)) >> 24;
@@ -37,7 +44,7 @@ inline constexpr int kWholeSums = kAccumulators < 16 ? kAccumulators : 16;
 #endif
 
 // How the numbers of one width are multiplied: `begin`, then `add` for every four inputs, then `end`.
-#if defined(__SSSE3__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+#if defined(THALOOM_PRODUCTS_OF_16_BITS)
 #if defined(__AVX2__)
 THALOOM_INLINE Bits multiply_bytes(Bits a, Bits b) {
   return reinterpret_cast<Bits>(_mm256_maddubs_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
@@ -109,7 +116,7 @@ struct Whole4 : Whole8 {
 
 template <uint32_t DType>
 struct WholeTile {
-  static constexpr int kSums = kWholeSums;
+  static constexpr int kSums = kWholeSums < kMostWholeSums ? kWholeSums : kMostWholeSums;
   static constexpr bool kIsNarrow = DType == THALOOM_INT4;
   using Numbers = std::conditional_t<kIsNarrow, Whole4, Whole8>;
 

@@ -13,7 +13,7 @@ from thaloom.base.ids import DeviceId
 from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Backend, Driver, Executable, Limits
 from thaloom.hal.reference import ReferenceBackend
-from thaloom.hal.types import Device, Tensor
+from thaloom.hal.types import Device, Tensor, WeightFormat
 from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.architectures.llama import Llama
 
@@ -22,6 +22,9 @@ VOCAB = CONFIG["vocab_size"]
 CONTEXT = CONFIG["max_position_embeddings"]
 LIMITS = StepLimits(max_sequences=16, chunk_tokens=512)
 NUM_BLOCKS = 16 * CONTEXT // 16
+
+
+FORMATS: dict[str, WeightFormat] = {"": "stored", "int8": "int8", "int4": "int4"}
 
 
 class Weights:
@@ -44,9 +47,10 @@ class Ready:
 
 @functools.cache
 def ready(backend: str) -> Ready:
-    return Ready(
-        {threads: _compile(_open(backend, threads)) for threads in ((1,) if backend == "reference" else (1, 2))}
-    )
+    """`reference`, or the name of a driver; behind a space the weight format, if not `stored`."""
+    name, _, weight_format = backend.partition(" ")
+    numbers = (1,) if name == "reference" else (1, 2)
+    return Ready({threads: _compile(_open(name, threads), FORMATS[weight_format]) for threads in numbers})
 
 
 def _open(backend: str, num_threads: int) -> Backend:
@@ -76,12 +80,18 @@ def _open(backend: str, num_threads: int) -> Backend:
     return opened
 
 
-def _compile(backend: Backend) -> Executable:
+def _compile(backend: Backend, weight_format: WeightFormat) -> Executable:
     assert backend.support.exact
     executable = backend.compile(
         Llama().build(CONFIG),
         Weights(make_weights(CONFIG, seed=11, dtype="bf16")),
-        Limits(max_rows=LIMITS.max_rows, max_sequences=LIMITS.max_sequences, max_context=CONTEXT, kv_dtype="bf16"),
+        Limits(
+            max_rows=LIMITS.max_rows,
+            max_sequences=LIMITS.max_sequences,
+            max_context=CONTEXT,
+            kv_dtype="bf16",
+            weight_format=weight_format,
+        ),
     )
     executable.bind_pool(backend.allocate(NUM_BLOCKS * executable.block_bytes), NUM_BLOCKS)
     return executable

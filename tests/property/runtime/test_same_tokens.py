@@ -20,7 +20,11 @@ from thaloom.work.runtime.messages import Generate, Tokens
 from thaloom.work.runtime.sequence import Ticket
 
 CHUNKS = (1, 2, 7, 16, 33, 64, 128, 512)
-NATIVE = pytest.param("cpu", 100, marks=pytest.mark.hardware)
+NATIVE = [
+    pytest.param("cpu", 100, marks=pytest.mark.hardware),
+    pytest.param("cpu int8", 30, marks=pytest.mark.hardware),
+    pytest.param("cpu int4", 30, marks=pytest.mark.hardware),
+]
 
 
 @functools.cache
@@ -166,7 +170,7 @@ def run(backend: str, schedule: Schedule) -> Bench:
     return bench
 
 
-@pytest.mark.parametrize(("backend", "num_schedules"), [("reference", 8), NATIVE])
+@pytest.mark.parametrize(("backend", "num_schedules"), [("reference", 8), *NATIVE])
 def test_the_same_tokens_whatever_else_runs(backend: str, num_schedules: int) -> None:
     num_threads = max(ready(backend).by_threads)
     totals = {"preemptions": 0, "cached_tokens": 0, "cancelled": 0, "completion_tokens": 0}
@@ -178,7 +182,10 @@ def test_the_same_tokens_whatever_else_runs(backend: str, num_schedules: int) ->
     assert all(totals.values()), f"schedules that never meet what they are about: {totals}"
 
 
-@pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=pytest.mark.hardware)])
+@pytest.mark.parametrize(
+    "backend",
+    ["reference", *(pytest.param(name, marks=pytest.mark.hardware) for name in ("cpu", "cpu int8", "cpu int4"))],
+)
 def test_the_model_is_worth_asking(backend: str) -> None:
     """Were all answers alike, the promise would be empty."""
     long = [tuple(token for token, _, _ in given) for given in alone(backend) if len(given) >= 4]
@@ -193,9 +200,10 @@ def test_the_model_is_worth_asking(backend: str) -> None:
 
 
 @pytest.mark.hardware
-def test_both_numbers_of_threads_give_the_same_answers_alone() -> None:
-    for request, expected in zip(requests(), alone("cpu"), strict=True):
-        bench = engine("cpu", threads=2, chunk_tokens=512, prefix_reuse=False)
+@pytest.mark.parametrize("backend", ["cpu", "cpu int8", "cpu int4"])
+def test_both_numbers_of_threads_give_the_same_answers_alone(backend: str) -> None:
+    for request, expected in zip(requests(), alone(backend), strict=True):
+        bench = engine(backend, threads=2, chunk_tokens=512, prefix_reuse=False)
         ticket = bench.submit(request)
         bench.run()
         assert answer(bench, ticket) == expected
