@@ -51,7 +51,7 @@ def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> E
         if wanted is not None and wanted > most:
             raise BadParameter(f"{name} may be at most {most}, not {wanted}", param=name)
     context_length = context_for(spec, card)
-    one_context = -(-context_length // BLOCK_TOKENS) * BLOCK_TOKENS * kv_bytes_per_token(card, config)
+    one_context = -(-context_length // BLOCK_TOKENS) * BLOCK_TOKENS * kv_bytes_per_token(card, config, spec.kv_dtype)
     kv_bytes = spec.kv_bytes
     if kv_bytes is not None and kv_bytes < one_context // 2:  # half: a device may store 16 bits where we guess 32
         raise BadParameter(
@@ -82,19 +82,15 @@ def context_for(spec: ServiceSpec, card: ModelCard) -> int:
     return min(card.context_length or MAX_DEFAULT_CONTEXT, MAX_DEFAULT_CONTEXT)
 
 
-def kv_bytes_per_token(card: ModelCard, config: Mapping[str, Any]) -> int:
-    """Keys and values of one token over all layers: f32, or 16 bits for a model stored in 16. 0 if the config does
-    not say."""
+def kv_bytes_per_token(card: ModelCard, config: Mapping[str, Any], kv_dtype: str | None = None) -> int:
+    """Keys and values of one token over all layers: f32, or 16 bits for a model stored in 16, unless told otherwise;
+    i8 has a scale in f32 for each head. 0 if the config does not say."""
     heads = _count(config, "num_attention_heads")
     kv_heads = _count(config, "num_key_value_heads") or heads
     head_dim = _count(config, "head_dim") or (_count(config, "hidden_size") // heads if heads else 0)
-    return (
-        2
-        * _count(config, "num_hidden_layers")
-        * kv_heads
-        * head_dim
-        * DTYPE_BYTES["f32" if "f32" in card.dtypes else "bf16"]
-    )
+    dtype = kv_dtype or ("f32" if "f32" in card.dtypes else "bf16")
+    head_bytes = head_dim + 4 if dtype == "i8" else head_dim * (4 if dtype == "f32" else 2)
+    return 2 * _count(config, "num_hidden_layers") * kv_heads * head_bytes
 
 
 def choose_device(devices: Sequence[Device]) -> DeviceId | None:

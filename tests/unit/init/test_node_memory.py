@@ -69,6 +69,8 @@ def device(name: DeviceId, kind: str, memory_bytes: int = GIB) -> Device:
 def test_keys_and_values_of_a_token_follow_the_stored_dtype() -> None:
     assert kv_bytes_per_token(card("f32"), CONFIG) == 2 * 2 * 2 * 16 * 4
     assert kv_bytes_per_token(card("bf16"), CONFIG) == 2 * 2 * 2 * 16 * 2
+    assert kv_bytes_per_token(card("bf16"), CONFIG, "i8") == 2 * 2 * 2 * (16 + 4)
+    assert kv_bytes_per_token(card("bf16"), CONFIG, "f32") == 2 * 2 * 2 * 16 * 4
     assert kv_bytes_per_token(card(), {**CONFIG, "head_dim": 32}) == 2 * 2 * 2 * 32 * 4
     assert kv_bytes_per_token(card(), {}) == 0
     assert kv_bytes_per_token(card(), {"num_attention_heads": "many"}) == 0

@@ -33,6 +33,8 @@ def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
         "--chunk-tokens",
         "5",
         "--no-prefix-reuse",
+        "--kv",
+        "i8",
         "--weights",
         "int8",
         "--speculation",
@@ -54,14 +56,16 @@ def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
         max_queue=4,
         chunk_tokens=5,
         prefix_reuse=False,
+        kv_dtype="i8",
         weights="int8",
         speculation="off",
         token_s=0.2,
     )
 
 
-def test_serve_refuses_a_weight_format_that_does_not_exist(shell: Shell) -> None:
-    run = shell("serve", "tiny", "--weights", "int5")
+@pytest.mark.parametrize("option", ["--weights", "--kv"])
+def test_serve_refuses_a_format_that_does_not_exist(shell: Shell, option: str) -> None:
+    run = shell("serve", "tiny", option, "int5")
     assert run.code == 2
     assert "int5" in run.err
 

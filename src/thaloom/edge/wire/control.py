@@ -43,6 +43,8 @@ class ServeRequest(Ask):
     max_queue: int = Field(default=128, ge=1)
     chunk_tokens: int = Field(default=256, ge=1)
     prefix_reuse: bool = True
+    kv_dtype: Literal["f32", "bf16", "i8"] | None = None
+    """How keys and values are kept; null: in 16 bits for a model stored in 16, else in f32."""
     weights: Literal["stored", "int8", "int4"] = "stored"
     speculation: Literal["auto", "off"] = "auto"
     stretch: float = Field(default=3.0, ge=1, le=1e6)
@@ -98,6 +100,7 @@ class ServiceSpec(Answer):
     max_queue: int
     chunk_tokens: int
     prefix_reuse: bool
+    kv_dtype: str | None = None
     weights: str = "stored"
     speculation: str = "auto"
     stretch: float = 3.0

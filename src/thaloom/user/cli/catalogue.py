@@ -166,6 +166,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Time per token that prompts coming in leave to running answers (default 0.05).",
         "处理新提示词时为进行中的回答保留的每 token 时间（默认 0.05）。",
     ),
+    "option.kv_dtype": (
+        "Keep keys and values in f32, bf16 or i8 (default: as precise as the weights).",
+        "键值格式：f32、bf16 或 i8（默认同权重）。",
+    ),
     "option.weights": ("Keep weights as stored, or in int8 or int4.", "权重格式：stored（原样）、int8 或 int4。"),
     "option.max_tokens": ("End the answer after N tokens.", "回答最多 N 个 token。"),
     "option.temperature": ("0: always the likeliest token.", "0：总取最可能的 token。"),
