@@ -32,6 +32,25 @@ inline constexpr int kWholeSums = 12;  // vectors of sums a tile keeps, with as 
 #elif defined(__SSSE3__) && !defined(__AVX512F__)
 #define THALOOM_PRODUCTS_OF_16_BITS
 inline constexpr int kWholeSums = 8;
+#elif defined(__aarch64__)
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+THALOOM_INLINE Ints dot_bytes(Ints acc, Bits w, Bits x) {
+  return reinterpret_cast<Ints>(vusdotq_s32(reinterpret_cast<int32x4_t>(acc), reinterpret_cast<uint8x16_t>(w),
+                                            reinterpret_cast<int8x16_t>(x)));
+}
+#else
+// The same of two signed bytes. Without an instruction for it, two products fit into 16 bits: 128 * 127 * 2 = 32512.
+THALOOM_INLINE Ints dot_signed(Ints acc, Bits w, Bits x) {
+  const auto a = reinterpret_cast<int8x16_t>(w), b = reinterpret_cast<int8x16_t>(x);
+#if defined(__ARM_FEATURE_DOTPROD)
+  return reinterpret_cast<Ints>(vdotq_s32(reinterpret_cast<int32x4_t>(acc), a, b));
+#else
+  const int16x8_t pairs = vpaddq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_high_s8(a, b));
+  return reinterpret_cast<Ints>(vpadalq_s16(reinterpret_cast<int32x4_t>(acc), pairs));
+#endif
+}
+#endif
+inline constexpr int kWholeSums = 12;
 #else  // also AVX-512 without VNNI, which no build that is shipped has
 THALOOM_INLINE Ints dot_bytes(Ints acc, Bits w, Bits x) {
   repeat<4>([&](auto i) __attribute__((always_inline)) {
@@ -95,6 +114,22 @@ struct Whole4 {
   static THALOOM_INLINE Acc begin(int32_t) { return Acc{}; }
   static THALOOM_INLINE Acc add(Acc acc, Bits w, Bits x) { return add_halves(acc, multiply_bytes(w, x)); }
   static THALOOM_INLINE Ints end(Acc acc, int32_t correction) { return add_pairs(acc) + (correction >> 4); }
+};
+#elif defined(__aarch64__) && !defined(__ARM_FEATURE_MATMUL_INT8)
+struct Whole8 {
+  using Acc = Ints;
+  static constexpr float kScale = 1.0f;
+  static THALOOM_INLINE Acc begin(int32_t) { return Acc{}; }
+  static THALOOM_INLINE Acc add(Acc acc, Bits w, Bits x) { return dot_signed(acc, w ^ 0x80808080u, x); }
+  static THALOOM_INLINE Ints end(Acc acc, int32_t) { return acc; }
+};
+
+// 0 to 15 is the same signed and unsigned: only the correction is left to make.
+struct Whole4 : Whole8 {
+  static THALOOM_INLINE Bits low(Bits both) { return both & 0x0F0F0F0Fu; }
+  static THALOOM_INLINE Bits high(Bits both) { return (both >> 4) & 0x0F0F0F0Fu; }
+  static THALOOM_INLINE Acc begin(int32_t correction) { return Ints{} + (correction >> 4); }
+  static THALOOM_INLINE Acc add(Acc acc, Bits w, Bits x) { return dot_signed(acc, w, x); }
 };
 #else
 struct Whole8 {

@@ -92,6 +92,8 @@ THALOOM_INLINE Group load_scales(const std::byte *p) {
         0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i *>(half))));
 #elif defined(__F16C__)
     scales.part[i] = reinterpret_cast<Float>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(half))));
+#elif defined(__aarch64__)
+    scales.part[i] = reinterpret_cast<Float>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(half))));
 #else
     const Bits wide = __builtin_convertvector(*reinterpret_cast<const HalfBitsInMemory *>(half), Bits);
     scales.part[i] = as_float((as_bits(as_float((wide & 0x7FFFu) << 13) * 0x1p112f)) | (wide & 0x8000u) << 16);
