@@ -8,10 +8,10 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 export THALOOM_HOME ?= $(CURDIR)/.thaloom
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-full bench bench-engine bench-quality wheel docs goldens sanitize fuzz fuzz-formats clean deps-system
+.PHONY: help run test check check-full bench bench-engine bench-quality wheel docs goldens sanitize sanitize-all fuzz fuzz-formats aarch64 clean deps-system
 
 help:            ## this list
-	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+: .*##|^[a-z0-9-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 $(BIN)/thaloom: pyproject.toml constraints.txt hatch_build.py $(wildcard native/cpu/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -62,6 +62,10 @@ goldens:              ## make the golden logits again, with torch and transforme
 
 sanitize: $(BIN)/pytest  ## the native library's tests under address and undefined-behaviour sanitizers
 	$(MAKE) -C native sanitize PYTHON=$(abspath $(BIN))/python
+
+sanitize-all: $(BIN)/pytest  ## the same for every suite that runs the native library; takes long, so not in check-full
+	$(MAKE) -C native sanitize PYTHON=$(abspath $(BIN))/python TESTS="tests/unit/hal_cpu \
+	  tests/contract/hal tests/contract/runtime tests/property/runtime"
 
 fuzz: $(BIN)/pytest   ## mutated programs and steps against the sanitized native library
 	$(MAKE) -C native fuzz PYTHON=$(abspath $(BIN))/python
