@@ -170,6 +170,8 @@ struct WholeTile {
     });
   }
 
+  // Every tile fetches the next strip, those of few rows too: a panel is so short that the hardware's streams, which end
+  // with a page, have hardly begun before it is over.
   template <int R, int P>
   static void run(const Strip &told, float *to) {
     const Strip s = told;  // in registers, as in tiles.h
@@ -187,7 +189,7 @@ struct WholeTile {
       repeat<static_cast<int>(kBytes / 64)>([&](auto line) __attribute__((always_inline)) {
         repeat<P * kVectors>([&](auto i) __attribute__((always_inline)) {
           const std::byte *at = s.panels + static_cast<size_t>(i / kVectors) * s.panel_bytes + offset + line * 64;
-          if constexpr (i % kVectors == 0 && R > kTileRows / 3) __builtin_prefetch(at + s.ahead, 0, 2);
+          if constexpr (i % kVectors == 0) __builtin_prefetch(at + s.ahead, 0, 2);
           const Bits stored = load_bits(at + i % kVectors * kLanes * 4);
           if constexpr (kIsNarrow) {
             add_four<R, P>(accs, s, group, line * 8, i, Numbers::low(stored));
