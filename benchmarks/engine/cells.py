@@ -21,6 +21,10 @@ class Cell:
     kind: Literal["decode", "prefill"]
     batch: int
     prompt: int
+    only: str = ""
+    """Compared only with engines that have this in their names."""
+    costly: bool = False
+    """Measured in every other round: it takes long."""
 
     def __post_init__(self) -> None:
         if min(self.batch, self.prompt) < 1 or (self.kind == "prefill" and self.batch != 1):
@@ -59,8 +63,8 @@ CELLS = (
     decode(32),
     prefill(512),
     prefill(2048),
-    decode(1, 2016),
-    decode(4, 2016),
+    Cell(kind="decode", batch=1, prompt=2016, only="llama.cpp Q8_0", costly=True),
+    Cell(kind="decode", batch=4, prompt=2016, only="llama.cpp Q8_0", costly=True),
 )
 SHORT_CELLS = (decode(1, 32), decode(4, 32), prefill(64))
 """For the smoke run on a toy model."""

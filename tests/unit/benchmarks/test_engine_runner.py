@@ -64,6 +64,23 @@ def test_a_b_b_a_with_a_probe_before_each_run_and_everything_closed() -> None:
     assert story == [*runs, "b closed", "a closed"]
 
 
+def test_one_run_of_ours_stands_between_two_peers_and_makes_a_pair_with_each() -> None:
+    story: list[str] = []
+    measured = run(*(FakeEngine(name, story=story) for name in "abcd"))
+    assert [line[0] for line in story if line.endswith("decode 1")] == list("bacad" + "cabda")
+    assert [len(pairs) for pairs in measured.pairs.values()] == [2, 2, 2]
+
+
+def test_costly_cells_come_every_other_round_and_only_with_whom_they_are_for() -> None:
+    long = Cell(kind="decode", batch=1, prompt=2016, only="b", costly=True)
+    measured = run(FakeEngine("a"), FakeEngine("b"), FakeEngine("c"), cells=(decode(1), long), num_pairs=5)
+    assert {(cell.name, peer): len(pairs) for (_, cell, peer), pairs in measured.pairs.items()} == {
+        ("decode 1", "b"): 5,
+        ("decode 1", "c"): 5,
+        ("decode 1 at 2016", "b"): 3,
+    }
+
+
 def test_peers_are_compared_within_their_class_only() -> None:
     measured = run(FakeEngine("a"), FakeEngine("b"), FakeEngine("c", weight_class="4 bit"))
     assert {peer for _, _, peer in measured.pairs} == {"b"}
