@@ -165,12 +165,14 @@ def end_in_order() -> None:
 
 
 def run_to_end(command: Sequence[str | Path], *, timeout_s: float, environment: Mapping[str, str] | None = None) -> str:
-    """What a program that measures and ends writes to its standard output. Raises Unavailable with its last words."""
+    """What a program that measures and ends says, on either stream. Raises Unavailable with its last words."""
     try:
         done = subprocess.run(
             [str(word) for word in command],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
+            errors="replace",
             check=False,
             timeout=timeout_s,
             env={**os.environ, **(environment or {})},
@@ -178,7 +180,5 @@ def run_to_end(command: Sequence[str | Path], *, timeout_s: float, environment: 
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(str(error)) from error
     if done.returncode:
-        raise Unavailable(
-            f"{Path(command[0]).name} ended with {done.returncode}: {(done.stderr or done.stdout)[-1500:]}"
-        )
+        raise Unavailable(f"{Path(command[0]).name} ended with {done.returncode}: {done.stdout[-1500:]}")
     return done.stdout

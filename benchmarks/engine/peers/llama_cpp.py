@@ -5,17 +5,19 @@ week. ik_llama.cpp is in no package registry: its source folder is named by IK_L
 table says that it was not measured.
 
 The benchmark program runs once for each cell. It feeds random tokens and samples nothing, so its decode rate leaves
-out what choosing a token costs; prompts of the decode cells are computed once and copied to all sequences (-pps), which
-changes nothing in the measured part.
+out what choosing a token costs. llama.cpp computes the prompt of a decode cell once and copies it to all sequences
+(-pps), which changes nothing in the measured part; the fork's sequences would share it, which would, so there every
+sequence gets a prompt of its own. The fork reads the files that llama.cpp made.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +31,7 @@ Quantisation = Literal["Q8_0", "Q4_0", "BF16", "F32"]
 CLASS_OF: dict[Quantisation, WeightClass] = {"Q8_0": "8 bit", "Q4_0": "4 bit", "BF16": "16 bit", "F32": "16 bit"}
 TARGETS: dict[Project, tuple[str, ...]] = {
     "llama.cpp": ("llama-batched-bench", "llama-quantize", "llama-server"),
-    "ik_llama.cpp": ("llama-batched-bench", "llama-quantize"),
+    "ik_llama.cpp": ("llama-batched-bench",),
 }
 SETTINGS = (
     "-DGGML_NATIVE=ON",
@@ -40,6 +42,7 @@ SETTINGS = (
     "-DLLAMA_CURL=OFF",
 )
 MICRO_BATCH = 512
+COLUMNS = ("pp", "tg", "pl", "n_kv", "t_pp", "speed_pp", "t_tg")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,8 @@ class LlamaCpp:
     def weights(self, model: Path) -> Path:
         """The GGUF file. The tied head is quantised like the rest (`--pure`), as in every engine of the class."""
         programs = self.build()
+        if self.project == "ik_llama.cpp":
+            return replace(self, project="llama.cpp").weights(model)
         path = self.home / "models" / f"{model.name}-{self.quantisation}.gguf"
         if path.exists():
             return path
@@ -90,7 +95,7 @@ class LlamaCpp:
                 [*convert, "--outtype", self.quantisation.lower(), "--outfile", partial], self.home / "convert.log"
             )
         else:
-            wide = LlamaCpp(project=self.project, quantisation="BF16", num_threads=self.num_threads).weights(model)
+            wide = replace(self, quantisation="BF16").weights(model)
             command: list[str | Path] = [
                 programs / "llama-quantize",
                 "--pure",
@@ -126,13 +131,14 @@ class BatchedBench:
     def command(self, cell: Cell) -> list[str | Path]:
         new_tokens = NUM_DECODED if cell.kind == "decode" else 1
         threads = str(self.engine.num_threads)
-        flash = ["-fa", "on"] if self.engine.project == "llama.cpp" else ["-fa"]
+        share = ["-pps"] if self.engine.project == "llama.cpp" else []
         return [
             self.program,
             "-m",
             self.weights,
-            *flash,
-            "-pps",
+            *share,
+            "-fa",
+            "on",
             *("-c", str(cell.batch * (cell.prompt + new_tokens + 32))),
             *("-b", "2048", "-ub", str(MICRO_BATCH), "-t", threads, "-tb", threads),
             *("-npp", str(cell.prompt), "-ntg", str(new_tokens), "-npl", str(cell.batch)),
@@ -141,11 +147,15 @@ class BatchedBench:
 
 
 def read_rate(output: str, cell: Cell) -> float:
-    """Tokens/s from what the benchmark printed. Raises Unavailable if the line of this cell is not there."""
+    """Tokens/s from what the benchmark printed: JSON lines, or the fork's table. Raises Unavailable if the line of this
+    cell is not there."""
     for line in output.splitlines():
-        if not line.startswith("{"):
+        if line.startswith("{"):
+            told = json.loads(line)
+        elif re.match(r"\| +\d", line):
+            told = dict(zip(COLUMNS, (float(word) for word in line.strip("| \n").split("|")), strict=False))
+        else:
             continue
-        told = json.loads(line)
         if (told["pp"], told["pl"]) == (cell.prompt, cell.batch):
             if cell.kind == "prefill":
                 return float(cell.prompt / told["t_pp"])

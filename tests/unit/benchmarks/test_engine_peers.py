@@ -36,6 +36,17 @@ def test_the_batched_benchmark_is_read_by_its_times() -> None:
     assert read_rate(one, prefill(512)) == 512 / 0.5
 
 
+def test_the_forks_table_is_read_like_the_lines() -> None:
+    table = """
+|    PP |     TG |    B |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |      T s |    S t/s |
+|-------|--------|------|--------|----------|----------|----------|----------|----------|----------|
+|   128 |     32 |   16 |   2560 |    0.500 |   256.00 |    4.000 |   128.00 |    4.500 |   142.22 |
+"""
+    assert read_rate(table, decode(16)) == 16 * 32 / 4.0
+    with pytest.raises(Unavailable, match="no result"):
+        read_rate(table, decode(1))
+
+
 def test_a_benchmark_that_skipped_the_cell_is_not_a_result() -> None:
     with pytest.raises(Unavailable, match="no result"):
         read_rate(PRINTED, decode(32))
