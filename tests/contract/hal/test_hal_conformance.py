@@ -33,7 +33,7 @@ def test_there_are_enough_checks_with_stable_ids() -> None:
     assert len(ids) == len(set(ids)) >= 60
     assert {"execute.operator.paged_attention", "exact.rows_independent", "refuse.bad_steps"} <= set(ids)
     assert {id.partition(".")[0] for id in ids} == {
-        "concurrency", "exact", "execute", "faults", "health", "inventory", "manifest", "memory", "probe", "refuse",
+        "concurrency", "draws", "exact", "execute", "faults", "health", "inventory", "manifest", "memory", "probe", "refuse",
         "security", "telemetry",
     }  # fmt: skip
 
@@ -41,9 +41,9 @@ def test_there_are_enough_checks_with_stable_ids() -> None:
 @pytest.mark.parametrize(
     ("device", "unclaimed"),
     [
-        ("virtual:0", set()),
-        ("virtual:1", {"exact", "kv:bf16", "kv:i8"}),
-        ("virtual:2", {"weights:bf16", "weights:f16", "kv:bf16", "kv:i8"}),
+        ("virtual:0", {"draws"}),
+        ("virtual:1", {"draws", "exact", "kv:bf16", "kv:i8"}),
+        ("virtual:2", {"draws", "weights:bf16", "weights:f16", "kv:bf16", "kv:i8"}),
     ],
 )
 def test_virtual_driver_conforms(device: str, unclaimed: set[str]) -> None:

@@ -160,11 +160,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "option.speculation": (
         "Verify guessed tokens where that pays (auto, off); answers stay the same.",
-        "在划算时验证猜测的 token（auto 或 off）；回答不变。",
+        "划算时验证猜测的 token（auto、off）。",
     ),
     "option.token_s": (
         "Time per token that prompts coming in leave to running answers (default 0.05).",
-        "处理新提示词时为进行中的回答保留的每 token 时间（默认 0.05）。",
+        "有新提示词时每 token 限时（0.05）。",
     ),
     "option.kv_dtype": (
         "Keep keys and values in f32, bf16 or i8 (default: as precise as the weights).",
