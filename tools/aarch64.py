@@ -31,9 +31,9 @@ PROCESSORS = (
 )
 """Processors as qemu calls them, poorest first, and the build each must choose."""
 PYTEST = ("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "--timeout", "0", "tests/unit/hal_cpu")
-ON_RICHEST = "not after_a_fork"  # a fork beside threads is more the emulator's own matter than ours
-ON_OTHERS = f"{ON_RICHEST} and not conformance_kit"
-"""Which tests. The poorer processors go without the kit, for time: it is half of it, and tests of operators remain."""
+LEFT_OUT = "not after_a_fork"  # a fork beside threads is more the emulator's own matter than ours
+SHORT = f"{LEFT_OUT} and not conformance_kit and not long_contexts"
+"""Which tests. `--short`, for the lane: without the two that take most of the time, the tests of operators remain."""
 
 DEBIAN = ("python3-minimal", "libpython3-stdlib", "zlib1g", "libstdc++6")
 WHEELS = ("numpy", "msgspec", "pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
@@ -66,7 +66,7 @@ def main() -> int:
         fitting = [name for _, name in reversed(PROCESSORS[: number + 1])]
         run(python, processor, "-c", CHOICE, *fitting)
         print(f"== {build} on {processor}", flush=True)
-        chosen = ON_OTHERS if number + 1 < len(PROCESSORS) else ON_RICHEST
+        chosen = SHORT if "--short" in sys.argv[1:] else LEFT_OUT
         run(python, processor, *PYTEST, "-k", chosen, THALOOM_CPU_VARIANT=build)
     return 0
 
