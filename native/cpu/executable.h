@@ -120,10 +120,6 @@ class Executable {
   Samplers samplers_;
   std::atomic<bool> is_busy_{false};
 
-  const int32_t *table(size_t row) const {
-    return step_.block_tables + static_cast<size_t>(step_.sequences[row]) * step_.table_columns;
-  }
-
   Rows value(int32_t slot) const {
     return program.value(slot, scratch_);
   }

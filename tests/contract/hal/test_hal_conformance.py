@@ -33,8 +33,8 @@ def test_there_are_enough_checks_with_stable_ids() -> None:
     assert len(ids) == len(set(ids)) >= 60
     assert {"execute.operator.paged_attention", "exact.rows_independent", "refuse.bad_steps"} <= set(ids)
     assert {id.partition(".")[0] for id in ids} == {
-        "concurrency", "draws", "exact", "execute", "faults", "health", "inventory", "manifest", "memory", "probe", "refuse",
-        "security", "telemetry",
+        "concurrency", "draws", "exact", "execute", "faults", "health", "inventory", "manifest", "memory", "probe",
+        "refuse", "security", "telemetry",
     }  # fmt: skip
 
 
