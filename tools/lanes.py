@@ -48,10 +48,10 @@ LANES = (
             (f"{BIN}/lint-imports",),
         ),
     ),
-    Lane(name="core", budget_s=600, commands=(), tests=("tests/unit", "tests/property")),
-    Lane(name="back ends", budget_s=600, commands=(), tests=("tests/contract", "tests/hardware")),
+    Lane(name="core", budget_s=900, commands=(), tests=("tests/unit", "tests/property")),
+    Lane(name="back ends", budget_s=900, commands=(), tests=("tests/contract", "tests/hardware")),
     Lane(name="faults", budget_s=900, commands=(), tests=("tests/system",)),
-    Lane(name="sanitizers", budget_s=600, commands=(("make", "-C", "native", "sanitize", f"PYTHON={sys.executable}"),)),
+    Lane(name="sanitizers", budget_s=900, commands=(("make", "-C", "native", "sanitize", f"PYTHON={sys.executable}"),)),
     Lane(
         name="fuzz, shortened",
         budget_s=180,
@@ -62,7 +62,7 @@ LANES = (
     ),
     Lane(
         name="aarch64, emulated",
-        budget_s=240,
+        budget_s=600,
         commands=((sys.executable, "tools/aarch64.py", "--short"),),
         needs=("qemu-aarch64", "aarch64-linux-gnu-g++"),
     ),
