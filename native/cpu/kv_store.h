@@ -38,7 +38,7 @@ struct Cells {
 
   // sum + operand * word, where the word is what `store_words` left for this step.
   static THALOOM_INLINE Float add(Float sum, Bits operand, const float *word) {
-#if defined(__AVX512BF16__)
+#if defined(THALOOM_HAS_BF16)
     if constexpr (kPairs) return dot_pairs(sum, operand, broadcast_bits(word));
 #endif
     return fma(as_float(operand), broadcast(*word), sum);
