@@ -23,7 +23,7 @@ from benchmarks.engine.peers.thaloom import Thaloom
 from benchmarks.engine.peers.transformers import Transformers
 from benchmarks.engine.peers.vllm import Vllm
 from benchmarks.engine.probe import Probe
-from benchmarks.engine.record import table, to_record
+from benchmarks.engine.record import crowded, table, to_record
 from benchmarks.engine.roofline import Roofline, program_of
 from benchmarks.node import machine
 
@@ -34,7 +34,8 @@ def main() -> int:
     end_in_order()
     asked = arguments()
     record = compare(asked)
-    text = f"# Engines, {record['when'][:10]}, {record['model']}\n\n{notes(record)}\n\n{table(record)}"
+    title = f"# Engines, {record['when'][:10]}, {record['model']}"
+    text = "\n\n".join([title, notes(record), crowded(record), table(record)])
     print(text)
     if not asked.short:
         stem = RECORDS / f"{record['when'][:10]}-engine{asked.suffix}"

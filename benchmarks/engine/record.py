@@ -41,6 +41,20 @@ def to_record(measured: Measured, rooflines: Mapping[WeightClass, Roofline]) -> 
     }
 
 
+def crowded(record: Mapping[str, Any]) -> str:
+    """A warning for the head of the table, if other work was beside."""
+    told = [peer for cells in record["classes"].values() for cell in cells.values() for peer in cell["peers"].values()]
+    num_pairs = sum(len(peer["pairs"]) for peer in told)
+    num_crowded = sum(peer["num_crowded"] for peer in told)
+    if not num_crowded:
+        return ""
+    return (
+        f"**{num_crowded} of {num_pairs} pairs were crowded: other work wanted the processors for more than a fifth of "
+        "the time. Ratios of crowded pairs are no result: engines whose threads wait for each other by spinning "
+        "(llama.cpp) lose many times more than others.**"
+    )
+
+
 def ours_of(measured: Measured, weight_class: WeightClass, cell: Cell) -> list[Run]:
     """Every run of ours in a cell, whoever it was paired with."""
     paired = [

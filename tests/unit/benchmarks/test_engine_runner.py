@@ -17,7 +17,7 @@ from benchmarks.engine.cells import Cell, WeightClass, decode, prefill
 from benchmarks.engine.engines import CHILDREN, Child, Session, Unavailable, open_child, run_to_end
 from benchmarks.engine.interleave import Measured, Plan, measure
 from benchmarks.engine.pairs import Pair, Run
-from benchmarks.engine.record import best_peer, table, to_record
+from benchmarks.engine.record import best_peer, crowded, table, to_record
 
 NOWHERE = Path("model")
 
@@ -134,6 +134,14 @@ def test_the_record_holds_every_pair_and_the_table_says_what_was_refused() -> No
     assert "**1.50** (1.50 to 1.50, 3, 1 refused)" in table(record)
     only_moved = to_record(Measured(pairs={("8 bit", decode(1), "b"): [moved, moved, moved]}), {})
     assert "refused: memory moved in 3 of 3 pairs" in table(only_moved)
+
+
+def test_a_table_of_crowded_pairs_says_that_it_is_no_result() -> None:
+    busy = Pair(ours=Run(rate=30, probe=1, waited=0.9), peer=Run(rate=10, probe=1, waited=0.9))
+    quiet = Pair(ours=Run(rate=30, probe=1, waited=0.0), peer=Run(rate=10, probe=1, waited=0.0))
+    both = to_record(Measured(pairs={("8 bit", decode(4), "b"): [busy, quiet]}), {})
+    assert "1 of 2 pairs were crowded" in crowded(both)
+    assert crowded(to_record(Measured(pairs={("8 bit", decode(4), "b"): [quiet]}), {})) == ""
 
 
 ECHO = """
