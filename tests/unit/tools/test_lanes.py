@@ -79,7 +79,8 @@ def test_out_of_time_is_a_failure_and_leaves_no_child(
 def test_a_lane_without_its_programs_is_skipped_by_hand_and_fails_in_ci(
     lanes: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lane = lanes.Lane(name="planted", budget_s=60, commands=(("false",),), needs=("sh", "no-such-program"))
+    failing = (sys.executable, "-c", "raise SystemExit(1)")
+    lane = lanes.Lane(name="planted", budget_s=60, commands=(failing,), needs=("sh", "no-such-program"))
     monkeypatch.delenv("CI", raising=False)
     assert lanes.run_lane(lane) == Counter(packages=1)
     assert "SKIPPED: no-such-program not here; please run: make deps-system" in capsys.readouterr().out
