@@ -70,5 +70,8 @@ SHORT_CELLS = (decode(1, 32), decode(4, 32), prefill(64))
 """For the smoke run on a toy model."""
 
 MAX_BATCH = 32
+STEP_TOKENS = MAX_BATCH * 128
+"""Tokens a scheduler may put into one step: the prompts of the largest batch. Who cuts prompts finer computes some of
+them beside rows that decode already, and the difference of two times would count that as decoding."""
 MAX_CONTEXT = 2112
 """Tokens a sequence may have: the longest prompt, what is decoded after it, and a block to spare."""

@@ -164,8 +164,13 @@ def end_in_order() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
-def run_to_end(command: Sequence[str | Path], *, timeout_s: float, environment: Mapping[str, str] | None = None) -> str:
-    """What a program that measures and ends says, on either stream. Raises Unavailable with its last words."""
+def run_to_end(
+    command: Sequence[str | Path], *, timeout_s: float, folder: Path, environment: Mapping[str, str] | None = None
+) -> str:
+    """What a program that measures and ends says, on either stream. It runs in `folder`, where it may leave logs.
+
+    Raises Unavailable with its last words.
+    """
     try:
         done = subprocess.run(
             [str(word) for word in command],
@@ -175,6 +180,7 @@ def run_to_end(command: Sequence[str | Path], *, timeout_s: float, environment: 
             errors="replace",
             check=False,
             timeout=timeout_s,
+            cwd=folder,
             env={**os.environ, **(environment or {})},
         )
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -12,7 +12,7 @@ def main():
     scheduler = openvino_genai.SchedulerConfig()
     scheduler.cache_size = 1
     scheduler.max_num_seqs = settings["batch"]
-    scheduler.max_num_batched_tokens = 4096
+    scheduler.max_num_batched_tokens = settings["step_tokens"]
     scheduler.enable_prefix_caching = False
     scheduler.dynamic_split_fuse = True
     pipeline = openvino_genai.ContinuousBatchingPipeline(

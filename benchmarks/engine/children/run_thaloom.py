@@ -34,6 +34,7 @@ def main():
         context_length=settings["context"],
         kv_bytes=settings["kv_bytes"],
         max_sequences=settings["batch"],
+        chunk_tokens=settings["step_tokens"],
         prefix_reuse=False,
         speculation="off",
         **settings["spec"],

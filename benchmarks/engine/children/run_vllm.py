@@ -13,6 +13,7 @@ def main():
         dtype="bfloat16",
         max_model_len=settings["context"],
         max_num_seqs=settings["batch"],
+        max_num_batched_tokens=settings["step_tokens"],
         enable_prefix_caching=False,
         disable_log_stats=True,
         seed=0,

@@ -126,7 +126,7 @@ class BatchedBench:
         return version_of(self.engine)
 
     def rate(self, cell: Cell) -> float:
-        return read_rate(run_to_end(self.command(cell), timeout_s=300), cell)
+        return read_rate(run_to_end(self.command(cell), timeout_s=300, folder=self.engine.home), cell)
 
     def command(self, cell: Cell) -> list[str | Path]:
         new_tokens = NUM_DECODED if cell.kind == "decode" else 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.engine import environments
-from benchmarks.engine.cells import MAX_BATCH, WeightClass
+from benchmarks.engine.cells import MAX_BATCH, STEP_TOKENS, WeightClass
 from benchmarks.engine.engines import Child, Session, open_child
 from benchmarks.engine.models import vocabulary
 
@@ -63,6 +63,7 @@ class OpenVino:
                 "vocabulary": vocabulary(model),
                 "threads": self.num_threads,
                 "batch": MAX_BATCH,
+                "step_tokens": STEP_TOKENS,
             },
             environment={"HF_HUB_OFFLINE": "1"},
             log=environments.cache() / "logs" / f"{self.name}.log",

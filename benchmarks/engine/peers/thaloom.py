@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine import environments
-from benchmarks.engine.cells import MAX_BATCH, MAX_CONTEXT, WeightClass
+from benchmarks.engine.cells import MAX_BATCH, MAX_CONTEXT, STEP_TOKENS, WeightClass
 from benchmarks.engine.engines import Child, Session, open_child
 from benchmarks.engine.models import vocabulary
 
@@ -48,6 +48,7 @@ class Thaloom:
                 "vocabulary": vocabulary(model),
                 "threads": self.num_threads,
                 "batch": self.max_batch,
+                "step_tokens": STEP_TOKENS,
                 "context": self.context,
                 "kv_bytes": 1 << 30,
                 "spec": self.spec,

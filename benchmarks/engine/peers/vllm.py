@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.engine import environments
-from benchmarks.engine.cells import MAX_BATCH, MAX_CONTEXT, WeightClass
+from benchmarks.engine.cells import MAX_BATCH, MAX_CONTEXT, STEP_TOKENS, WeightClass
 from benchmarks.engine.engines import Child, Session, open_child
 from benchmarks.engine.models import vocabulary, w8a8_model
 
@@ -62,6 +62,7 @@ class Vllm:
                 "vocabulary": vocabulary(model),
                 "context": MAX_CONTEXT,
                 "batch": MAX_BATCH,
+                "step_tokens": STEP_TOKENS,
             },
             environment=variables(self.num_threads),
             log=environments.cache() / "logs" / f"{self.name}.log",

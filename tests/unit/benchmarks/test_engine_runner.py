@@ -238,10 +238,10 @@ def test_a_child_that_raises_or_dies_is_unavailable_and_says_why(echo: Child) ->
             session.rate(decode(2))
 
 
-def test_a_program_that_fails_is_unavailable_with_its_last_words() -> None:
+def test_a_program_that_fails_is_unavailable_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="ended with 1: bad model"):
-        run_to_end([sys.executable, "-c", "import sys; sys.exit('bad model')"], timeout_s=30)
+        run_to_end([sys.executable, "-c", "import sys; sys.exit('bad model')"], timeout_s=30, folder=tmp_path)
     with pytest.raises(Unavailable):
-        run_to_end(["/nonexistent/program"], timeout_s=30)
+        run_to_end(["/nonexistent/program"], timeout_s=30, folder=tmp_path)
     with pytest.raises(Unavailable, match="timed out"):
-        run_to_end([sys.executable, "-c", "import time; time.sleep(30)"], timeout_s=0.2)
+        run_to_end([sys.executable, "-c", "import time; time.sleep(30)"], timeout_s=0.2, folder=tmp_path)
