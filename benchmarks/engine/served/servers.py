@@ -178,8 +178,9 @@ class VllmServer:
     def open(self, model: Path, *, context: int, slots: int) -> Iterator[Running]:
         port = free_port()
         command: list[str | Path] = [
-            vllm.environment().parent / "vllm",
-            *("serve", str(self.engine.weights(model)), "--host", "127.0.0.1", "--port", str(port)),
+            # Not `vllm serve`: that asks for the version of a package by its other name, and ends.
+            *(vllm.environment(), "-m", "vllm.entrypoints.openai.api_server", "--model", self.engine.weights(model)),
+            *("--host", "127.0.0.1", "--port", str(port)),
             *("--served-model-name", "m", "--dtype", "bfloat16", "--max-model-len", str(context)),
             *("--max-num-seqs", str(slots), "--no-enable-prefix-caching", "--disable-log-stats", *self.options),
         ]
