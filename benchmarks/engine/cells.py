@@ -37,6 +37,12 @@ class Cell:
         return f"decode {self.batch}" + ("" if self.prompt == 128 else f" at {self.prompt}")
 
     @property
+    def is_long(self) -> bool:
+        """Whether prompts take so much longer than 32 tokens that a difference of two times is all noise: such a cell
+        is for engines that tell the time of decoding alone."""
+        return self.kind == "decode" and self.prompt > 1024
+
+    @property
     def follows_memory(self) -> bool:
         """Whether the rate follows the memory's speed so closely that a pair in which that moved says nothing."""
         return self.kind == "decode" and self.batch == 1

@@ -85,12 +85,20 @@ class ChildSession:
     def rate(self, cell: Cell) -> float:
         self._signal(signal.SIGCONT)
         try:
+            if cell.is_long:
+                return self._told(cell)
             one = self._seconds(cell, 1)
             if cell.kind == "prefill":
                 return cell.prompt / one
             return self._decoded(cell, one)
         finally:
             self._pause()
+
+    def _told(self, cell: Cell) -> float:
+        answer = self.ask(batch=cell.batch, prompt=cell.prompt, new=1 + NUM_DECODED)
+        if not answer["decoding_s"]:
+            raise Unavailable("it does not tell the time of decoding alone")
+        return float(answer["decoded"] / answer["decoding_s"])
 
     def _decoded(self, cell: Cell, one: float) -> float:
         """Again if something else took the processors away for longer than 32 tokens took."""

@@ -3,7 +3,8 @@
 import child
 settings = child.settings()          # standard output is ours alone from here on
 ...load...
-child.serve("1.2.3", generate)       # generate(prompts, new_tokens): until every prompt has that many tokens
+child.serve("1.2.3", generate)       # generate(prompts, new_tokens): until every prompt has that many tokens; may
+                                     # give (tokens, seconds) of what came once every prompt had its first
 """
 
 import ctypes
@@ -59,7 +60,7 @@ def serve(version, vocabulary, generate):
         prompts = random_prompts(question["batch"], question["prompt"], vocabulary)
         try:
             begin = time.perf_counter()
-            generate(prompts, question["new"])
-            answer(seconds=time.perf_counter() - begin)
+            tokens, seconds = generate(prompts, question["new"]) or (None, None)
+            answer(seconds=time.perf_counter() - begin, decoded=tokens, decoding_s=seconds)
         except Exception as error:  # noqa: BLE001 - whatever the peer raised: its table cell says so
             answer(error=f"{type(error).__name__}: {error}")

@@ -35,6 +35,7 @@ def main():
         kv_bytes=settings["kv_bytes"],
         max_sequences=settings["batch"],
         chunk_tokens=settings["step_tokens"],
+        stretch=1e9,  # prompts first, whoever waits: what is measured are prompts alone, then decoding alone
         prefix_reuse=False,
         speculation="off",
         **settings["spec"],
@@ -58,14 +59,22 @@ def main():
                     logprobs=None,
                 )
             )
-        finished = 0
+        finished = decoded = 0
+        begun, all_begun = set(), None
         while engine.busy:
-            for _, news in engine.step():
+            emitted = engine.step()
+            for ticket, news in emitted:
                 assert not isinstance(news, Failed), news
                 if isinstance(news, Finished):
                     assert news.completion_tokens == new_tokens
                     finished += 1
+                else:
+                    begun.add(ticket)
+                    decoded += 0 if all_begun is None else len(news.tokens)
+            if all_begun is None and len(begun) == len(prompts):
+                all_begun = time.perf_counter()
         assert finished == len(prompts)
+        return decoded, time.perf_counter() - all_begun
 
     child.serve(__version__, settings["vocabulary"], generate)
 
