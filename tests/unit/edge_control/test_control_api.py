@@ -295,9 +295,19 @@ def test_an_error_of_the_caller_is_not_taken_for_the_nodes(home: Path) -> None:
             raise BrokenPipeError
 
 
+def test_a_refusal_that_comes_before_the_question_is_whole_is_told(home: Path) -> None:
+    answer = json.dumps({"error": BadParameter("too long", param="source").to_dict()}).encode()
+    head = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n" % len(answer)
+    question = PullRequest(source="x" * (8 << 20), name="a")  # more than a socket holds: the rest meets a closed one
+    with mute_node(home, head + answer), ControlClient(home) as client, pytest.raises(BadParameter, match="too long"):
+        client.pull(question)
+    with mute_node(home, b""), ControlClient(home) as client, pytest.raises(NodeNotRunning):
+        client.pull(question)
+
+
 @contextlib.contextmanager
 def mute_node(home: Path, sent: bytes) -> Iterator[None]:
-    """A node that answers one question with these bytes, and is gone."""
+    """A node that reads a little of one question, answers it with these bytes, and is gone."""
     path = control_socket(home)
     path.parent.mkdir(exist_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:

@@ -212,7 +212,8 @@ class ControlClient:
         content = None if body is None else body.model_dump_json().encode()
         with contextlib.closing(connection):
             with self._errors():
-                connection.request(method, wire.PREFIX + path, content, headers)
+                with contextlib.suppress(BrokenPipeError):  # refused before all was said: the answer is there to read
+                    connection.request(method, wire.PREFIX + path, content, headers)
                 connection.sock.settimeout(silence_s)
                 answer = connection.getresponse()
                 refusal = answer.read() if answer.status >= 400 else None
