@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +34,8 @@ _FORMATS = {"int8": native.INT8, "int4": native.INT4}
 
 
 class PackedWeights:
-    """All weights of a program, packed one after the other, so that loading never holds more than one tensor twice.
+    """All weights of a program, packed one after the other, so that loading never holds more than one tensor twice, and
+    the largest of them while there is little else.
 
     One buffer for each weight of a megabyte or more, one for all the small ones together.
     """
@@ -66,10 +68,13 @@ class PackedWeights:
         layout = f"cpu {self._library.digest} {self._format} {program.digest()}"
         if keeper is not None and self._read_kept(program, keeper, layout):
             return
-        for name, shape in program.weights.items():
+        packed: dict[str, native.Weight] = {}
+        # The largest first: both its forms are in memory at once, and later that would come on top of all the others.
+        for name, shape in sorted(program.weights.items(), key=lambda item: -math.prod(item[1])):
             tensor = source.read(name)
             check_weight(name, tensor, tuple(shape), self._backend.support)
-            self.structs[name] = self._pack(name, tensor)
+            packed[name] = self._pack(name, tensor)
+        self.structs = {name: packed[name] for name in program.weights}
         if keeper is not None and self.num_bytes >= WORTH_KEEPING:
             try:
                 packed_file.write(keeper.packed_path(layout), self.structs, self._backend.num_threads)
