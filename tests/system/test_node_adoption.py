@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sqlite3
 
+import pytest
+
 from tests.system.node import Node, eventually, node
 from thaloom.base.procs import identify
 from thaloom.edge.wire.control import ServeRequest
@@ -96,6 +98,7 @@ def test_a_killed_door_is_back(node: Node) -> None:
         eventually(lambda: client.status().door_ready)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_silent_is_left_alone(node: Node) -> None:
     node.home.mkdir(parents=True)
     (node.home / "config.toml").write_text("heartbeat_s = 0.1\n")

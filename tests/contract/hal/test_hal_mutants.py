@@ -431,6 +431,7 @@ MUTANTS: dict[str, tuple[Callable[[], Mutant], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_unbroken_mutant_passes() -> None:
     """Else every mutant below would be caught for being wrapped."""
     report = run_conformance(Mutant(), DEVICE, manifest=DRIVER.manifest)

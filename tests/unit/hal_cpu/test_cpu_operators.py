@@ -120,6 +120,7 @@ def test_a_few_channels_that_are_far_larger_cost_no_accuracy(
     assert ours < most * (1.6 if channels else 1.0)
 
 
+@pytest.mark.slow  # ten seconds a build; the contract tests run it on the one that this processor runs
 def test_the_conformance_kit_passes(build: str) -> None:
     report = run_conformance(CpuDriver(), DEVICE_ID, manifest=DRIVER.manifest)
     assert report.passed, str(report)
