@@ -32,25 +32,27 @@ struct Product {
   // `sums`, and `gates` if there is a gate: of `num_rows` rows from `row` on, `num_panels` panels from `panel` on.
   void finish(float *sums, float *gates, size_t row, size_t num_rows, size_t panel, size_t num_panels) const {
     const size_t first = panel * kGroup, width = num_panels * kGroup;
-    for (size_t r = 0; r < num_rows; ++r, sums += width, gates += width) {
+    add_bias(up, sums, num_rows, first, width);
+    if (gate != nullptr) {
+      add_bias(*gate, gates, num_rows, first, width);
+      gate_row(activation, gates, sums, sums, num_rows * width);  // of all rows at once: they stand side by side
+    }
+    for (size_t r = 0; r < num_rows; ++r, sums += width) {
       float *y = out.at(row + r) + first;
-      add_bias(up, sums, first, width);
-      if (gate != nullptr) {
-        add_bias(*gate, gates, first, width);
-        gate_row(activation, gates, sums, y, width);
-      } else if (added.base != nullptr) {
+      if (added.base == nullptr) {
+        for (size_t k = 0; k < width; k += kLanes) store(y + k, load(sums + k));
+      } else {
         const float *x = added.at(row + r) + first;
         for (size_t k = 0; k < width; k += kLanes) store(y + k, load(x + k) + load(sums + k));
-      } else {
-        for (size_t k = 0; k < width; k += kLanes) store(y + k, load(sums + k));
       }
     }
   }
 
  private:
-  static void add_bias(const Factor &factor, float *sums, size_t first, size_t width) {
+  static void add_bias(const Factor &factor, float *sums, size_t num_rows, size_t first, size_t width) {
     if (factor.bias == nullptr) return;
-    for (size_t k = 0; k < width; k += kLanes) store(sums + k, load(sums + k) + load(factor.bias + first + k));
+    for (size_t r = 0; r < num_rows; ++r, sums += width)
+      for (size_t k = 0; k < width; k += kLanes) store(sums + k, load(sums + k) + load(factor.bias + first + k));
   }
 };
 

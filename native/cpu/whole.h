@@ -43,6 +43,26 @@ static_assert(sizeof(WholeInputs) == 40);
 
 using Ints = int32_t __attribute__((vector_size(kLanes * 4)));
 
+// All lanes joined by `op`, by halves: one lane after another took half the time of making a row ready.
+template <class Lanes, class Op>
+THALOOM_INLINE int32_t reduce(Lanes lanes, const Op &op) {
+  using Four = int32_t __attribute__((vector_size(16)));
+  using Eight = int32_t __attribute__((vector_size(32)));
+  const auto join = [&](auto (&halves)[2]) __attribute__((always_inline)) {
+    std::memcpy(halves, &lanes, sizeof lanes);
+    return reduce(op(halves[0], halves[1]), op);
+  };
+  if constexpr (sizeof lanes == 16) {
+    return op(op(lanes[0], lanes[1]), op(lanes[2], lanes[3]));
+  } else if constexpr (sizeof lanes == 32) {
+    Four halves[2];
+    return join(halves);
+  } else {
+    Eight halves[2];
+    return join(halves);
+  }
+}
+
 inline constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: added and taken away, it leaves the nearest whole number
 
 // One row of activations, `columns` a multiple of 32. A number that is not finite makes the scale of its group so.
@@ -53,8 +73,7 @@ inline void make_whole_input(const float *x, size_t columns, WholeInputs *to) {
       const Ints magnitude = reinterpret_cast<Ints>(load_bits(x + k + i) & 0x7FFFFFFFu);
       largest = magnitude > largest ? magnitude : largest;
     }
-    int32_t most = 0;
-    for (int i = 0; i < kLanes; ++i) most = largest[i] > most ? largest[i] : most;
+    const int32_t most = reduce(largest, [](auto a, auto b) { return a > b ? a : b; });
     float reach;
     std::memcpy(&reach, &most, sizeof reach);
     to->scale = reach < 1e-30f ? 0.0f : reach / 127.0f;
@@ -69,9 +88,7 @@ inline void make_whole_input(const float *x, size_t columns, WholeInputs *to) {
       const auto narrow = __builtin_convertvector(whole, int8_t __attribute__((vector_size(kLanes))));
       std::memcpy(to->numbers + i, &narrow, sizeof narrow);
     }
-    int32_t sum = 0;
-    for (int i = 0; i < kLanes; ++i) sum += total[i];
-    to->correction = -128 * sum;
+    to->correction = -128 * reduce(total, [](auto a, auto b) { return a + b; });
   }
 }
 
