@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import cast
 
 import pytest
 
@@ -13,7 +14,7 @@ from thaloom.base.ids import DeviceId
 from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Backend, Driver, Executable, Limits
 from thaloom.hal.reference import ReferenceBackend
-from thaloom.hal.types import Device, Tensor, WeightFormat
+from thaloom.hal.types import Device, DType, Tensor, WeightFormat
 from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.architectures.llama import Llama
 
@@ -47,10 +48,13 @@ class Ready:
 
 @functools.cache
 def ready(backend: str) -> Ready:
-    """`reference`, or the name of a driver; behind a space the weight format, if not `stored`."""
-    name, _, weight_format = backend.partition(" ")
+    """`reference`, or the name of a driver; then how weights are kept, if not `stored`, and behind `kv` how keys and
+    values are, if not in bf16: `cpu int8 kv i8`."""
+    words, _, kv_dtype = backend.partition(" kv ")
+    name, _, weight_format = words.partition(" ")
     numbers = (1,) if name == "reference" else (1, 2)
-    return Ready({threads: _compile(_open(name, threads), FORMATS[weight_format]) for threads in numbers})
+    kept = FORMATS[weight_format], cast(DType, kv_dtype or "bf16")
+    return Ready({threads: _compile(_open(name, threads), *kept) for threads in numbers})
 
 
 def _open(backend: str, num_threads: int) -> Backend:
@@ -80,7 +84,7 @@ def _open(backend: str, num_threads: int) -> Backend:
     return opened
 
 
-def _compile(backend: Backend, weight_format: WeightFormat) -> Executable:
+def _compile(backend: Backend, weight_format: WeightFormat, kv_dtype: DType) -> Executable:
     assert backend.support.exact
     executable = backend.compile(
         Llama().build(CONFIG),
@@ -89,7 +93,7 @@ def _compile(backend: Backend, weight_format: WeightFormat) -> Executable:
             max_rows=LIMITS.max_rows,
             max_sequences=LIMITS.max_sequences,
             max_context=CONTEXT,
-            kv_dtype="bf16",
+            kv_dtype=kv_dtype,
             weight_format=weight_format,
         ),
     )

@@ -20,11 +20,8 @@ from thaloom.work.runtime.messages import Generate, Tokens
 from thaloom.work.runtime.sequence import Ticket
 
 CHUNKS = (1, 2, 7, 16, 33, 64, 128, 512)
-NATIVE = [
-    pytest.param("cpu", 100, marks=pytest.mark.hardware),
-    pytest.param("cpu int8", 30, marks=pytest.mark.hardware),
-    pytest.param("cpu int4", 30, marks=pytest.mark.hardware),
-]
+NUM_SCHEDULES = {"cpu": 100, "cpu int8": 30, "cpu int4": 30, "cpu kv f32": 15, "cpu kv i8": 30, "cpu int8 kv i8": 15}
+NATIVE = [pytest.param(name, number, marks=pytest.mark.hardware) for name, number in NUM_SCHEDULES.items()]
 
 
 @functools.cache
@@ -184,7 +181,7 @@ def test_the_same_tokens_whatever_else_runs(backend: str, num_schedules: int) ->
 
 @pytest.mark.parametrize(
     "backend",
-    ["reference", *(pytest.param(name, marks=pytest.mark.hardware) for name in ("cpu", "cpu int8", "cpu int4"))],
+    ["reference", *(pytest.param(name, marks=pytest.mark.hardware) for name in NUM_SCHEDULES)],
 )
 def test_the_model_is_worth_asking(backend: str) -> None:
     """Were all answers alike, the promise would be empty."""
