@@ -156,6 +156,7 @@ def generate(prompts, new_tokens):
         raise RuntimeError("out of memory")
     if len(prompts) == settings["deadly"]:
         os._exit(3)
+    return (64, 0.5) if len(prompts) == 2 else None
 child.serve(f"v{os.getpgid(0) == os.getpid()}", 100, generate)
 """
 
@@ -236,6 +237,13 @@ def test_a_child_that_raises_or_dies_is_unavailable_and_says_why(echo: Child) ->
             session.rate(decode(4))
         with pytest.raises(Unavailable, match="it ended"):
             session.rate(decode(2))
+
+
+def test_behind_long_prompts_a_child_tells_the_time_of_decoding_alone(echo: Child) -> None:
+    with open_child(echo) as session:
+        assert session.rate(decode(2, 2016)) == 128
+        with pytest.raises(Unavailable, match="does not tell"):
+            session.rate(decode(1, 2016))
 
 
 def test_a_program_that_fails_is_unavailable_with_its_last_words(tmp_path: Path) -> None:

@@ -153,3 +153,16 @@ def test_a_source_that_does_not_fit_is_refused(library_file: Path, spoil: dict[s
     with pytest.raises(ValueError, match=r"fit|nothing"):
         library.pack(target, native.Source(**fields | spoil))
     memory.free()
+
+
+def test_the_largest_is_packed_first_and_all_stand_in_the_programs_order(library_file: Path) -> None:
+    class Noting(MemoryWeights):
+        def read(self, name: str) -> Tensor | QuantTensor:
+            read.append(name)
+            return super().read(name)
+
+    read: list[str] = []
+    source = Noting({"table": Tensor("f32", values(0)[:5]), "matrix": Tensor("f32", values(1))})
+    weights = PackedWeights(a_program(), source, backend(library_file), native.load(library_file))
+    assert (read, list(weights.structs)) == (["matrix", "table"], ["table", "matrix"])
+    weights.free()
