@@ -100,15 +100,25 @@ class Terminal:
         deadline = time.monotonic() + 2 * PATIENCE_S
         while words not in self.shown:
             assert time.monotonic() < deadline, self.shown
-            if select.select([self._descriptor], [], [], 0.1)[0]:
-                try:
-                    self.shown += os.read(self._descriptor, 4096).decode(errors="replace")
-                except OSError:  # the other end has closed
-                    assert words in self.shown, self.shown
+            assert self._read(wait_s=0.1) or words in self.shown, self.shown
 
     def type(self, words: str) -> None:
         self.shown = ""
         os.write(self._descriptor, words.encode())
+
+    def interrupt_until(self, words: str) -> None:
+        """Ctrl-C, again each second while nothing is shown.
+
+        Python's `input` shows its prompt a moment before it listens for signals, and sees one that comes in between
+        only at the next key. A person presses Ctrl-C again.
+        """
+        deadline = time.monotonic() + 2 * PATIENCE_S
+        self.shown = ""
+        while not self.shown:
+            assert time.monotonic() < deadline
+            os.write(self._descriptor, b"\x03")
+            self._read(wait_s=1.0)
+        self.wait_for(words)
 
     def end(self) -> int:
         """The exit code, once it has ended by itself."""
@@ -117,12 +127,17 @@ class Terminal:
         finally:
             os.close(self._descriptor)
 
-    def _exit_code(self) -> tuple[int] | None:
-        if select.select([self._descriptor], [], [], 0)[0]:
+    def _read(self, *, wait_s: float = 0.0) -> bool:
+        """Takes what is there; False once the other end has closed."""
+        if select.select([self._descriptor], [], [], wait_s)[0]:
             try:
                 self.shown += os.read(self._descriptor, 4096).decode(errors="replace")
             except OSError:
-                pass
+                return False
+        return True
+
+    def _exit_code(self) -> tuple[int] | None:
+        self._read()
         pid, status = os.waitpid(self._pid, os.WNOHANG)
         return (os.waitstatus_to_exitcode(status),) if pid else None
 
@@ -140,8 +155,7 @@ def test_a_conversation_on_a_terminal(node: Node, tmp_path: Path) -> None:
     person.type("/nonsense\n")
     person.wait_for("No such command")
     person.wait_for(">>> ")
-    person.type("\x03")
-    person.wait_for("/bye")
+    person.interrupt_until("/bye")
     person.wait_for(">>> ")
     person.type("\x04")
     assert person.end() == 0
