@@ -60,11 +60,11 @@ class FakeWorker:
             server.close()
             await server.wait_closed()
             if self.connections:
-                await asyncio.wait(self.connections, timeout=5)
+                await asyncio.wait(self.connections, timeout=30)
 
     async def until_idle(self) -> None:
         """Until no request is open any more: answered, or cancelled by its caller."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.idle.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

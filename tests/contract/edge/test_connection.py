@@ -16,7 +16,7 @@ async def exchange(door: LiveDoor, *pieces: bytes) -> bytes:
     """All that comes back until the door closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(door.url.rsplit(":", 1)[1]))
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()

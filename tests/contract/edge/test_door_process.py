@@ -66,7 +66,7 @@ def test_it_serves_from_published_routes_and_finishes_streams_before_it_ends(tmp
                 worker.pause.set()
                 rest = [line async for line in lines]
             assert "data: [DONE]" in rest
-            assert await asyncio.wait_for(process.wait(), 10) == 0
+            assert await asyncio.wait_for(process.wait(), 30) == 0
             assert process.stderr is not None
             events = [json.loads(line) for line in (await process.stderr.read()).splitlines()]
             assert events[-1]["event"] == "DoorClosed"
@@ -76,11 +76,11 @@ def test_it_serves_from_published_routes_and_finishes_streams_before_it_ends(tmp
 
 
 async def closed_to_newcomers(client: httpx2.AsyncClient) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
-            except ConnectionRefusedError:
+            except ConnectionError:  # refused; or reset, if it stood in the queue of a door that was just closing
                 return
             writer.close()
             await asyncio.sleep(0.02)
@@ -94,7 +94,7 @@ def test_it_lives_before_there_are_routes(tmp_path: Path) -> None:
             home_with_routes(tmp_path)
             assert (await client.get("/readyz")).status_code == 200
             process.send_signal(signal.SIGINT)
-            assert await asyncio.wait_for(process.wait(), 10) == 0
+            assert await asyncio.wait_for(process.wait(), 30) == 0
 
     asyncio.run(run())
 

@@ -293,7 +293,7 @@ def test_a_request_given_up_while_it_begins_is_cancelled_too(tmp_path: Path) -> 
         worker = FakeWorker(pause=asyncio.Event(), silent_status=True)
         async with scene(tmp_path, worker) as here:
             starting = asyncio.create_task(here.frontend.start(ask()))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while not worker.num_open:
                     await asyncio.sleep(0.005)
             starting.cancel()

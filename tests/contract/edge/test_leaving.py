@@ -28,7 +28,7 @@ async def raw(door: LiveDoor, body: dict[str, Any]) -> tuple[asyncio.StreamReade
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)
 

@@ -207,7 +207,7 @@ async def control(socket: Path) -> AsyncIterator[uvicorn.Server]:
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     running = asyncio.create_task(server.serve())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not server.started:
                 await asyncio.sleep(0.005)
         yield server
@@ -248,7 +248,7 @@ def test_control_streams_come_as_they_are_made_and_end_with_their_reader(tmp_pat
         async with control(tmp_path / "control.sock") as server:
             async with door.http.stream("GET", "/thaloom/v1/lines") as response:
                 assert await anext(response.aiter_lines()) == "one"
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while server.server_state.tasks:
                     await asyncio.sleep(0.005)
 

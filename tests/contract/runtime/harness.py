@@ -130,7 +130,7 @@ class Client:
         await self.writer.drain()
 
     async def hear(self) -> Reply | None:
-        return await asyncio.wait_for(read_reply(self.reader), 10)
+        return await asyncio.wait_for(read_reply(self.reader), 30)
 
     async def rest(self) -> list[Reply]:
         """Everything up to the end of the connection."""

@@ -225,7 +225,7 @@ class TestRefusals:
             assert error_of(await refused.rest())["code"] == "queue_full"
             for client in clients:
                 client.hang_up()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while isinstance((await made.call(GetStatus()))[0], WorkerStats) is False:
                     await asyncio.sleep(0.002)
 
@@ -300,7 +300,7 @@ class TestSlowReaders:
             await slow.say(ask([1], 4000, logprobs=20))
             slow.reader._transport.pause_reading()
             await made.until(lambda stats: stats.cancelled_total == 1)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while made.service._connections:
                     await asyncio.sleep(0.002)
             slow.hang_up()

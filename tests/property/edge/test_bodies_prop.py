@@ -86,7 +86,7 @@ def exchange(method: str, path: str, body: bytes) -> tuple[int, bytes]:
     }  # fmt: skip
 
     async def run() -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await APP(scope, receive, send)
 
     asyncio.run(run())

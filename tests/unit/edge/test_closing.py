@@ -69,7 +69,7 @@ def test_an_answer_the_door_cannot_wait_for_ends_in_a_typed_error(stream: bool) 
     async def run() -> None:
         app = door_app(generation, control_socket=Path("/nonexistent"), clock=ManualClock(), emit=Recorder())
         serving = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]  # a coroutine it is
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await begun.wait()
             serving.cancel()
             await serving
