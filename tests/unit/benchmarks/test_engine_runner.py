@@ -184,7 +184,7 @@ def state_of(process_id: int) -> str:
 
 def is_stopped(process_id: int) -> bool:
     """Soon, if not at once: a signal takes its time."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while state_of(process_id) != "T":
         if time.monotonic() > deadline:
             return False
@@ -223,7 +223,7 @@ def test_a_harness_that_is_killed_leaves_no_stopped_engine_behind(echo: Child, n
     command = [sys.executable, "-c", KILLED, echo.script, str(CHILDREN), number]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHILDREN.parents[2])
     process_id = int(done.stdout)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while Path(f"/proc/{process_id}").exists() and state_of(process_id) != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.005)
