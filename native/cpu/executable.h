@@ -22,7 +22,7 @@
 namespace thaloom {
 
 // Floats an elementwise region must touch before it is worth sharing: below it, the hand-over costs more.
-inline constexpr size_t kWorthSharing = 16384;
+inline constexpr size_t kWorthSharing = 4096;
 
 class Executable {
  public:
@@ -141,7 +141,7 @@ class Executable {
       return {reinterpret_cast<const std::byte *>(rows.base), rows.stride * sizeof(float)};
     auto *to = reinterpret_cast<std::byte *>(scratch_ + program.workspaces.inputs);
     const size_t stride = input_stride(form, columns);
-    each_row(num_rows, columns / 4, [&](size_t r) { make_input(form, rows.at(r), columns, to + r * stride); });
+    each_row(num_rows, columns, [&](size_t r) { make_input(form, rows.at(r), columns, to + r * stride); });
     return {to, stride};
   }
 
@@ -206,8 +206,8 @@ class Executable {
     if (weight >= 0) made_ready_for_ = static_cast<uint32_t>(after);
   }
 
-  // One product with all that was fused into it, or neighbouring ones of the same rows in the same format: their strips
-  // of panels are laid end to end and shared among the threads.
+  // One product with all that was fused into it, or neighbouring ones that read the same rows alike: their strips of
+  // panels are laid end to end and shared among the threads.
   size_t multiply_all(size_t number) {
     constexpr size_t kMost = 8;
     const Operation &leader = program.operations[number];
@@ -218,12 +218,15 @@ class Executable {
       const Operation &op = program.operations[number + count];
       if (op.told.op != THALOOM_LINEAR || op.span != 1 || op.told.slots[0] != x) break;
       const Matrices w = program.matrices(op.told.weights[0]);
-      if (w.dtype != first.dtype) break;
+      if (!can_read(w.dtype, first.dtype)) break;
       num_panels += w.num_panels;
     }
     const Inputs inputs = made_ready_for_ == number ? Inputs{input_row(first, 0), input_stride(form_of(first.dtype), first.columns)}
                                                     : ready(first.dtype, value(x), step_.num_rows, first.columns);
-    const size_t strip = strip_panels(first.dtype, step_.num_rows, num_panels, 4 * threads_.size());
+    size_t strip = SIZE_MAX;  // that all of them have tiles for
+    for (size_t i = 0; i < count; ++i)
+      strip = std::min(strip, strip_panels(program.matrices(program.operations[number + i].told.weights[0]).dtype,
+                                           step_.num_rows, num_panels, 4 * threads_.size()));
     size_t ends[kMost], num_strips = 0;  // of each product's strips in the row of all of them
     for (size_t i = 0; i < count; ++i)
       ends[i] = num_strips += (program.matrices(program.operations[number + i].told.weights[0]).num_panels + strip - 1) / strip;

@@ -1,7 +1,8 @@
 // Rows of activations made ready once for all the panels that read them, in the form their products want.
 //
 // f32: as they are, so rows that lie in order are read where they stand. bf16: rounded once, to nearest even, pairs
-// side by side as the dot product takes them. Whole numbers: 32 after 32, each with a scale (whole.h). Which form a matrix wants depends on its numbers and on the build alone.
+// side by side as the dot product takes them. Whole numbers: 32 after 32, with scales (whole.h). Which form a matrix
+// wants depends on its numbers and on the build alone.
 // What is made ready stands in a workspace that is sized when the program is read: see Workspaces.
 #pragma once
 
@@ -9,11 +10,17 @@
 
 namespace thaloom {
 
-enum class Form : uint32_t { kF32, kBF16, kWhole };
+enum class Form : uint32_t { kF32, kBF16, kWhole, kWholeFor4 };
 
 constexpr Form form_of(uint32_t dtype) {
-  if (is_whole(dtype)) return Form::kWhole;
+  if (is_whole(dtype)) return dtype == THALOOM_INT4 ? Form::kWholeFor4 : Form::kWhole;
   return kHasBF16 && dtype == THALOOM_BF16 ? Form::kBF16 : Form::kF32;
+}
+
+// Whether a matrix of `dtype` can read rows made ready for one of `other`. In whole numbers the scale of 64 stands beside
+// each 32 of them, so whoever wants one for 32 finds one.
+constexpr bool can_read(uint32_t dtype, uint32_t other) {
+  return dtype == other || (is_whole(dtype) && other == THALOOM_INT4);
 }
 
 // Rows of floats: row r is at base + (index ? index[r] : r) * stride.
@@ -36,7 +43,7 @@ struct Inputs {
 // Bytes from one row to the next: whole cache lines, and an odd number of them, so that rows of a width that is a power
 // of two do not all meet in the same lines of the first cache.
 inline size_t input_stride(Form form, size_t columns) {
-  const size_t num_bytes = form == Form::kWhole ? columns / kWholeGroup * sizeof(WholeInputs)
+  const size_t num_bytes = form >= Form::kWhole ? columns / kWholeGroup * sizeof(WholeInputs)
                                                 : round_up(columns, kGroup) * (form == Form::kF32 ? 4 : 2);
   return (round_up(num_bytes, 64) / 64 | 1) * 64;
 }
@@ -44,7 +51,9 @@ inline size_t input_stride(Form form, size_t columns) {
 // One row. Zeros stand beyond its columns, to the next whole group of 16.
 inline void make_input(Form form, const float *x, size_t columns, std::byte *to) {
   if (form == Form::kWhole) {
-    make_whole_input(x, columns, reinterpret_cast<WholeInputs *>(to));
+    make_whole_input<whole_reach(THALOOM_INT8)>(x, columns, reinterpret_cast<WholeInputs *>(to));
+  } else if (form == Form::kWholeFor4) {
+    make_whole_input<whole_reach(THALOOM_INT4)>(x, columns, reinterpret_cast<WholeInputs *>(to));
   } else if (form == Form::kF32) {
     for (size_t k = 0; k < columns; k += kGroup)
       store_group(reinterpret_cast<float *>(to) + k, load_part(x + k, columns - k));

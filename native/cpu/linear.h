@@ -66,11 +66,10 @@ inline const Tiles &tiles_of(uint32_t dtype) {
   }
 }
 
-// Tiles that so many rows are cut into, evenly. Of many rows tiles of eight are quicker than the largest (bf16: 5 to 7 %),
-// of few rows slower, for every tile more reads the strip once more.
+// Tiles that so many rows are cut into, evenly.
 inline size_t tiles_for(const Tiles &tiles, size_t num_rows) {
-  const auto largest = static_cast<size_t>(tiles.most_rows());
-  const size_t most = num_rows > 4 * largest ? std::min<size_t>(largest, 8) : largest;
+  const auto largest = static_cast<size_t>(tiles.rows), many = static_cast<size_t>(tiles.many);
+  const size_t most = num_rows > many ? std::min<size_t>(largest, 8) : largest;
   return (num_rows + most - 1) / most;
 }
 

@@ -1,9 +1,12 @@
 // Tiles over matrices in whole numbers.
 //
 // The chain of every output, for each 32 inputs in order: their exact dot product in whole numbers, made a float, which
-// is exact too (it is below 2^24), then sum = fma(dot, scale, sum). The scale is the activations', times the weights'
-// where those have one a group (rounded once); a scale a row comes last of all. Builds with a dot product of bytes,
-// with products of 16 bits and with neither find the same whole numbers, so only the rounding of fma tells them apart.
+// is exact too (it is below 2^24), then
+//   int8         sum = fma(dot, scale of the activations, sum), and the scale of the row last of all
+//   int8_groups  the same with both scales multiplied first, rounded once
+//   int4         part = fma(dot, scale of the weights, part); after 64 inputs sum = fma(part, scale of the activations, sum)
+// Builds with a dot product of bytes, with products of 16 bits and with neither find the same whole numbers, so only the
+// rounding of fma tells them apart.
 #pragma once
 
 #include "tiles.h"
@@ -17,18 +20,29 @@ inline constexpr int kMostWholeSums = 2 * kVectors;
 inline constexpr int kMostWholeSums = 16;
 #endif
 
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
-// acc + four products of an unsigned byte of `w` and a signed one of `x`, in each lane.
-THALOOM_INLINE Ints dot_bytes(Ints acc, Bits w, Bits x) {
-#if defined(__AVX512F__)
-  return reinterpret_cast<Ints>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(acc), reinterpret_cast<__m512i>(w),
-                                                    reinterpret_cast<__m512i>(x)));
+// Four inputs, the same in every lane, as products take them.
+#if defined(__AVX512VNNI__)
+using Four = const int8_t *;  // which the product reads by itself
+THALOOM_INLINE Four four_at(const int8_t *p) { return p; }
 #else
-  return reinterpret_cast<Ints>(_mm256_dpbusd_avx_epi32(reinterpret_cast<__m256i>(acc), reinterpret_cast<__m256i>(w),
-                                                        reinterpret_cast<__m256i>(x)));
+using Four = Bits;
+THALOOM_INLINE Four four_at(const int8_t *p) { return broadcast_bits(p); }
 #endif
+
+// dot_bytes(acc, w, x): acc + four products of an unsigned byte of `w` and a signed one of `x`, in each lane.
+#if defined(__AVX512VNNI__)
+// By hand, for no compiler folds the load: one instruction less for each product is 3 to 11 % of a step of many rows.
+THALOOM_INLINE Ints dot_bytes(Ints acc, Bits w, Four x) {
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*reinterpret_cast<const int8_t(*)[4]>(x)));
+  return acc;
 }
 inline constexpr int kWholeSums = 12;  // vectors of sums a tile keeps, with as many of floats beside them
+#elif defined(__AVXVNNI__)
+THALOOM_INLINE Ints dot_bytes(Ints acc, Bits w, Bits x) {
+  return reinterpret_cast<Ints>(_mm256_dpbusd_avx_epi32(reinterpret_cast<__m256i>(acc), reinterpret_cast<__m256i>(w),
+                                                        reinterpret_cast<__m256i>(x)));
+}
+inline constexpr int kWholeSums = 12;
 #elif defined(__SSSE3__) && !defined(__AVX512F__)
 #define THALOOM_PRODUCTS_OF_16_BITS
 inline constexpr int kWholeSums = 8;
@@ -136,7 +150,7 @@ struct Whole8 {
   using Acc = Ints;
   static constexpr float kScale = 1.0f;
   static THALOOM_INLINE Acc begin(int32_t correction) { return Ints{} + correction; }
-  static THALOOM_INLINE Acc add(Acc acc, Bits w, Bits x) { return dot_bytes(acc, w, x); }
+  static THALOOM_INLINE Acc add(Acc acc, Bits w, Four x) { return dot_bytes(acc, w, x); }
   static THALOOM_INLINE Ints end(Acc acc, int32_t) { return acc; }
 };
 
@@ -151,8 +165,13 @@ struct Whole4 : Whole8 {
 
 template <uint32_t DType>
 struct WholeTile {
-  static constexpr int kSums = kWholeSums < kMostWholeSums ? kWholeSums : kMostWholeSums;
   static constexpr bool kIsNarrow = DType == THALOOM_INT4;
+  // In 4 bits a part beside each sum takes registers too; tiles of ten also cut 12 and 32 rows evenly. In 8 bits sums of
+  // up to 16 rows are kept in memory, where each is touched once for 32 inputs: 3 to 9 % at 13 to 16 rows.
+  static constexpr int kFit = kIsNarrow && kVectors == 1 ? 10 : kWholeSums;
+  static constexpr int kSums = kFit < kMostWholeSums ? kFit : kMostWholeSums;
+  static constexpr int kRows = DType == THALOOM_INT8 && kVectors == 1 && kMostWholeSums == 16 ? 16 : kSums / kVectors;
+  static constexpr int kMany = 24;
   using Numbers = std::conditional_t<kIsNarrow, Whole4, Whole8>;
 
   template <int R, int P>
@@ -166,51 +185,73 @@ struct WholeTile {
   template <int R, int P>
   static THALOOM_INLINE void add_four(Accs<R, P> &accs, const Strip &s, size_t group, size_t k, auto i, Bits w) {
     repeat<R>([&](auto r) __attribute__((always_inline)) {
-      accs[r][i] = Numbers::add(accs[r][i], w, broadcast_bits(input(s, r, group).numbers + k));
+      accs[r][i] = Numbers::add(accs[r][i], w, four_at(input(s, r, group).numbers + k));
     });
   }
 
-  // Every tile fetches the next strip, those of few rows too: a panel is so short that the hardware's streams, which end
-  // with a page, have hardly begun before it is over.
+  // add(r, p, v, the products of one group, scale of the activations, scale of the weights) for every sum. Every tile
+  // fetches the next strip, those of few rows too: a panel is so short that the hardware's streams, which end with a page,
+  // have hardly begun before it is over.
+  template <int R, int P, class Add>
+  static THALOOM_INLINE void add_group(const Strip &s, size_t group, const Add &add) {
+    constexpr size_t kBytes = whole_group_bytes(DType);
+    const std::byte *const panels = s.panels + whole_scale_bytes(DType, s.columns) + group * kBytes;
+    Accs<R, P> accs;
+    repeat<R>([&](auto r) __attribute__((always_inline)) {
+      repeat<P * kVectors>([&](auto i) __attribute__((always_inline)) {
+        accs[r][i] = Numbers::begin(input(s, r, group).correction);
+      });
+    });
+    repeat<static_cast<int>(kBytes / 64)>([&](auto line) __attribute__((always_inline)) {
+      repeat<P * kVectors>([&](auto i) __attribute__((always_inline)) {
+        const std::byte *at = panels + static_cast<size_t>(i / kVectors) * s.panel_bytes + line * 64;
+        if constexpr (i % kVectors == 0) __builtin_prefetch(at + s.ahead, 0, 2);
+        const Bits stored = load_bits(at + i % kVectors * kLanes * 4);
+        if constexpr (kIsNarrow) {
+          add_four<R, P>(accs, s, group, line * 8, i, Numbers::low(stored));
+          add_four<R, P>(accs, s, group, line * 8 + 4, i, Numbers::high(stored));
+        } else {
+          add_four<R, P>(accs, s, group, line * 4, i, stored);
+        }
+      });
+    });
+    repeat<P>([&](auto p) __attribute__((always_inline)) {
+      Group scales = {};
+      if constexpr (DType != THALOOM_INT8) scales = load_scales(s.panels + p * s.panel_bytes + group * 32);
+      repeat<R * kVectors>([&](auto j) __attribute__((always_inline)) {
+        constexpr int r = j / kVectors, v = j % kVectors;
+        const WholeInputs &x = input(s, r, group);
+        const Float dot = __builtin_convertvector(Numbers::end(accs[r][p * kVectors + v], x.correction), Float);
+        add(r, p, v, dot, x.scale, scales.part[v]);
+      });
+    });
+  }
+
   template <int R, int P>
   static void run(const Strip &told, float *to) {
     const Strip s = told;  // in registers, as in tiles.h
     Sums<R, P> sums;
-    const size_t num_groups = s.columns / kWholeGroup, first = whole_scale_bytes(DType, s.columns);
-    constexpr size_t kBytes = whole_group_bytes(DType);
-    size_t offset = first;
-    for (size_t group = 0; group < num_groups; ++group, offset += kBytes) {
-      Accs<R, P> accs;
-      repeat<R>([&](auto r) __attribute__((always_inline)) {
-        repeat<P * kVectors>([&](auto i) __attribute__((always_inline)) {
-          accs[r][i] = Numbers::begin(input(s, r, group).correction);
+    const size_t num_groups = s.columns / kWholeGroup;
+    if constexpr (kIsNarrow) {
+      static_assert(whole_reach(DType) == 2 * kWholeGroup);
+      for (size_t group = 0; group < num_groups; group += 2) {
+        Sums<R, P> part;  // of the inputs that share a scale
+        const auto add = [&](int r, int p, int v, Float dot, float, Float scale) __attribute__((always_inline)) {
+          part.of[r][p][v] = fma(dot, scale * Numbers::kScale, part.of[r][p][v]);
+        };
+        add_group<R, P>(s, group, add);
+        if (group + 1 < num_groups) add_group<R, P>(s, group + 1, add);
+        repeat<R * P * kVectors>([&](auto i) __attribute__((always_inline)) {
+          constexpr int r = i / (P * kVectors), p = i / kVectors % P, v = i % kVectors;
+          sums.of[r][p][v] = fma(part.of[r][p][v], broadcast(input(s, r, group).scale), sums.of[r][p][v]);
         });
-      });
-      repeat<static_cast<int>(kBytes / 64)>([&](auto line) __attribute__((always_inline)) {
-        repeat<P * kVectors>([&](auto i) __attribute__((always_inline)) {
-          const std::byte *at = s.panels + static_cast<size_t>(i / kVectors) * s.panel_bytes + offset + line * 64;
-          if constexpr (i % kVectors == 0) __builtin_prefetch(at + s.ahead, 0, 2);
-          const Bits stored = load_bits(at + i % kVectors * kLanes * 4);
-          if constexpr (kIsNarrow) {
-            add_four<R, P>(accs, s, group, line * 8, i, Numbers::low(stored));
-            add_four<R, P>(accs, s, group, line * 8 + 4, i, Numbers::high(stored));
-          } else {
-            add_four<R, P>(accs, s, group, line * 4, i, stored);
-          }
+      }
+    } else {
+      for (size_t group = 0; group < num_groups; ++group)
+        add_group<R, P>(s, group, [&](int r, int p, int v, Float dot, float x, Float scale) __attribute__((always_inline)) {
+          if constexpr (DType == THALOOM_INT8) sums.of[r][p][v] = fma(dot, broadcast(x), sums.of[r][p][v]);
+          else sums.of[r][p][v] = fma(dot, broadcast(x) * scale, sums.of[r][p][v]);
         });
-      });
-      repeat<P>([&](auto p) __attribute__((always_inline)) {
-        Group scales;
-        if constexpr (DType != THALOOM_INT8) scales = load_scales(s.panels + p * s.panel_bytes + group * 32);
-        repeat<R * kVectors>([&](auto j) __attribute__((always_inline)) {
-          constexpr int r = j / kVectors, v = j % kVectors;
-          const WholeInputs &x = input(s, r, group);
-          const Float dot = __builtin_convertvector(Numbers::end(accs[r][p * kVectors + v], x.correction), Float);
-          Float scale = broadcast(x.scale);
-          if constexpr (DType != THALOOM_INT8) scale = scale * (scales.part[v] * Numbers::kScale);
-          sums.of[r][p][v] = fma(dot, scale, sums.of[r][p][v]);
-        });
-      });
     }
     if constexpr (DType == THALOOM_INT8)
       repeat<R * P * kVectors>([&](auto i) __attribute__((always_inline)) {

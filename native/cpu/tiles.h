@@ -22,7 +22,8 @@ struct Strip {
 // Writes the sums of its rows, each `panels * 16` floats, one row after another.
 using Tile = void (*)(const Strip &, float *sums);
 
-inline constexpr int kTileRows = kAccumulators / kVectors / (kLanes == 16 ? 2 : 1);  // of a tile
+inline constexpr int kTileRows = kLanes == 16 ? 16 : kAccumulators / kVectors;  // of any format's largest tile
+inline constexpr int kFloatRows = kLanes == 16 ? 12 : kTileRows;  // of the largest tile over floats
 
 // Panels in a tile of so many rows: enough sums to keep the multipliers busy, few enough to stay in registers.
 constexpr int tile_panels(int rows, int sums) {
@@ -31,24 +32,26 @@ constexpr int tile_panels(int rows, int sums) {
   return panels;
 }
 
-// Tiles of one format: for 1 to kTileRows rows, of 1, 2 or 4 panels where so many sums fit the registers.
+// Tiles of one format: for 1 to `rows` rows, of 1, 2 or 4 panels where so many sums fit the registers.
 struct Tiles {
   Tile of[kTileRows][3];
-  int sums;  // vectors of sums a tile may hold
-  int most_rows() const { return sums / kVectors < kTileRows ? sums / kVectors : kTileRows; }
+  int sums;  // vectors of sums a tile of several panels may hold
+  int rows;
+  int many;  // rows beyond which tiles of eight are quicker than the largest (2 to 7 %); of fewer they are slower
 };
 
 template <class Format>
 struct TilesOf {
-  static_assert(Format::kSums <= kAccumulators);  // which is what multiply() has room for
+  static_assert(Format::kSums <= kAccumulators && Format::kRows * kVectors <= kAccumulators);  // multiply() has that room
   template <int R, int P>
   static constexpr Tile tile() {
-    if constexpr (R * kVectors <= Format::kSums && P <= tile_panels(R, Format::kSums)) return &Format::template run<R, P>;
+    if constexpr (R <= Format::kRows && P <= tile_panels(R, Format::kSums)) return &Format::template run<R, P>;
     else return nullptr;
   }
   template <int... I>
   static constexpr Tiles make(std::integer_sequence<int, I...>) {
-    return {{{tile<I + 1, 1>(), tile<I + 1, 2>(), tile<I + 1, 4>()}...}, Format::kSums};
+    return {{{tile<I + 1, 1>(), tile<I + 1, 2>(), tile<I + 1, 4>()}...},
+            Format::kSums, Format::kRows, Format::kMany};
   }
   static constexpr Tiles tiles = make(std::make_integer_sequence<int, kTileRows>{});
 };
@@ -70,7 +73,7 @@ struct Sums {
 template <int R, int P, class Step>
 THALOOM_INLINE void walk(const Strip &s, size_t num_lines, size_t x_bytes, const Step &step) {
   for (size_t line = 0; line < num_lines; ++line) {
-    if constexpr (R > kTileRows / 3)
+    if constexpr (R > kFloatRows / 3)
       repeat<P>([&](auto p) __attribute__((always_inline)) {
         __builtin_prefetch(s.panels + p * s.panel_bytes + line * 64 + s.ahead, 0, 2);
       });
@@ -96,7 +99,7 @@ THALOOM_INLINE const std::byte *vector_at(const Strip &s, size_t line, int i) {
 }
 
 struct F32Tile {
-  static constexpr int kSums = kAccumulators;
+  static constexpr int kSums = kAccumulators, kRows = kFloatRows, kMany = 4 * kFloatRows;
   template <int R, int P>
   static void run(const Strip &told, float *to) {
     const Strip s = told;  // in registers: a prefetch may not change it, but the compiler fears so
@@ -114,7 +117,7 @@ struct F32Tile {
 
 // bf16 where there is no product of pairs: widened to f32, which is exact, the activations as they are.
 struct WidenedTile {
-  static constexpr int kSums = kAccumulators;
+  static constexpr int kSums = kAccumulators, kRows = kFloatRows, kMany = 4 * kFloatRows;
   template <int R, int P>
   static void run(const Strip &told, float *to) {
     const Strip s = told;  // in registers: a prefetch may not change it, but the compiler fears so
@@ -140,7 +143,7 @@ struct WidenedTile {
 
 #if defined(THALOOM_HAS_BF16)
 struct PairTile {
-  static constexpr int kSums = kAccumulators;
+  static constexpr int kSums = kAccumulators, kRows = kFloatRows, kMany = 4 * kFloatRows;
   template <int R, int P>
   static void run(const Strip &told, float *to) {
     const Strip s = told;  // in registers: a prefetch may not change it, but the compiler fears so

@@ -10,8 +10,9 @@
 //   int8_groups  16 scales of f16 a group     then the same          (scales filled up to whole lines of 64 bytes)
 //   int4         16 scales of f16 a group     then for each 32 inputs 256 bytes
 //
-// Activations: 32 numbers within [-127, 127] with a scale of their own. One scale for a whole row would be cheaper,
-// and wrong where a few channels are far larger than the rest: docs/decisions/0007.
+// Activations: 32 numbers within [-127, 127] with a scale; beside weights of 4 bits two such groups share theirs. One
+// scale for a whole row would be cheaper, and wrong where a few channels are far larger than the rest:
+// docs/decisions/0007.
 #pragma once
 
 #include "simd.h"
@@ -19,7 +20,10 @@
 
 namespace thaloom {
 
-inline constexpr size_t kWholeGroup = 32;  // inputs that share a scale
+inline constexpr size_t kWholeGroup = 32;  // inputs whose products are one whole number
+
+// Inputs whose activations share a scale. That of 4-bit weights is used once for 64, where theirs is for 32.
+constexpr size_t whole_reach(uint32_t dtype) { return dtype == THALOOM_INT4 ? 2 * kWholeGroup : kWholeGroup; }
 
 constexpr bool is_whole(uint32_t dtype) { return dtype >= THALOOM_INT8 && dtype <= THALOOM_INT4; }
 
@@ -65,19 +69,31 @@ THALOOM_INLINE int32_t reduce(Lanes lanes, const Op &op) {
 
 inline constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: added and taken away, it leaves the nearest whole number
 
-// One row of activations, `columns` a multiple of 32. A number that is not finite makes the scale of its group so.
+// The largest magnitude of `count` floats; NaN and infinity are larger than every number.
+inline float largest_magnitude(const float *x, size_t count) {
+  Ints largest = {};
+  for (size_t i = 0; i < count; i += kLanes) {
+    const Ints magnitude = reinterpret_cast<Ints>(load_bits(x + i) & 0x7FFFFFFFu);
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  const int32_t most = reduce(largest, [](auto a, auto b) { return a > b ? a : b; });
+  float reach;
+  std::memcpy(&reach, &most, sizeof reach);
+  return reach;
+}
+
+// One row of activations, `columns` a multiple of 32, `Reach` of them with one scale. A number that is not finite makes
+// the scale of its group so.
+template <size_t Reach>
 inline void make_whole_input(const float *x, size_t columns, WholeInputs *to) {
+  float scale = 0.0f, inverse = 0.0f;
   for (size_t k = 0; k < columns; k += kWholeGroup, ++to) {
-    Ints largest = {};
-    for (size_t i = 0; i < kWholeGroup; i += kLanes) {  // as bits, for NaN and infinity are the largest then
-      const Ints magnitude = reinterpret_cast<Ints>(load_bits(x + k + i) & 0x7FFFFFFFu);
-      largest = magnitude > largest ? magnitude : largest;
+    if (k % Reach == 0) {
+      const float largest = largest_magnitude(x + k, columns - k < Reach ? columns - k : Reach);
+      scale = largest < 1e-30f ? 0.0f : largest / 127.0f;
+      inverse = largest < 1e-30f ? 0.0f : 127.0f / largest;
     }
-    const int32_t most = reduce(largest, [](auto a, auto b) { return a > b ? a : b; });
-    float reach;
-    std::memcpy(&reach, &most, sizeof reach);
-    to->scale = reach < 1e-30f ? 0.0f : reach / 127.0f;
-    const float inverse = reach < 1e-30f ? 0.0f : 127.0f / reach;
+    to->scale = scale;
     Ints total = {};
     for (size_t i = 0; i < kWholeGroup; i += kLanes) {
       const Float moved = load(x + k + i) * inverse + kRounder;

@@ -28,7 +28,7 @@ from thaloom.base.log import LogWriter
 from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Backend, Driver
 from thaloom.hal.ops import Logits, Program
-from thaloom.hal.quantise import convertible
+from thaloom.hal.quantise import formats
 from thaloom.hal.types import WeightFormat
 from thaloom.kernel.models.converting import convert, write_record
 from thaloom.kernel.models.foreign import staged
@@ -104,7 +104,7 @@ def quantise_model(spec: QuantiseSpec, tell: Tell) -> Manifest:
         raise BadParameter(f"model {spec.model!r} cannot be put in its own place: give another name", param="name")
     original = store.open(source)
     program = _program(original)
-    quantised = QuantisedModel(original, convertible(program), spec.to, delicate=heads(program))
+    quantised = QuantisedModel(original, _formats(program, spec.to), spec.to)
     require_space(store.root, 2 * quantised.most_bytes)
     with staged(store.root) as folder, staged(store.root) as scratch:
         record = convert(quantised, folder, lambda share: tell("quantising", int(share * 1000), 1000))
@@ -117,6 +117,13 @@ def quantise_model(spec: QuantiseSpec, tell: Tell) -> Manifest:
             replace=spec.replace,
             progress=lambda done, total: tell("importing", done, total),
         )
+
+
+def _formats(program: Program, to: WeightFormat) -> dict[str, WeightFormat]:
+    """As a driver makes them at load, but for the head, which stays in 8 bits: in 4 it costs about as much quality as
+    all other matrices together (benchmarks/quality.py), and who quantises ahead asks for quality."""
+    head = heads(program)
+    return {name: "int8" if name in head else kept for name, kept in formats(program, to).items()}
 
 
 def heads(program: Program) -> frozenset[str]:

@@ -4,7 +4,8 @@ driver that converts by itself gives the same numbers to the bit.
 8 bits: symmetric, the largest magnitude becomes 127, one scale a row, or one for 32 columns.
 4 bits: one scale for 32 columns, chosen for the least squared error among a few candidates: the largest magnitude
 becomes a little more or less than -8 (so a scale may be negative: -8 is the only number of 4 bits without an opposite),
-and for each candidate the best scale for its whole numbers is known in closed form.
+and for each candidate the best scale for its whole numbers is known in closed form. Where a model gets 4 bits,
+what makes its values gets 8 if several heads share them: a hundredth of the bytes, a seventh of the loss.
 Source: least squares, min over s of sum (x - s q)^2 is s = sum(x q) / sum(q q), and it takes sum(x q)^2 / sum(q q) off
 the error. Candidates were chosen by the error on Gaussian and heavy-tailed weights; docs/decisions/0007.
 """
@@ -17,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from thaloom.hal.ops import Linear, Logits, Moe, Program
+from thaloom.hal.ops import Instruction, Linear, Logits, Lora, Moe, PagedAttention, Program, Slot
 from thaloom.hal.types import GROUP, QuantTensor, Tensor, WeightFormat
 
 F32 = NDArray[np.float32]
@@ -31,7 +32,7 @@ good ones the first is taken."""
 
 
 def convertible(program: Program) -> frozenset[str]:
-    """Names of the matrices that Limits.weight_format is about.
+    """Names of the matrices that Limits.weight_format is about; `formats` says what becomes of each.
 
     Products, the head, an embedding table that is a head too, and the experts of a mixture; in whole groups of 32
     columns. Never what is small and decides much: routers, adapters, vectors; never a table that is only looked up.
@@ -49,13 +50,36 @@ def convertible(program: Program) -> frozenset[str]:
     return frozenset(str(name) for name in names if len(shapes[name]) > 1 and shapes[name][-1] % GROUP == 0)
 
 
+def formats(program: Program, weight_format: WeightFormat) -> dict[str, WeightFormat]:
+    """What each matrix becomes that Limits.weight_format is about: that, or 8 bits where 4 would cost too much."""
+    if weight_format == "stored":
+        return {}
+    delicate = _shared_values(program) if weight_format == "int4" else set()
+    return {name: "int8" if name in delicate else weight_format for name in convertible(program)}
+
+
+def _shared_values(program: Program) -> set[str]:
+    """The matrices that make the values of attention, where several heads share them. Source: llama.cpp keeps them in
+    more bits for the same reason (llama-quant.cpp, attn_v); by how much it pays: docs/decisions/0007."""
+    made_by: dict[Slot, Instruction] = {step.out: step for step in program.instructions}
+    names: set[str] = set()
+    for step in program.instructions:
+        if isinstance(step, PagedAttention) and step.v is not None and step.num_kv_heads < step.num_heads:
+            maker = made_by.get(step.v)
+            while isinstance(maker, Lora):
+                maker = made_by.get(maker.y)
+            if isinstance(maker, Linear):
+                names.add(maker.weight)
+    return names
+
+
 def convert(
     program: Program, weights: Mapping[str, Tensor | QuantTensor], weight_format: WeightFormat
 ) -> dict[str, Tensor | QuantTensor]:
     """A program's weights as a driver keeps them under Limits.weight_format. Raises as `quantise` does."""
-    chosen = convertible(program) if weight_format != "stored" else frozenset()
+    chosen = formats(program, weight_format)
     return {
-        name: quantise_as(tensor, weight_format) if name in chosen and isinstance(tensor, Tensor) else tensor
+        name: quantise_as(tensor, chosen[name]) if name in chosen and isinstance(tensor, Tensor) else tensor
         for name, tensor in weights.items()
     }
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thaloom.hal.ops import ProgramBuilder
-from thaloom.hal.quantise import convert, convertible, quantise, quantise_as
+from thaloom.hal.quantise import convert, convertible, formats, quantise, quantise_as
 from thaloom.hal.testing.programs import tiny_model, whole_number_cases
 from thaloom.hal.types import QuantTensor, Tensor
 
@@ -131,3 +131,23 @@ def test_sixteen_bits_are_converted_like_the_numbers_they_hold() -> None:
     values = random((4, 64)).astype(np.float16)
     found = quantise_as(Tensor("f16", values), "int8")
     assert np.array_equal(found.data, quantise(values.astype(np.float32), 8, 64).data)
+
+
+@pytest.mark.parametrize(
+    ("num_heads", "is_adapted", "wanted"), [(4, False, "int8"), (4, True, "int8"), (2, False, "int4")]
+)
+def test_values_that_heads_share_keep_eight_bits_where_others_get_four(
+    num_heads: int, is_adapted: bool, wanted: str
+) -> None:
+    builder = ProgramBuilder()
+    x = builder.embedding("table", vocab_size=50, width=64)
+    q, k, v = (builder.linear(x, name, width=width) for name, width in (("q", 16 * num_heads), ("k", 32), ("v", 32)))
+    if is_adapted:
+        v = builder.lora(x, v, a="a", b="b", rank=32, scale=1.0, adapter=0)
+    y = builder.paged_attention(q, k, v, num_heads=num_heads, num_kv_heads=2, head_size=16)
+    builder.logits(builder.linear(y, "o", width=64), "head", vocab_size=50)
+    program = builder.build()
+    four = dict.fromkeys(("q", "k", "o", "head"), "int4")
+    assert formats(program, "int4") == four | {"v": wanted}
+    assert formats(program, "int8") == dict.fromkeys(("q", "k", "v", "o", "head"), "int8")
+    assert formats(program, "stored") == {}

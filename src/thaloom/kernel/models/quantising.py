@@ -14,27 +14,21 @@ from thaloom.kernel.models.reading import StoredModel, WeightReader
 
 
 class QuantisedModel:
-    """What `thaloom quantize` makes. `names`: the matrices to convert, as hal.quantise.convertible says of a program;
-    `delicate`: those of them that stay in 8 bits where the others get 4.
+    """What `thaloom quantize` makes. `formats`: what each matrix becomes, `int8` or `int4`; others stay as they are.
 
     8 bits have a scale for each row, 4 bits for each 32 columns: the numbers a driver makes of the same matrices under
-    Limits.weight_format, so a model that was quantised to 8 bits ahead answers as one quantised at load. To 4 bits it
-    answers better: a head in 4 bits costs about as much quality as all other matrices together (benchmarks/quality.py).
+    Limits.weight_format, so a model that was quantised ahead answers as one quantised at load to the same formats.
     Raises NotServable if the model is in whole numbers already.
     """
 
     def __init__(
         self,
         model: StoredModel,
-        names: frozenset[str],
+        formats: Mapping[str, WeightFormat],
         weight_format: WeightFormat,
-        *,
-        delicate: frozenset[str] = frozenset(),
     ) -> None:
         self._model = model
-        self._names = names
-        self._delicate = delicate
-        self._bits = 8 if weight_format == "int8" else 4
+        self._formats = formats
         self.kind = f"thaloom quantize {weight_format}"
         self.original = str(model.manifest.digest)
         self.most_bytes = model.manifest.card.weight_bytes
@@ -44,7 +38,7 @@ class QuantisedModel:
             raise NotServable(
                 f"model {str(model.manifest.name)!r} is in whole numbers already; quantise its original", param="model"
             )
-        if not names & set(self._tensors):
+        if not formats.keys() & set(self._tensors):
             raise NotServable(f"model {str(model.manifest.name)!r} has no matrix to convert", param="model")
 
     @property
@@ -64,9 +58,9 @@ class QuantisedModel:
     def _convert(self, name: str, tensor: Tensor | QuantTensor) -> Converted:
         if isinstance(tensor, QuantTensor):
             return Converted(name, f"int{tensor.bits}", tensor)
-        if name not in self._names:
+        if name not in self._formats:
             return Converted(name, tensor.dtype, tensor)
-        bits = 8 if name in self._delicate else self._bits
+        bits = 8 if self._formats[name] == "int8" else 4
         group = tensor.shape[-1] if bits == 8 else GROUP
         return whole_pieces(name, _rows(tensor), tensor.shape, tensor.dtype, bits=bits, group=group)
 

@@ -16,7 +16,7 @@ from thaloom.hal.drivers.cpu import native, packed_file
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
 from thaloom.hal.ops import Program
-from thaloom.hal.quantise import convertible
+from thaloom.hal.quantise import formats
 from thaloom.hal.types import QuantTensor, Tensor, WeightFormat
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class PackedWeights:
         weight_format: WeightFormat = "stored",
     ) -> None:
         self._format = weight_format
-        self._converted = convertible(program) if weight_format != "stored" else frozenset()
+        self._formats = formats(program, weight_format)
         self._library = library
         self._backend = backend
         self._buffers: list[HostMemory] = []
@@ -108,7 +108,7 @@ class PackedWeights:
             return self._pack_whole(name, tensor)
         if len(tensor.shape) == 1:
             return self._pack_vector(tensor.to_f32())
-        dtype = _FORMATS[self._format] if name in self._converted else _STORED[tensor.dtype]
+        dtype = _FORMATS[self._formats[name]] if name in self._formats else _STORED[tensor.dtype]
         data = np.ascontiguousarray(tensor.data)
         source = native.Source(data=data.ctypes.data, num_bytes=data.nbytes, dtype=_SOURCES[tensor.dtype])
         return self._pack_matrices(name, tensor.shape, dtype, source)
