@@ -7,14 +7,15 @@ from typing import Literal
 
 WeightClass = Literal["8 bit", "4 bit", "16 bit"]
 WEIGHT_CLASSES: tuple[WeightClass, ...] = ("8 bit", "4 bit", "16 bit")
-NUM_DECODED = 32
+NUM_DECODED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One figure of an engine, in tokens per second of all sequences together.
 
-    decode: `batch` prompts of `prompt` tokens each; time of 33 tokens less time of 1, over 32 tokens a sequence.
+    decode: `batch` prompts of `prompt` tokens each, 64 tokens decoded after each; the time of decoding alone where the
+    engine tells it, else the time of 65 tokens less that of 1.
     prefill: one prompt, time to its first token.
     """
 
@@ -38,7 +39,7 @@ class Cell:
 
     @property
     def is_long(self) -> bool:
-        """Whether prompts take so much longer than 32 tokens that a difference of two times is all noise: such a cell
+        """Whether prompts take so much longer than 64 tokens that a difference of two times is all noise: such a cell
         is for engines that tell the time of decoding alone."""
         return self.kind == "decode" and self.prompt > 1024
 
@@ -48,7 +49,7 @@ class Cell:
         return self.kind == "decode" and self.batch == 1
 
     def decoded(self, one_s: float, many_s: float) -> float:
-        """Tokens/s from the time of 1 generated token and the time of 33. Raises ValueError if 33 were not slower."""
+        """Tokens/s from the time of 1 generated token and the time of 65. Raises ValueError if 65 were not slower."""
         if many_s <= one_s:
             raise ValueError(f"{1 + NUM_DECODED} tokens took {many_s:.4f} s and one took {one_s:.4f} s")
         return self.batch * NUM_DECODED / (many_s - one_s)

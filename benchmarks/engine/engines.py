@@ -85,28 +85,22 @@ class ChildSession:
     def rate(self, cell: Cell) -> float:
         self._signal(signal.SIGCONT)
         try:
-            if cell.is_long:
-                return self._told(cell)
-            one = self._seconds(cell, 1)
-            if cell.kind == "prefill":
-                return cell.prompt / one
-            return self._decoded(cell, one)
+            return cell.prompt / self._seconds(cell, 1) if cell.kind == "prefill" else self._decoded(cell)
         finally:
             self._pause()
 
-    def _told(self, cell: Cell) -> float:
-        answer = self.ask(batch=cell.batch, prompt=cell.prompt, new=1 + NUM_DECODED)
-        if not answer["decoding_s"]:
-            raise Unavailable("it does not tell the time of decoding alone")
-        return float(answer["decoded"] / answer["decoding_s"])
-
-    def _decoded(self, cell: Cell, one: float) -> float:
-        """Again if something else took the processors away for longer than 32 tokens took."""
+    def _decoded(self, cell: Cell) -> float:
+        """What it tells of decoding alone, or the difference of two times; that again if something else took the
+        processors away for longer than the tokens took."""
         for _ in range(NUM_TRIES):
-            many = self._seconds(cell, 1 + NUM_DECODED)
-            if many > one:
-                return cell.decoded(one, many)
+            answer = self.ask(batch=cell.batch, prompt=cell.prompt, new=1 + NUM_DECODED)
+            if answer["decoding_s"]:
+                return float(answer["decoded"] / answer["decoding_s"])
+            if cell.is_long:
+                raise Unavailable("it does not tell the time of decoding alone")
             one = self._seconds(cell, 1)
+            if answer["seconds"] > one:
+                return cell.decoded(one, answer["seconds"])
         raise Unavailable(f"{1 + NUM_DECODED} tokens never took longer than one")
 
     def _seconds(self, cell: Cell, new_tokens: int) -> float:

@@ -47,8 +47,8 @@ class Limits:
     """Tokens of the longest sequence; block tables have ceil(max_context / 16) columns."""
     kv_dtype: DType = "f32"
     weight_format: WeightFormat = "stored"
-    """What becomes of matrices that come in floats, as far as hal.quantise.convertible says. A QuantTensor stays what
-    it is, whatever this says."""
+    """What becomes of matrices that come in floats, as hal.quantise.formats says. A QuantTensor stays what it is,
+    whatever this says."""
     max_outputs: int | None = None
     """Results in one step that memory is set aside for; a step may ask for more, up to `max_rows`, and the device's
     budget pays for it then. None: one for each sequence."""

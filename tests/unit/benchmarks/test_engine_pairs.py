@@ -88,9 +88,9 @@ def test_cells_have_names_of_their_own() -> None:
     assert named == ["decode 4", "decode 4 at 2016", "prefill 512"]
 
 
-def test_decoding_is_what_thirty_two_more_tokens_take() -> None:
-    assert decode(4).decoded(one_s=0.5, many_s=1.5) == 4 * 32
-    with pytest.raises(ValueError, match="33 tokens took"):
+def test_decoding_is_what_sixty_four_more_tokens_take() -> None:
+    assert decode(4).decoded(one_s=0.5, many_s=1.5) == 4 * 64
+    with pytest.raises(ValueError, match="65 tokens took"):
         decode(4).decoded(one_s=1.0, many_s=0.9)
 
 

@@ -56,7 +56,7 @@ def test_the_batched_benchmark_is_told_threads_and_room_for_every_sequence() -> 
     engine = LlamaCpp(project="llama.cpp", quantisation="Q8_0", num_threads=2)
     command = BatchedBench(engine=engine, program=Path("b"), weights=Path("w")).command(decode(16))
     text = " ".join(str(word) for word in command)
-    assert "-t 2 -tb 2 -npp 128 -ntg 32 -npl 16" in text
+    assert "-t 2 -tb 2 -npp 128 -ntg 64 -npl 16" in text
     assert int(command[command.index("-c") + 1]) >= 16 * (128 + 32)
 
 
