@@ -33,6 +33,8 @@ class Measured:
     versions: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     failed: dict[Key, str] = field(default_factory=dict)
+    ended_early: bool = False
+    """By Ctrl-C or SIGTERM: there are fewer pairs than were asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +56,11 @@ def measure(plan: Plan, probe: Callable[[], float], tell: Callable[[str], None] 
     with ExitStack() as stack:
         runner = Runner(plan, probe, tell or (lambda line: print(line, file=sys.stderr, flush=True)))
         runner.open(stack)
-        for number in range(plan.num_pairs):
-            for cell in plan.cells:
-                if number % 2 and cell.costly:
-                    continue
-                for weight_class in plan.ours:
-                    runner.turn(weight_class, cell, number)
+        try:
+            for number in range(plan.num_pairs):
+                runner.round(number)
+        except (KeyboardInterrupt, SystemExit):  # an hour's pairs are not thrown away with the one under way
+            runner.measured.ended_early = True
         return runner.measured
 
 
@@ -83,6 +84,13 @@ class Runner:
             except Unavailable as error:
                 self._tell(f"left out: {peer.name}: {error}")
                 self.measured.left_out[peer.name] = str(error)
+
+    def round(self, number: int) -> None:
+        for cell in self._plan.cells:
+            if number % 2 and cell.costly:
+                continue
+            for weight_class in self._plan.ours:
+                self.turn(weight_class, cell, number)
 
     def turn(self, weight_class: WeightClass, cell: Cell, number: int) -> None:
         """Everybody of one class in one cell: one run of ours between every two peers."""

@@ -36,6 +36,7 @@ def to_record(measured: Measured, rooflines: Mapping[WeightClass, Roofline]) -> 
     return {
         "versions": measured.versions,
         "left_out": measured.left_out,
+        "ended_early": measured.ended_early,
         "failed": {f"{peer}, {cell.name}": why for (_, cell, peer), why in measured.failed.items()},
         "classes": classes,
     }

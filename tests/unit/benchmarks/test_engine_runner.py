@@ -101,6 +101,24 @@ def test_who_fails_in_a_cell_is_left_out_of_that_cell_only() -> None:
     assert "* b, prefill 512: it ended" in table(to_record(measured, {}))
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_who_is_ended_keeps_the_pairs_there_are_and_says_so(end: type[BaseException]) -> None:
+    probes = iter([1e10] * 5)
+
+    def probe() -> float:
+        for read in probes:
+            return read
+        raise end
+
+    engines = FakeEngine("a"), FakeEngine("b")
+    plan = Plan(model=NOWHERE, ours={"8 bit": engines[0]}, peers=engines[1:], cells=[decode(1)], num_pairs=5)
+    measured = measure(plan, probe, tell=lambda line: None)
+    assert to_record(measured, {})["ended_early"]
+    assert [len(pairs) for pairs in measured.pairs.values()] == [2]
+    assert engines[1].story[-1] == "b closed"
+    assert not to_record(run(FakeEngine("a"), FakeEngine("b")), {})["ended_early"]
+
+
 def test_alone_we_are_measured_alone() -> None:
     measured = run(FakeEngine("a"))
     record = to_record(measured, {})
