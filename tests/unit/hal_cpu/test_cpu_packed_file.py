@@ -83,6 +83,16 @@ def test_the_layout_names_the_build_the_format_and_the_program(build: str, tmp_p
     assert "stored" in layout
 
 
+def test_another_rule_of_what_becomes_whole_is_another_layout(
+    build: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Keeper(tmp_path)
+    compiled(keeper).close()
+    monkeypatch.setattr(weights, "formats", lambda program, weight_format: {"no such matrix": "int8"})
+    compiled(keeper).close()
+    assert len(set(keeper.layouts)) == 2
+
+
 @pytest.mark.parametrize("where", [0, 12, 60, -2000, -1])
 def test_any_damaged_byte_is_found_and_the_file_made_again(build: str, tmp_path: Path, where: int) -> None:
     wanted = answer(Keeper(tmp_path))
