@@ -42,7 +42,7 @@ def main() -> int:
         stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
         stem.with_suffix(".md").write_text(text)
         print(f"written: {stem}.json, {stem}.md", file=sys.stderr)
-    return 0
+    return 1 if record["ended_early"] else 0
 
 
 def arguments() -> argparse.Namespace:

@@ -61,6 +61,7 @@ def measure(plan: Plan, probe: Callable[[], float], tell: Callable[[str], None] 
                 runner.round(number)
         except (KeyboardInterrupt, SystemExit):  # an hour's pairs are not thrown away with the one under way
             runner.measured.ended_early = True
+            runner.tell("ended early: what was measured until now is kept")
         return runner.measured
 
 
@@ -71,7 +72,7 @@ class Runner:
         self.measured = Measured()
         self._plan = plan
         self._probe = probe
-        self._tell = tell
+        self.tell = tell
         self._ours: dict[WeightClass, Session] = {}
         self._peers: list[tuple[Engine, Session]] = []
 
@@ -82,7 +83,7 @@ class Runner:
             try:
                 self._peers.append((peer, self._open(peer, stack)))
             except Unavailable as error:
-                self._tell(f"left out: {peer.name}: {error}")
+                self.tell(f"left out: {peer.name}: {error}")
                 self.measured.left_out[peer.name] = str(error)
 
     def round(self, number: int) -> None:
@@ -120,7 +121,7 @@ class Runner:
     def _keep(self, peer: Engine, cell: Cell, pair: Pair) -> None:
         pairs = self.measured.pairs.setdefault((peer.weight_class, cell, peer.name), [])
         pairs.append(pair)
-        self._tell(
+        self.tell(
             f"{len(pairs)}: {peer.weight_class}, {cell.name}: ours {pair.ours.rate:.0f}, "
             f"{peer.name} {pair.peer.rate:.0f} tokens/s: {pair.ratio:.2f} "
             f"(memory {pair.ours.probe / 1e9:.0f} and {pair.peer.probe / 1e9:.0f} GB/s)"
@@ -133,7 +134,7 @@ class Runner:
         try:
             rate = session.rate(cell)
         except Unavailable as error:
-            self._tell(f"failed: {engine.name}, {cell.name}: {error}")
+            self.tell(f"failed: {engine.name}, {cell.name}: {error}")
             self.measured.failed[engine.weight_class, cell, engine.name] = str(error)
             return None
         share = None if waited is None else ((waited_s() or waited) - waited) / (time.monotonic() - begin)
@@ -141,7 +142,7 @@ class Runner:
 
     def _open(self, engine: Engine, stack: ExitStack) -> Session:
         """Raises Unavailable; then nothing of it is left."""
-        self._tell(f"open {engine.name}")
+        self.tell(f"open {engine.name}")
         engine.prepare(self._plan.model)
         session = stack.enter_context(engine.open(self._plan.model))
         self.measured.versions[engine.name] = session.version
