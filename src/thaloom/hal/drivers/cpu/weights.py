@@ -65,7 +65,7 @@ class PackedWeights:
     def _take(self, program: Program, source: WeightSource) -> None:
         """From where they lie packed already, if the source has such a place; else packed now, and kept there."""
         keeper = source if isinstance(source, KeepsPacked) else None
-        # What each matrix becomes is Python's to say: a rule that changes must not find what was packed under the old one.
+        # What each matrix becomes is Python's to say: a rule that changes must not find what the old one packed.
         chosen = sorted(self._formats.items())
         layout = f"cpu {self._library.digest} {self._format} {chosen} {program.digest()}"
         if keeper is not None and self._read_kept(program, keeper, layout):
