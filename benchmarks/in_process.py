@@ -57,7 +57,7 @@ class Bench:
                 max_rows=limits.max_rows,
                 max_sequences=limits.max_sequences,
                 max_context=context,
-                kv_dtype="bf16",
+                kv_dtype="f16" if weights == "stored" else "bf16",
                 weight_format=weights,
                 max_outputs=limits.max_outputs,
             ),

@@ -122,7 +122,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="qwen2.5-0.5b")
     parser.add_argument("--weights", action="append", choices=sorted(WEIGHT_BYTES), help="stored (bf16), int8, int4")
     parser.add_argument("--build", action="append", help="a build by name, or a file by path with its /")
-    parser.add_argument("--kv", choices=["bf16", "f32", "i8"], default="bf16")
+    parser.add_argument("--kv", choices=["f16", "bf16", "f32", "i8"], help="default: f16 beside stored, else bf16")
     parser.add_argument("--decode", type=int, nargs="*", default=[1, 4, 16, 32])
     parser.add_argument("--prefill", type=int, nargs="*", default=[512])
     parser.add_argument("--threads", type=int, default=Machine().num_cores())
@@ -150,18 +150,18 @@ def open_arms(
 ) -> Iterator[Arm]:
     device = Machine().device()
     budget = Budget(device)
-    kv: DType = asked.kv
     for build in asked.build or [None]:
         choice = native.choose(device.features, platform.machine(), wanted=build)
         if choice.path is None:
             sys.exit(f"no native library: {choice.degraded}")
         backend = CpuBackend(device, native.load(choice.path), budget, num_threads=asked.threads)
         for weights in asked.weights or ["stored"]:
+            natural: DType = "f16" if weights == "stored" else "bf16"
             limits = Limits(
                 max_rows=max(cell.num_rows for cell in cells),
                 max_sequences=max(len(cell.runs) for cell in cells),
                 max_context=max(run.length for cell in cells for run in cell.runs) + BLOCK_TOKENS,
-                kv_dtype=kv,
+                kv_dtype=asked.kv or natural,
                 weight_format=weights,
             )
             executable = backend.compile(program, MemoryWeights(tensors), limits)

@@ -262,7 +262,7 @@ def run_case(library: native.Library, number: int, seed: int, outcomes: Counter[
     heap, mutator = Heap(), Mutator(rng)
     try:
         weights = pack(library, case, heap)
-        kv_dtype = int(rng.choice([native.F32, native.BF16, native.I8]))
+        kv_dtype = int(rng.choice([native.F32, native.BF16, native.F16, native.I8]))
         encoded = encode(case.program, weights, kv_dtype=kv_dtype, num_threads=int(rng.integers(1, 4)), **LIMITS)
         instructions, widths, structs, tables = encoded.keep
         told = encoded.program

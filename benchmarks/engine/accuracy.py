@@ -98,8 +98,9 @@ def measure(subject: Subject, num_threads: int, short: bool, peers: str) -> dict
         engines: dict[str, Logits] = {}
         formats: tuple[WeightFormat, ...] = ("stored", "int8", "int4")
         for weight_format in formats:
-            engines[f"Thaloom {weight_format}"] = lambda weight_format=weight_format: predictions(  # type: ignore[misc]
-                subject, weights, processor(num_threads), "bf16", weight_format
+            kv: DType = "f16" if weight_format == "stored" else "bf16"  # what a worker chooses
+            engines[f"Thaloom {weight_format}"] = lambda kv=kv, weight_format=weight_format: predictions(  # type: ignore[misc]
+                subject, weights, processor(num_threads), kv, weight_format
             )
         if not short:
             engines |= other_engines(subject, num_threads)

@@ -27,6 +27,7 @@ class Attention {
     switch (p_.kv_dtype) {
       case THALOOM_F32: return run_in<THALOOM_F32>();
       case THALOOM_BF16: return run_in<THALOOM_BF16>();
+      case THALOOM_F16: return run_in<THALOOM_F16>();
       default: return run_in<THALOOM_I8>();
     }
   }

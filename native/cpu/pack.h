@@ -16,31 +16,6 @@ inline constexpr float kLargest4 = 65504.0f * 6;  // beyond it no scale of 4 bit
 inline constexpr float kLargestFloat = 3.4028234664e38f;
 inline constexpr float kReaches[] = {8.0f, 7.5f, 7.0f, 8.5f, 6.5f, 9.0f};
 
-inline float f32_from_any_f16(uint16_t half) {
-  if ((half & 0x7C00) != 0x7C00) return f32_from_f16(half);
-  const uint32_t bits = static_cast<uint32_t>(half & 0x8000) << 16 | 0x7F800000u | static_cast<uint32_t>(half & 0x3FF) << 13;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-// To nearest, ties to even; infinity where it is too large.
-inline uint16_t f16_from_f32(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
-  bits &= 0x7FFFFFFF;
-  if (bits >= 0x477FF000) return sign | 0x7C00;  // 65520 and more, infinity and NaN
-  if (bits < 0x38800000) {                      // below 2^-14: a multiple of 2^-24, which adding 0.5 rounds to
-    float magnitude;
-    std::memcpy(&magnitude, &bits, sizeof magnitude);
-    magnitude += 0.5f;
-    std::memcpy(&bits, &magnitude, sizeof bits);
-    return static_cast<uint16_t>(sign | (bits - 0x3F000000));
-  }
-  return static_cast<uint16_t>(sign | ((bits - 0x38000000 + 0xFFF + (bits >> 13 & 1)) >> 13));
-}
-
 // 32 columns of 16 rows, turned: lane r of values[c] is row r. Rows that are not there are zeros.
 struct Turned {
   Group values[kWholeGroup];

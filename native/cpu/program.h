@@ -32,7 +32,7 @@ struct Store {
 
 // Keys and values lie in cells of 32 bits, of so many numbers.
 constexpr size_t numbers_in_cell(uint32_t dtype) {
-  return dtype == THALOOM_F32 ? 1 : dtype == THALOOM_BF16 ? 2 : 4;
+  return dtype == THALOOM_F32 ? 1 : dtype == THALOOM_BF16 || dtype == THALOOM_F16 ? 2 : 4;
 }
 
 // The angles of one set of frequencies, computed once a step: (rows, 2, pairs), cosines then sines.

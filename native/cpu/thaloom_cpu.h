@@ -38,7 +38,10 @@ enum thaloom_dtype {
   THALOOM_INT8_GROUPS = 3, /* one f16 scale for 32 columns */
   THALOOM_INT4 = 4,        /* likewise */
   /* Of keys and values only, as f32 and bf16 can be; native/cpu/kv_store.h. */
-  THALOOM_I8 = 5
+  THALOOM_I8 = 5,
+  THALOOM_F16 = 6,
+  /* Of matrices only: bf16 whose inputs stay f32 on every build, where rounding them would cost too much. */
+  THALOOM_BF16_WIDE = 7
 };
 
 /* A vector is `columns` float32, padded with zeros to a multiple of 16. Matrices are in panels, made by pack(). */

@@ -15,7 +15,7 @@
 // docs/decisions/0007.
 #pragma once
 
-#include "simd.h"
+#include "f16.h"
 #include "thaloom_cpu.h"
 
 namespace thaloom {
@@ -106,33 +106,6 @@ inline void make_whole_input(const float *x, size_t columns, WholeInputs *to) {
     }
     to->correction = -128 * reduce(total, [](auto a, auto b) { return a + b; });
   }
-}
-
-inline float f32_from_f16(uint16_t half) {  // finite ones only
-  const uint32_t bits = static_cast<uint32_t>(half & 0x7FFF) << 13;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return (half & 0x8000 ? -value : value) * 0x1p112f;
-}
-
-// Sixteen scales of a group, in f32.
-THALOOM_INLINE Group load_scales(const std::byte *p) {
-  Group scales;
-  repeat<kVectors>([&](auto i) __attribute__((always_inline)) {
-    const auto *half = reinterpret_cast<const uint16_t *>(p) + i * kLanes;
-#if defined(__AVX512F__)
-    scales.part[i] = reinterpret_cast<Float>(_mm512_maskz_cvtph_ps(  // not the plain one: GCC 12 warns of its own header
-        0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i *>(half))));
-#elif defined(__F16C__)
-    scales.part[i] = reinterpret_cast<Float>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(half))));
-#elif defined(__aarch64__)
-    scales.part[i] = reinterpret_cast<Float>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(half))));
-#else
-    const Bits wide = __builtin_convertvector(*reinterpret_cast<const HalfBitsInMemory *>(half), Bits);
-    scales.part[i] = as_float((as_bits(as_float((wide & 0x7FFFu) << 13) * 0x1p112f)) | (wide & 0x8000u) << 16);
-#endif
-  });
-  return scales;
 }
 
 // Row `row` of a panel, as floats: what an embedding reads.

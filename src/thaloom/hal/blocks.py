@@ -10,7 +10,7 @@ from thaloom.hal.quantise import quantise_kv
 from thaloom.hal.types import DType, Tensor, bf16_from_f32
 
 F32 = NDArray[np.float32]
-STORAGE: dict[DType, str] = {"f32": "<f4", "bf16": "<u2", "i8": "<i1"}
+STORAGE: dict[DType, str] = {"f32": "<f4", "bf16": "<u2", "f16": "<f2", "i8": "<i1"}
 """How a number is kept in memory, by the dtypes keys and values are kept in."""
 
 
@@ -45,7 +45,7 @@ class BlockStore:
                 self._blocks[f"{layer}.{name}"][blocks, places] = whole
                 self._blocks[f"{layer}.{name}.scales"][blocks, places] = scales
             else:
-                self._blocks[f"{layer}.{name}"][blocks, places] = kept if self._dtype == "f32" else bf16_from_f32(kept)
+                self._blocks[f"{layer}.{name}"][blocks, places] = _kept(kept, self._dtype)
 
     def read(self, layer: int, table: NDArray[np.int32], length: int) -> tuple[F32, F32]:
         """Keys (length, K, D) and values (length, K, value_size) of one sequence, as stored, in order of position."""
@@ -69,6 +69,16 @@ class BlockStore:
         """A field of the blocks, (tokens, ...)."""
         stored: NDArray[np.generic] = self._blocks[name][blocks]
         return stored.reshape(len(blocks) * BLOCK_TOKENS, *stored.shape[2:])
+
+
+def _kept(values: F32, dtype: DType) -> NDArray[np.generic]:
+    """As numbers of `dtype`. Too large for f16 is cut off; NaN and infinities stay what they are."""
+    if dtype == "bf16":
+        return bf16_from_f32(values)
+    if dtype == "f16":
+        most = np.float32(65504)
+        return np.where(np.isinf(values), values, np.clip(values, -most, most)).astype(np.float16)
+    return values
 
 
 def block_bytes(program: Program, kv_dtype: DType) -> int:

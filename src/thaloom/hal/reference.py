@@ -43,7 +43,7 @@ SUPPORT = Support(
     levels=dict.fromkeys(sorted(set(OPERATORS) - {"sample"}), "L3"),
     exact=True,
     weight_dtypes=frozenset({"f32", "bf16", "f16"}),
-    kv_dtypes=frozenset({"f32", "bf16", "i8"}),
+    kv_dtypes=frozenset({"f32", "bf16", "f16", "i8"}),
     weight_formats=frozenset({"stored", "int8", "int4"}),
 )
 """What the reference runs: everything but `sample`, which the host does."""

@@ -88,7 +88,7 @@ def kv_bytes_per_token(card: ModelCard, config: Mapping[str, Any], kv_dtype: str
     heads = _count(config, "num_attention_heads")
     kv_heads = _count(config, "num_key_value_heads") or heads
     head_dim = _count(config, "head_dim") or (_count(config, "hidden_size") // heads if heads else 0)
-    dtype = kv_dtype or ("f32" if "f32" in card.dtypes else "bf16")
+    dtype = kv_dtype or ("f32" if "f32" in card.dtypes else "f16")
     head_bytes = head_dim + 4 if dtype == "i8" else head_dim * (4 if dtype == "f32" else 2)
     return 2 * _count(config, "num_hidden_layers") * kv_heads * head_bytes
 

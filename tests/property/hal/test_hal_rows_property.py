@@ -20,7 +20,7 @@ NUM_BLOCKS = 32
 LIMITS = {"max_rows": 200, "max_sequences": 8, "max_context": 64}
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
 SEEDS = st.integers(0, 2**32 - 1)
-KV = st.sampled_from(["f32", "bf16", "i8"])
+KV = st.sampled_from(["f32", "bf16", "f16", "i8"])
 
 
 def reference() -> Backend:

@@ -20,7 +20,15 @@ from thaloom.work.runtime.messages import Generate, Tokens
 from thaloom.work.runtime.sequence import Ticket
 
 CHUNKS = (1, 2, 7, 16, 33, 64, 128, 512)
-NUM_SCHEDULES = {"cpu": 100, "cpu int8": 30, "cpu int4": 30, "cpu kv f32": 15, "cpu kv i8": 30, "cpu int8 kv i8": 15}
+NUM_SCHEDULES = {
+    "cpu": 100,
+    "cpu int8": 30,
+    "cpu int4": 30,
+    "cpu kv f32": 15,
+    "cpu kv f16": 15,
+    "cpu kv i8": 30,
+    "cpu int8 kv i8": 15,
+}
 NATIVE = [pytest.param(name, number, marks=pytest.mark.hardware) for name, number in NUM_SCHEDULES.items()]
 
 

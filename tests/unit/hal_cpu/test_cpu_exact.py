@@ -40,7 +40,7 @@ from thaloom.hal.testing.schedules import (
 from thaloom.hal.types import DType, WeightFormat
 
 DTYPES: tuple[DType, ...] = ("f32", "bf16")
-KV_DTYPES: tuple[DType, ...] = ("f32", "bf16", "i8")
+KV_DTYPES: tuple[DType, ...] = ("f32", "bf16", "f16", "i8")
 FORMATS: tuple[WeightFormat, ...] = ("stored", "int8", "int4")
 
 

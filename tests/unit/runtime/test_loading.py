@@ -132,7 +132,7 @@ class TestRefusals:
             ({"device": "virtual:9"}, DeviceNotFound, "virtual:9"),
             ({"context_length": 257}, BadParameter, "257 tokens is asked for; the model was made for 256"),
             ({"kv_bytes": 1000}, OutOfMemory, "one context of 256 tokens needs 32.0 KiB .* kv_bytes is 1000 B"),
-            ({"kv_dtype": "i8"}, NotServable, "bf16, f32, not i8"),
+            ({"kv_dtype": "i8"}, NotServable, "bf16, f16, f32, not i8"),
             ({"weights": "int4"}, NotServable, "keeps weights as int8, stored, not int4"),
         ],
     )

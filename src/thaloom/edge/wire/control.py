@@ -43,7 +43,7 @@ class ServeRequest(Ask):
     max_queue: int = Field(default=128, ge=1)
     chunk_tokens: int = Field(default=256, ge=1)
     prefix_reuse: bool = True
-    kv_dtype: Literal["f32", "bf16", "i8"] | None = None
+    kv_dtype: Literal["f32", "f16", "bf16", "i8"] | None = None
     """How keys and values are kept; null: in 16 bits for a model stored in 16, else in f32."""
     weights: Literal["stored", "int8", "int4"] = "stored"
     speculation: Literal["auto", "off"] = "auto"

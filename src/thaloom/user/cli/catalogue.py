@@ -167,8 +167,8 @@ TEXTS: dict[str, tuple[str, str]] = {
         "有新提示词时每 token 限时（0.05）。",
     ),
     "option.kv_dtype": (
-        "Keep keys and values in f32, bf16 or i8 (default: as precise as the weights).",
-        "键值格式：f32、bf16 或 i8（默认同权重）。",
+        "Keep keys and values in f32, f16, bf16 or i8 (default: to fit the weights).",
+        "键值格式：f32、f16、bf16 或 i8（默认同权重）。",
     ),
     "option.weights": ("Keep weights as stored, or in int8 or int4.", "权重格式：stored（原样）、int8 或 int4。"),
     "option.max_tokens": ("End the answer after N tokens.", "回答最多 N 个 token。"),

@@ -38,7 +38,7 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
 @option("--max-queue", type=POSITIVE, metavar="N")
 @option("--chunk-tokens", type=POSITIVE, metavar="TOKENS")
 @option("--prefix-reuse/--no-prefix-reuse", default=None)
-@option("--kv", "kv_dtype", type=click.Choice(["f32", "bf16", "i8"]), metavar="FORMAT")
+@option("--kv", "kv_dtype", type=click.Choice(["f32", "f16", "bf16", "i8"]), metavar="FORMAT")
 @option("--weights", type=click.Choice(["stored", "int8", "int4"]), metavar="FORMAT")
 @option("--speculation", type=click.Choice(["auto", "off"]), metavar="WHEN")
 @option("--token-time", "token_s", type=click.FloatRange(min=0), callback=finite, metavar="SECONDS")

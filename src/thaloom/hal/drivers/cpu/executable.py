@@ -22,7 +22,7 @@ from thaloom.hal.host import Budget
 from thaloom.hal.ops import Lora, Program, Step
 from thaloom.hal.types import Device, DType, Support
 
-_KV_DTYPES: dict[DType, int] = {"f32": native.F32, "bf16": native.BF16, "i8": native.I8}
+_KV_DTYPES: dict[DType, int] = {"f32": native.F32, "bf16": native.BF16, "f16": native.F16, "i8": native.I8}
 SUPPORT = Support(
     levels=dict.fromkeys(sorted(OPERATORS), "L3"),
     exact=True,
