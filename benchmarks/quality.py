@@ -35,11 +35,10 @@ from thaloom.base.clock import SystemClock
 from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Backend, Driver, WeightSource
 from thaloom.hal.ops import Program
-from thaloom.hal.quantise import convertible, quantise
+from thaloom.hal.quantise import convertible, heads, quantise
 from thaloom.hal.types import DType, QuantTensor, Tensor, WeightFormat
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
-from thaloom.quantiser import heads
 from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.quality import Comparison, LanguageModel, Window, cut, log_softmax
 
@@ -96,6 +95,7 @@ def variants(
     matrices: frozenset[str], head: frozenset[str]
 ) -> Iterator[tuple[str, Change | None, DType, WeightFormat]]:
     """(name, what is done to the weights before, keys and values, format the driver makes of the weights)."""
+    yield "as stored, kv f16", None, "f16", "stored"
     yield "as stored, kv bf16", None, "bf16", "stored"
     yield "int8, kv bf16", None, "bf16", "int8"
     yield "int8 in groups of 32, kv bf16", by_groups(matrices), "bf16", "stored"

@@ -134,11 +134,14 @@ class Executable {
     else threads_.run_pieces(num_rows, (num_rows + 4 * threads_.size() - 1) / (4 * threads_.size()), work);
   }
 
+  static Inputs in_place(const Rows &rows) {
+    return {reinterpret_cast<const std::byte *>(rows.base), rows.stride * sizeof(float)};
+  }
+
   // Rows of floats as a matrix of `dtype` reads them: where they stand if it can, else made ready in the workspace.
   Inputs ready(uint32_t dtype, const Rows &rows, size_t num_rows, size_t columns) {
     const Form form = form_of(dtype);
-    if (form == Form::kF32 && rows.index == nullptr)
-      return {reinterpret_cast<const std::byte *>(rows.base), rows.stride * sizeof(float)};
+    if (form == Form::kF32 && rows.index == nullptr) return in_place(rows);
     auto *to = reinterpret_cast<std::byte *>(scratch_ + program.workspaces.inputs);
     const size_t stride = input_stride(form, columns);
     each_row(num_rows, columns, [&](size_t r) { make_input(form, rows.at(r), columns, to + r * stride); });
@@ -206,8 +209,8 @@ class Executable {
     if (weight >= 0) made_ready_for_ = static_cast<uint32_t>(after);
   }
 
-  // One product with all that was fused into it, or neighbouring ones that read the same rows alike: their strips of
-  // panels are laid end to end and shared among the threads.
+  // One product with all that was fused into it, or neighbouring ones that read the same rows, as the first does or as
+  // floats where they stand: their strips of panels are laid end to end and shared among the threads.
   size_t multiply_all(size_t number) {
     constexpr size_t kMost = 8;
     const Operation &leader = program.operations[number];
@@ -218,11 +221,12 @@ class Executable {
       const Operation &op = program.operations[number + count];
       if (op.told.op != THALOOM_LINEAR || op.span != 1 || op.told.slots[0] != x) break;
       const Matrices w = program.matrices(op.told.weights[0]);
-      if (!can_read(w.dtype, first.dtype)) break;
+      if (form_of(w.dtype) != Form::kF32 && !can_read(w.dtype, first.dtype)) break;
       num_panels += w.num_panels;
     }
-    const Inputs inputs = made_ready_for_ == number ? Inputs{input_row(first, 0), input_stride(form_of(first.dtype), first.columns)}
-                                                    : ready(first.dtype, value(x), step_.num_rows, first.columns);
+    const Inputs floats = in_place(value(x));
+    const Inputs made = made_ready_for_ == number ? Inputs{input_row(first, 0), input_stride(form_of(first.dtype), first.columns)}
+                                                  : ready(first.dtype, value(x), step_.num_rows, first.columns);
     size_t strip = SIZE_MAX;  // that all of them have tiles for
     for (size_t i = 0; i < count; ++i)
       strip = std::min(strip, strip_panels(program.matrices(program.operations[number + i].told.weights[0]).dtype,
@@ -233,7 +237,10 @@ class Executable {
     threads_.run_pieces(num_strips, 1, [&](size_t begin, size_t end) {
       for (size_t i = 0, start = 0; i < count; start = ends[i++]) {
         const size_t from = std::max(begin, start), to = std::min(end, ends[i]);
-        if (from < to) multiply_strips(program.operations[number + i], from - start, to - start, strip, inputs);
+        if (from >= to) continue;
+        const Operation &op = program.operations[number + i];
+        const bool reads_floats = form_of(program.matrices(op.told.weights[0]).dtype) == Form::kF32;
+        multiply_strips(op, from - start, to - start, strip, reads_floats ? floats : made);
       }
     });
     return count == 1 ? leader.span : count;

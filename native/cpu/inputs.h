@@ -20,7 +20,7 @@ constexpr Form form_of(uint32_t dtype) {
 // Whether a matrix of `dtype` can read rows made ready for one of `other`. In whole numbers the scale of 64 stands beside
 // each 32 of them, so whoever wants one for 32 finds one.
 constexpr bool can_read(uint32_t dtype, uint32_t other) {
-  return dtype == other || (is_whole(dtype) && other == THALOOM_INT4);
+  return form_of(dtype) == form_of(other) || (is_whole(dtype) && other == THALOOM_INT4);
 }
 
 // Rows of floats: row r is at base + (index ? index[r] : r) * stride.

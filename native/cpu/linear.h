@@ -60,6 +60,7 @@ inline const Tiles &tiles_of(uint32_t dtype) {
   switch (dtype) {
     case THALOOM_F32: return TilesOf<F32Tile>::tiles;
     case THALOOM_BF16: return TilesOf<BF16Tile>::tiles;
+    case THALOOM_BF16_WIDE: return TilesOf<WidenedTile>::tiles;
     case THALOOM_INT8: return TilesOf<WholeTile<THALOOM_INT8>>::tiles;
     case THALOOM_INT8_GROUPS: return TilesOf<WholeTile<THALOOM_INT8_GROUPS>>::tiles;
     default: return TilesOf<WholeTile<THALOOM_INT4>>::tiles;

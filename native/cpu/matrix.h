@@ -19,7 +19,7 @@ inline size_t panel_bytes(uint32_t dtype, uint32_t columns) {
 
 // 0 if there can be no such stack. Below 2^62 for every size that is allowed.
 inline uint64_t packed_bytes(uint32_t dtype, uint32_t count, uint32_t rows, uint32_t columns) {
-  if (dtype > THALOOM_INT4 || (is_whole(dtype) && columns % kWholeGroup) || !count || count > kMostExperts || !rows || rows > kMostColumns || !columns ||
+  if ((dtype > THALOOM_INT4 && dtype != THALOOM_BF16_WIDE) || (is_whole(dtype) && columns % kWholeGroup) || !count || count > kMostExperts || !rows || rows > kMostColumns || !columns ||
       columns > kMostColumns)
     return 0;
   return uint64_t{count} * (round_up(rows, kGroup) / kGroup) * panel_bytes(dtype, columns);

@@ -115,7 +115,8 @@ struct F32Tile {
   }
 };
 
-// bf16 where there is no product of pairs: widened to f32, which is exact, the activations as they are.
+// bf16 widened to f32, which is exact, the activations as they are: where there is no product of pairs, and where their
+// rounding would cost too much.
 struct WidenedTile {
   static constexpr int kSums = kAccumulators, kRows = kFloatRows, kMany = 4 * kFloatRows;
   template <int R, int P>

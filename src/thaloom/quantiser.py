@@ -27,9 +27,9 @@ from thaloom.base.files import require_space
 from thaloom.base.log import LogWriter
 from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Backend, Driver
-from thaloom.hal.ops import Logits, Program
-from thaloom.hal.quantise import formats
-from thaloom.hal.types import WeightFormat
+from thaloom.hal.ops import Program
+from thaloom.hal.quantise import formats, heads
+from thaloom.hal.types import MatrixFormat, WeightFormat
 from thaloom.kernel.models.converting import convert, write_record
 from thaloom.kernel.models.foreign import staged
 from thaloom.kernel.models.quantising import QuantisedModel
@@ -119,16 +119,11 @@ def quantise_model(spec: QuantiseSpec, tell: Tell) -> Manifest:
         )
 
 
-def _formats(program: Program, to: WeightFormat) -> dict[str, WeightFormat]:
-    """As a driver makes them at load, but for the head, which stays in 8 bits: in 4 it costs about as much quality as
+def _formats(program: Program, to: WeightFormat) -> dict[str, MatrixFormat]:
+    """As a driver makes them at load, but for the head, which keeps 8 bits: in 4 it costs about as much quality as
     all other matrices together (benchmarks/quality.py), and who quantises ahead asks for quality."""
-    head = heads(program)
-    return {name: "int8" if name in head else kept for name, kept in formats(program, to).items()}
-
-
-def heads(program: Program) -> frozenset[str]:
-    """The matrices that make logits."""
-    return frozenset(step.weight for step in program.instructions if isinstance(step, Logits))
+    chosen = formats(program, to)
+    return chosen | {name: "int8" for name in heads(program) & chosen.keys() if chosen[name] == "int4"}
 
 
 def _program(model: StoredModel) -> Program:
@@ -162,7 +157,7 @@ def _measure(
     if not num_tokens:
         raise BadParameter(f"{name!r} is too short to measure anything on", param="text")
     require_space(scratch, 4 * num_tokens * vocab_size)
-    kv_dtype = choose_kv_dtype(None, original.manifest.card.dtypes, backend)
+    kv_dtype = choose_kv_dtype(None, original.manifest.card.dtypes, spec.to, backend)
     with closing(original.weights()) as weights:
         model = LanguageModel(program, weights, backend, kv_dtype=kv_dtype, window=length)
     with closing(model):

@@ -4,24 +4,24 @@ driver that converts by itself gives the same numbers to the bit.
 8 bits: symmetric, the largest magnitude becomes 127, one scale a row, or one for 32 columns.
 4 bits: one scale for 32 columns, chosen for the least squared error among a few candidates: the largest magnitude
 becomes a little more or less than -8 (so a scale may be negative: -8 is the only number of 4 bits without an opposite),
-and for each candidate the best scale for its whole numbers is known in closed form. Where a model gets 4 bits,
-what makes its values gets 8 if several heads share them: a hundredth of the bytes, a seventh of the loss.
+and for each candidate the best scale for its whole numbers is known in closed form.
 Source: least squares, min over s of sum (x - s q)^2 is s = sum(x q) / sum(q q), and it takes sum(x q)^2 / sum(q q) off
 the error. Candidates were chosen by the error on Gaussian and heavy-tailed weights; docs/decisions/0007.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thaloom.hal.ops import Instruction, Linear, Logits, Lora, Moe, PagedAttention, Program, Slot
-from thaloom.hal.types import GROUP, QuantTensor, Tensor, WeightFormat
+from thaloom.hal.ops import Instruction, Linear, Logits, Lora, Moe, PagedAttention, Program, RmsNorm, Rope, Slot
+from thaloom.hal.types import GROUP, MatrixFormat, QuantTensor, Tensor, WeightFormat
 
 F32 = NDArray[np.float32]
+BITS: dict[MatrixFormat, Literal[4, 8]] = {"int8": 8, "int8_groups": 8, "int4": 4}
 LEAST = np.float32(1e-30)
 """A largest magnitude below it counts as nothing: its inverse would not be finite."""
 MOST = np.float32(65504 * 6)
@@ -50,27 +50,59 @@ def convertible(program: Program) -> frozenset[str]:
     return frozenset(str(name) for name in names if len(shapes[name]) > 1 and shapes[name][-1] % GROUP == 0)
 
 
-def formats(program: Program, weight_format: WeightFormat) -> dict[str, WeightFormat]:
-    """What each matrix becomes that Limits.weight_format is about: that, or 8 bits where 4 would cost too much."""
-    if weight_format == "stored":
-        return {}
-    delicate = _shared_values(program) if weight_format == "int4" else set()
-    return {name: "int8" if name in delicate else weight_format for name in convertible(program)}
+def formats(program: Program, weight_format: WeightFormat) -> dict[str, MatrixFormat]:
+    """What each matrix becomes that Limits.weight_format is about: that, or more where its kind would cost too much.
+
+    In 8 bits shared keys and values stay as they are, what else attention reads and gives and the head have a scale for
+    each 32 columns. In 4 bits shared values have 8. By how much each pays: docs/decisions/0007. Source: llama.cpp keeps
+    values in more bits for the same reason (llama-quant.cpp, attn_v).
+    """
+    names = convertible(program)
+    match weight_format:
+        case "stored":
+            return {}
+        case "int8":
+            fine = {*_around_attention(program), *heads(program)}
+            return {name: "int8_groups" if name in fine else "int8" for name in names - shared_projections(program)}
+        case "int4":
+            delicate = shared_projections(program, keys=False)
+            return {name: "int8" if name in delicate else "int4" for name in names}
 
 
-def _shared_values(program: Program) -> set[str]:
-    """The matrices that make the values of attention, where several heads share them. Source: llama.cpp keeps them in
-    more bits for the same reason (llama-quant.cpp, attn_v); by how much it pays: docs/decisions/0007."""
-    made_by: dict[Slot, Instruction] = {step.out: step for step in program.instructions}
-    names: set[str] = set()
+def heads(program: Program) -> frozenset[str]:
+    """The matrices that make logits."""
+    return frozenset(step.weight for step in program.instructions if isinstance(step, Logits))
+
+
+def shared_projections(program: Program, *, keys: bool = True) -> frozenset[str]:
+    """The matrices that make the values of attention, and the keys unless told otherwise, where several heads share
+    them: a hundredth of a model's weights that decides more than its share."""
+    slots: list[Slot | None] = []
     for step in program.instructions:
-        if isinstance(step, PagedAttention) and step.v is not None and step.num_kv_heads < step.num_heads:
-            maker = made_by.get(step.v)
-            while isinstance(maker, Lora):
-                maker = made_by.get(maker.y)
-            if isinstance(maker, Linear):
-                names.add(maker.weight)
-    return names
+        if isinstance(step, PagedAttention) and step.num_kv_heads < step.num_heads:
+            slots += [step.k, step.v] if keys else [step.v]
+    return _makers(program, slots)
+
+
+def _around_attention(program: Program) -> frozenset[str]:
+    """The matrices that make queries, keys and values, and those that take up what attention gives."""
+    steps = [step for step in program.instructions if isinstance(step, PagedAttention)]
+    outs = {step.out for step in steps}
+    after = {step.weight for step in program.instructions if isinstance(step, Linear) and step.x in outs}
+    return _makers(program, [slot for step in steps for slot in (step.q, step.k, step.v)]) | after
+
+
+def _makers(program: Program, slots: Iterable[Slot | None]) -> frozenset[str]:
+    """The matrices whose products become these slots, whatever turns, norms or adapters come between."""
+    made_by: dict[Slot | None, Instruction] = {step.out: step for step in program.instructions}
+    names: set[str] = set()
+    for slot in slots:
+        maker = made_by.get(slot)
+        while isinstance(maker, Lora | Rope | RmsNorm):
+            maker = made_by.get(maker.y if isinstance(maker, Lora) else maker.x)
+        if isinstance(maker, Linear):
+            names.add(maker.weight)
+    return frozenset(names)
 
 
 def convert(
@@ -84,10 +116,9 @@ def convert(
     }
 
 
-def quantise_as(tensor: Tensor, weight_format: WeightFormat) -> QuantTensor:
-    """One matrix under Limits.weight_format `int8` (a scale for each row) or `int4`."""
+def quantise_as(tensor: Tensor, to: MatrixFormat) -> QuantTensor:
     values = tensor.to_f32()
-    return quantise(values, 8, values.shape[-1]) if weight_format == "int8" else quantise(values, 4)
+    return quantise(values, BITS[to], values.shape[-1] if to == "int8" else GROUP)
 
 
 def quantise(values: F32, bits: Literal[4, 8], group: int = GROUP) -> QuantTensor:

@@ -16,6 +16,8 @@ Isolation = Literal["none", "time", "process", "hardware"]
 Health = Literal["healthy", "degraded", "lost"]
 WeightFormat = Literal["stored", "int8", "int4"]
 """How a driver keeps matrices: as they come, or in whole numbers of so many bits with scales."""
+MatrixFormat = Literal["int8", "int8_groups", "int4"]
+"""What one matrix becomes: 8 bits with a scale for each row, or for each 32 columns; 4 bits with one for each 32."""
 Level = Literal["L1", "L2", "L3"]
 """How a driver runs an operator. L1: composed from plain tensor operators (hal/lower.py); L2: natively;
 L3: natively inside one call for the whole step, pages updated in place."""

@@ -133,21 +133,23 @@ def test_sixteen_bits_are_converted_like_the_numbers_they_hold() -> None:
     assert np.array_equal(found.data, quantise(values.astype(np.float32), 8, 64).data)
 
 
-@pytest.mark.parametrize(
-    ("num_heads", "is_adapted", "wanted"), [(4, False, "int8"), (4, True, "int8"), (2, False, "int4")]
-)
-def test_values_that_heads_share_keep_eight_bits_where_others_get_four(
-    num_heads: int, is_adapted: bool, wanted: str
-) -> None:
+@pytest.mark.parametrize("is_adapted", [False, True])
+@pytest.mark.parametrize("num_heads", [2, 4])
+def test_what_decides_more_than_its_share_keeps_more(num_heads: int, is_adapted: bool) -> None:
+    """Values, and in 8 bits keys, if heads share them; around attention and in the head, 8 bits have finer scales."""
     builder = ProgramBuilder()
     x = builder.embedding("table", vocab_size=50, width=64)
     q, k, v = (builder.linear(x, name, width=width) for name, width in (("q", 16 * num_heads), ("k", 32), ("v", 32)))
     if is_adapted:
         v = builder.lora(x, v, a="a", b="b", rank=32, scale=1.0, adapter=0)
+    k = builder.rope(builder.rmsnorm(k, "norm", eps=1e-6, group=16), head_size=16, rotary_size=16, base=1e4)
     y = builder.paged_attention(q, k, v, num_heads=num_heads, num_kv_heads=2, head_size=16)
-    builder.logits(builder.linear(y, "o", width=64), "head", vocab_size=50)
+    y = builder.linear(builder.linear(y, "o", width=64), "plain", width=64)
+    builder.logits(y, "head", vocab_size=50)
     program = builder.build()
-    four = dict.fromkeys(("q", "k", "o", "head"), "int4")
-    assert formats(program, "int4") == four | {"v": wanted}
-    assert formats(program, "int8") == dict.fromkeys(("q", "k", "v", "o", "head"), "int8")
+    are_shared = num_heads > 2
+    four = dict.fromkeys(("q", "k", "o", "plain", "head"), "int4")
+    assert formats(program, "int4") == four | {"v": "int8" if are_shared else "int4"}
+    fine = dict.fromkeys(("q", "o", "head") if are_shared else ("q", "k", "v", "o", "head"), "int8_groups")
+    assert formats(program, "int8") == fine | {"plain": "int8"}
     assert formats(program, "stored") == {}

@@ -11,7 +11,7 @@ from tests.unit.hal_cpu import builds
 from thaloom.hal.drivers.cpu import DRIVER
 from thaloom.hal.drivers.cpu.driver import CpuDriver
 from thaloom.hal.drivers.cpu.probe import DEVICE_ID
-from thaloom.hal.ops import OPERATORS, ProgramBuilder
+from thaloom.hal.ops import OPERATORS, Program, ProgramBuilder
 from thaloom.hal.testing import run_conformance
 from thaloom.hal.testing.bench import NUM_BLOCKS, bench, expect_close, right, sequences_for
 from thaloom.hal.testing.programs import (
@@ -24,7 +24,7 @@ from thaloom.hal.testing.programs import (
     whole_number_cases,
 )
 from thaloom.hal.testing.schedules import make_sequences, together
-from thaloom.hal.types import DType, Tensor, WeightFormat
+from thaloom.hal.types import DType, Tensor, WeightFormat, bf16_from_f32
 
 OPERATORS_RUN = sorted(set(OPERATORS) - {"sample"})
 DTYPES: tuple[DType, ...] = ("f32", "bf16", "f16")
@@ -53,7 +53,7 @@ def test_an_operator_is_what_the_reference_says(build: str, operator: str, dtype
         agree(case)
 
 
-@pytest.mark.parametrize("kv_dtype", ["f32", "bf16", "i8"])
+@pytest.mark.parametrize("kv_dtype", ["f32", "bf16", "f16", "i8"])
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_whole_models_are_what_the_reference_says(build: str, dtype: DType, kv_dtype: DType) -> None:
     for seed in range(4):
@@ -146,7 +146,7 @@ def test_products_of_any_shape(build: str, inputs: int, dtype: DType) -> None:
                 expect_close(case, ready.play(sequences, together(sequences)), right(case, sequences))
 
 
-@pytest.mark.parametrize("kv_dtype", ["f32", "bf16", "i8"])
+@pytest.mark.parametrize("kv_dtype", ["f32", "bf16", "f16", "i8"])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (3, 1), (7, 1), (8, 2), (9, 3)])
 @pytest.mark.parametrize("head_size", [1, 16, 33, 64, 80])
 def test_attention_of_any_shape(build: str, heads: int, kv_heads: int, head_size: int, kv_dtype: DType) -> None:
@@ -161,6 +161,45 @@ def test_attention_of_any_shape(build: str, heads: int, kv_heads: int, head_size
     builder.pool(attended, normalise=False)
     program = builder.build()
     agree(Case(name="paged_attention.odd", program=program, weights=make_weights(program, 5), kv_dtype=kv_dtype))
+
+
+def first_token(program: Program, weights: dict[str, Tensor], kv_dtype: DType) -> np.ndarray:
+    """What the program gives for one sequence of one token, (width,): attention over it alone gives its values."""
+    case = Case(name="one", program=program, weights=weights, kv_dtype=kv_dtype)
+    with bench(CpuDriver().open(DEVICE_ID, num_threads=1), case) as ready:
+        sequences = make_sequences((1,), np.random.default_rng(0), vocab_size=1, num_blocks=NUM_BLOCKS)
+        return ready.play(sequences, together(sequences))[0][0]
+
+
+def test_f16_keeps_numbers_of_every_size(build: str) -> None:
+    """Small ones as multiples of 2^-24, large ones cut off, and what is no number still none: as the reference does."""
+    values = np.zeros((1, 16), np.float32)
+    values[0, :10] = [1.0, -65504.0, 65520.0, -1e30, 6.1e-5, 5.9e-8, -3e-6, np.inf, -np.inf, np.nan]
+    builder = ProgramBuilder()
+    q, v = builder.embedding("plain", vocab_size=1, width=16), builder.embedding("values", vocab_size=1, width=16)
+    attended = builder.paged_attention(q, q, v, num_heads=1, num_kv_heads=1, head_size=16)
+    builder.pool(attended, normalise=False)
+    weights = {"plain": Tensor("f32", np.ones((1, 16), np.float32)), "values": Tensor("f32", values)}
+    found = first_token(builder.build(), weights, "f16")
+    wanted = np.array([1.0, -65504.0, 65504.0, -65504.0, *np.float16([6.1e-5, 5.9e-8, -3e-6]), np.inf, -np.inf, np.nan])
+    assert np.array_equal(found[:10], wanted.astype(np.float32), equal_nan=True)
+
+
+def test_shared_keys_and_values_are_made_of_unrounded_inputs(build: str) -> None:
+    """On builds with products of bf16 pairs the other matrices take theirs in bf16."""
+    rng = np.random.default_rng(4)
+    weights = {
+        "table": Tensor("f32", rng.standard_normal((1, 64), np.float32)),
+        **{name: Tensor("bf16", bf16_from_f32(rng.standard_normal((32, 64), np.float32))) for name in "qkv"},
+    }
+    builder = ProgramBuilder()
+    x = builder.embedding("table", vocab_size=1, width=64)
+    q, k, v = builder.linear(x, "q", width=32), builder.linear(x, "k", width=16), builder.linear(x, "v", width=16)
+    builder.pool(builder.paged_attention(q, k, v, num_heads=2, num_kv_heads=1, head_size=16), normalise=False)
+    weights |= {name: Tensor("bf16", weights[name].data[:16]) for name in "kv"}
+    found = first_token(builder.build(), weights, "f32")
+    exact = weights["v"].to_f32().astype(np.float64) @ weights["table"].data[0]
+    assert np.abs(found - np.tile(exact, 2)).max() < 1e-5  # rounded to bf16 it would be some 1e-2
 
 
 def test_builds_are_listed_best_first() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from thaloom.base.errors import NotServable
-from thaloom.hal.types import GROUP, QuantTensor, Tensor, WeightFormat
+from thaloom.hal.quantise import BITS
+from thaloom.hal.types import GROUP, MatrixFormat, QuantTensor, Tensor, WeightFormat
 from thaloom.kernel.models.converting import PIECE_ELEMENTS, Converted, Floats, whole_pieces
 from thaloom.kernel.models.import_card import QUANTISATION
 from thaloom.kernel.models.import_files import INDEX, WEIGHTS
@@ -14,17 +15,17 @@ from thaloom.kernel.models.reading import StoredModel, WeightReader
 
 
 class QuantisedModel:
-    """What `thaloom quantize` makes. `formats`: what each matrix becomes, `int8` or `int4`; others stay as they are.
+    """What `thaloom quantize` makes. `formats`: what each matrix becomes; others stay as they are.
 
-    8 bits have a scale for each row, 4 bits for each 32 columns: the numbers a driver makes of the same matrices under
-    Limits.weight_format, so a model that was quantised ahead answers as one quantised at load to the same formats.
+    The numbers are those a driver makes of the same matrices under Limits.weight_format, so a model that was quantised
+    ahead answers as one quantised at load to the same formats.
     Raises NotServable if the model is in whole numbers already.
     """
 
     def __init__(
         self,
         model: StoredModel,
-        formats: Mapping[str, WeightFormat],
+        formats: Mapping[str, MatrixFormat],
         weight_format: WeightFormat,
     ) -> None:
         self._model = model
@@ -60,9 +61,9 @@ class QuantisedModel:
             return Converted(name, f"int{tensor.bits}", tensor)
         if name not in self._formats:
             return Converted(name, tensor.dtype, tensor)
-        bits = 8 if self._formats[name] == "int8" else 4
-        group = tensor.shape[-1] if bits == 8 else GROUP
-        return whole_pieces(name, _rows(tensor), tensor.shape, tensor.dtype, bits=bits, group=group)
+        to = self._formats[name]
+        group = tensor.shape[-1] if to == "int8" else GROUP
+        return whole_pieces(name, _rows(tensor), tensor.shape, tensor.dtype, bits=BITS[to], group=group)
 
 
 def _rows(tensor: Tensor) -> Iterator[Floats]:

@@ -16,7 +16,7 @@ from thaloom.hal.drivers.cpu import native, packed_file
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
 from thaloom.hal.ops import Program
-from thaloom.hal.quantise import formats
+from thaloom.hal.quantise import formats, shared_projections
 from thaloom.hal.types import QuantTensor, Tensor, WeightFormat
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _LARGE = 1 << 20
 _SOURCES = {"f32": native.SOURCE_F32, "bf16": native.SOURCE_BF16, "f16": native.SOURCE_F16}
 _STORED = {"f32": native.F32, "bf16": native.BF16, "f16": native.F32}
 """Only f16 is widened: processors here compute nothing in it."""
-_FORMATS = {"int8": native.INT8, "int4": native.INT4}
+_FORMATS = {"int8": native.INT8, "int8_groups": native.INT8_GROUPS, "int4": native.INT4}
 
 
 class PackedWeights:
@@ -50,6 +50,7 @@ class PackedWeights:
     ) -> None:
         self._format = weight_format
         self._formats = formats(program, weight_format)
+        self._wide = shared_projections(program) - self._formats.keys()
         self._library = library
         self._backend = backend
         self._buffers: list[HostMemory] = []
@@ -66,7 +67,7 @@ class PackedWeights:
         """From where they lie packed already, if the source has such a place; else packed now, and kept there."""
         keeper = source if isinstance(source, KeepsPacked) else None
         # What each matrix becomes is Python's to say: a rule that changes must not find what the old one packed.
-        chosen = sorted(self._formats.items())
+        chosen = sorted({**self._formats, **dict.fromkeys(self._wide, "wide")}.items())
         layout = f"cpu {self._library.digest} {self._format} {chosen} {program.digest()}"
         if keeper is not None and self._read_kept(program, keeper, layout):
             return
@@ -111,6 +112,8 @@ class PackedWeights:
         if len(tensor.shape) == 1:
             return self._pack_vector(tensor.to_f32())
         dtype = _FORMATS[self._formats[name]] if name in self._formats else _STORED[tensor.dtype]
+        if name in self._wide and dtype == native.BF16:
+            dtype = native.BF16_WIDE  # inputs rounded to bf16 cost more here than anywhere: docs/decisions/0008
         data = np.ascontiguousarray(tensor.data)
         source = native.Source(data=data.ctypes.data, num_bytes=data.nbytes, dtype=_SOURCES[tensor.dtype])
         return self._pack_matrices(name, tensor.shape, dtype, source)
