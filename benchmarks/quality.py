@@ -88,7 +88,7 @@ def as_gguf(kind: str, matrices: frozenset[str]) -> Change:
 
 def head_in_8_bits(head: frozenset[str]) -> Change:
     """What `thaloom quantize --to int4` stores of the matrix that makes logits."""
-    return lambda name, tensor: quantise(tensor.to_f32(), 8, tensor.shape[-1]) if name in head else tensor
+    return lambda name, tensor: quantise(tensor.to_f32(), 8) if name in head else tensor
 
 
 def variants(

@@ -56,7 +56,9 @@ ODD = (
 )
 ODD_REALS = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e38, 1e300, float("inf"), float("-inf"), float("nan"))
 DTYPES = {"f32": native.F32, "bf16": native.BF16}
-FORMATS = {"int8": native.INT8, "int4": native.INT4}
+FORMATS = {"int8": (native.INT8, native.INT8_GROUPS), "int4": (native.INT4, native.INT8)}
+FLOATS = {"f32": (native.F32,), "bf16": (native.BF16, native.BF16_WIDE)}
+"""What a matrix may become, so that matrices of several kinds read the same rows."""
 
 _libc = ctypes.CDLL(None)
 _libc.posix_memalign.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
@@ -88,7 +90,9 @@ class Heap:
         self._blocks.clear()
 
 
-def pack(library: native.Library, case: Case, heap: Heap) -> dict[str, native.Weight]:
+def pack(
+    library: native.Library, case: Case, heap: Heap, rng: np.random.Generator
+) -> dict[str, native.Weight]:
     structs = {}
     for name, tensor in case.weights.items():
         if len(tensor.shape) == 1:
@@ -99,7 +103,7 @@ def pack(library: native.Library, case: Case, heap: Heap) -> dict[str, native.We
             weight.data, weight.num_bytes = heap.hold(padded.tobytes()), padded.nbytes
         else:
             count, rows, columns = (1, *tensor.shape) if len(tensor.shape) == 2 else tensor.shape
-            source, dtype, keep = _source(tensor, case)
+            source, dtype, keep = _source(tensor, case, rng)
             weight = native.Weight(kind=native.MATRICES, dtype=dtype, count=count, rows=rows, columns=columns)
             weight.num_bytes = library.packed_bytes(dtype, count, rows, columns)
             weight.data = heap.take(weight.num_bytes)
@@ -109,7 +113,9 @@ def pack(library: native.Library, case: Case, heap: Heap) -> dict[str, native.We
     return structs
 
 
-def _source(tensor: Tensor | QuantTensor, case: Case) -> tuple[native.Source, int, list[np.ndarray[Any, Any]]]:
+def _source(
+    tensor: Tensor | QuantTensor, case: Case, rng: np.random.Generator
+) -> tuple[native.Source, int, list[np.ndarray[Any, Any]]]:
     """How a matrix comes, what it becomes, and the arrays that must live until it has been packed."""
     data = np.ascontiguousarray(tensor.data)
     source = native.Source(data=data.ctypes.data, num_bytes=data.nbytes, num_threads=2)
@@ -118,8 +124,8 @@ def _source(tensor: Tensor | QuantTensor, case: Case) -> tuple[native.Source, in
         source.scales, source.num_scales, source.dtype = scales.ctypes.data, scales.size, native.SOURCE_I8
         return source, native.INT4 if tensor.bits == 4 else native.INT8_GROUPS, [data, scales]
     source.dtype = DTYPES[tensor.dtype]
-    is_whole = case.weight_format != "stored" and data.shape[-1] % 32 == 0
-    return source, FORMATS[case.weight_format] if is_whole else DTYPES[tensor.dtype], [data]
+    is_whole = case.weight_format != "stored" and data.shape[-1] % 32 == 0 and rng.random() < 0.8
+    return source, int(rng.choice(FORMATS[case.weight_format] if is_whole else FLOATS[tensor.dtype])), [data]
 
 
 class Mutator:
@@ -261,7 +267,7 @@ def run_case(library: native.Library, number: int, seed: int, outcomes: Counter[
     case = cases[int(rng.integers(len(cases)))]
     heap, mutator = Heap(), Mutator(rng)
     try:
-        weights = pack(library, case, heap)
+        weights = pack(library, case, heap, rng)
         kv_dtype = int(rng.choice([native.F32, native.BF16, native.F16, native.I8]))
         encoded = encode(case.program, weights, kv_dtype=kv_dtype, num_threads=int(rng.integers(1, 4)), **LIMITS)
         instructions, widths, structs, tables = encoded.keep

@@ -2,7 +2,7 @@
 //
 // f32: as they are, so rows that lie in order are read where they stand. bf16: rounded once, to nearest even, pairs
 // side by side as the dot product takes them. Whole numbers: 32 after 32, with scales (whole.h). Which form a matrix
-// wants depends on its numbers and on the build alone.
+// wants depends on its dtype and on the build alone.
 // What is made ready stands in a workspace that is sized when the program is read: see Workspaces.
 #pragma once
 

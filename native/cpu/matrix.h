@@ -17,9 +17,15 @@ inline size_t panel_bytes(uint32_t dtype, uint32_t columns) {
   return dtype == THALOOM_F32 ? size_t{columns} * 64 : (size_t{columns} + 1) / 2 * 64;
 }
 
+// Whether matrices can be of `dtype`, with so many columns.
+constexpr bool is_matrix(uint32_t dtype, uint32_t columns) {
+  return dtype == THALOOM_F32 || dtype == THALOOM_BF16 || dtype == THALOOM_BF16_WIDE ||
+         (is_whole(dtype) && columns % kWholeGroup == 0);
+}
+
 // 0 if there can be no such stack. Below 2^62 for every size that is allowed.
 inline uint64_t packed_bytes(uint32_t dtype, uint32_t count, uint32_t rows, uint32_t columns) {
-  if ((dtype > THALOOM_INT4 && dtype != THALOOM_BF16_WIDE) || (is_whole(dtype) && columns % kWholeGroup) || !count || count > kMostExperts || !rows || rows > kMostColumns || !columns ||
+  if (!is_matrix(dtype, columns) || !count || count > kMostExperts || !rows || rows > kMostColumns || !columns ||
       columns > kMostColumns)
     return 0;
   return uint64_t{count} * (round_up(rows, kGroup) / kGroup) * panel_bytes(dtype, columns);

@@ -30,6 +30,10 @@ struct Store {
   size_t values, key_scales, value_scales;  // bytes from a head's keys, which come first
 };
 
+constexpr bool is_kept(uint32_t dtype) {  // whether keys and values can be of it
+  return dtype == THALOOM_F32 || dtype == THALOOM_BF16 || dtype == THALOOM_F16 || dtype == THALOOM_I8;
+}
+
 // Keys and values lie in cells of 32 bits, of so many numbers.
 constexpr size_t numbers_in_cell(uint32_t dtype) {
   return dtype == THALOOM_F32 ? 1 : dtype == THALOOM_BF16 || dtype == THALOOM_F16 ? 2 : 4;

@@ -57,7 +57,7 @@ class ProgramReader {
                             told->max_sequences <= kMostRows && told->max_context &&
                             told->max_context <= kMostContext && told->num_threads &&
                             told->num_threads <= kMostThreads &&
-                            (told->kv_dtype <= THALOOM_BF16 || told->kv_dtype == THALOOM_I8 || told->kv_dtype == THALOOM_F16);
+                            is_kept(told->kv_dtype);
     if (!is_sized || !is_limited) return bad("a count or a limit of the program is out of range");
     if (!told->instructions || !told->widths || (told->num_weights && !told->weights) ||
         (told->num_table_values && !told->tables))

@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of a struct or of a meaning below. native.py holds the same number. */
-#define THALOOM_CPU_ABI 4u
+#define THALOOM_CPU_ABI 5u
 
 enum thaloom_status {
   THALOOM_OK = 0,

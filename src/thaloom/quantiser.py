@@ -120,10 +120,10 @@ def quantise_model(spec: QuantiseSpec, tell: Tell) -> Manifest:
 
 
 def _formats(program: Program, to: WeightFormat) -> dict[str, MatrixFormat]:
-    """As a driver makes them at load, but for the head, which keeps 8 bits: in 4 it costs about as much quality as
+    """As a driver makes them at load, but for the head, which is in 8 bits: in 4 it costs about as much quality as
     all other matrices together (benchmarks/quality.py), and who quantises ahead asks for quality."""
-    chosen = formats(program, to)
-    return chosen | {name: "int8" for name in heads(program) & chosen.keys() if chosen[name] == "int4"}
+    head, in_eight = heads(program), formats(program, "int8")
+    return {name: in_eight[name] if name in head else kept for name, kept in formats(program, to).items()}
 
 
 def _program(model: StoredModel) -> Program:

@@ -1,4 +1,4 @@
-"""OpenVINO's logits after each token of each window, from the model its pipeline runs.
+"""OpenVINO's logits after each token of each window, from the weights its pipeline runs, in its plain inference.
 
     openvino_logits.py MODEL TOKENS WINDOW THREADS OUT
 

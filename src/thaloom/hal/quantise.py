@@ -32,7 +32,7 @@ good ones the first is taken."""
 
 
 def convertible(program: Program) -> frozenset[str]:
-    """Names of the matrices that Limits.weight_format is about; `formats` says what becomes of each.
+    """Names of the matrices that Limits.weight_format is about; `formats` says what becomes of each, if anything.
 
     Products, the head, an embedding table that is a head too, and the experts of a mixture; in whole groups of 32
     columns. Never what is small and decides much: routers, adapters, vectors; never a table that is only looked up.

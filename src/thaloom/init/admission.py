@@ -62,7 +62,7 @@ def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> E
     if kv_bytes is None:
         kv_bytes = min(DEFAULT_CONTEXTS * one_context, max(MAX_DEFAULT_KV_BYTES, one_context))
     return Estimate(
-        weight_bytes=_weight_bytes(spec, card),
+        weight_bytes=_weight_bytes(spec, card, config),
         kv_bytes=kv_bytes,
         scratch_bytes=_scratch_bytes(spec, card, config),
         process_bytes=WORKER_BASE_BYTES,
@@ -85,9 +85,7 @@ def context_for(spec: ServiceSpec, card: ModelCard) -> int:
 def kv_bytes_per_token(card: ModelCard, config: Mapping[str, Any], kv_dtype: str | None = None) -> int:
     """Keys and values of one token over all layers: f32, or 16 bits for a model stored in 16, unless told otherwise;
     i8 has a scale in f32 for each head. 0 if the config does not say."""
-    heads = _count(config, "num_attention_heads")
-    kv_heads = _count(config, "num_key_value_heads") or heads
-    head_dim = _count(config, "head_dim") or (_count(config, "hidden_size") // heads if heads else 0)
+    _, kv_heads, head_dim = _heads(config)
     dtype = kv_dtype or ("f32" if "f32" in card.dtypes else "f16")
     head_bytes = head_dim + 4 if dtype == "i8" else head_dim * (4 if dtype == "f32" else 2)
     return 2 * _count(config, "num_hidden_layers") * kv_heads * head_bytes
@@ -99,11 +97,29 @@ def choose_device(devices: Sequence[Device]) -> DeviceId | None:
     return next((device.id for device in devices if device.kind == "cpu"), None)
 
 
-def _weight_bytes(spec: ServiceSpec, card: ModelCard) -> int:
-    """As stored, or as if every parameter became a whole number with its share of a scale (4 bits: f16 for 32)."""
+def _weight_bytes(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> int:
+    """At most, on a device that computes nothing in f16: as stored, f16 widened; or every parameter a whole number with
+    its share of a scale (f16 for 32), but for what stays as it is stored: a table that is only looked up, and in 8 bits
+    what makes keys and values that heads share."""
+    widened = card.weight_bytes * (2 if "f16" in card.dtypes else 1)
     if spec.weights == "stored":
-        return card.weight_bytes
-    return min(card.weight_bytes, card.num_parameters * (18 if spec.weights == "int8" else 9) // 16)
+        return widened
+    hidden = _count(config, "hidden_size")
+    kept = 0 if config.get("tie_word_embeddings") else (card.vocab_size or 0) * hidden
+    heads, kv_heads, head_dim = _heads(config)
+    if spec.weights == "int8" and kv_heads < heads:
+        kept += 2 * _count(config, "num_hidden_layers") * kv_heads * head_dim * hidden
+    kept = min(kept, card.num_parameters)
+    value_bytes = DTYPE_BYTES["f32" if {"f32", "f16"} & set(card.dtypes) else "bf16"]
+    whole = (card.num_parameters - kept) * (18 if spec.weights == "int8" else 9) // 16
+    return min(widened, whole + kept * value_bytes)
+
+
+def _heads(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Query heads, key/value heads, columns of a head. 0 where the config does not say."""
+    heads = _count(config, "num_attention_heads")
+    head_dim = _count(config, "head_dim") or (_count(config, "hidden_size") // heads if heads else 0)
+    return heads, _count(config, "num_key_value_heads") or heads, head_dim
 
 
 def _scratch_bytes(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> int:

@@ -42,8 +42,12 @@ def test_there_are_enough_checks_with_stable_ids() -> None:
     ("device", "unclaimed"),
     [
         pytest.param("virtual:0", {"draws"}, marks=pytest.mark.slow),  # twenty seconds each
-        ("virtual:1", {"draws", "exact", "kv:bf16", "kv:i8"}),
-        pytest.param("virtual:2", {"draws", "weights:bf16", "weights:f16", "kv:bf16", "kv:i8"}, marks=pytest.mark.slow),
+        ("virtual:1", {"draws", "exact", "kv:bf16", "kv:f16", "kv:i8"}),
+        pytest.param(
+            "virtual:2",
+            {"draws", "weights:bf16", "weights:f16", "kv:bf16", "kv:f16", "kv:i8"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_virtual_driver_conforms(device: str, unclaimed: set[str]) -> None:

@@ -49,11 +49,11 @@ class Ready:
 @functools.cache
 def ready(backend: str) -> Ready:
     """`reference`, or the name of a driver; then how weights are kept, if not `stored`, and behind `kv` how keys and
-    values are, if not in bf16: `cpu int8 kv i8`."""
+    values are, if not as a worker chooses: `cpu int8 kv i8`."""
     words, _, kv_dtype = backend.partition(" kv ")
     name, _, weight_format = words.partition(" ")
     numbers = (1,) if name == "reference" else (1, 2)
-    kept = FORMATS[weight_format], cast(DType, kv_dtype or "bf16")
+    kept = FORMATS[weight_format], cast(DType, kv_dtype or ("bf16" if weight_format else "f16"))
     return Ready({threads: _compile(_open(name, threads), *kept) for threads in numbers})
 
 

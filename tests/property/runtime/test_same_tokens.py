@@ -25,7 +25,7 @@ NUM_SCHEDULES = {
     "cpu int8": 30,
     "cpu int4": 30,
     "cpu kv f32": 15,
-    "cpu kv f16": 15,
+    "cpu kv bf16": 15,
     "cpu kv i8": 30,
     "cpu int8 kv i8": 15,
 }

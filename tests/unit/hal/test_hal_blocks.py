@@ -32,7 +32,7 @@ def step(num_rows: int) -> Step:
     )
 
 
-@pytest.mark.parametrize(("dtype", "worst"), [("f32", 0.0), ("bf16", 2**-8), ("i8", 0.5 / 127)])
+@pytest.mark.parametrize(("dtype", "worst"), [("f32", 0.0), ("bf16", 2**-8), ("f16", 2**-11), ("i8", 0.5 / 127)])
 def test_what_is_kept_is_read_back_in_order(dtype: DType, worst: float) -> None:
     made = program()
     store = BlockStore(made, dtype, np.zeros(3 * block_bytes(made, dtype) + 5, np.uint8))
@@ -45,6 +45,16 @@ def test_what_is_kept_is_read_back_in_order(dtype: DType, worst: float) -> None:
         for found, wanted in ((keys, k.reshape(20, 2, 6)), (values, v.reshape(20, 2, 4))):
             allowed = worst * np.abs(wanted).max(axis=-1, keepdims=True)  # a scale serves one head of one token
             assert (np.abs(found - wanted) <= allowed).all()
+
+
+def test_f16_cuts_off_what_is_too_large_and_keeps_what_is_no_number() -> None:
+    made = program()
+    store = BlockStore(made, "f16", np.zeros(3 * block_bytes(made, "f16"), np.uint8))
+    k = np.array([[1e30, -65520.0, 65504.0, 5.9e-8, np.inf, -np.inf, np.nan, 0, 0, 0, 0, 0]], np.float32)
+    store.write(0, step(1), k, np.zeros((1, 8), np.float32))
+    keys, _ = store.read(0, np.array([2], np.int32), 1)
+    wanted = [65504.0, -65504.0, 65504.0, 2.0**-24, np.inf, -np.inf, np.nan]
+    assert np.array_equal(keys.reshape(-1)[:7], np.array(wanted, np.float32), equal_nan=True)
 
 
 def test_a_block_in_whole_numbers_holds_a_scale_for_each_token_and_head() -> None:

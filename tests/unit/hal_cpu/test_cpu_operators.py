@@ -202,5 +202,11 @@ def test_shared_keys_and_values_are_made_of_unrounded_inputs(build: str) -> None
     assert np.abs(found - np.tile(exact, 2)).max() < 1e-5  # rounded to bf16 it would be some 1e-2
 
 
+def test_whole_numbers_and_floats_that_read_the_same_rows(build: str) -> None:
+    """Queries in 8 bits beside shared keys and values that stay in 16."""
+    for seed in range(8):
+        agree(tiny_model(seed, dtype="bf16", weight_format="int8"))
+
+
 def test_builds_are_listed_best_first() -> None:
     assert builds.NAMES

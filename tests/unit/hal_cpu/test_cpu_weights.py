@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,28 +16,33 @@ from thaloom.hal.drivers.cpu.weights import PackedWeights
 from thaloom.hal.ops import Program, ProgramBuilder
 from thaloom.hal.quantise import quantise, quantise_as
 from thaloom.hal.testing.programs import store
-from thaloom.hal.types import DType, QuantTensor, Tensor, WeightFormat
+from thaloom.hal.types import DType, MatrixFormat, QuantTensor, Tensor, WeightFormat
 
 ROWS, COLUMNS = 37, 96
-FORMATS: tuple[WeightFormat, ...] = ("int8", "int4")
+FORMATS: tuple[MatrixFormat, ...] = ("int8", "int8_groups", "int4")
 
 
-def a_program(columns: int = COLUMNS, rows: int = ROWS) -> Program:
+def a_program(columns: int = COLUMNS, rows: int = ROWS, *, is_head: bool = False) -> Program:
     builder = ProgramBuilder()
     x = builder.embedding("table", vocab_size=5, width=columns)
-    builder.pool(builder.linear(x, "matrix", width=rows), normalise=False)
+    if is_head:
+        builder.logits(x, "matrix", vocab_size=rows)
+    else:
+        builder.pool(builder.linear(x, "matrix", width=rows), normalise=False)
     return builder.build()
 
 
 def packed(
-    library_file: Path, matrix: Tensor | QuantTensor, weight_format: WeightFormat, num_threads: int = 1
+    library_file: Path, matrix: Tensor | QuantTensor, to: MatrixFormat | Literal["stored"], num_threads: int = 1
 ) -> tuple[int, bytes]:
-    """The native dtype of a matrix and its panels."""
+    """The native dtype of a matrix and its panels. In 8 bits heads are what gets a scale for 32 columns."""
     rows, columns = matrix.shape
     table = Tensor("f32", np.zeros((5, columns), np.float32))
     owner, library = backend(library_file, num_threads=num_threads), native.load(library_file)
+    program = a_program(columns, rows, is_head=to == "int8_groups")
+    weight_format: WeightFormat = "int8" if to == "int8_groups" else to
     weights = PackedWeights(
-        a_program(columns, rows), MemoryWeights({"table": table, "matrix": matrix}), owner, library, weight_format
+        program, MemoryWeights({"table": table, "matrix": matrix}), owner, library, weight_format
     )
     struct = weights.structs["matrix"]
     buffer = next(found for found in weights._buffers if 0 <= struct.data - found.address < found.num_bytes)
@@ -60,12 +66,12 @@ def values(seed: int, shape: tuple[int, int] = (ROWS, COLUMNS)) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
 @pytest.mark.parametrize("weight_format", FORMATS)
-def test_floats_become_what_the_definition_says(library_file: Path, weight_format: WeightFormat, dtype: DType) -> None:
+def test_floats_become_what_the_definition_says(library_file: Path, weight_format: MatrixFormat, dtype: DType) -> None:
     for seed in range(20):
         matrix = store(values(seed), dtype)
-        assert packed(library_file, matrix, weight_format) == packed(
-            library_file, quantise_as(matrix, weight_format), "stored"
-        )
+        made = packed(library_file, matrix, weight_format)
+        assert made == packed(library_file, quantise_as(matrix, weight_format), "stored")
+        assert made[0] == {"int8": native.INT8, "int8_groups": native.INT8_GROUPS, "int4": native.INT4}[weight_format]
 
 
 def test_eight_bits_in_groups_are_taken_as_they_come(library_file: Path) -> None:
@@ -75,7 +81,7 @@ def test_eight_bits_in_groups_are_taken_as_they_come(library_file: Path) -> None
 
 
 @pytest.mark.parametrize("weight_format", FORMATS)
-def test_threads_pack_what_one_packs(library_file: Path, weight_format: WeightFormat) -> None:
+def test_threads_pack_what_one_packs(library_file: Path, weight_format: MatrixFormat) -> None:
     matrix = Tensor("f32", values(2, (1030, 288)))
     assert packed(library_file, matrix, weight_format, 3) == packed(library_file, matrix, weight_format, 1)
 
@@ -96,7 +102,7 @@ def test_what_is_packed_can_be_read_back(library_file: Path) -> None:
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
 @pytest.mark.parametrize("weight_format", FORMATS)
 def test_numbers_that_are_not_finite_are_refused(
-    library_file: Path, weight_format: WeightFormat, dtype: DType, spoiled: float
+    library_file: Path, weight_format: MatrixFormat, dtype: DType, spoiled: float
 ) -> None:
     matrix = values(1)
     matrix[36, 95] = spoiled
@@ -104,11 +110,14 @@ def test_numbers_that_are_not_finite_are_refused(
         packed(library_file, store(matrix, dtype), weight_format)
 
 
-def test_a_number_without_a_scale_is_refused(library_file: Path) -> None:
+@pytest.mark.parametrize(("weight_format", "number"), [("int4", 1e20), ("int8_groups", 1e7)])
+def test_a_number_without_a_scale_is_refused(library_file: Path, weight_format: MatrixFormat, number: float) -> None:
     matrix = values(1)
-    matrix[20, 5] = 1e20
+    matrix[20, 5] = number
     with pytest.raises(MalformedFile, match="too large"):
-        packed(library_file, Tensor("f32", matrix), "int4")
+        packed(library_file, Tensor("f32", matrix), weight_format)
+    with pytest.raises(ValueError, match="scale"):
+        quantise_as(Tensor("f32", matrix), weight_format)
 
 
 def test_columns_that_are_no_whole_groups_stay_as_they_are(library_file: Path) -> None:
@@ -166,3 +175,29 @@ def test_the_largest_is_packed_first_and_all_stand_in_the_programs_order(library
     weights = PackedWeights(a_program(), source, backend(library_file), native.load(library_file))
     assert (read, list(weights.structs)) == (["matrix", "table"], ["table", "matrix"])
     weights.free()
+
+
+@pytest.mark.parametrize("weight_format", ["stored", "int8"])
+@pytest.mark.parametrize(
+    ("stored", "num_heads", "wanted"),
+    [("bf16", 4, native.BF16_WIDE), ("bf16", 2, native.BF16), ("f16", 4, native.F32), ("f32", 4, native.F32)],
+)
+def test_what_makes_shared_keys_and_values_reads_floats(
+    library_file: Path, stored: DType, num_heads: int, wanted: int, weight_format: WeightFormat
+) -> None:
+    """Whatever becomes of the others; heads that share nothing have no such matrices."""
+    builder = ProgramBuilder()
+    x = builder.embedding("table", vocab_size=5, width=64)
+    q, k, v = (builder.linear(x, name, width=16 * n) for name, n in (("q", num_heads), ("k", 2), ("v", 2)))
+    builder.pool(builder.paged_attention(q, k, v, num_heads=num_heads, num_kv_heads=2, head_size=16), normalise=False)
+    program = builder.build()
+    tensors = {name: store(values(1, tuple(shape)), stored) for name, shape in program.weights.items()}
+    made = PackedWeights(
+        program, MemoryWeights(tensors), backend(library_file), native.load(library_file), weight_format
+    )
+    dtypes = {name: struct.dtype for name, struct in made.structs.items()}
+    made.free()
+    as_others = weight_format == "int8" and num_heads == 2
+    assert [dtypes[name] for name in "kv"] == 2 * [native.INT8_GROUPS if as_others else wanted]
+    other = native.INT8_GROUPS if weight_format == "int8" else native.BF16 if stored == "bf16" else native.F32
+    assert dtypes["q"] == other

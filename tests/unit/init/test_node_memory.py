@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,8 +91,20 @@ def test_an_estimate_holds_four_contexts_unless_told_otherwise() -> None:
 
 
 def test_weights_that_will_be_whole_numbers_are_estimated_as_such() -> None:
-    sizes = [estimate(spec(weights=name), card(), CONFIG).weight_bytes for name in ("stored", "int8", "int4")]
-    assert sizes == [1000, 112, 56]
+    """What is only looked up, and in 8 bits what makes shared keys and values, stays as stored; f16 is widened."""
+
+    def size(dtype: str, weights: str, **config: Any) -> int:
+        large = dataclasses.replace(card(dtype), num_parameters=100_000, weight_bytes=200_000)
+        return estimate(spec(weights=weights), large, {**CONFIG, **config}).weight_bytes
+
+    table, shared = 50 * 64, 2 * 2 * 2 * 16 * 64
+    assert [size(dtype, "stored") for dtype in ("bf16", "f16", "f32")] == [200_000, 400_000, 200_000]
+    assert size("bf16", "int4", tie_word_embeddings=True) == 100_000 * 9 // 16
+    assert size("bf16", "int4") == (100_000 - table) * 9 // 16 + 2 * table
+    assert size("bf16", "int8", tie_word_embeddings=True) == (100_000 - shared) * 9 // 8 + 2 * shared
+    assert size("f16", "int8") == (100_000 - shared - table) * 9 // 8 + 4 * (shared + table)
+    assert size("bf16", "int8", num_key_value_heads=4, tie_word_embeddings=True) == 100_000 * 9 // 8
+    assert estimate(spec(weights="int8"), card(), CONFIG).weight_bytes == 400  # more than all parameters cannot stay
 
 
 def test_the_context_is_the_models_own_but_not_a_huge_one() -> None:

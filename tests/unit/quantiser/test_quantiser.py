@@ -51,7 +51,7 @@ def tensors(store: ModelStore, name: str) -> dict[str, Tensor | QuantTensor]:
 
 FINER: dict[str, dict[str, Any]] = {
     "int8": {**dict.fromkeys(("k_proj", "v_proj")), **dict.fromkeys(("lm_head", "q_proj", "o_proj"), "int8_groups")},
-    "int4": {"lm_head": "int8", "v_proj": "int8"},
+    "int4": {"lm_head": "int8_groups", "v_proj": "int8"},
 }
 """What becomes of matrices that keep more than the others; None: they stay."""
 

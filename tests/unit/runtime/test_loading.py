@@ -6,7 +6,8 @@ import dataclasses
 import json
 import threading
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -25,13 +26,14 @@ from thaloom.base.errors import (
 )
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.base.plugins import Manifest, Plugin, Registry
-from thaloom.hal.driver import Driver
+from thaloom.hal.driver import Backend, Driver
 from thaloom.hal.drivers.virtual.driver import VirtualDevice, VirtualDriver
+from thaloom.hal.types import DType, Support
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
 from thaloom.work.runtime.architectures import Architecture
 from thaloom.work.runtime.architectures.llama import ARCHITECTURE
-from thaloom.work.runtime.loading import LoadedModel, LoadingStopped, choose_context, load, size_pool
+from thaloom.work.runtime.loading import LoadedModel, LoadingStopped, choose_context, choose_kv_dtype, load, size_pool
 from thaloom.work.runtime.spec import WorkerSpec, read_spec, write_spec
 
 DEVICE = DeviceId("virtual:0")
@@ -89,6 +91,27 @@ def test_a_model_comes_with_its_figures(store: ModelStore, tmp_path: Path) -> No
     }
     model.ledger.check()
     model.close()
+
+
+@pytest.mark.parametrize(
+    ("stored", "weights", "offered", "wanted"),
+    [
+        ({"bf16"}, "stored", {"f32", "bf16", "f16", "i8"}, "f16"),
+        ({"f16", "f32"}, "stored", {"f32", "bf16", "f16"}, "f16"),
+        ({"bf16"}, "stored", {"f32", "bf16"}, "bf16"),
+        ({"bf16"}, "stored", {"f32", "i8"}, "f32"),
+        ({"f32"}, "stored", {"f32", "bf16", "f16"}, "f32"),
+        ({"bf16"}, "int8", {"f32", "bf16", "f16"}, "bf16"),
+        ({"bf16", "i8"}, "stored", {"f32", "bf16", "f16"}, "bf16"),
+        ({"f32"}, "int4", {"f32", "bf16", "f16"}, "bf16"),
+        ({"f32", "i8"}, "stored", {"f32", "bf16", "f16"}, "bf16"),
+        ({"bf16"}, "int8", {"f32"}, "f32"),
+    ],
+)
+def test_keys_and_values_fit_the_weights(stored: Any, weights: Any, offered: set[DType], wanted: str) -> None:
+    """The same whether a model was quantised ahead or is at load."""
+    backend = cast(Backend, SimpleNamespace(support=Support(kv_dtypes=frozenset(offered))))
+    assert choose_kv_dtype(None, stored, weights, backend) == wanted
 
 
 @pytest.mark.parametrize(("dtype", "asked", "bytes_each"), [("f32", None, 4), ("bf16", None, 2), ("bf16", "f32", 4)])

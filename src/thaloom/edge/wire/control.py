@@ -44,7 +44,7 @@ class ServeRequest(Ask):
     chunk_tokens: int = Field(default=256, ge=1)
     prefix_reuse: bool = True
     kv_dtype: Literal["f32", "f16", "bf16", "i8"] | None = None
-    """How keys and values are kept; null: in 16 bits for a model stored in 16, else in f32."""
+    """How keys and values are kept; null: bf16 beside whole numbers, f16 beside 16 bits, f32 beside f32."""
     weights: Literal["stored", "int8", "int4"] = "stored"
     speculation: Literal["auto", "off"] = "auto"
     stretch: float = Field(default=3.0, ge=1, le=1e6)

@@ -121,7 +121,7 @@ def tiny_model(
 
 def arrived_whole(case: Case) -> Case:
     """The same case with its matrices in whole numbers already, whatever the driver is told to make of floats; 8 bits
-    in groups of 32 columns, which no driver makes by itself."""
+    in groups of 32 columns everywhere."""
     weights = dict(case.weights)
     for name in convertible(case.program):
         values = weights[name].to_f32()

@@ -34,7 +34,7 @@ class ServiceSpec:
     """Prefill tokens in one step, at most."""
     prefix_reuse: bool = True
     kv_dtype: Literal["f32", "f16", "bf16", "i8"] | None = None
-    """How keys and values are kept; None: in 16 bits for a model stored in 16, else in f32 (hal.types.DType)."""
+    """How keys and values are kept; None: what fits the weights (hal.types.DType)."""
     weights: Literal["stored", "int8", "int4"] = "stored"
     """What becomes of matrices that the model stores in floats (hal.types.WeightFormat)."""
     speculation: Literal["auto", "off"] = "auto"

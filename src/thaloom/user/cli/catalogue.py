@@ -72,11 +72,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verb.rm": ("Remove models from the store", "从模型库中删除模型"),
     "verb.quantize": ("Make a smaller model in whole numbers of one in floats", "将浮点模型量化为更小的整数模型"),
     "more.quantize": (
-        "int8 has a scale for each row, int4 for each 32 columns (the head stays int8). The new model is measured "
-        "beside its original on a text, and `thaloom show` keeps the figures. `thaloom serve --weights` converts at "
-        "load, unmeasured.",
-        "int8 每行一个比例，int4 每 32 列一个比例（输出头仍为 int8）。新模型会与原模型在同一文本上对比测量，"
-        "结果由 thaloom show 显示。thaloom serve --weights 在加载时转换，但不测量。",
+        "int8 has a scale for each row, or for each 32 columns where that pays; int4 has one for each 32 columns. What "
+        "costs too much keeps more: shared keys and values, and in int4 the head. The new model is measured beside its "
+        "original on a text, and `thaloom show` keeps the figures. `thaloom serve --weights` converts at load, unmeasured.",
+        "int8 每行一个比例，必要处每 32 列一个；int4 每 32 列一个比例。损失过大的部分保留更高精度：共享的键和值，"
+        "以及 int4 的输出头。新模型会与原模型在同一文本上对比测量，结果由 thaloom show 显示。"
+        "thaloom serve --weights 在加载时转换，但不测量。",
     ),
     "examples.quantize": (
         "thaloom quantize tiny --to int8\nthaloom quantize my-model --to int4 --name my-model-small --text sample.txt",
@@ -168,7 +169,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "option.kv_dtype": (
         "Keep keys and values in f32, f16, bf16 or i8 (default: to fit the weights).",
-        "键值格式：f32、f16、bf16 或 i8（默认同权重）。",
+        "键值格式：f32、f16、bf16 或 i8（默认随权重而定）。",
     ),
     "option.weights": ("Keep weights as stored, or in int8 or int4.", "权重格式：stored（原样）、int8 或 int4。"),
     "option.max_tokens": ("End the answer after N tokens.", "回答最多 N 个 token。"),

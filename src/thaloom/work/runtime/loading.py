@@ -152,17 +152,20 @@ def choose_device(spec: WorkerSpec, driver: Driver) -> Device:
 def choose_kv_dtype(
     wanted: DType | None, weight_dtypes: Iterable[DType], weight_format: WeightFormat, backend: Backend
 ) -> DType:
-    """As precise as the weights, unless asked otherwise: f32 beside f32, f16 beside 16 bits; beside whole numbers bf16,
-    which is quicker. f32 where the device stores neither.
+    """What fits the weights, unless asked otherwise: bf16 beside whole numbers, which is quicker; else as precise as they
+    are, f32 beside f32 and f16 beside 16 bits. f32 where the device stores neither.
 
     Raises NotServable if the device cannot store what is asked for.
     """
     offered = backend.support.kv_dtypes
     if wanted is None:
         stored = set(weight_dtypes)
-        is_whole = weight_format != "stored" or "i8" in stored
-        natural: tuple[DType, ...] = ("bf16",) if is_whole else ("f16", "bf16")
-        return "f32" if stored <= {"f32"} else next((dtype for dtype in natural if dtype in offered), "f32")
+        natural: tuple[DType, ...] = ("f16", "bf16")
+        if weight_format != "stored" or "i8" in stored:
+            natural = ("bf16",)
+        elif stored <= {"f32"}:
+            natural = ()
+        return next((dtype for dtype in natural if dtype in offered), "f32")
     if wanted not in offered:
         raise NotServable(
             f"device {backend.device.id!r} stores keys and values as {', '.join(sorted(offered))}, not {wanted}",

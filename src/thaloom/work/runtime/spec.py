@@ -47,7 +47,7 @@ class WorkerSpec:
     chunk_tokens: int = 256
     prefix_reuse: bool = True
     kv_dtype: DType | None = None
-    """None: bf16 for a model stored in 16 bits, f32 for one in 32."""
+    """None: what fits the weights, as loading.choose_kv_dtype says."""
     weights: WeightFormat = "stored"
     """What becomes of matrices that the model stores in floats."""
     speculation: Literal["auto", "off"] = "auto"

@@ -22,7 +22,7 @@ import numpy as np
 
 from thaloom.base.errors import DriverUnavailable, InternalError, OutOfMemory
 
-ABI = 4
+ABI = 5
 FOLDER = Path(__file__).parent / "lib"
 BUILD_INFO = "BUILD_INFO.json"
 

@@ -85,6 +85,7 @@ def _enter_store(kv_dtype: DType) -> None:
 
 
 _enter_store("bf16")
+_enter_store("f16")
 _enter_store("i8")
 
 
