@@ -74,7 +74,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "more.quantize": (
         "int8 has a scale for each row, or for each 32 columns where that pays; int4 has one for each 32 columns. What "
         "costs too much keeps more: shared keys and values, and in int4 the head. The new model is measured beside its "
-        "original on a text, and `thaloom show` keeps the figures. `thaloom serve --weights` converts at load, unmeasured.",
+        "original on a text, and `thaloom show` keeps the figures. `thaloom serve --weights` converts at load, "
+        "unmeasured.",
         "int8 每行一个比例，必要处每 32 列一个；int4 每 32 列一个比例。损失过大的部分保留更高精度：共享的键和值，"
         "以及 int4 的输出头。新模型会与原模型在同一文本上对比测量，结果由 thaloom show 显示。"
         "thaloom serve --weights 在加载时转换，但不测量。",

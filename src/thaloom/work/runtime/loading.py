@@ -152,8 +152,8 @@ def choose_device(spec: WorkerSpec, driver: Driver) -> Device:
 def choose_kv_dtype(
     wanted: DType | None, weight_dtypes: Iterable[DType], weight_format: WeightFormat, backend: Backend
 ) -> DType:
-    """What fits the weights, unless asked otherwise: bf16 beside whole numbers, which is quicker; else as precise as they
-    are, f32 beside f32 and f16 beside 16 bits. f32 where the device stores neither.
+    """What fits the weights, unless asked otherwise: bf16 beside whole numbers, which is quicker; else as precise as
+    they are, f32 beside f32 and f16 beside 16 bits. f32 where the device stores neither.
 
     Raises NotServable if the device cannot store what is asked for.
     """
