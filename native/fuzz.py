@@ -90,9 +90,7 @@ class Heap:
         self._blocks.clear()
 
 
-def pack(
-    library: native.Library, case: Case, heap: Heap, rng: np.random.Generator
-) -> dict[str, native.Weight]:
+def pack(library: native.Library, case: Case, heap: Heap, rng: np.random.Generator) -> dict[str, native.Weight]:
     structs = {}
     for name, tensor in case.weights.items():
         if len(tensor.shape) == 1:

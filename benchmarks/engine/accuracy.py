@@ -8,8 +8,8 @@ where f32 is our reference (NumPy, exact weights, f32 everywhere). Models:
   large channels of trained models, which whole-number formats of activations suffer from.
 
 llama.cpp's logits come from its library (children/llama_logits.cpp); vLLM's from its prompt log-probabilities;
-OpenVINO's from its plain inference of the weights that its pipeline runs. As a check of the way itself llama.cpp also runs in f32: its distance
-must be next to nothing.
+OpenVINO's from its plain inference of the weights that its pipeline runs. As a check of the way itself llama.cpp also
+runs in f32: its distance must be next to nothing.
 """
 
 from __future__ import annotations

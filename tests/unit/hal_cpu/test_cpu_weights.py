@@ -41,9 +41,7 @@ def packed(
     owner, library = backend(library_file, num_threads=num_threads), native.load(library_file)
     program = a_program(columns, rows, is_head=to == "int8_groups")
     weight_format: WeightFormat = "int8" if to == "int8_groups" else to
-    weights = PackedWeights(
-        program, MemoryWeights({"table": table, "matrix": matrix}), owner, library, weight_format
-    )
+    weights = PackedWeights(program, MemoryWeights({"table": table, "matrix": matrix}), owner, library, weight_format)
     struct = weights.structs["matrix"]
     buffer = next(found for found in weights._buffers if 0 <= struct.data - found.address < found.num_bytes)
     start = struct.data - buffer.address
@@ -191,7 +189,8 @@ def test_what_makes_shared_keys_and_values_reads_floats(
     q, k, v = (builder.linear(x, name, width=16 * n) for name, n in (("q", num_heads), ("k", 2), ("v", 2)))
     builder.pool(builder.paged_attention(q, k, v, num_heads=num_heads, num_kv_heads=2, head_size=16), normalise=False)
     program = builder.build()
-    tensors = {name: store(values(1, tuple(shape)), stored) for name, shape in program.weights.items()}
+    numbers = np.random.default_rng(1).standard_normal((64, 64), np.float32)
+    tensors = {name: store(numbers[: shape[0], : shape[1]], stored) for name, shape in program.weights.items()}
     made = PackedWeights(
         program, MemoryWeights(tensors), backend(library_file), native.load(library_file), weight_format
     )
