@@ -170,7 +170,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "option.kv_dtype": (
         "Keep keys and values in f32, f16, bf16 or i8 (default: to fit the weights).",
-        "键值格式：f32、f16、bf16 或 i8（默认随权重而定）。",
+        "键值：f32、f16、bf16 或 i8（默认随权重）。",
     ),
     "option.weights": ("Keep weights as stored, or in int8 or int4.", "权重格式：stored（原样）、int8 或 int4。"),
     "option.max_tokens": ("End the answer after N tokens.", "回答最多 N 个 token。"),
