@@ -76,8 +76,9 @@ TEXTS: dict[str, tuple[str, str]] = {
         "costs too much keeps more: shared keys and values, and in int4 the head. The new model is measured beside its "
         "original on a text, and `thaloom show` keeps the figures. `thaloom serve --weights` converts at load, "
         "unmeasured.",
-        "int8 每行一个比例，必要处每 32 列一个；int4 每 32 列一个比例。损失过大的部分保留更高精度：共享的键和值，"
-        "以及 int4 的输出头。新模型会与原模型在同一文本上对比测量，结果由 thaloom show 显示。"
+        "int8 每行一个比例，必要处每 32 列一个；int4 每 32 列一个比例。"
+        "损失过大的部分保留更高精度：共享的键和值，以及 int4 的输出头。"
+        "新模型与原模型在同一文本上对比，结果见 thaloom show 。"
         "thaloom serve --weights 在加载时转换，但不测量。",
     ),
     "examples.quantize": (
@@ -170,7 +171,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "option.kv_dtype": (
         "Keep keys and values in f32, f16, bf16 or i8 (default: to fit the weights).",
-        "键值：f32、f16、bf16 或 i8（默认随权重）。",
+        "键值格式：f32、f16、bf16 或 i8（默认随权重）。",
     ),
     "option.weights": ("Keep weights as stored, or in int8 or int4.", "权重格式：stored（原样）、int8 或 int4。"),
     "option.max_tokens": ("End the answer after N tokens.", "回答最多 N 个 token。"),
