@@ -17,6 +17,7 @@ from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.loading import choose_kv_dtype
 from thaloom.work.runtime.messages import Generate
 
 
@@ -57,7 +58,7 @@ class Bench:
                 max_rows=limits.max_rows,
                 max_sequences=limits.max_sequences,
                 max_context=context,
-                kv_dtype="f16" if weights == "stored" else "bf16",
+                kv_dtype=choose_kv_dtype(None, {"bf16"}, weights, self.backend),
                 weight_format=weights,
                 max_outputs=limits.max_outputs,
             ),

@@ -43,8 +43,9 @@ from thaloom.hal.drivers.cpu.executable import CpuBackend
 from thaloom.hal.drivers.cpu.probe import Machine
 from thaloom.hal.host import Budget
 from thaloom.hal.ops import BLOCK_TOKENS, Program, Step
-from thaloom.hal.types import DType, Tensor, WeightFormat, bf16_from_f32
+from thaloom.hal.types import Tensor, WeightFormat, bf16_from_f32
 from thaloom.work.runtime.architectures import Architecture, select
+from thaloom.work.runtime.loading import choose_kv_dtype
 
 CACHED = 144
 """Tokens behind each row that decodes."""
@@ -123,7 +124,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="qwen2.5-0.5b")
     parser.add_argument("--weights", action="append", choices=sorted(WEIGHT_BYTES), help="stored (bf16), int8, int4")
     parser.add_argument("--build", action="append", help="a build by name, or a file by path with its /")
-    parser.add_argument("--kv", choices=["f16", "bf16", "f32", "i8"], help="default: f16 beside stored, else bf16")
+    parser.add_argument("--kv", choices=["f16", "bf16", "f32", "i8"], help="default: what a worker chooses")
     parser.add_argument("--decode", type=int, nargs="*", default=[1, 4, 16, 32])
     parser.add_argument("--prefill", type=int, nargs="*", default=[512])
     parser.add_argument("--threads", type=int, default=Machine().num_cores())
@@ -157,12 +158,11 @@ def open_arms(
             sys.exit(f"no native library: {choice.degraded}")
         backend = CpuBackend(device, native.load(choice.path), budget, num_threads=asked.threads)
         for weights in asked.weights or ["stored"]:
-            natural: DType = "f16" if weights == "stored" else "bf16"
             limits = Limits(
                 max_rows=max(cell.num_rows for cell in cells),
                 max_sequences=max(len(cell.runs) for cell in cells),
                 max_context=max(run.length for cell in cells for run in cell.runs) + BLOCK_TOKENS,
-                kv_dtype=asked.kv or natural,
+                kv_dtype=choose_kv_dtype(asked.kv, {"bf16"}, weights, backend),
                 weight_format=weights,
             )
             executable = backend.compile(program, MemoryWeights(tensors), limits)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ from thaloom.hal.reference import ReferenceBackend
 from thaloom.hal.types import Device, DType, WeightFormat
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
+from thaloom.work.runtime.loading import choose_kv_dtype
 from thaloom.work.runtime.quality import Comparison, LanguageModel, Window, log_softmax
 
 HERE = Path(__file__).resolve().parent
@@ -100,9 +102,10 @@ def measure(subject: Subject, num_threads: int, short: bool, peers: str) -> dict
         engines: dict[str, Logits] = {}
         formats: tuple[WeightFormat, ...] = ("stored", "int8", "int4")
         for weight_format in formats:
-            kv: DType = "f16" if weight_format == "stored" else "bf16"  # what a worker chooses
-            engines[f"Thaloom {weight_format}"] = lambda kv=kv, weight_format=weight_format: predictions(  # type: ignore[misc]
-                subject, weights, processor(num_threads), kv, weight_format
+            backend = processor(num_threads)
+            kv = choose_kv_dtype(None, {"bf16"}, weight_format, backend)
+            engines[f"Thaloom {weight_format}"] = functools.partial(
+                predictions, subject, weights, backend, kv, weight_format
             )
         if not short:
             engines |= other_engines(subject, num_threads)

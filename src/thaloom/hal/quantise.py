@@ -21,7 +21,6 @@ from thaloom.hal.ops import Instruction, Linear, Logits, Lora, Moe, PagedAttenti
 from thaloom.hal.types import GROUP, MatrixFormat, QuantTensor, Tensor, WeightFormat
 
 F32 = NDArray[np.float32]
-BITS: dict[MatrixFormat, Literal[4, 8]] = {"int8": 8, "int8_groups": 8, "int4": 4}
 LEAST = np.float32(1e-30)
 """A largest magnitude below it counts as nothing: its inverse would not be finite."""
 MOST = np.float32(65504 * 6)
@@ -117,8 +116,13 @@ def convert(
 
 
 def quantise_as(tensor: Tensor, to: MatrixFormat) -> QuantTensor:
-    values = tensor.to_f32()
-    return quantise(values, BITS[to], values.shape[-1] if to == "int8" else GROUP)
+    """One matrix, or a stack of them, (..., rows, columns). Raises as `quantise` does."""
+    return quantise(tensor.to_f32(), *numbers_of(to, tensor.shape[-1]))
+
+
+def numbers_of(to: MatrixFormat, columns: int) -> tuple[Literal[4, 8], int]:
+    """Bits of a number, and columns that share a scale."""
+    return 4 if to == "int4" else 8, columns if to == "int8" else GROUP
 
 
 def quantise(values: F32, bits: Literal[4, 8], group: int = GROUP) -> QuantTensor:

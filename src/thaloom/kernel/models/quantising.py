@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from thaloom.base.errors import NotServable
-from thaloom.hal.quantise import BITS
-from thaloom.hal.types import GROUP, MatrixFormat, QuantTensor, Tensor, WeightFormat
+from thaloom.hal.quantise import numbers_of
+from thaloom.hal.types import MatrixFormat, QuantTensor, Tensor, WeightFormat
 from thaloom.kernel.models.converting import PIECE_ELEMENTS, Converted, Floats, whole_pieces
 from thaloom.kernel.models.import_card import QUANTISATION
 from thaloom.kernel.models.import_files import INDEX, WEIGHTS
@@ -61,9 +61,8 @@ class QuantisedModel:
             return Converted(name, f"int{tensor.bits}", tensor)
         if name not in self._formats:
             return Converted(name, tensor.dtype, tensor)
-        to = self._formats[name]
-        group = tensor.shape[-1] if to == "int8" else GROUP
-        return whole_pieces(name, _rows(tensor), tensor.shape, tensor.dtype, bits=BITS[to], group=group)
+        bits, group = numbers_of(self._formats[name], tensor.shape[-1])
+        return whole_pieces(name, _rows(tensor), tensor.shape, tensor.dtype, bits=bits, group=group)
 
 
 def _rows(tensor: Tensor) -> Iterator[Floats]:
