@@ -1,13 +1,13 @@
 // Keys and values as they are kept, in blocks of 16 tokens counted from position 0.
 //
-// They lie in cells of 32 bits: one f32, two bf16 or f16, or four int8. A vector of keys is one cell of each of 16 tokens, and
-// the cell runs along the head's columns; a vector of values is one cell of each of 16 columns, and the cell runs along
-// the tokens. So both products of attention are sums over cells, with 16 independent results in the lanes, and neither
+// They lie in cells of 32 bits: one f32, two bf16 or f16, or four int8. A vector of keys is one cell of each of 16
+// tokens, and the cell runs along the head's columns; a vector of values is one cell of each of 16 columns, and the cell
+// runs along the tokens. So both products of attention are sums over cells, with 16 independent results in the lanes, and neither
 // needs a sum across lanes. int8 has one f32 scale for each token's keys and one for its values.
 //
 // Where the build has dot products of bf16 pairs, bf16 and int8 go through them (every int8 is a number of bf16, to the
-// bit) and what they are multiplied with is rounded to bf16 once. Else, and for f32 and f16 always, it is multiply-add in
-// f32. f16 keeps three bits more of a number than bf16, for twice the multiplications; beyond 65,504 it is cut off.
+// bit) and what they are multiplied with is rounded to bf16 once. Else, and for f32 and f16 always, it is multiply-add
+// in f32. f16 keeps three bits more of a number than bf16, for twice the multiplications; beyond 65,504 it is cut off.
 #pragma once
 
 #include "f16.h"

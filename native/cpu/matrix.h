@@ -1,7 +1,8 @@
 // How matrices lie in memory: panels of 16 output features, so that one vector of weights meets one activation and
 // every output is a sum in the order of its inputs, whatever tile computes it.
 //
-// Whole numbers: whole.h.  f32:  panel[k][16].  bf16: panel[k / 2][16][2], pairs of inputs side by side, an odd last one with a zero partner.
+// Whole numbers: whole.h.  f32:  panel[k][16].  bf16: panel[k / 2][16][2], pairs of inputs side by side, an odd last one
+// with a zero partner.
 // Rows beyond the last are zeros. The last panel of a stack's matrix is whole, so panels never mix matrices.
 #pragma once
 

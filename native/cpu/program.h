@@ -30,7 +30,7 @@ struct Store {
   size_t values, key_scales, value_scales;  // bytes from a head's keys, which come first
 };
 
-constexpr bool is_kept(uint32_t dtype) {  // whether keys and values can be of it
+constexpr bool is_kv_dtype(uint32_t dtype) {
   return dtype == THALOOM_F32 || dtype == THALOOM_BF16 || dtype == THALOOM_F16 || dtype == THALOOM_I8;
 }
 

@@ -57,7 +57,7 @@ class ProgramReader {
                             told->max_sequences <= kMostRows && told->max_context &&
                             told->max_context <= kMostContext && told->num_threads &&
                             told->num_threads <= kMostThreads &&
-                            is_kept(told->kv_dtype);
+                            is_kv_dtype(told->kv_dtype);
     if (!is_sized || !is_limited) return bad("a count or a limit of the program is out of range");
     if (!told->instructions || !told->widths || (told->num_weights && !told->weights) ||
         (told->num_table_values && !told->tables))

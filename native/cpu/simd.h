@@ -77,6 +77,16 @@ THALOOM_INLINE Bits broadcast_bits(const void *p) {
 }
 THALOOM_INLINE Bits as_bits(Float value) { return reinterpret_cast<Bits>(value); }
 THALOOM_INLINE Float as_float(Bits value) { return reinterpret_cast<Float>(value); }
+THALOOM_INLINE uint32_t as_bits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+THALOOM_INLINE float as_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
 
 // a * b + c. One rounding where the hardware has it, two where it has not; the same everywhere within one variant.
 THALOOM_INLINE Float fma(Float a, Float b, Float c) {
@@ -116,17 +126,11 @@ THALOOM_INLINE Float load_bf16(const uint16_t *p) {
   return as_float(__builtin_convertvector(half, Bits) << 16);
 }
 
-THALOOM_INLINE float f32_from_bf16(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, sizeof value);
-  return value;
-}
+THALOOM_INLINE float f32_from_bf16(uint16_t bits) { return as_float(static_cast<uint32_t>(bits) << 16); }
 
 // Round to nearest, ties to even; NaN stays NaN. The same rule as hal.types.bf16_from_f32.
 THALOOM_INLINE uint16_t bf16_from_f32(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
+  const uint32_t bits = as_bits(value);
   if (value != value) return 0x7FC0;
   return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }

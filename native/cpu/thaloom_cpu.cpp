@@ -60,9 +60,10 @@ int32_t thaloom_cpu_pack(const thaloom_weight *target, const thaloom_source *sou
   const uint64_t number_bytes = is_whole ? 1 : source->dtype == THALOOM_SOURCE_F32 ? 4 : 2;
   const uint64_t num_rows = uint64_t{w.count} * w.rows;
   const uint64_t num_scales = !is_whole ? 0 : w.dtype == THALOOM_INT8 ? num_rows : num_rows * (w.columns / 32);
-  const bool is_kept = is_whole                      ? thaloom::is_whole(w.dtype)
-                       : w.dtype == THALOOM_BF16 || w.dtype == THALOOM_BF16_WIDE ? source->dtype == THALOOM_SOURCE_BF16
-                                                 : source->dtype < THALOOM_SOURCE_I8;
+  const bool is_bf16 = w.dtype == THALOOM_BF16 || w.dtype == THALOOM_BF16_WIDE;
+  const bool is_kept = is_whole  ? thaloom::is_whole(w.dtype)
+                       : is_bf16 ? source->dtype == THALOOM_SOURCE_BF16
+                                 : source->dtype < THALOOM_SOURCE_I8;
   if (num_bytes == 0 || w.num_bytes < num_bytes || reinterpret_cast<uintptr_t>(w.data) % 64 || !is_kept ||
       source->num_bytes != num_rows * w.columns * number_bytes || source->num_scales != num_scales ||
       (source->scales != nullptr) != is_whole || !source->num_threads || source->num_threads > thaloom::kMostThreads)
