@@ -1,5 +1,5 @@
 // Rotary positions: the angles of a step in double precision, then plain rotations without fused operations, so that
-// the compiler may use any vector width and every element still comes out the same.
+// every element comes out the same in vectors of any width.
 #pragma once
 
 #include <cmath>
@@ -21,7 +21,13 @@ inline void rope_head(const float *x, const float *angles, float *out, uint32_t 
                       bool is_interleaved) {
   const float *cosines = angles, *sines = angles + pairs;
   const uint32_t step = is_interleaved ? 2 : 1, apart = is_interleaved ? 1 : pairs;
-  for (uint32_t i = 0; i < pairs; ++i) {
+  uint32_t i = 0;
+  for (; !is_interleaved && i + kLanes <= pairs; i += kLanes) {  // the same operations on the same numbers, side by side
+    const Float first = load(x + i), second = load(x + i + apart), cosine = load(cosines + i), sine = load(sines + i);
+    store(out + i, first * cosine - second * sine);
+    store(out + i + apart, second * cosine + first * sine);
+  }
+  for (; i < pairs; ++i) {
     const float first = x[i * step], second = x[i * step + apart];
     out[i * step] = first * cosines[i] - second * sines[i];
     out[i * step + apart] = second * cosines[i] + first * sines[i];
