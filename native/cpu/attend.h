@@ -20,7 +20,7 @@ class Attention {
   Attention(const Program &program, const Operation &op, const thaloom_step &step, Threads &threads, char *pool,
             float *scratch, Array<RowRange> &ranges)
       : p_(program), op_(op), t_(op.told), step_(step), threads_(threads), pool_(pool), scratch_(scratch),
-        ranges_(ranges), store_(program.stores[op.store]), num_kv_heads_(t_.numbers[1]), head_size_(t_.numbers[2]),
+        ranges_(ranges), store_(program.stores[op.store]), out_(program.target(t_.out, scratch)), num_kv_heads_(t_.numbers[1]), head_size_(t_.numbers[2]),
         value_size_(t_.numbers[3]), num_shared_(t_.numbers[0] / t_.numbers[1]) {}
 
   void run() {
@@ -45,6 +45,7 @@ class Attention {
   float *scratch_;
   Array<RowRange> &ranges_;
   const Store &store_;
+  const Target out_;
   const size_t num_kv_heads_, head_size_, value_size_, num_shared_;
   size_t num_ranges_ = 0;
 
@@ -139,13 +140,13 @@ class Attention {
     return {scratch_ + p_.workspaces.attention + thread * p_.workspaces.attention_stride, num_shared_, value_size_};
   }
 
-  float *out(size_t number) const {
-    return value(t_.out).at(ranges_[number / num_kv_heads_].first) + number % num_kv_heads_ * num_shared_ * value_size_;
-  }
+  // Where the item's answer begins.
+  size_t row(size_t number) const { return ranges_[number / num_kv_heads_].first; }
+  size_t column(size_t number) const { return number % num_kv_heads_ * num_shared_ * value_size_; }
 
   template <uint32_t DType>
   void attend_item(size_t number, uint32_t thread) {
-    attend<DType>(item(number), scratch_of(thread), out(number), value(t_.out).stride);
+    attend<DType>(item(number), scratch_of(thread), out_, row(number), column(number));
   }
 
   // Floats of the parts of one item, all its segments together.
@@ -195,7 +196,7 @@ class Attention {
       scratch.whole.clear(of.num_queries());
       for (size_t segment = begin; segment < end; ++segment, base += of.num_queries() * stride)
         merge(scratch.whole, {base, stride}, of.num_queries());
-      finish(of, scratch.whole, out(i), value(t_.out).stride);
+      finish(of, scratch.whole, out_, row(i), column(i));
     }
   }
 };

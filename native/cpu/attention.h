@@ -189,23 +189,20 @@ void attend_segment(const AttentionItem &item, size_t segment, const AttentionSc
                          : attend_some<DType, kMostQueries>(item, segment, queries, scratch, parts);
 }
 
-// Out come the values, `out_stride` floats from one row to the next.
-inline void finish(const AttentionItem &item, const Parts &whole, float *out, size_t out_stride) {
+// Out come the values: of the item's rows, which are `row` and those after it, its heads from `column` on.
+inline void finish(const AttentionItem &item, const Parts &whole, const Target &out, size_t row, size_t column) {
   const size_t size = item.kept.value_size;
   for (size_t q = 0; q < item.num_queries(); ++q) {
-    float *to = out + q / item.num_shared * out_stride + q % item.num_shared * size;
+    float *sums = whole.sums(q);
     const Float total = broadcast(whole.total(q));
-    for (size_t k = 0; k < size; k += kGroup) {
-      Group group = load_group(whole.sums(q) + k);
-      repeat<kVectors>([&](auto i) __attribute__((always_inline)) { group.part[i] = group.part[i] / total; });
-      store_part(to + k, group, size - k);
-    }
+    for (size_t k = 0; k < size; k += kLanes) store(sums + k, load(sums + k) / total);
+    out.write(row + q / item.num_shared, column + q % item.num_shared * size, sums, size);
   }
 }
 
 // The whole of it by one thread.
 template <uint32_t DType>
-void attend(const AttentionItem &item, const AttentionScratch &scratch, float *out, size_t out_stride) {
+void attend(const AttentionItem &item, const AttentionScratch &scratch, const Target &out, size_t row, size_t column) {
   make_words<DType>(item, scratch.words);
   scratch.whole.clear(item.num_queries());
   const auto [begin, end] = item.segments();
@@ -213,7 +210,7 @@ void attend(const AttentionItem &item, const AttentionScratch &scratch, float *o
     attend_segment<DType>(item, segment, scratch, scratch.part);
     merge(scratch.whole, scratch.part, item.num_queries());
   }
-  finish(item, scratch.whole, out, out_stride);
+  finish(item, scratch.whole, out, row, column);
 }
 
 }  // namespace thaloom

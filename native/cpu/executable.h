@@ -69,7 +69,6 @@ class Executable {
     const StepChecker checker(program, step_, pool_ == nullptr ? 0 : num_blocks_, places_, message);
     if (int32_t status = checker.check()) return status;
     turn();
-    made_ready_for_ = kNone;
     for (size_t i = 0; i < program.operations.size();) i += run_operation(i);
     return THALOOM_OK;
   }
@@ -112,7 +111,6 @@ class Executable {
   uint32_t num_blocks_ = 0;
   pid_t process_ = 0;
   thaloom_step step_ = {};
-  uint32_t made_ready_for_ = kNone;  // number of the product whose inputs stand in the workspace
   Array<uint64_t> places_;    // for the check
   Array<int32_t> adapted_;    // rows of one adapter
   Array<RowRange> ranges_;    // for attention
@@ -138,6 +136,15 @@ class Executable {
     return {reinterpret_cast<const std::byte *>(rows.base), rows.stride * sizeof(float)};
   }
 
+  // A slot's rows as a matrix of `dtype` reads them: as whoever made them left them, else made ready in the workspace.
+  Inputs inputs(uint32_t dtype, int32_t slot, size_t columns) {
+    const Target made = program.target(slot, scratch_);
+    const auto i = static_cast<size_t>(form_of(dtype)), other = static_cast<size_t>(Form::kWholeFor4);
+    if (made.base[i] != nullptr) return {made.base[i], made.stride[i]};
+    if (is_whole(dtype) && made.base[other] != nullptr) return {made.base[other], made.stride[other]};
+    return ready(dtype, value(slot), step_.num_rows, columns);
+  }
+
   // Rows of floats as a matrix of `dtype` reads them: where they stand if it can, else made ready in the workspace.
   Inputs ready(uint32_t dtype, const Rows &rows, size_t num_rows, size_t columns) {
     const Form form = form_of(dtype);
@@ -146,11 +153,6 @@ class Executable {
     const size_t stride = input_stride(form, columns);
     each_row(num_rows, columns, [&](size_t r) { make_input(form, rows.at(r), columns, to + r * stride); });
     return {to, stride};
-  }
-
-  // Where the workspace holds row `r` as this matrix reads it.
-  std::byte *input_row(const Matrices &w, size_t r) const {
-    return reinterpret_cast<std::byte *>(scratch_ + program.workspaces.inputs) + r * input_stride(form_of(w.dtype), w.columns);
   }
 
   void turn() {
@@ -189,72 +191,86 @@ class Executable {
     return op.span;
   }
 
-  // Operators that take a row to a row: all of the span on one row, then the row made ready for the product after them.
+  // Operators that take a row to a row: all of the span on one row.
   void run_by_rows(size_t number) {
     const size_t after = number + program.operations[number].span;
-    const Operation &next = program.operations[after];  // the last operation of a program never works by rows
-    int32_t weight = -1;  // that reads what was made last, in a form of its own
-    if (next.told.op == THALOOM_LINEAR && next.told.slots[0] == program.operations[after - 1].told.out &&
-        form_of(program.matrices(next.told.weights[0]).dtype) != Form::kF32)
-      weight = next.told.weights[0];
     const RowWork rows = {program, step_, scratch_};
     size_t floats = 0;
     for (size_t i = number; i < after; ++i) floats += rows.cost(program.operations[i].told);
     each_row(step_.num_rows, floats, [&](size_t r) {
       for (size_t i = number; i < after; ++i) rows.run(program.operations[i], r);
-      if (weight < 0) return;
-      const Matrices w = program.matrices(weight);
-      make_input(form_of(w.dtype), value(next.told.slots[0]).at(r), w.columns, input_row(w, r));
     });
-    if (weight >= 0) made_ready_for_ = static_cast<uint32_t>(after);
   }
 
-  // One product with all that was fused into it, or neighbouring ones that read the same rows, as the first does or as
-  // floats where they stand: their strips of panels are laid end to end and shared among the threads.
+  // One of the products that run as one.
+  struct Task {
+    Product product;
+    Factor gate;
+    Target target;
+    Inputs in;
+    size_t end;  // of its strips in the row of all of them
+  };
+
+  // One product with all that was fused into it, or neighbouring ones of the same rows: their strips of panels are laid
+  // end to end and shared among the threads.
   size_t multiply_all(size_t number) {
     constexpr size_t kMost = 8;
-    const Operation &leader = program.operations[number];
-    const int32_t x = leader.told.slots[0];
-    const Matrices first = program.matrices(leader.told.weights[0]);
-    size_t count = 1, num_panels = first.num_panels;
-    for (; leader.span == 1 && count < kMost; ++count) {  // the last operation is never a product: this stays inside
-      const Operation &op = program.operations[number + count];
-      if (op.told.op != THALOOM_LINEAR || op.span != 1 || op.told.slots[0] != x) break;
-      const Matrices w = program.matrices(op.told.weights[0]);
-      if (form_of(w.dtype) != Form::kF32 && !can_read(w.dtype, first.dtype)) break;
-      num_panels += w.num_panels;
+    const Operation *const ops = &program.operations[number];
+    size_t count = 1;
+    while (count < kMost && run_together(ops[0], ops[count])) ++count;
+    size_t num_panels = 0, most = SIZE_MAX;  // most: panels that all of them have tiles for
+    for (size_t i = 0; i < count; ++i) num_panels += program.matrices(ops[i].told.weights[0]).num_panels;
+    for (size_t i = 0; i < count; ++i)
+      most = std::min(most, strip_panels(program.matrices(ops[i].told.weights[0]).dtype, step_.num_rows, num_panels,
+                                         4 * threads_.size()));
+    Task tasks[kMost];
+    size_t strip = most, num_strips = 0;
+    for (size_t i = 0; i < count; ++i) {
+      const Matrices w = program.matrices(ops[i].told.weights[0]);
+      begin_task(tasks[i], ops[i]);
+      const bool is_same = i > 0 && can_read(w.dtype, tasks[0].product.up.w.dtype);
+      tasks[i].in = is_same ? tasks[0].in : inputs(w.dtype, ops[i].told.slots[0], w.columns);
+      strip = std::max(strip, tasks[i].product.unit);
     }
-    const Inputs floats = in_place(value(x));
-    const Inputs made = made_ready_for_ == number ? Inputs{input_row(first, 0), input_stride(form_of(first.dtype), first.columns)}
-                                                  : ready(first.dtype, value(x), step_.num_rows, first.columns);
-    size_t strip = SIZE_MAX;  // that all of them have tiles for
     for (size_t i = 0; i < count; ++i)
-      strip = std::min(strip, strip_panels(program.matrices(program.operations[number + i].told.weights[0]).dtype,
-                                           step_.num_rows, num_panels, 4 * threads_.size()));
-    size_t ends[kMost], num_strips = 0;  // of each product's strips in the row of all of them
-    for (size_t i = 0; i < count; ++i)
-      ends[i] = num_strips += (program.matrices(program.operations[number + i].told.weights[0]).num_panels + strip - 1) / strip;
+      tasks[i].end = num_strips += (tasks[i].product.up.w.num_panels + strip - 1) / strip;
     threads_.run_pieces(num_strips, 1, [&](size_t begin, size_t end) {
-      for (size_t i = 0, start = 0; i < count; start = ends[i++]) {
-        const size_t from = std::max(begin, start), to = std::min(end, ends[i]);
-        if (from >= to) continue;
-        const Operation &op = program.operations[number + i];
-        const bool reads_floats = form_of(program.matrices(op.told.weights[0]).dtype) == Form::kF32;
-        multiply_strips(op, from - start, to - start, strip, reads_floats ? floats : made);
+      for (size_t i = 0, start = 0; i < count; start = tasks[i++].end) {
+        const Product &product = tasks[i].product;
+        const size_t from = std::max(begin, start), to = std::min(end, tasks[i].end);
+        if (from < to)
+          multiply(product, (from - start) * strip, std::min<size_t>((to - start) * strip, product.up.w.num_panels), most,
+                   tasks[i].in, step_.num_rows);
       }
     });
-    return count == 1 ? leader.span : count;
+    return count == 1 ? ops[0].span : count;
   }
 
-  void multiply_strips(const Operation &op, size_t begin, size_t end, size_t strip, const Inputs &inputs) const {
-    const Factor gate = factor(op.gate == kNone ? op.up : op.gate);
-    Product product = {.up = factor(op.up), .out = value(op.out)};
+  // Whether `op` reads the rows that `leader` does, which stand there as it reads them, or as the leader does.
+  bool run_together(const Operation &leader, const Operation &op) const {
+    if (leader.span != 1 || op.told.op != THALOOM_LINEAR || op.span != 1 || op.told.slots[0] != leader.told.slots[0])
+      return false;
+    const uint32_t dtype = program.matrices(op.told.weights[0]).dtype;
+    return can_read(dtype, program.matrices(leader.told.weights[0]).dtype) || program.slot(op.told.slots[0]).has(form_of(dtype));
+  }
+
+  void begin_task(Task &task, const Operation &op) const {
+    task.product = {.up = factor(op.up)};
     if (op.gate != kNone) {
-      product.gate = &gate;
-      product.activation = (&op)[2].told.numbers[0];
+      task.gate = factor(op.gate);
+      task.product.gate = &task.gate;
+      task.product.activation = (&op)[2].told.numbers[0];
     }
-    if (op.added >= 0) product.added = value(op.added);
-    multiply(product, begin * strip, std::min<size_t>(end * strip, product.up.w.num_panels), strip, inputs, step_.num_rows);
+    if (op.added >= 0) task.product.added = value(op.added);
+    const Slot &out = program.slot(op.out);
+    if (out.forms == bit(Form::kF32)) {
+      task.product.out = value(op.out);
+      return;
+    }
+    task.target = program.target(op.out, scratch_);
+    task.product.target = &task.target;
+    for (const Form form : kForms)
+      if (out.has(form)) task.product.unit = std::max(task.product.unit, form_reach(form) / kGroup);
   }
 
   Factor factor(uint32_t number) const {

@@ -3,6 +3,7 @@
 // * Two products of the same rows and the gate that joins them: each tile gates its own sums.
 // * A product and the sum that takes it up: each tile adds the other summand (the residual) to its own sums.
 // * Operators that work row by row, one after another: all of them on a row while it is in the cache.
+// * What makes a value and what makes it ready for the products that read it: see Slot.
 //
 // A slot that only stood between two operators that became one is never stored. Slots read by what runs as one live
 // until all of it has run, because its rows and tiles are done in any order.
@@ -48,6 +49,7 @@ class Fuser {
       else if (is_by_rows(op.told)) fuse_rows(i);
       keep_inputs(i);
     }
+    choose_forms();
     return true;
   }
 
@@ -90,6 +92,38 @@ class Fuser {
     uint32_t &span = p.operations[number].span;
     while (number + span < p.operations.size() && is_by_rows(p.operations[number + span].told)) ++span;
   }
+
+  // The forms of each slot: those that it is read in, as far as whoever writes it can make them; else floats, which the
+  // reader makes ready for itself.
+  void choose_forms() {
+    for (Slot &slot : p.slots) slot.forms = 0;
+    for (const Operation &op : p.operations)
+      for (int i = 0; i < num_inputs(op.told); ++i)
+        slot(op.told.slots[i]).forms |=
+            bit(op.told.op == THALOOM_LINEAR ? form_of(p.matrices(op.told.weights[0]).dtype) : Form::kF32);
+    for (uint32_t i = 0; i < p.operations.size(); i += p.operations[i].span) {
+      const Operation &op = p.operations[i];
+      if (is_by_rows(op.told))
+        for (uint32_t k = i; k < i + op.span; ++k) settle(slot(p.operations[k].told.out), op.told);
+      else settle(slot(op.out), op.told);
+    }
+  }
+
+  static void settle(Slot &out, const thaloom_instruction &maker) {
+    if (out.has(Form::kWholeFor4)) out.forms &= ~bit(Form::kWhole);  // see can_read
+    Forms makes = bit(Form::kF32);
+    for (const Form form : kForms)
+      if (can_make(maker, form)) makes |= bit(form);
+    if (is_by_rows(maker) || out.forms == 0 || (out.forms & ~makes) != 0) out.forms |= bit(Form::kF32);
+    out.forms &= makes;
+  }
+
+  static bool can_make(const thaloom_instruction &t, Form form) {
+    if (t.op == THALOOM_ATTENTION) return t.numbers[3] % form_reach(form) == 0;  // head after head
+    return t.op == THALOOM_LINEAR || is_by_rows(t);
+  }
+
+  Slot &slot(int32_t number) { return p.slots[static_cast<size_t>(number)]; }
 
   void keep_inputs(uint32_t number) {
     const uint32_t last = number + p.operations[number].span - 1;

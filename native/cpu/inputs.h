@@ -3,7 +3,8 @@
 // f32: as they are, so rows that lie in order are read where they stand. bf16: rounded once, to nearest even, pairs
 // side by side as the dot product takes them. Whole numbers: 32 after 32, with scales (whole.h). Which form a matrix
 // wants depends on its dtype and on the build alone.
-// What is made ready stands in a workspace that is sized when the program is read: see Workspaces.
+// Whoever makes a value makes it ready too, where it can, while it is at hand: see Slot. Else its reader does, in a
+// workspace that is sized when the program is read: see Workspaces.
 #pragma once
 
 #include "matrix.h"
@@ -11,6 +12,10 @@
 namespace thaloom {
 
 enum class Form : uint32_t { kF32, kBF16, kWhole, kWholeFor4 };
+inline constexpr Form kForms[] = {Form::kF32, Form::kBF16, Form::kWhole, Form::kWholeFor4};
+
+using Forms = uint32_t;  // a bit for each
+constexpr Forms bit(Form form) { return 1u << static_cast<uint32_t>(form); }
 
 constexpr Form form_of(uint32_t dtype) {
   if (is_whole(dtype)) return dtype == THALOOM_INT4 ? Form::kWholeFor4 : Form::kWhole;
@@ -48,7 +53,17 @@ inline size_t input_stride(Form form, size_t columns) {
   return (round_up(num_bytes, 64) / 64 | 1) * 64;
 }
 
-// One row. Zeros stand beyond its columns, to the next whole group of 16.
+// Columns that are made ready together, and where those from `column` on stand in a row.
+constexpr size_t form_reach(Form form) {
+  if (form == Form::kWhole) return whole_reach(THALOOM_INT8);
+  return form == Form::kWholeFor4 ? whole_reach(THALOOM_INT4) : kGroup;
+}
+constexpr size_t input_offset(Form form, size_t column) {
+  if (form >= Form::kWhole) return column / kWholeGroup * sizeof(WholeInputs);
+  return column * (form == Form::kF32 ? 4 : 2);
+}
+
+// One row, or the columns of one from a multiple of form_reach on. Zeros stand beyond them, to the next group of 16.
 inline void make_input(Form form, const float *x, size_t columns, std::byte *to) {
   if (form == Form::kWhole) {
     make_whole_input<whole_reach(THALOOM_INT8)>(x, columns, reinterpret_cast<WholeInputs *>(to));

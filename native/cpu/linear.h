@@ -8,6 +8,7 @@
 
 #include "functions.h"
 #include "linear_whole.h"
+#include "program.h"
 #include "threads.h"
 #include "tiles.h"
 
@@ -21,16 +22,21 @@ struct Factor {
 };
 
 // Rows times a matrix, and what becomes of the sums, in this order: plus the bias; times the activation of what `gate`
-// gives for the same rows; plus `added`; into `out`, whose rows have room for whole panels. The same for every format.
+// gives for the same rows; plus `added`; into `out`, whose rows have room for whole panels, or else to `target`, `unit`
+// panels at a time, in the forms that it is read in. The same for every format.
 struct Product {
   Factor up;
-  Rows out;
+  Rows out = {};
+  const Target *target = nullptr;
+  size_t unit = 1;
   const Factor *gate = nullptr;  // of the same shape and dtype
   uint32_t activation = 0;
   Rows added = {};  // none without a base
 
-  // `sums`, and `gates` if there is a gate: of `num_rows` rows from `row` on, `num_panels` panels from `panel` on.
-  void finish(float *sums, float *gates, size_t row, size_t num_rows, size_t panel, size_t num_panels) const {
+  // `sums`, and `gates` if there is a gate: of `num_rows` rows from `row` on, `num_panels` panels from `panel` on. Row r of
+  // these goes to `to(r)`.
+  template <class To>
+  void finish(float *sums, float *gates, size_t row, size_t num_rows, size_t panel, size_t num_panels, const To &to) const {
     const size_t first = panel * kGroup, width = num_panels * kGroup;
     add_bias(up, sums, num_rows, first, width);
     if (gate != nullptr) {
@@ -38,7 +44,7 @@ struct Product {
       gate_row(activation, gates, sums, sums, num_rows * width);  // of all rows at once: they stand side by side
     }
     for (size_t r = 0; r < num_rows; ++r, sums += width) {
-      float *y = out.at(row + r) + first;
+      float *y = to(r);
       if (added.base == nullptr) {
         for (size_t k = 0; k < width; k += kLanes) store(y + k, load(sums + k));
       } else {
@@ -84,33 +90,49 @@ inline size_t strip_panels(uint32_t dtype, size_t num_rows, size_t num_panels, s
   return strip;
 }
 
+inline constexpr size_t kMostUnit = form_reach(Form::kWholeFor4) / kGroup;  // panels that are made ready together
+
+inline constexpr size_t kTilesTogether = 4;  // that a panel goes by before the next one does
+
 // Bytes that tiles fetch ahead of themselves in a strip that is in the second cache already: 3 to 7 % at 32 and 48 rows.
 inline constexpr size_t kNear = 1024;
 
-// All rows over the panels [begin, end), `most` at a time, as strip_panels says.
+// All rows over the panels [begin, end), in tiles of `most` panels, as strip_panels says.
 inline void multiply(const Product &product, size_t begin, size_t end, size_t most, const Inputs &in, size_t num_rows) {
   const Matrices &w = product.up.w;
   const Tiles &tiles = tiles_of(w.dtype);
-  const size_t num_tiles = tiles_for(tiles, num_rows);
-  alignas(64) float sums[kAccumulators * kLanes], gates[kAccumulators * kLanes];
-  while (begin < end) {
-    const size_t num_panels = end - begin >= most ? most : 1;
+  const size_t num_tiles = tiles_for(tiles, num_rows), longest = std::max(most, product.unit);
+  alignas(64) float sums[kAccumulators * kLanes], gates[kAccumulators * kLanes], whole[kTilesTogether * kTileRows * kMostUnit * kGroup];
+  for (size_t length; begin < end; begin += length) {
+    length = end - begin >= longest ? longest : product.target == nullptr ? 1 : end - begin;
     Strip strip = {.panels = nullptr, .panel_bytes = w.panel_bytes, .x = nullptr, .x_stride = in.stride,
-                   .columns = w.columns, .ahead = num_panels * w.panel_bytes};
-    for (size_t i = 0; i < num_tiles; ++i) {
-      const auto [row, after] = share(num_rows, i, num_tiles);
-      const Tile tile = tiles.of[after - row - 1][num_panels / 2];  // 1, 2, 4 panels: 0, 1, 2
-      strip.x = in.at(row);
-      if (product.gate != nullptr) {
-        strip.panels = product.gate->w.panel(product.gate->matrix, begin);
-        tile(strip, gates);
+                   .columns = w.columns, .ahead = length * w.panel_bytes};
+    for (size_t block = 0; block < num_tiles; block += kTilesTogether) {
+      const size_t last = std::min(block + kTilesTogether, num_tiles), top = share(num_rows, block, num_tiles).begin;
+      for (size_t panel = begin, width; panel < begin + length; panel += width) {
+        width = begin + length - panel >= most ? most : 1;
+        for (size_t i = block; i < last; ++i) {
+          const auto [row, after] = share(num_rows, i, num_tiles);
+          const Tile tile = tiles.of[after - row - 1][width / 2];  // 1, 2, 4 panels: 0, 1, 2
+          strip.x = in.at(row);
+          strip.ahead = i == 0 ? length * w.panel_bytes : kNear;  // the first tile asks for the next strip
+          if (product.gate != nullptr) {
+            strip.panels = product.gate->w.panel(product.gate->matrix, panel);
+            tile(strip, gates);
+          }
+          strip.panels = w.panel(product.up.matrix, panel);
+          tile(strip, sums);
+          product.finish(sums, gates, row, after - row, panel, width, [&](size_t r) {
+            if (product.target == nullptr) return product.out.at(row + r) + panel * kGroup;
+            return whole + ((row - top + r) * length + panel - begin) * kGroup;
+          });
+        }
       }
-      strip.panels = w.panel(product.up.matrix, begin);
-      tile(strip, sums);
-      product.finish(sums, gates, row, after - row, begin, num_panels);
-      strip.ahead = kNear;  // the first tile has asked for the next strip
+      if (product.target == nullptr) continue;
+      const size_t first = begin * kGroup, columns = std::min<size_t>(length * kGroup, w.rows - first);
+      for (size_t r = top, at = 0; r < share(num_rows, last - 1, num_tiles).end; ++r, at += length * kGroup)
+        product.target->write(r, first, whole + at, columns);
     }
-    begin += num_panels;
   }
 }
 

@@ -34,6 +34,7 @@ inline uint64_t packed_bytes(uint32_t dtype, uint32_t count, uint32_t rows, uint
 
 class Matrices {
  public:
+  Matrices() = default;
   explicit Matrices(const thaloom_weight &weight)
       : data_(static_cast<const std::byte *>(weight.data)),
         dtype(weight.dtype),
@@ -56,11 +57,11 @@ class Matrices {
   }
 
  private:
-  const std::byte *data_;
+  const std::byte *data_ = nullptr;
 
  public:
-  const uint32_t dtype, rows, columns, num_panels;
-  const size_t panel_bytes;
+  uint32_t dtype = 0, rows = 0, columns = 0, num_panels = 0;
+  size_t panel_bytes = 0;
 };
 
 }  // namespace thaloom

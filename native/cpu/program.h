@@ -4,6 +4,8 @@
 // sizes used later can overflow 64 bits. Nothing that runs a step checks any of this again.
 #pragma once
 
+#include <iterator>
+
 #include "array.h"
 #include "inputs.h"
 #include "simd.h"
@@ -13,13 +15,35 @@ namespace thaloom {
 
 inline constexpr uint32_t kBlockTokens = 16;
 
-// A value of the program: (rows of the step, width) float32, rows `stride` apart.
+// A value of the program: (rows of the step, width), in each form that somebody reads it in, one form behind the other.
 struct Slot {
-  uint32_t width, stride;
+  uint32_t width, stride;  // stride: of rows of floats
   uint32_t last_use;  // number of the last instruction that reads it
   bool is_written;
   bool is_stored;  // false: it only stands between operators that run as one
+  Forms forms;
   size_t offset;  // floats from the start of scratch
+
+  bool has(Form form) const { return (forms & bit(form)) != 0; }
+  size_t row_bytes(Form form) const { return form == Form::kF32 ? stride * sizeof(float) : input_stride(form, width); }
+};
+
+// A slot as whoever makes it writes it.
+struct Target {
+  std::byte *base[std::size(kForms)];  // of the rows in each form; none without
+  size_t stride[std::size(kForms)];    // in bytes
+
+  // Columns of a row, from `column` on, in every form; `column` a multiple of the reach of each. Floats may stand in
+  // their place already.
+  void write(size_t row, size_t column, const float *x, size_t count) const {
+    for (const Form form : kForms) {
+      const auto i = static_cast<size_t>(form);
+      if (base[i] == nullptr) continue;
+      std::byte *to = base[i] + row * stride[i] + input_offset(form, column);
+      if (form != Form::kF32) make_input(form, x, count, to);
+      else if (to != reinterpret_cast<const std::byte *>(x)) std::memcpy(to, x, count * sizeof(float));
+    }
+  }
 };
 
 // Where the keys and values of one attention lie inside a block: see kv_store.h.
@@ -88,8 +112,31 @@ struct Program {
   const float *vector(int32_t weight) const {
     return weight < 0 ? nullptr : static_cast<const float *>(weights[static_cast<size_t>(weight)].data);
   }
-  Rows value(int32_t slot, float *scratch) const { return {scratch + this->slot(slot).offset, this->slot(slot).stride}; }
   const Slot &slot(int32_t number) const { return slots[static_cast<size_t>(number)]; }
+
+  // Floats that all forms of a slot take.
+  size_t floats_of(const Slot &slot) const {
+    size_t num_bytes = 0;
+    for (const Form form : kForms) num_bytes += slot.has(form) ? max_rows * slot.row_bytes(form) : 0;
+    return num_bytes / sizeof(float);
+  }
+
+  Target target(int32_t slot, float *scratch) const {
+    const Slot &of = this->slot(slot);
+    Target target = {};
+    auto *at = reinterpret_cast<std::byte *>(scratch + of.offset);
+    for (const Form form : kForms) {
+      if (!of.has(form)) continue;
+      const auto i = static_cast<size_t>(form);
+      target.base[i] = at;
+      target.stride[i] = of.row_bytes(form);
+      at += max_rows * of.row_bytes(form);
+    }
+    return target;
+  }
+
+  // The rows of a slot as floats, which come first, if it has them.
+  Rows value(int32_t slot, float *scratch) const { return {scratch + this->slot(slot).offset, this->slot(slot).stride}; }
 };
 
 }  // namespace thaloom

@@ -79,7 +79,7 @@ class ProgramReader {
       const uint32_t width = told->widths[i];
       if (width == 0 || width > kMostColumns) return bad("slot %u has %u columns", i, width);
       p.slots[i] = {.width = width, .stride = static_cast<uint32_t>(round_up(width, kGroup)), .last_use = 0,
-                    .is_written = false, .is_stored = true, .offset = 0};
+                    .is_written = false, .is_stored = true, .forms = 0, .offset = 0};
     }
     return THALOOM_OK;
   }
@@ -278,10 +278,10 @@ class ProgramReader {
       num_living = kept;
       const auto out = static_cast<uint32_t>(p.operations[i].told.out);
       if (!p.slots[out].is_stored) continue;
-      const size_t size = floats_of(p.slots[out]);
+      const size_t size = p.floats_of(p.slots[out]);
       size_t offset = 0, place = 0;
       for (; place < num_living && p.slots[living[place]].offset < offset + size; ++place)
-        offset = p.slots[living[place]].offset + floats_of(p.slots[living[place]]);
+        offset = p.slots[living[place]].offset + p.floats_of(p.slots[living[place]]);
       for (size_t j = num_living++; j > place; --j) living[j] = living[j - 1];
       living[place] = out;
       p.slots[out].offset = offset;
@@ -307,8 +307,6 @@ class ProgramReader {
     if (p.scratch_floats > SIZE_MAX / 64) return bad("the program needs more scratch than can be addressed");
     return THALOOM_OK;
   }
-
-  size_t floats_of(const Slot &slot) const { return size_t{p.max_rows} * slot.stride; }
 
   template <class... Arguments>
   int32_t bad(const char *format, Arguments... arguments) {

@@ -24,6 +24,14 @@ struct RowWork {
 
   void run(const Operation &op, size_t r) const {
     const thaloom_instruction &t = op.told;
+    make(op, r);
+    if (program.slot(t.out).forms != bit(Form::kF32))
+      program.target(t.out, scratch).write(r, 0, value(t.out).at(r), program.slot(t.out).width);
+  }
+
+ private:
+  void make(const Operation &op, size_t r) const {
+    const thaloom_instruction &t = op.told;
     const Slot &slot = program.slot(t.out);
     float *out = value(t.out).at(r);
     switch (t.op) {
