@@ -180,10 +180,11 @@ def test_the_largest_is_packed_first_and_all_stand_in_the_programs_order(library
     ("stored", "num_heads", "wanted"),
     [("bf16", 4, native.BF16_WIDE), ("bf16", 2, native.BF16), ("f16", 4, native.F32), ("f32", 4, native.F32)],
 )
-def test_what_makes_shared_keys_and_values_reads_floats(
+def test_what_makes_shared_keys_and_values_stays_as_stored(
     library_file: Path, stored: DType, num_heads: int, wanted: int, weight_format: WeightFormat
 ) -> None:
-    """Whatever becomes of the others; heads that share nothing have no such matrices."""
+    """Whatever becomes of the others, and reads floats unless those read whole numbers; heads that share nothing have no
+    such matrices."""
     builder = ProgramBuilder()
     x = builder.embedding("table", vocab_size=5, width=64)
     q, k, v = (builder.linear(x, name, width=16 * n) for name, n in (("q", num_heads), ("k", 2), ("v", 2)))
@@ -196,7 +197,8 @@ def test_what_makes_shared_keys_and_values_reads_floats(
     )
     dtypes = {name: struct.dtype for name, struct in made.structs.items()}
     made.free()
-    as_others = weight_format == "int8" and num_heads == 2
-    assert [dtypes[name] for name in "kv"] == 2 * [native.INT8_GROUPS if as_others else wanted]
+    if weight_format == "int8":
+        wanted = native.INT8_GROUPS if num_heads == 2 else native.BF16 if stored == "bf16" else native.F32
+    assert [dtypes[name] for name in "kv"] == 2 * [wanted]
     other = native.INT8_GROUPS if weight_format == "int8" else native.BF16 if stored == "bf16" else native.F32
     assert dtypes["q"] == other

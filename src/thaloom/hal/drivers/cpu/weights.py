@@ -50,7 +50,7 @@ class PackedWeights:
     ) -> None:
         self._format = weight_format
         self._formats = formats(program, weight_format)
-        self._wide = shared_projections(program) - self._formats.keys()
+        self._wide = shared_projections(program) if weight_format == "stored" else frozenset()
         self._library = library
         self._backend = backend
         self._buffers: list[HostMemory] = []
