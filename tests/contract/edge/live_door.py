@@ -90,7 +90,11 @@ def route(folder: Path, files: dict[str, str], **changes: Any) -> Route:
 
 @contextlib.asynccontextmanager
 async def live_door(
-    folder: Path, *, worker: FakeWorker | None = None, deadlines: Deadlines | None = None, send_deadline_s: float = 30.0
+    folder: Path,
+    *,
+    worker: FakeWorker | None = None,
+    deadlines: Deadlines | None = None,
+    connection: type[BoundedConnection] = BoundedConnection,
 ) -> AsyncIterator[LiveDoor]:
     files = text_files(folder / "model")
     routes = FixedRoutes(route(folder, files))
@@ -101,10 +105,9 @@ async def live_door(
         control_socket=folder / "control.sock",
         clock=SystemClock(),
         emit=events,
-        send_deadline_s=send_deadline_s,
     )
     worker = worker or FakeWorker()
-    async with worker.listening(folder / "w.sock"), serving(app) as url:
+    async with worker.listening(folder / "w.sock"), serving(app, connection) as url:
         door = LiveDoor(url, worker, routes, Tokenizer(read_text_files(files)), events, folder)
         async with httpx2.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=10.0) as door.http:
             try:
@@ -116,12 +119,12 @@ async def live_door(
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
+async def serving(app: Any, connection: type[BoundedConnection] = BoundedConnection) -> AsyncIterator[str]:
     listener = listen("127.0.0.1", 0)
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http=BoundedConnection,
+        http=connection,
         ws="none",
         log_config=None,
         access_log=False,

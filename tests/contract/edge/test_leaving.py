@@ -14,6 +14,7 @@ import pytest
 from tests.contract.edge.fake_worker import FakeWorker
 from tests.contract.edge.live_door import ASK, LiveDoor, route
 from tests.contract.edge.test_openai_client import USER, in_door
+from thaloom.edge.api.connection import BoundedConnection
 from thaloom.edge.api.guard import RequestServed
 
 
@@ -77,6 +78,10 @@ def test_leaving_the_clients_block_cancels_too(tmp_path: Path) -> None:
     in_door(tmp_path, test, worker=FakeWorker(endless=True))
 
 
+class Impatient(BoundedConnection):
+    send_deadline_s = 0.1
+
+
 def test_a_client_that_stops_reading_is_cut_off_in_the_end(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         (there,) = door.routes.routes
@@ -91,7 +96,7 @@ def test_a_client_that_stops_reading_is_cut_off_in_the_end(tmp_path: Path) -> No
         assert door.worker.num_cancelled == 1
         writer.transport.abort()
 
-    in_door(tmp_path, test, worker=FakeWorker(), send_deadline_s=0.1)
+    in_door(tmp_path, test, worker=FakeWorker(), connection=Impatient)
 
 
 def test_a_slow_reader_gets_all_of_it(tmp_path: Path) -> None:

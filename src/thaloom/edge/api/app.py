@@ -50,7 +50,6 @@ def door_app(
     control_socket: Path,
     clock: Clock,
     emit: Emit,
-    send_deadline_s: float = openai.SEND_DEADLINE_S,
 ) -> ASGIApp:
     """Everything the door serves, behind its guard. `generation` is work.runtime.frontend.Frontend in real life."""
     metrics = DoorMetrics()
@@ -70,7 +69,6 @@ def door_app(
             generation=generation,
             clock=clock,
             metrics=metrics,
-            send_deadline_s=send_deadline_s,
         )
 
     document: dict[str, Any] = {}

@@ -21,8 +21,6 @@ from thaloom.edge.api.openai_requests import Wanted
 from thaloom.edge.wire import openai as wire
 from thaloom.work.runtime.types import Done, Generation, ServedModel
 
-SEND_DEADLINE_S = 120.0
-"""A client that takes nothing for so long is taken for gone; its answer is cancelled."""
 Read = Callable[[dict[str, Any], RequestId], Wanted]
 
 
@@ -37,14 +35,12 @@ class GenerationRoute:
         generation: Generation,
         clock: Clock,
         metrics: DoorMetrics,
-        send_deadline_s: float = SEND_DEADLINE_S,
     ) -> None:
         self._read = read
         self._id_prefix = id_prefix
         self._generation = generation
         self._clock = clock
         self._metrics = metrics
-        self._send_deadline_s = send_deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -77,7 +73,6 @@ class _Answering:
         self._generation = route._generation
         self._clock = route._clock
         self._metrics = route._metrics
-        self._send_deadline_s = route._send_deadline_s
         self._wanted = wanted
         self._form = form
         self._send = send
@@ -159,10 +154,7 @@ class _Answering:
 
     async def _write(self, body: bytes, *, more: bool = True) -> None:
         try:
-            async with asyncio.timeout(self._send_deadline_s):
-                await self._send({"type": "http.response.body", "body": body, "more_body": more})
-        except TimeoutError as error:
-            raise ClientGone from DeadlineExceeded(f"the client took nothing for {self._send_deadline_s:g} s: {error}")
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
         except OSError as error:
             raise ClientGone from error
 
