@@ -83,9 +83,9 @@ class Outside:
         return {"type": "http.request", "body": b"", "more_body": False}
 
 
-def through(app: Any, **scope: Any) -> tuple[list[Message], Recorder]:
+def through(app: Any, *, metrics: DoorMetrics | None = None, **scope: Any) -> tuple[list[Message], Recorder]:
     outside, events = Outside(), Recorder()
-    guard = Guard(app, clock=ManualClock(), emit=events, metrics=DoorMetrics())
+    guard = Guard(app, clock=ManualClock(), emit=events, metrics=metrics or DoorMetrics())
     facts: Scope = {"type": "http", "method": "GET", "path": "/x", "headers": [(b"host", b"localhost")]} | scope
     try:
         asyncio.run(guard(facts, outside.receive, outside.send))
@@ -128,7 +128,9 @@ def test_a_defect_is_logged_and_answered_without_its_inside() -> None:
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise ZeroDivisionError("secret")
 
-    sent, events = through(broken)
+    metrics = DoorMetrics()
+    sent, events = through(broken, metrics=metrics)
+    assert metrics.registry.get_sample_value("thaloom_errors_total", {"code": "internal_error"}) == 1
     assert sent[0]["status"] == 500
     assert b"internal_error" in sent[1]["body"]
     assert b"secret" not in sent[1]["body"]

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from thaloom import __version__
 from thaloom.base.clock import Clock
@@ -63,13 +63,12 @@ def door_app(
     app = _small_routes(generation, lifespan=lifespan, exception_handlers=_error_handlers(metrics))
 
     def generation_route(read: openai.Read, prefix: str) -> openai.GenerationRoute:
-        return openai.GenerationRoute(
-            read,
-            id_prefix=prefix,
-            generation=generation,
-            clock=clock,
-            metrics=metrics,
-        )
+        return openai.GenerationRoute(read, id_prefix=prefix, generation=generation, clock=clock, metrics=metrics)
+
+    streaming = {
+        "/v1/chat/completions": generation_route(openai_requests.chat, "chatcmpl"),
+        "/v1/completions": generation_route(openai_requests.completion, "cmpl"),
+    }
 
     document: dict[str, Any] = {}
 
@@ -82,14 +81,20 @@ def door_app(
         if isinstance(route, APIRoute) and route.methods is not None:
             route.methods.add("HEAD")  # wherever GET is served, as Starlette's own routes do (RFC 9110, 9.1)
     app.router.routes += [
-        Route("/v1/chat/completions", generation_route(openai_requests.chat, "chatcmpl"), methods=["POST"]),
-        Route("/v1/completions", generation_route(openai_requests.completion, "cmpl"), methods=["POST"]),
+        *(Route(path, route, methods=["POST"]) for path, route in streaming.items()),
         Route("/metrics", MetricsPage(metrics, generation).__call__, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
         Mount("/thaloom/v1", proxy),
     ]
-    return Guard(app, clock=clock, emit=emit, metrics=metrics)
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        """What streams is reached before the framework, through whose layers every chunk would have to go; it gets
+        other methods, to refuse them."""
+        straight = streaming.get(scope["path"]) if scope.get("method") == "POST" else None
+        await (straight or app)(scope, receive, send)
+
+    return Guard(door, clock=clock, emit=emit, metrics=metrics)
 
 
 def openapi_document(generation: Generation) -> dict[str, Any]:
