@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any
 
+import pytest
+
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.openai import cost_headers
 from thaloom.edge.api.openai_answers import Choice, Form
@@ -59,6 +61,17 @@ def test_chunks_are_what_the_document_promises() -> None:
     with_usage = chat_form(stream=True, stream_options={"include_usage": True})
     assert event(with_usage.opening(0))["usage"] is None
     assert event(with_usage.usage_chunk([choice()]))["usage"]["total_tokens"] == 7
+
+
+@pytest.mark.parametrize("form", [chat_form(n=2), completion_form(n=2)])
+@pytest.mark.parametrize("text", ["Hi", '""', "\\ \n\u2028", "世界", "\ud800"])
+def test_a_chunk_of_text_is_the_last_one_but_for_its_end(form: Form, text: str) -> None:
+    """It is not encoded as a whole."""
+    whole = Choice(index=1, text=text, done=DONE)
+    last = event(form.chunk(whole))
+    last["choices"][0]["finish_reason"] = None
+    whole.done = None
+    assert event(form.chunk(whole)) == last
 
 
 def test_the_last_chunk_without_text_has_an_empty_delta() -> None:

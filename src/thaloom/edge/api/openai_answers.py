@@ -54,6 +54,7 @@ class Form:
         chunk_head = self._head | {"object": "chat.completion.chunk"} if self._chat else self._head
         self._chunk_head = b"data: " + to_json(chunk_head)[:-1] + b',"choices":'
         self._chunk_tail = b',"usage":null}\n\n' if self._usage_later else b"}\n\n"
+        self._around_text = [self._around(index) for index in range(len(wanted.requests))]
 
     def whole(self, choices: Sequence[Choice]) -> bytes:
         bodies = [self._chat_choice(choice) if self._chat else self._text_choice(choice) for choice in choices]
@@ -65,6 +66,9 @@ class Form:
 
     def chunk(self, choice: Choice) -> bytes:
         """What has come for this choice since the last chunk; the caller empties it afterwards."""
+        if choice.done is None and not self._with_logprobs:  # as nearly all are
+            before, after = self._around_text[choice.index]
+            return before + to_json(choice.text) + after
         finish = None if choice.done is None else choice.done.reason
         if not self._chat:
             return self._chunk(self._text_choice(choice))
@@ -76,6 +80,15 @@ class Form:
 
     def error_event(self, error: ThaloomError) -> bytes:
         return b"data: " + to_json(error_body(error)) + b"\n\n"
+
+    def _around(self, index: int) -> tuple[bytes, bytes]:
+        """What stands before and behind the text in a chunk of nothing but text."""
+        if self._chat:
+            empty = self._delta_choice(index, {"content": ""}, None, None)
+        else:
+            empty = self._text_choice(Choice(index=index))
+        before, after = to_json(empty).split(b'""')
+        return self._chunk_head + b"[" + before, after + b"]" + self._chunk_tail
 
     def _chunk(self, choice: dict[str, Any]) -> bytes:
         return self._chunk_head + b"[" + to_json(choice) + b"]" + self._chunk_tail
