@@ -30,6 +30,9 @@ class AnswerText:
         return self._stops.hit
 
     def feed(self, message: Tokens) -> Delta:
+        if message.logprobs is None and not self._stops:  # nothing to look at between two tokens
+            self.num_tokens += len(message.tokens)
+            return Delta(text=self._detokeniser.feed(message.tokens), num_tokens=len(message.tokens))
         shown, num_before = "", self.num_tokens
         for index, token in enumerate(message.tokens):
             if self.stopped:

@@ -36,7 +36,7 @@ class Decoding:
             return bytes([int(match[1], 16)])
         if self.byte_level:
             try:
-                return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+                return bytes(map(_BYTE_OF_CHARACTER.__getitem__, token))
             except KeyError:  # an added token, kept as it is written
                 return token.encode()
         for old, new in self.replacements:

@@ -17,6 +17,9 @@ class StopStrings:
         self._held = ""
         self.hit = False
 
+    def __bool__(self) -> bool:
+        return bool(self._stops)
+
     def feed(self, text: str) -> str:
         """What may be shown now. Once `hit`, nothing more."""
         if self.hit:

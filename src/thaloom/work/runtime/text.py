@@ -61,6 +61,8 @@ class Tokenizer:
         """Tokens the model knows; at least those of the tokenizer."""
         self.stop_tokens = self._stop_tokens(files)
         """Tokens that end an answer, ascending."""
+        self._text_token = lru_cache(maxsize=16_384)(self._spelled)
+        """How a token is written in the vocabulary; None for those that are not text."""
         self.token_bytes = lru_cache(maxsize=16_384)(self._token_bytes)
         """The bytes a token stands for; special tokens as they are written, unknown ones empty."""
 
@@ -111,7 +113,7 @@ class Tokenizer:
             raise BadParameter(f"the model's tokenizer cannot take this text: {error}", param=param) from error
         return tokens
 
-    def _text_token(self, token: int) -> str | None:
+    def _spelled(self, token: int) -> str | None:
         return None if token in self._special else self._written(token)
 
     def _token_bytes(self, token: int) -> bytes:
