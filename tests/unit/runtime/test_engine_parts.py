@@ -106,6 +106,30 @@ class TestOutlet:
 
         assert asyncio.run(story()) == [tokens(1), Failed(error={})]
 
+    def test_what_comes_while_somebody_waits_goes_straight_as_long_as_it_is_taken(self) -> None:
+        async def run() -> None:
+            outbox, gone = Outbox(2), list[Reply]()
+
+            def straight(reply: Reply) -> bool:
+                gone.append(reply)
+                return reply != tokens(4)
+
+            taking = asyncio.create_task(outbox.take(straight))
+            await asyncio.sleep(0)
+            for token in (1, 2, 3, 4):
+                assert outbox.put(tokens(token))
+            assert outbox.put(tokens(5)), "behind what was refused, not past it"
+            assert await taking == [tokens(4, 5)]
+            assert gone == [tokens(1), tokens(2), tokens(3), tokens(4)]
+            taking = asyncio.create_task(outbox.take(straight))
+            await asyncio.sleep(0)
+            assert not outbox.over
+            outbox.put(finished())
+            assert await taking == []
+            assert outbox.over
+
+        asyncio.run(run())
+
     def test_take_waits_for_the_first(self) -> None:
         async def story() -> list[Reply]:
             outbox = Outbox()

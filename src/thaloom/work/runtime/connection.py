@@ -12,7 +12,6 @@ from thaloom.work.runtime.async_engine import Submission
 from thaloom.work.runtime.messages import (
     Accepted,
     Failed,
-    Finished,
     Generate,
     GetStatus,
     Reply,
@@ -108,11 +107,16 @@ class Connection:
 
     async def _pump(self, submission: Submission) -> None:
         await self._say(Accepted(waiting=submission.waiting))
-        while True:
-            for reply in await submission.outbox.take():
+        while not submission.outbox.over:
+            for reply in await submission.outbox.take(straight=self._say_at_once):
                 await self._say(reply)
-                if isinstance(reply, Finished | Failed):
-                    return
+
+    def _say_at_once(self, reply: Reply) -> bool:
+        """False, and nothing said, while the socket has not taken all that was said before."""
+        if self._writer.transport.get_write_buffer_size():
+            return False
+        self._writer.write(encode(reply))
+        return True
 
     async def _say(self, reply: Reply) -> None:
         """Raises TimeoutError if the client takes nothing for too long, ConnectionError if it is gone."""

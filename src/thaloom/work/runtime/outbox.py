@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from thaloom.work.runtime.messages import Failed, Finished, LogprobRow, Reply, Tokens
 
@@ -16,6 +17,7 @@ class Outbox:
         self._max_tokens = max_tokens
         self._replies: list[Reply] = []
         self._filled = asyncio.Event()
+        self._straight: Callable[[Reply], bool] | None = None
         self.num_tokens = 0
         self.ended = False
 
@@ -26,15 +28,31 @@ class Outbox:
         added = len(reply.tokens) if isinstance(reply, Tokens) else 0
         if self.num_tokens + added > self._max_tokens:
             return False
-        self.num_tokens += added
         self.ended = isinstance(reply, Finished | Failed)
-        self._replies.append(reply)
-        self._filled.set()
+        kept = self._straight is None or bool(self._replies) or not self._straight(reply)
+        if kept:
+            self.num_tokens += added
+            self._replies.append(reply)
+        if kept or self.ended:
+            self._filled.set()
         return True
 
-    async def take(self) -> list[Reply]:
-        """All there is, at least one; tokens that waited together become one message."""
-        await self._filled.wait()
+    @property
+    def over(self) -> bool:
+        """Whether it has ended and all of it is out."""
+        return self.ended and not self._replies
+
+    async def take(self, straight: Callable[[Reply], bool] | None = None) -> list[Reply]:
+        """All there is; tokens that waited together become one message.
+
+        While there is nothing, what comes is first offered to `straight`, which says whether it took it: a token then
+        costs no change of tasks. Only if the end went that way too is the list empty.
+        """
+        self._straight = straight
+        try:
+            await self._filled.wait()
+        finally:
+            self._straight = None
         self._filled.clear()
         replies, self._replies, self.num_tokens = self._replies, [], 0
         return merge(replies)
