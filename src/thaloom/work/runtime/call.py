@@ -76,7 +76,7 @@ class Call:
     async def next(self) -> Tokens | Finished:
         """What comes next; all tokens that are there already come at once."""
         reply = await self._next(self._deadlines.silence_s, "the worker fell silent")
-        if not isinstance(reply, Tokens | Finished):
+        if not isinstance(reply, (Tokens, Finished)):  # not `|`, which makes a union for each token
             raise InternalError(f"the worker went on with {type(reply).__name__}")
         return reply
 
@@ -137,7 +137,8 @@ class _Replies(asyncio.Protocol):
                 await self._arrival
             finally:
                 self._arrival = None
-        self._there = merge(self._there)
+        if len(self._there) > 1:
+            self._there = merge(self._there)
         reply = self._there.pop(0)
         if self._paused and not self._there and self._transport is not None:
             self._paused = False
