@@ -57,7 +57,8 @@ THALOOM_INLINE int32_t reduce(Lanes lanes, const Op &op) {
     return reduce(op(halves[0], halves[1]), op);
   };
   if constexpr (sizeof lanes == 16) {
-    return op(op(lanes[0], lanes[1]), op(lanes[2], lanes[3]));
+    lanes = op(lanes, __builtin_shuffle(lanes, Four{2, 3, 0, 1}));
+    return op(lanes, __builtin_shuffle(lanes, Four{1, 0, 3, 2}))[0];
   } else if constexpr (sizeof lanes == 32) {
     Four halves[2];
     return join(halves);
@@ -97,14 +98,14 @@ inline void make_whole_input(const float *x, size_t columns, WholeInputs *to) {
     Ints total = {};
     for (size_t i = 0; i < kWholeGroup; i += kLanes) {
       const Float moved = load(x + k + i) * inverse + kRounder;
-      Ints whole = reinterpret_cast<Ints>(as_bits(moved)) - 0x4B400000;  // the bits of kRounder
-      whole = whole > 127 ? Ints{} + 127 : whole;
-      whole = whole < -127 ? Ints{} - 127 : whole;
+      const Ints whole = reinterpret_cast<Ints>(as_bits(moved) - 0x4B400000u);  // the bits of kRounder
       total += whole;
       const auto narrow = __builtin_convertvector(whole, int8_t __attribute__((vector_size(kLanes))));
       std::memcpy(to->numbers + i, &narrow, sizeof narrow);
     }
-    to->correction = -128 * reduce(total, [](auto a, auto b) { return a + b; });
+    // Unsigned, for beside a number that is not finite there may stand anything.
+    const auto sum = static_cast<uint32_t>(reduce(total, [](auto a, auto b) { return a + b; }));
+    to->correction = static_cast<int32_t>(-128u * sum);
   }
 }
 
