@@ -227,7 +227,7 @@ class Mutator:
         """Draws from what the step left (or from zeros), some of them bent, from any bits in place of logits."""
         rng, count = self._rng, int(step.num_outputs)
         columns = int(rng.choice([0, 1, 5, 100]))
-        wishes = np.zeros(count, native.DRAW)
+        wishes = np.zeros(count, np.dtype(native.Draw))
         wishes["temperature"] = rng.choice([0.0, 5e-324, 0.01, 1.0, 1e308], count)
         wishes["top_p"] = rng.choice([1.0, 0.5, 0.999, 1e-300], count)
         wishes["min_p"] = rng.choice([0.0, 0.1, 1.0], count)
@@ -249,7 +249,7 @@ class Mutator:
             logits=step.result,
             logits_values=step.result_values,
             wishes=heap.hold(wishes.tobytes()),
-            drawn=heap.take(count * native.DRAWN.itemsize),
+            drawn=heap.take(count * ctypes.sizeof(native.Drawn)),
             top=heap.take(count * columns * 4) if columns else None,
             num_draws=count,
             top_columns=columns,

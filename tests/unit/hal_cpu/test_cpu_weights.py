@@ -183,8 +183,8 @@ def test_the_largest_is_packed_first_and_all_stand_in_the_programs_order(library
 def test_what_makes_shared_keys_and_values_stays_as_stored(
     library_file: Path, stored: DType, num_heads: int, wanted: int, weight_format: WeightFormat
 ) -> None:
-    """Whatever becomes of the others, and reads floats unless those read whole numbers; heads that share nothing have no
-    such matrices."""
+    """Whatever becomes of the others, and reads floats unless those read whole numbers. Heads that share nothing have
+    no such matrices."""
     builder = ProgramBuilder()
     x = builder.embedding("table", vocab_size=5, width=64)
     q, k, v = (builder.linear(x, name, width=16 * n) for name, n in (("q", num_heads), ("k", 2), ("v", 2)))

@@ -27,7 +27,7 @@ def wish(sampling: Sampling, *, position: int, num_top: int | None) -> Draw:
     """The draw of the token at `position` (0 is the prompt's first). `num_top`: how many likeliest to report, None: no
     logprobs. `sampling.seed` must be set unless temperature is 0."""
     if sampling.temperature == 0:
-        return Draw(num_top=num_top)
+        return _greedy(num_top)
     return Draw(
         temperature=sampling.temperature,
         top_k=sampling.top_k,
@@ -36,6 +36,11 @@ def wish(sampling: Sampling, *, position: int, num_top: int | None) -> Draw:
         uniform=uniform(sampling.seed or 0, position),
         num_top=num_top,
     )
+
+
+@functools.cache
+def _greedy(num_top: int | None) -> Draw:
+    return Draw(num_top=num_top)
 
 
 def draw_all(executable: Executable, logits: Logits, wishes: Sequence[Draw]) -> Sequence[Drawn]:

@@ -18,8 +18,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from thaloom.base.errors import DriverUnavailable, InternalError, OutOfMemory
 
 ABI = 5
@@ -166,27 +164,25 @@ class Draws(ctypes.Structure):
     )
 
 
-DRAW = np.dtype(
-    [
-        ("temperature", np.float64),
-        ("top_p", np.float64),
-        ("min_p", np.float64),
-        ("uniform_steps", np.uint64),
-        ("top_k", np.uint32),
-        ("num_top", np.int32),
-    ]
-)
-"""struct thaloom_draw. As a NumPy record, like the next, so that a whole step's are converted in one call."""
-DRAWN = np.dtype(
-    [
-        ("token", np.int32),
-        ("num_not_finite", np.uint32),
-        ("highest", np.float32),
-        ("num_top", np.uint32),
-        ("total", np.uint64),
-    ]
-)
-"""struct thaloom_drawn."""
+class Draw(ctypes.Structure):
+    _fields_ = (
+        ("temperature", ctypes.c_double),
+        ("top_p", ctypes.c_double),
+        ("min_p", ctypes.c_double),
+        ("uniform_steps", ctypes.c_uint64),
+        ("top_k", ctypes.c_uint32),
+        ("num_top", ctypes.c_int32),
+    )
+
+
+class Drawn(ctypes.Structure):
+    _fields_ = (
+        ("token", ctypes.c_int32),
+        ("num_not_finite", ctypes.c_uint32),
+        ("highest", ctypes.c_float),
+        ("num_top", ctypes.c_uint32),
+        ("total", ctypes.c_uint64),
+    )
 
 
 class Message(ctypes.Structure):
@@ -196,10 +192,8 @@ class Message(ctypes.Structure):
         return bytes(self.text).decode(errors="replace")
 
 
-_STRUCT_BYTES = (
-    *(ctypes.sizeof(struct) for struct in (Weight, Instruction, Program, Plan, Step)),
-    *(DRAW.itemsize, DRAWN.itemsize),
-    *(ctypes.sizeof(struct) for struct in (Draws, Message, Source)),
+_STRUCT_BYTES = tuple(
+    ctypes.sizeof(struct) for struct in (Weight, Instruction, Program, Plan, Step, Draw, Drawn, Draws, Message, Source)
 )
 
 
