@@ -49,9 +49,9 @@ using Ints = int32_t __attribute__((vector_size(kLanes * 4)));
 
 // All lanes joined by `op`, by halves: one lane after another took half the time of making a row ready.
 template <class Lanes, class Op>
-THALOOM_INLINE int32_t reduce(Lanes lanes, const Op &op) {
-  using Four = int32_t __attribute__((vector_size(16)));
-  using Eight = int32_t __attribute__((vector_size(32)));
+THALOOM_INLINE uint32_t reduce(Lanes lanes, const Op &op) {
+  using Four = uint32_t __attribute__((vector_size(16)));
+  using Eight = uint32_t __attribute__((vector_size(32)));
   const auto join = [&](auto (&halves)[2]) __attribute__((always_inline)) {
     std::memcpy(halves, &lanes, sizeof lanes);
     return reduce(op(halves[0], halves[1]), op);
@@ -72,19 +72,16 @@ inline constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: added and taken a
 
 // The largest magnitude of `count` floats; NaN and infinity are larger than every number.
 inline float largest_magnitude(const float *x, size_t count) {
-  Ints largest = {};
+  Bits largest = {};
   for (size_t i = 0; i < count; i += kLanes) {
-    const Ints magnitude = reinterpret_cast<Ints>(load_bits(x + i) & 0x7FFFFFFFu);
+    const Bits magnitude = load_bits(x + i) & 0x7FFFFFFFu;
     largest = magnitude > largest ? magnitude : largest;
   }
-  const int32_t most = reduce(largest, [](auto a, auto b) { return a > b ? a : b; });
-  float reach;
-  std::memcpy(&reach, &most, sizeof reach);
-  return reach;
+  return as_float(reduce(largest, [](auto a, auto b) { return a > b ? a : b; }));
 }
 
 // One row of activations, `columns` a multiple of 32, `Reach` of them with one scale. A number that is not finite makes
-// the scale of its group so.
+// the scale of its group so, and any whole numbers: what counts them is unsigned, and may go round.
 template <size_t Reach>
 inline void make_whole_input(const float *x, size_t columns, WholeInputs *to) {
   float scale = 0.0f, inverse = 0.0f;
@@ -95,17 +92,15 @@ inline void make_whole_input(const float *x, size_t columns, WholeInputs *to) {
       inverse = largest < 1e-30f ? 0.0f : 127.0f / largest;
     }
     to->scale = scale;
-    Ints total = {};
+    Bits total = {};
     for (size_t i = 0; i < kWholeGroup; i += kLanes) {
       const Float moved = load(x + k + i) * inverse + kRounder;
-      const Ints whole = reinterpret_cast<Ints>(as_bits(moved) - 0x4B400000u);  // the bits of kRounder
+      const Bits whole = as_bits(moved) - 0x4B400000u;  // the bits of kRounder
       total += whole;
       const auto narrow = __builtin_convertvector(whole, int8_t __attribute__((vector_size(kLanes))));
       std::memcpy(to->numbers + i, &narrow, sizeof narrow);
     }
-    // Unsigned, for beside a number that is not finite there may stand anything.
-    const auto sum = static_cast<uint32_t>(reduce(total, [](auto a, auto b) { return a + b; }));
-    to->correction = static_cast<int32_t>(-128u * sum);
+    to->correction = static_cast<int32_t>(-128u * reduce(total, [](auto a, auto b) { return a + b; }));
   }
 }
 
