@@ -21,7 +21,7 @@ def draw_rows(
     library: Library, handle: ctypes.c_void_p, result: HostMemory, plan: native.Plan, draws: Sequence[Draw]
 ) -> list[Drawn]:
     """One token for each of the first rows of `result`. Plain structs, for this runs after every step, which has swept
-    the caches: by NumPy's records it took three times as long."""
+    the caches: by NumPy's records it took nearly twice as long."""
     count = len(draws)
     columns = min(plan.result_width, max((wish.num_top or 0 for wish in draws), default=0))
     wishes, drawn = (native.Draw * count)(), (native.Drawn * count)()
