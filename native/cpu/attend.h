@@ -20,8 +20,9 @@ class Attention {
   Attention(const Program &program, const Operation &op, const thaloom_step &step, Threads &threads, char *pool,
             float *scratch, Array<RowRange> &ranges)
       : p_(program), op_(op), t_(op.told), step_(step), threads_(threads), pool_(pool), scratch_(scratch),
-        ranges_(ranges), store_(program.stores[op.store]), out_(program.target(t_.out, scratch)), num_kv_heads_(t_.numbers[1]), head_size_(t_.numbers[2]),
-        value_size_(t_.numbers[3]), num_shared_(t_.numbers[0] / t_.numbers[1]) {}
+        ranges_(ranges), store_(program.stores[op.store]), out_(program.target(t_.out, scratch)),
+        num_kv_heads_(t_.numbers[1]), head_size_(t_.numbers[2]), value_size_(t_.numbers[3]),
+        num_shared_(t_.numbers[0] / t_.numbers[1]) {}
 
   void run() {
     switch (p_.kv_dtype) {

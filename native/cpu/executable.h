@@ -139,9 +139,8 @@ class Executable {
   // A slot's rows as a matrix of `dtype` reads them: as whoever made them left them, else made ready in the workspace.
   Inputs inputs(uint32_t dtype, int32_t slot, size_t columns) {
     const Target made = program.target(slot, scratch_);
-    const auto i = static_cast<size_t>(form_of(dtype)), other = static_cast<size_t>(Form::kWholeFor4);
+    const auto i = static_cast<size_t>(program.slot(slot).found_by(dtype));
     if (made.base[i] != nullptr) return {made.base[i], made.stride[i]};
-    if (is_whole(dtype) && made.base[other] != nullptr) return {made.base[other], made.stride[other]};
     return ready(dtype, value(slot), step_.num_rows, columns);
   }
 
@@ -251,7 +250,8 @@ class Executable {
     if (leader.span != 1 || op.told.op != THALOOM_LINEAR || op.span != 1 || op.told.slots[0] != leader.told.slots[0])
       return false;
     const uint32_t dtype = program.matrices(op.told.weights[0]).dtype;
-    return can_read(dtype, program.matrices(leader.told.weights[0]).dtype) || program.slot(op.told.slots[0]).has(form_of(dtype));
+    const Slot &x = program.slot(op.told.slots[0]);
+    return x.has(x.found_by(dtype)) || can_read(dtype, program.matrices(leader.told.weights[0]).dtype);
   }
 
   void begin_task(Task &task, const Operation &op) const {

@@ -92,7 +92,7 @@ inline size_t strip_panels(uint32_t dtype, size_t num_rows, size_t num_panels, s
 
 inline constexpr size_t kMostUnit = form_reach(Form::kWholeFor4) / kGroup;  // panels that are made ready together
 
-inline constexpr size_t kTilesTogether = 4;  // that a panel goes by before the next one does
+inline constexpr size_t kTilesTogether = 4;  // that a panel goes by before the next one of its unit does
 
 // Bytes that tiles fetch ahead of themselves in a strip that is in the second cache already: 3 to 7 % at 32 and 48 rows.
 inline constexpr size_t kNear = 1024;
@@ -102,7 +102,8 @@ inline void multiply(const Product &product, size_t begin, size_t end, size_t mo
   const Matrices &w = product.up.w;
   const Tiles &tiles = tiles_of(w.dtype);
   const size_t num_tiles = tiles_for(tiles, num_rows), longest = std::max(most, product.unit);
-  alignas(64) float sums[kAccumulators * kLanes], gates[kAccumulators * kLanes], whole[kTilesTogether * kTileRows * kMostUnit * kGroup];
+  alignas(64) float sums[kAccumulators * kLanes], gates[kAccumulators * kLanes];
+  alignas(64) float unit[kTilesTogether * kTileRows * kMostUnit * kGroup];  // what is to be made ready, row after row
   for (size_t length; begin < end; begin += length) {
     length = end - begin >= longest ? longest : product.target == nullptr ? 1 : end - begin;
     Strip strip = {.panels = nullptr, .panel_bytes = w.panel_bytes, .x = nullptr, .x_stride = in.stride,
@@ -124,14 +125,14 @@ inline void multiply(const Product &product, size_t begin, size_t end, size_t mo
           tile(strip, sums);
           product.finish(sums, gates, row, after - row, panel, width, [&](size_t r) {
             if (product.target == nullptr) return product.out.at(row + r) + panel * kGroup;
-            return whole + ((row - top + r) * length + panel - begin) * kGroup;
+            return unit + ((row - top + r) * length + panel - begin) * kGroup;
           });
         }
       }
       if (product.target == nullptr) continue;
       const size_t first = begin * kGroup, columns = std::min<size_t>(length * kGroup, w.rows - first);
       for (size_t r = top, at = 0; r < share(num_rows, last - 1, num_tiles).end; ++r, at += length * kGroup)
-        product.target->write(r, first, whole + at, columns);
+        product.target->write(r, first, unit + at, columns);
     }
   }
 }

@@ -25,6 +25,10 @@ struct Slot {
   size_t offset;  // floats from the start of scratch
 
   bool has(Form form) const { return (forms & bit(form)) != 0; }
+  // The form in which a matrix of `dtype` finds these rows, if they have it: see can_read.
+  Form found_by(uint32_t dtype) const {
+    return is_whole(dtype) && has(Form::kWholeFor4) ? Form::kWholeFor4 : form_of(dtype);
+  }
   size_t row_bytes(Form form) const { return form == Form::kF32 ? stride * sizeof(float) : input_stride(form, width); }
 };
 
