@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from thaloom.base.errors import BadRequest, DeadlineExceeded, InternalError, ServiceLoading, ThaloomError, WorkerLost
 from thaloom.work.runtime.messages import (
     Accepted,
+    Embed,
     Failed,
     Finished,
     Generate,
     GetStatus,
+    PromptLogprobs,
     Reply,
     ReplyFrames,
     Request,
+    State,
     Tokens,
     WorkerStats,
     encode,
@@ -44,7 +47,7 @@ class Call:
         self._deadlines = deadlines
 
     @classmethod
-    async def generate(cls, socket: str, message: Generate, deadlines: Deadlines) -> Call:
+    async def begin(cls, socket: str, message: Generate | Embed, deadlines: Deadlines) -> Call:
         """Send the request and wait until it is in the worker's queue.
 
         Raises ServiceLoading if nobody listens, WorkerLost if the worker goes away, DeadlineExceeded, and whatever
@@ -62,7 +65,7 @@ class Call:
 
     @classmethod
     async def status(cls, socket: str, deadlines: Deadlines) -> WorkerStats:
-        """A worker's account of itself. Raises as `generate` does."""
+        """A worker's account of itself. Raises as `begin` does."""
         async with asyncio.timeout(deadlines.status_s):
             call = await cls._open(socket, GetStatus(), deadlines)
             try:
@@ -73,11 +76,18 @@ class Call:
             raise InternalError(f"the worker told its status with {type(reply).__name__}")
         return reply
 
-    async def next(self) -> Tokens | Finished:
+    async def next(self) -> Tokens | PromptLogprobs | Finished:
         """What comes next; all tokens that are there already come at once."""
         reply = await self._next(self._deadlines.silence_s, "the worker fell silent")
-        if not isinstance(reply, (Tokens, Finished)):  # not `|`, which makes a union for each token
+        if not isinstance(reply, (Tokens, Finished, PromptLogprobs)):  # not `|`, which makes a union for each token
             raise InternalError(f"the worker went on with {type(reply).__name__}")
+        return reply
+
+    async def state(self) -> State:
+        """The answer to Embed."""
+        reply = await self._next(self._deadlines.silence_s, "the worker fell silent")
+        if not isinstance(reply, State):
+            raise InternalError(f"the worker answered with {type(reply).__name__}")
         return reply
 
     def close(self) -> None:

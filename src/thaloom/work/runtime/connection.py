@@ -7,10 +7,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from thaloom.base.errors import BadParameter, ThaloomError
+from thaloom.base.errors import BadParameter, NotServable, ThaloomError
 from thaloom.work.runtime.async_engine import Submission
 from thaloom.work.runtime.messages import (
     Accepted,
+    Embed,
     Failed,
     Generate,
     GetStatus,
@@ -84,6 +85,8 @@ class Connection:
             await self._say(self._host.status())
         elif isinstance(request, Generate):
             await self._generate(request)
+        elif isinstance(request, Embed):
+            raise NotServable("this worker gives no states")
         elif not request.grace_s >= 0:  # also refuses NaN
             raise BadParameter(f"grace_s must not be negative, not {request.grace_s}", param="grace_s")
         else:

@@ -89,21 +89,26 @@ class Tokenizer:
         """A rendered chat: the template has written every special token already."""
         return self._encode(text, "messages", special=False)
 
-    def detokeniser(self, *, at_start: bool) -> Detokeniser:
-        return Detokeniser(self._decoding, self._text_token, at_start=at_start)
+    def detokeniser(self, *, at_start: bool, special: bool = False) -> Detokeniser:
+        """`special`: with special tokens as they are written."""
+        return Detokeniser(self._decoding, self._written if special else self._text_token, at_start=at_start)
 
-    def decode(self, tokens: Iterable[int], *, at_start: bool = True) -> str:
-        """All of them at once, without special tokens."""
-        detokeniser = self.detokeniser(at_start=at_start)
+    def decode(self, tokens: Iterable[int], *, at_start: bool = True, special: bool = False) -> str:
+        """All of them at once; with special tokens as they are written if `special`."""
+        detokeniser = self.detokeniser(at_start=at_start, special=special)
         return detokeniser.feed(tokens) + detokeniser.finish()
 
-    def check_tokens(self, tokens: Iterable[int]) -> None:
-        """Raises BadParameter on `prompt` for a number that is no token of this model."""
+    def check_tokens(self, tokens: Iterable[int], param: str = "prompt") -> None:
+        """Raises BadParameter on `param` for a number that is no token of this model."""
         for index, token in enumerate(tokens):
             if not 0 <= token < self.vocab_size:
                 raise BadParameter(
-                    f"prompt[{index}] is {token}, the model's tokens are 0 to {self.vocab_size - 1}", param="prompt"
+                    f"{param}[{index}] is {token}, the model's tokens are 0 to {self.vocab_size - 1}", param=param
                 )
+
+    def spelled(self, token: int) -> str:
+        """As the vocabulary writes it; empty for a number it has no word for."""
+        return self._written(token) or ""
 
     def _encode(self, text: str, param: str, *, special: bool) -> list[int]:
         """`special`: with what the post-processor adds. Raises BadParameter for text it has no tokens for."""
