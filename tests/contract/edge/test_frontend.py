@@ -27,7 +27,17 @@ from thaloom.base.events import Recorder
 from thaloom.base.ids import RequestId
 from thaloom.work.runtime.call import Deadlines
 from thaloom.work.runtime.frontend import Frontend
-from thaloom.work.runtime.types import Delta, Done, GenerateRequest, Sampling
+from thaloom.work.runtime.types import (
+    ChatMessage,
+    Delta,
+    Done,
+    Embedding,
+    EmbedRequest,
+    GenerateRequest,
+    Sampling,
+    ScoreRequest,
+    TokenizeRequest,
+)
 
 QUICK = Deadlines(connect_s=0.5, accept_s=0.05, silence_s=0.05, status_s=0.5)
 
@@ -334,3 +344,73 @@ def test_models_are_listed_with_what_a_caller_needs(tmp_path: Path) -> None:
     (model,) = here.frontend.models()
     assert (model.name, model.ready, model.context_length) == ("tiny", True, 256)
     here.frontend.close()
+
+
+def test_texts_become_tokens_and_tokens_texts_without_a_worker(tmp_path: Path) -> None:
+    async def run() -> None:
+        there = Scene(tmp_path)
+        there.reroute(phase="loading", socket=None)
+        told = await there.frontend.tokenize(TokenizeRequest(model="tiny", prompt="Hi"))
+        assert (told.tokens, told.texts, told.context_length) == ((39, 72), ("H", "i"), 256)
+        assert await there.frontend.detokenize("tiny", told.tokens) == "Hi"
+        chat = TokenizeRequest(model="tiny", messages=(ChatMessage(role="user", content="Hi"),))
+        rendered = await there.frontend.detokenize("tiny", (await there.frontend.tokenize(chat)).tokens)
+        assert "Hi" in rendered
+        assert rendered != "Hi"
+        info = await there.frontend.tokenizer_info("tiny")
+        assert (info.stop_tokens, info.context_length) == ((264, 266), 256)
+        assert info.chat_template is not None
+        with pytest.raises(BadParameter, match=r"tokens\[1\] is 9999"):
+            await there.frontend.detokenize("tiny", (1, 9999))
+        for asked in (there.frontend.tokenizer_info("no"), there.frontend.detokenize("no", ())):
+            with pytest.raises(ModelNotFound):
+                await asked
+        there.frontend.close()
+
+    asyncio.run(run())
+
+
+def test_an_embedding_is_cut_and_normalised_as_asked(tmp_path: Path) -> None:
+    async def run() -> None:
+        worker = FakeWorker()
+        async with scene(tmp_path, worker) as here:
+
+            async def embed(**changes: Any) -> Embedding:
+                return await here.frontend.embed(
+                    EmbedRequest(**{"id": RequestId("e"), "model": "tiny", "text": "Hiiii"} | changes)
+                )
+
+            plain = await embed(normalize=False)
+            assert (plain.values, plain.prompt_tokens) == ((3.0, 4.0, 5.0), 5)
+            assert (await embed(dimensions=2)).values == (0.6, 0.8)
+            assert (await embed(text=None, tokens=(39, 72), normalize=False)).values == (3.0, 4.0, 2.0)
+            await embed(pooling="last")
+            assert [asked.pooling for asked in worker.embeds] == ["mean", "mean", "mean", "last"]
+            with pytest.raises(BadParameter, match="3 numbers, not 4") as caught:
+                await embed(dimensions=4)
+            assert caught.value.param == "dimensions"
+            with pytest.raises(PromptTooLong, match="300 tokens; the context of 'tiny' holds 256"):
+                await embed(text="x" * 300)
+            with pytest.raises(BadParameter, match="not one token") as caught:
+                await embed(text=None, tokens=())
+            assert caught.value.param == "input"
+
+    asyncio.run(run())
+
+
+def test_documents_are_judged_by_yes_and_no(tmp_path: Path) -> None:
+    async def run() -> None:
+        worker = FakeWorker(tokens=[39])
+        async with scene(tmp_path, worker) as here:
+            asked = ScoreRequest(id=RequestId("s"), model="tiny", query="q", documents=("a", "b"))
+            told = await here.frontend.score(asked)
+            assert [round(value, 3) for value in told.values] == [0.731, 0.731], "one more for yes than for no"
+            assert told.prompt_tokens == sum(len(request.prompt) for request in worker.requests)
+            for request in worker.requests:
+                assert (request.max_tokens, request.logprobs, request.temperature) == (1, 0, 0.0)
+                assert len(set(request.report)) == 2
+            worker.refuse_with = QueueFull("full", retry_after_s=1.0)
+            with pytest.raises(QueueFull):
+                await here.frontend.score(asked)
+
+    asyncio.run(run())
