@@ -245,7 +245,6 @@ def test_which_model_must_be_said_where_there_are_several() -> None:
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": USER, "chat_template": "x"}, "chat_template"),
         ({"messages": USER, "add_special_tokens": True}, "add_special_tokens"),
-        ({"messages": USER, "continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
     ],
 )
 def test_a_wrong_field_of_what_is_to_be_tokenized_is_named(body: dict[str, Any], param: str) -> None:
