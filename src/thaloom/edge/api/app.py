@@ -21,6 +21,9 @@ from thaloom.base.clock import Clock
 from thaloom.base.errors import ThaloomError
 from thaloom.base.events import Emit
 from thaloom.edge.api import health
+from thaloom.edge.api.anthropic import models as anthropic_models
+from thaloom.edge.api.anthropic import speaking as anthropic
+from thaloom.edge.api.anthropic.errors import VERSION_HEADER
 from thaloom.edge.api.document import add_plain_routes
 from thaloom.edge.api.errors import error_response, from_http_exception
 from thaloom.edge.api.generation import GenerationRoute
@@ -29,6 +32,7 @@ from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
 from thaloom.edge.api.proxy import ControlProxy
+from thaloom.edge.wire import anthropic as anthropic_wire
 from thaloom.edge.wire import openai as wire
 from thaloom.work.runtime.types import Generation
 
@@ -65,10 +69,11 @@ def door_app(
 
     app = _small_routes(generation, lifespan=lifespan, exception_handlers=_error_handlers(metrics))
 
-    streaming = {
+    streaming: dict[str, ASGIApp] = {
         path: GenerationRoute(speaking, generation=generation, clock=clock, metrics=metrics)
         for path, speaking in (("/v1/chat/completions", openai.CHAT), ("/v1/completions", openai.COMPLETION))
     }
+    streaming["/v1/messages"] = GenerationRoute(anthropic.MESSAGES, generation=generation, clock=clock, metrics=metrics)
 
     document: dict[str, Any] = {}
 
@@ -82,6 +87,8 @@ def door_app(
             route.methods.add("HEAD")  # wherever GET is served, as Starlette's own routes do (RFC 9110, 9.1)
     app.router.routes += [
         *(Route(path, route, methods=["POST"]) for path, route in streaming.items()),
+        Route("/v1/messages/count_tokens", anthropic.count_tokens(generation), methods=["POST"]),
+        Route("/v1/messages/batches{rest:path}", anthropic.refuse_batches, methods=["GET", "POST", "DELETE"]),
         Route("/metrics", MetricsPage(metrics, generation).__call__, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
@@ -115,12 +122,16 @@ def _small_routes(generation: Generation, **options: Any) -> FastAPI:
         **options,
     )
 
-    @app.get("/v1/models", tags=["openai"], operation_id="list_models")
-    async def models() -> wire.ModelList:
+    @app.get("/v1/models", tags=["openai", "anthropic"], operation_id="list_models")
+    async def models(request: Request) -> wire.ModelList | anthropic_wire.ModelPage:
+        if VERSION_HEADER in request.headers:
+            return anthropic_models.list_models(generation, request.query_params)
         return openai_models.list_models(generation)
 
-    @app.get("/v1/models/{model:path}", tags=["openai"], operation_id="get_model")
-    async def model(model: str) -> wire.Model:
+    @app.get("/v1/models/{model:path}", tags=["openai", "anthropic"], operation_id="get_model")
+    async def model(model: str, request: Request) -> wire.Model | anthropic_wire.ModelInfo:
+        if VERSION_HEADER in request.headers:
+            return anthropic_models.get_model(generation, model)
         return openai_models.get_model(generation, model)
 
     @app.get("/healthz", tags=["node"], operation_id="health")
@@ -141,7 +152,7 @@ def _small_routes(generation: Generation, **options: Any) -> FastAPI:
 def _error_handlers(metrics: DoorMetrics) -> dict[int | type[Exception], Handler]:
     async def tell(request: Request, error: ThaloomError) -> Response:
         metrics.errors.labels(error.code).inc()
-        return error_response(error, request.scope["path"])
+        return error_response(error, request.scope["path"], request.headers, request.state.request_id)
 
     async def tell_http(request: Request, error: HTTPException) -> Response:
         return await tell(request, from_http_exception(request, error))
