@@ -29,9 +29,13 @@ from thaloom.edge.api.errors import error_response, from_http_exception
 from thaloom.edge.api.generation import GenerationRoute
 from thaloom.edge.api.guard import Guard, defect
 from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
+from thaloom.edge.api.ollama.loading import Loading
+from thaloom.edge.api.ollama.routes import routes as ollama_routes
+from thaloom.edge.api.ollama.talking import talking
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
 from thaloom.edge.api.proxy import ControlProxy
+from thaloom.edge.client.control_async import AsyncControlClient
 from thaloom.edge.wire import anthropic as anthropic_wire
 from thaloom.edge.wire import openai as wire
 from thaloom.work.runtime.types import Generation
@@ -61,11 +65,13 @@ def door_app(
     """Everything the door serves, behind its guard. `generation` is work.runtime.frontend.Frontend in real life."""
     metrics = DoorMetrics()
     proxy = ControlProxy(control_socket)
+    node = AsyncControlClient(control_socket)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await proxy.close()
+        await node.close()
 
     app = _small_routes(generation, lifespan=lifespan, exception_handlers=_error_handlers(metrics))
 
@@ -74,6 +80,9 @@ def door_app(
         for path, speaking in (("/v1/chat/completions", openai.CHAT), ("/v1/completions", openai.COMPLETION))
     }
     streaming["/v1/messages"] = GenerationRoute(anthropic.MESSAGES, generation=generation, clock=clock, metrics=metrics)
+
+    loading = Loading(generation=generation, node=node, clock=clock)
+    streaming |= talking(loading, generation=generation, clock=clock, metrics=metrics)
 
     document: dict[str, Any] = {}
 
@@ -89,6 +98,7 @@ def door_app(
         *(Route(path, route, methods=["POST"]) for path, route in streaming.items()),
         Route("/v1/messages/count_tokens", anthropic.count_tokens(generation), methods=["POST"]),
         Route("/v1/messages/batches{rest:path}", anthropic.refuse_batches, methods=["GET", "POST", "DELETE"]),
+        *ollama_routes(loading, generation=generation, node=node, clock=clock),
         Route("/metrics", MetricsPage(metrics, generation).__call__, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
@@ -167,5 +177,6 @@ async def _index(_: Request) -> Response:
     rows = "\n".join(f'<li><a href="{path}">{path}</a>: {escape(text)}</li>' for path, text in PAGES.items())
     return HTMLResponse(
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Thaloom</title>"
-        f"<h1>Thaloom {__version__}</h1><ul>\n{rows}\n</ul></html>\n"
+        f"<h1>Thaloom {__version__}</h1><ul>\n{rows}\n</ul>"
+        f"<p>Clients of Ollama look for these words here: Ollama is running</p></html>\n"
     )
