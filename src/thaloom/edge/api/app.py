@@ -40,12 +40,18 @@ from thaloom.edge.wire import anthropic as anthropic_wire
 from thaloom.edge.wire import openai as wire
 from thaloom.work.runtime.types import Generation
 
-DESCRIPTION = "Local models behind the OpenAI protocol. The control API has its own document: /thaloom/v1/openapi.json"
+DESCRIPTION = (
+    "Local models behind the protocols of OpenAI, Anthropic and Ollama. "
+    "The control API has its own document: /thaloom/v1/openapi.json"
+)
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 PAGES = {
     "/v1/models": "models served here (OpenAI)",
     "/v1/chat/completions": "chat (OpenAI; POST)",
     "/v1/completions": "completions (OpenAI; POST)",
+    "/v1/messages": "messages (Anthropic; POST)",
+    "/api/chat": "chat (Ollama; POST)",
+    "/api/tags": "models stored here (Ollama)",
     "/healthz": "whether the door lives",
     "/readyz": "whether it can serve, and what",
     "/version": "what it is",

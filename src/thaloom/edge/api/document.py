@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from thaloom.edge.api.anthropic import document as anthropic
+from thaloom.edge.api.ollama import document as ollama
 from thaloom.edge.wire import openai as wire
 
 _STREAMS = "text/event-stream"
@@ -21,7 +23,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
 
 
 def add_plain_routes(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with the two generation routes, `/metrics`, `/` and itself added."""
+    """The document with the generation routes, `/metrics`, `/` and itself added."""
     _, schemas = models_json_schema(
         [(model, "validation") for model in _MODELS], ref_template="#/components/schemas/{model}"
     )
@@ -34,6 +36,8 @@ def add_plain_routes(document: dict[str, Any]) -> dict[str, Any]:
     paths["/v1/completions"] = {
         "post": _generation("create_completion", "CompletionRequest", "Completion", "Completion")
     }
+    anthropic.describe(document)
+    ollama.describe(document)
     paths["/metrics"] = {"get": _text("metrics", "Measurements, in Prometheus's text form.", "text/plain")}
     paths["/"] = {"get": _text("index", "A page with the paths served here.", "text/html")}
     paths["/openapi.json"] = {"get": _text("openapi", "This document.", "application/json", {"type": "object"})}

@@ -8,7 +8,6 @@ Source: Ollama's API reference (docs/api.md), its server's routes, and the types
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -20,7 +19,7 @@ MAX_STOPS = 64
 MAX_TOP_LOGPROBS = 20
 MAX_INPUTS = 2048
 """Texts in one request for embeddings."""
-_DURATION = re.compile(r"[+-]?(0|(\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))+|[+-]?\d+")
+_DURATION = r"^[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[+-]?[0-9]+$"
 
 
 class Ask(BaseModel):
@@ -40,14 +39,8 @@ def _whole_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _duration(value: Any) -> Any:
-    if isinstance(value, str) and not _DURATION.fullmatch(value):
-        raise ValueError("is no duration, as '5m' or a number of seconds")
-    return value
-
-
 Whole = Annotated[int, BeforeValidator(_whole_number)]
-KeepAlive = Annotated[str | int | float, BeforeValidator(_duration)]
+KeepAlive = Annotated[str, Field(pattern=_DURATION, max_length=64)] | int | float
 """How long a model stays loaded after the request. Read only where it is all there is: with nothing to generate, 0 ends
 the service. Otherwise services stay until somebody stops them."""
 Name = Annotated[str, Field(min_length=1, max_length=256)]
@@ -212,18 +205,6 @@ class Logprob(TokenLogprob):
 DoneReason = Literal["stop", "length", "load", "unload"]
 
 
-class Generated(Metrics):
-    """The answer of `/api/generate`, or one line of it: those before the last say `done` false and a piece."""
-
-    model: str
-    created_at: str
-    response: str
-    thinking: str | None = None
-    done: bool
-    done_reason: DoneReason | None = None
-    logprobs: list[Logprob] | None = None
-
-
 class AnsweredFunction(Answer):
     index: int
     name: str
@@ -233,6 +214,19 @@ class AnsweredFunction(Answer):
 class AnsweredCall(Answer):
     id: str
     function: AnsweredFunction
+
+
+class Generated(Metrics):
+    """The answer of `/api/generate`, or one line of it: those before the last say `done` false and a piece."""
+
+    model: str
+    created_at: str
+    response: str
+    thinking: str | None = None
+    tool_calls: list[AnsweredCall] | None = None
+    done: bool
+    done_reason: DoneReason | None = None
+    logprobs: list[Logprob] | None = None
 
 
 class AnswerMessage(Answer):
