@@ -206,6 +206,13 @@ class Syscalls:
         self._reconcile_loop.wake()
         return manifest
 
+    async def copy_model(self, name: ModelName, to: ModelName, *, replace: bool) -> Manifest:
+        self._require_up()
+        manifest = await asyncio.to_thread(self._models.copy, name, to, replace=replace)
+        self._planner.forget_model(to)
+        self._reconcile_loop.wake()
+        return manifest
+
     async def remove_model(self, name: ModelName) -> None:
         users = [service.spec.name for service in self._store.services() if ModelName.parse(service.spec.model) == name]
         if users:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,6 +145,10 @@ class Plane:
             self.cancelled.set()
             raise
         return result
+
+    async def copy_model(self, name: ModelName, to: ModelName, *, replace: bool) -> Manifest:
+        self.copied = (name, to, replace)
+        return dataclasses.replace(await self.model(name), name=to)
 
     async def remove_model(self, name: ModelName) -> None:
         raise ModelInUse(f"model {str(name)!r} is served", services=["tiny"])

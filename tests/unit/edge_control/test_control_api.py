@@ -33,7 +33,8 @@ from thaloom.base.errors import (
 )
 from thaloom.edge.api import control_server
 from thaloom.edge.client.control import ControlClient, control_socket
-from thaloom.edge.wire.control import PREFIX, Progress, PullRequest, QuantiseRequest, ServeRequest
+from thaloom.edge.wire.control import PREFIX, CopyRequest, Progress, PullRequest, QuantiseRequest, ServeRequest
+from thaloom.kernel.models.types import ModelName
 
 SERVE = ServeRequest(model="tiny:v1", num_threads=2)
 
@@ -85,6 +86,16 @@ def test_every_fact_survives_the_way(home: Path) -> None:
         assert client.stop("chat").name == "chat"
         assert client.down().pid == 7
         assert plane.went_down
+
+
+def test_a_model_gets_a_second_name(home: Path) -> None:
+    with serving(home) as (plane, client, _):
+        assert client.copy_model("tiny:v1", CopyRequest(name="mine", replace=True)).name == "mine"
+        assert plane.copied == (ModelName("tiny", "v1"), ModelName("mine"), True)
+        with pytest.raises(ModelNotFound):
+            client.copy_model("nobody", CopyRequest(name="mine"))
+        with pytest.raises(BadParameter):
+            client.copy_model("tiny:v1", CopyRequest(name="NOT A NAME"))
 
 
 def test_the_leaf_that_was_raised_arrives_with_its_details(home: Path) -> None:

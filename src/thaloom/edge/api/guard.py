@@ -19,6 +19,7 @@ from thaloom.base.clock import Clock
 from thaloom.base.errors import BadRequest, Forbidden, InternalError, ThaloomError, TooLarge
 from thaloom.base.events import Emit, Event, at_level
 from thaloom.base.ids import RequestId, new_request_id
+from thaloom.edge.api.anthropic import errors as anthropic_errors
 from thaloom.edge.api.errors import error_response
 from thaloom.edge.api.metrics import DoorMetrics
 
@@ -83,7 +84,10 @@ class Guard:
             whole = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                marked = MutableHeaders(scope=message)
+                marked["x-request-id"] = request_id
+                if anthropic_errors.is_spoken(scope["path"], headers):
+                    marked["request-id"] = request_id
             await send(message)
 
         route = _route_name(scope["path"])
@@ -93,12 +97,13 @@ class Guard:
             await self._app(scope, receive, send_marked)
         except ThaloomError as error:
             self._metrics.errors.labels(error.code).inc()
-            await error_response(error, scope["path"])(scope, receive, send_marked)
+            await error_response(error, scope["path"], headers, request_id)(scope, receive, send_marked)
         except Exception as error:  # the supervisor of all routes: logs, counts, answers
             self._emit(RequestCrashed(request=request_id, path=scope["path"], error=f"{type(error).__name__}: {error}"))
             if status == 499:
                 self._metrics.errors.labels(InternalError.code).inc()
-                await error_response(defect(request_id), scope["path"])(scope, receive, send_marked)
+                answer = error_response(defect(request_id), scope["path"], headers, request_id)
+                await answer(scope, receive, send_marked)
             elif not whole:
                 raise  # the answer has begun: breaking the connection is all that is left to say it is not whole
         finally:
@@ -175,7 +180,9 @@ def _request_id(headers: Headers) -> RequestId:
 _ROUTES = frozenset(
     {"/", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v2/rerank",
      "/rerank", "/v1/score", "/score", "/tokenize", "/detokenize", "/tokenizer_info", "/healthz", "/readyz", "/version",
-     "/metrics", "/openapi.json"}
+     "/metrics", "/openapi.json", "/v1/messages", "/v1/messages/count_tokens", *(f"/api/{name}" for name in (
+         "chat", "copy", "create", "delete", "embed", "embeddings", "generate", "ps", "pull", "push", "show", "tags",
+         "version"))}
 )  # fmt: skip
 
 

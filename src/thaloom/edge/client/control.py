@@ -116,6 +116,10 @@ class ControlClient:
                         return verification
         raise NodeNotRunning("the node went away before the model was verified")
 
+    def copy_model(self, name: str, request: wire.CopyRequest) -> wire.Model:
+        """Give the model a second name."""
+        return self._call(wire.Model, "POST", f"/models/{quote(name, safe='')}/copy", request)
+
     def remove_model(self, name: str) -> wire.Removed:
         return self._call(wire.Removed, "DELETE", f"/models/{quote(name, safe='')}")
 

@@ -65,6 +65,14 @@ class PullRequest(Ask):
     """Whether a model of that name may be replaced; otherwise it is refused with `name_taken`."""
 
 
+class CopyRequest(Ask):
+    """Body of `POST models/NAME/copy`: give the model a second name. No byte of it is copied."""
+
+    name: str
+    replace: bool = False
+    """Whether a model of that name may be replaced; otherwise it is refused with `name_taken`."""
+
+
 class QuantiseRequest(Ask):
     """Body of `POST models/NAME/quantise`: make a model in whole numbers of one in floats."""
 

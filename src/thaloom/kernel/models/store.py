@@ -15,6 +15,7 @@ All methods block; call them from a thread. Several processes may use one store 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import re
 from collections.abc import Callable, Iterator
@@ -154,6 +155,13 @@ class ModelStore:
         manifest = self.get(name)
         with share(self._lock):
             return verify(manifest, self._objects, progress)
+
+    def copy(self, name: ModelName, to: ModelName, *, replace: bool = False) -> Manifest:
+        """Give a model a second name; its objects are shared. Raises ModelNotFound, CorruptObject, NameTaken (other
+        bytes have that name and `replace` is false), StateUnusable."""
+        with _own_files(self.root), share(self._lock):  # what is shared cannot be swept away meanwhile
+            copied = dataclasses.replace(self.get(name), name=to, created_at=self._clock.now())
+            return self._publish(copied, replace=replace)
 
     def remove(self, name: ModelName | str, *, in_use: Callable[[Manifest], bool] | None = None) -> Swept:
         """Forget a model and delete what no other needs, at once or, while somebody imports or loads, later.

@@ -37,6 +37,11 @@ class Answer(AsyncIterator[Delta | Done]):
         self._last: Done | None = None
         self._ended = False
 
+    @property
+    def prompt_tokens(self) -> int:
+        """Known from the beginning: how many of them were cached is not."""
+        return len(self._message.prompt)
+
     async def __anext__(self) -> Delta | Done:
         if self._ended:
             raise StopAsyncIteration

@@ -16,6 +16,8 @@ def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, cont
     wanted = 1 if request.max_tokens is None else request.max_tokens
     if context_length is None:
         context_length = len(prompt) + wanted  # nobody knows: the worker decides
+    if request.up_to_context:
+        wanted = max(1, min(wanted, context_length - len(prompt)))
     if len(prompt) + wanted > context_length:
         more = "" if request.max_tokens is None else f" and {wanted} more are asked for"
         raise PromptTooLong(

@@ -121,6 +121,8 @@ class GenerateRequest:
     prompt_tokens: tuple[int, ...] | None = None
     max_tokens: int | None = None
     """None: until the model stops or the context is full."""
+    up_to_context: bool = False
+    """More `max_tokens` than the context still holds are no error: the answer then ends where it is full."""
     min_tokens: int = 0
     """The model may not end its answer before so many tokens."""
     sampling: Sampling | None = None
