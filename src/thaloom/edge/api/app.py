@@ -25,7 +25,9 @@ from thaloom.edge.api.document import add_plain_routes
 from thaloom.edge.api.errors import error_response, from_http_exception
 from thaloom.edge.api.generation import GenerationRoute
 from thaloom.edge.api.guard import Guard, defect
+from thaloom.edge.api.keeping import Keeping
 from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
+from thaloom.edge.api.openai import kept
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
 from thaloom.edge.api.proxy import ControlProxy
@@ -38,6 +40,9 @@ PAGES = {
     "/v1/models": "models served here (OpenAI)",
     "/v1/chat/completions": "chat (OpenAI; POST)",
     "/v1/completions": "completions (OpenAI; POST)",
+    "/v1/responses": "responses (OpenAI; POST)",
+    "/v1/files": "files (OpenAI)",
+    "/v1/batches": "batches (OpenAI)",
     "/healthz": "whether the door lives",
     "/readyz": "whether it can serve, and what",
     "/version": "what it is",
@@ -53,22 +58,28 @@ def door_app(
     control_socket: Path,
     clock: Clock,
     emit: Emit,
+    keeping: Keeping | None = None,
 ) -> ASGIApp:
-    """Everything the door serves, behind its guard. `generation` is work.runtime.frontend.Frontend in real life."""
+    """Everything the door serves, behind its guard. `generation` is work.runtime.frontend.Frontend in real life, and
+    `keeping` kernel.state.kept.Kept; without it nothing is served that must be kept (responses, files, batches)."""
     metrics = DoorMetrics()
     proxy = ControlProxy(control_socket)
+    keeper = None if keeping is None else kept.KeptPart(generation, keeping, clock, emit, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with contextlib.nullcontext() if keeper is None else keeper.working(guarded):
+            yield
         await proxy.close()
 
     app = _small_routes(generation, lifespan=lifespan, exception_handlers=_error_handlers(metrics))
 
-    streaming = {
+    streaming: dict[str, ASGIApp] = {
         path: GenerationRoute(speaking, generation=generation, clock=clock, metrics=metrics)
         for path, speaking in (("/v1/chat/completions", openai.CHAT), ("/v1/completions", openai.COMPLETION))
     }
+    if keeper is not None:
+        streaming |= keeper.streaming
 
     document: dict[str, Any] = {}
 
@@ -82,6 +93,7 @@ def door_app(
             route.methods.add("HEAD")  # wherever GET is served, as Starlette's own routes do (RFC 9110, 9.1)
     app.router.routes += [
         *(Route(path, route, methods=["POST"]) for path, route in streaming.items()),
+        *([] if keeper is None else keeper.routes),
         Route("/metrics", MetricsPage(metrics, generation).__call__, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
@@ -92,9 +104,14 @@ def door_app(
         """What streams is reached before the framework, through whose layers every chunk would have to go; it gets
         other methods, to refuse them."""
         straight = streaming.get(scope["path"]) if scope.get("method") == "POST" else None
-        await (straight or app)(scope, receive, send)
+        if straight is not None and keeper is not None:
+            with keeper.turn(scope):
+                await straight(scope, receive, send)
+        else:
+            await (straight or app)(scope, receive, send)
 
-    return Guard(door, clock=clock, emit=emit, metrics=metrics)
+    guarded = Guard(door, clock=clock, emit=emit, metrics=metrics)
+    return guarded
 
 
 def openapi_document(generation: Generation) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from thaloom.edge.api.openai.kept_document import add_kept_routes
 from thaloom.edge.wire import openai as wire
 
 _STREAMS = "text/event-stream"
@@ -37,7 +38,7 @@ def add_plain_routes(document: dict[str, Any]) -> dict[str, Any]:
     paths["/metrics"] = {"get": _text("metrics", "Measurements, in Prometheus's text form.", "text/plain")}
     paths["/"] = {"get": _text("index", "A page with the paths served here.", "text/html")}
     paths["/openapi.json"] = {"get": _text("openapi", "This document.", "application/json", {"type": "object"})}
-    return document
+    return add_kept_routes(document)
 
 
 def _generation(operation: str, request: str, answer: str, chunk: str) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _request_id(headers: Headers) -> RequestId:
 
 _ROUTES = frozenset(
     {"/", "/v1/models", "/v1/chat/completions", "/v1/completions", "/healthz", "/readyz", "/version", "/metrics",
-     "/openapi.json"}
+     "/openapi.json", "/v1/responses", "/v1/files", "/v1/batches"}
 )  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def _route_name(path: str) -> str:
     """A label out of a small set, whatever paths strangers try."""
     if path in _ROUTES:
         return path
-    for prefix in ("/v1/models/", "/thaloom/v1/"):
+    for prefix in ("/v1/models/", "/v1/responses/", "/v1/files/", "/v1/batches/", "/thaloom/v1/"):
         if path.startswith(prefix):
             return prefix + "*"
     return "other"
