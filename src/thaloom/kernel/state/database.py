@@ -2,8 +2,8 @@
 
 WAL with `synchronous=FULL`: a transaction that returned is on the disk.
 Source: sqlite.org/pragma.html#pragma_synchronous.
-One connection serves all threads of the process under a lock. Other processes are kept out of the node's own database by
-the daemon's FolderLock; what the doors keep is written by several, each in transactions of its own.
+One connection serves all threads of the process under a lock. Other processes are kept out of the node's own database
+by the daemon's FolderLock; what the doors keep is written by several, each in transactions of its own.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class ResponsesRoute:
 
     async def _answer(self, wanted: ResponseWanted, receive: Receive, send: Send) -> None:
         form = ResponseForm(wanted, now=self._clock.now)
-        speaking: Speaking[ResponseWanted] = Speaking(id_prefix="resp", read=_is_read, form=lambda *_: form)
+        speaking: Speaking[ResponseWanted] = Speaking(id_prefix="resp", read=_read_alone, form=lambda *_: form)
         route = GenerationRoute(speaking, generation=self._generation, clock=self._clock, metrics=self._metrics)
         keeper = _Keeper(self._keeping, wanted, form, send) if wanted.store else None
         await route.answer(wanted, receive, send if keeper is None else keeper.send)
@@ -173,8 +173,9 @@ def page(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
     }
 
 
-def _is_read(data: dict[str, Any], request_id: RequestId) -> ResponseWanted:
-    raise AssertionError("the request is read before there is a route for it")
+def _read_alone(data: dict[str, Any], request_id: RequestId) -> ResponseWanted:
+    """A request that builds upon nothing."""
+    return wanted(read(data), request_id)
 
 
 def _json(data: Any) -> Response:

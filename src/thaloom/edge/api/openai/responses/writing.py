@@ -12,7 +12,7 @@ from typing import Any
 from thaloom.base.errors import ThaloomError
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.generation import Choice
-from thaloom.edge.api.openai.answers import _number
+from thaloom.edge.api.openai.answers import LEAST_LOGPROB
 from thaloom.edge.api.openai.responses.items import Item, new_id
 from thaloom.edge.api.openai.responses.reading import ResponseWanted
 from thaloom.edge.wire.responses import ResponsesRequest
@@ -51,7 +51,7 @@ class ResponseForm:
     def chunk(self, choice: Choice) -> bytes:
         return self._written(self._grow(choice))
 
-    def closing(self, choices: Sequence[Choice]) -> bytes:
+    def closing(self, choices: Sequence[Choice]) -> bytes:  # noqa: ARG002 - it stands in `body` already
         kind = "response.completed" if self.body["status"] == "completed" else "response.incomplete"
         return self._written([{"type": kind, "response": self.body}])
 
@@ -284,4 +284,5 @@ def _logprob(position: PositionLogprobs) -> dict[str, Any]:
 
 
 def _token(token: TokenLogprob) -> dict[str, Any]:
-    return {"token": token.text, "bytes": list(token.data), "logprob": _number(token.logprob)}
+    known = token.logprob is not None and token.logprob > LEAST_LOGPROB  # NaN is not
+    return {"token": token.text, "bytes": list(token.data), "logprob": token.logprob if known else LEAST_LOGPROB}
