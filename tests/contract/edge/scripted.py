@@ -1,4 +1,4 @@
-"""A generation that says what a test wrote down: thoughts, texts, calls, ends and failures, and remembers its requests."""
+"""A generation that says what a test wrote down: thoughts, texts, calls, ends, failures; it remembers its requests."""
 
 from __future__ import annotations
 

@@ -248,8 +248,11 @@ def test_what_is_no_batch_is_refused(tmp_path: Path) -> None:
             ({"endpoint": "/v1/images/generations"}, (400, "bad_parameter", "endpoint")),
             ({"completion_window": "7d"}, (400, "bad_parameter", "completion_window")),
             ({"metadata": {"a": 5}}, (400, "bad_parameter", "metadata.a")),
-            ({"output_expires_after": {"anchor": "created_at", "seconds": 5}}, (400, "bad_parameter", "output_expires_after.seconds")),
-        ):  # fmt: skip
+            (
+                {"output_expires_after": {"anchor": "created_at", "seconds": 5}},
+                (400, "bad_parameter", "output_expires_after.seconds"),
+            ),
+        ):
             assert refusal(await door.post("/v1/batches", right | change)) == expected
         for path in ("/v1/batches/batch_none", "/v1/batches?after=batch_none"):
             assert refusal(await door.http.get(path))[:2] == (404, "not_kept")

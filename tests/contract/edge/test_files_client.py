@@ -1,4 +1,4 @@
-"""Files driven by the current `openai` client over a real loopback socket, and uploads that are cut, wrong or too large."""
+"""Files driven by the current `openai` client over a real socket, and uploads that are cut, wrong or too large."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def form(*parts: tuple[str, str], data: bytes | None = b"data", name: str = "f.j
         f'--b1\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode() for key, value in parts
     ]
     if data is not None:
-        head = f'--b1\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()
-        texts.append(head + data + b"\r\n")
+        of_file = f'--b1\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
+        texts.append(of_file.encode() + data + b"\r\n")
     return b"".join(texts) + b"--b1--\r\n"
 
 

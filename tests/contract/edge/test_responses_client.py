@@ -48,9 +48,15 @@ def test_a_response_is_made_kept_and_deleted(tmp_path: Path) -> None:
 
 def test_a_response_is_streamed_as_the_client_adds_it_up(tmp_path: Path) -> None:
     script = [
-        thought("Hm"), thought("."), said("I "), said("look."), called(0, id="c1", name="weather"), called(0, '{"city"'),
-        called(0, ':"Ulm"}'), ended("tool_calls", reasoning_tokens=2),
-    ]  # fmt: skip
+        thought("Hm"),
+        thought("."),
+        said("I "),
+        said("look."),
+        called(0, id="c1", name="weather"),
+        called(0, '{"city"'),
+        called(0, ':"Ulm"}'),
+        ended("tool_calls", reasoning_tokens=2),
+    ]
 
     async def test(door: LiveDoor) -> None:
         async with door.client.responses.stream(**ASK, tools=[WEATHER]) as stream:

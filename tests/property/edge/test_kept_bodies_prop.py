@@ -22,9 +22,7 @@ from thaloom.kernel.state.kept import open_kept
 
 FOLDER = tempfile.TemporaryDirectory(prefix="t", dir="/tmp")
 KEPT = open_kept(Path(FOLDER.name), SystemClock())
-APP = door_app(
-    Scripted(), control_socket=Path("/nonexistent"), clock=SystemClock(), emit=Recorder(), keeping=KEPT
-)  # fmt: skip
+APP = door_app(Scripted(), control_socket=Path("/nonexistent"), clock=SystemClock(), emit=Recorder(), keeping=KEPT)
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 KEYS = st.sampled_from(
@@ -55,14 +53,18 @@ items = st.lists(
         optional={
             "role": st.sampled_from(["user", "assistant", "system", "developer"]) | values,
             "content": st.text(max_size=5) | st.lists(values, max_size=2),
-            "call_id": st.text(max_size=3), "name": st.text(max_size=3), "arguments": st.text(max_size=5),
-            "output": st.text(max_size=5) | values, "summary": values, "id": st.text(max_size=5) | values,
+            "call_id": st.text(max_size=3),
+            "name": st.text(max_size=3),
+            "arguments": st.text(max_size=5),
+            "output": st.text(max_size=5) | values,
+            "summary": values,
+            "id": st.text(max_size=5) | values,
         },
     )
     | values,
     min_size=1,
     max_size=4,
-)  # fmt: skip
+)
 NAMES = sorted(
     {*ResponsesRequest.model_fields, "conversation", "prompt", "moderation", "context_management"} - {"model"}
 )
@@ -84,11 +86,18 @@ def exchange(
         sent.append(message)
 
     scope = {
-        "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(errors="replace"),
-        "query_string": query, "root_path": "", "scheme": "http",
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(errors="replace"),
+        "query_string": query,
+        "root_path": "",
+        "scheme": "http",
         "headers": [(b"host", b"localhost"), (b"content-type", content_type)],
-        "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 5),
-    }  # fmt: skip
+        "server": ("127.0.0.1", 80),
+        "client": ("127.0.0.1", 5),
+    }
 
     async def run() -> None:
         async with asyncio.timeout(30):

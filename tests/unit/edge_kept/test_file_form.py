@@ -61,8 +61,15 @@ def test_what_is_wrong_with_a_form_is_told(body: bytes, kind: type[ThaloomError]
 
 
 @pytest.mark.parametrize(
-    "content_type", ["", "application/json", "multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=" + "x" * 5000]
-)  # fmt: skip
+    "content_type",
+    [
+        "",
+        "application/json",
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=" + "x" * 5000,
+    ],
+)
 def test_what_is_no_form_is_refused(content_type: str) -> None:
     with pytest.raises(BadRequest):
         FileForm(content_type)

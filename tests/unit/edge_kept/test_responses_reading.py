@@ -46,11 +46,15 @@ def test_messages_may_come_without_their_type_and_in_parts() -> None:
     assert said(
         [
             {"role": "developer", "content": "Be kind."},
-            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]},
+            {
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}],
+            },
             {"role": "assistant", "content": [{"type": "output_text", "text": "c", "annotations": []}]},
             {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
         ]
-    ) == [("system", "Be kind.", {}), ("user", "a\nb", {}), ("assistant", "c", {}), ("assistant", "no", {})]  # fmt: skip
+    ) == [("system", "Be kind.", {}), ("user", "a\nb", {}), ("assistant", "c", {}), ("assistant", "no", {})]
 
 
 def test_what_a_model_did_in_one_go_is_one_turn() -> None:
@@ -136,13 +140,25 @@ def test_the_form_of_the_text_is_a_constraint_unless_a_call_is_required() -> Non
 
 def test_sampling_lengths_logprobs_and_effort() -> None:
     found = request(
-        temperature=0, top_p=0.5, top_k=-1, min_p=0.1, seed=3, presence_penalty=1, max_output_tokens=7,
-        include=["message.output_text.logprobs", "reasoning.encrypted_content"], top_logprobs=2,
+        temperature=0,
+        top_p=0.5,
+        top_k=-1,
+        min_p=0.1,
+        seed=3,
+        presence_penalty=1,
+        max_output_tokens=7,
+        include=["message.output_text.logprobs", "reasoning.encrypted_content"],
+        top_logprobs=2,
         reasoning={"effort": "low", "summary": "auto"},
-    )  # fmt: skip
+    )
     assert found.sampling_changes == {
-        "temperature": 0.0, "top_p": 0.5, "top_k": 0, "min_p": 0.1, "seed": 3, "presence_penalty": 1.0
-    }  # fmt: skip
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "top_k": 0,
+        "min_p": 0.1,
+        "seed": 3,
+        "presence_penalty": 1.0,
+    }
     assert (found.max_tokens, found.logprobs) == (7, 2)
     assert found.templating.variables == {"reasoning_effort": "low", "enable_thinking": True}
     assert request(reasoning={"effort": "none"}).templating.variables["enable_thinking"] is False
@@ -161,10 +177,23 @@ def test_harmless_fields_are_let_pass_and_storing_is_the_default() -> None:
     assert asked().store is True
     assert asked(store=False, stream=True).store is False
     asked(
-        user="u", safety_identifier="s", prompt_cache_key="k", service_tier="flex", metadata={"a": "b"}, truncation=None,
-        max_tool_calls=3, stream=True, stream_options={"include_obfuscation": False}, unknown={"x": 1}, conversation=None,
-        prompt=None, background=False, tools=[], context_management=[], tool_choice="auto",
-    )  # fmt: skip
+        user="u",
+        safety_identifier="s",
+        prompt_cache_key="k",
+        service_tier="flex",
+        metadata={"a": "b"},
+        truncation=None,
+        max_tool_calls=3,
+        stream=True,
+        stream_options={"include_obfuscation": False},
+        unknown={"x": 1},
+        conversation=None,
+        prompt=None,
+        background=False,
+        tools=[],
+        context_management=[],
+        tool_choice="auto",
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,7 +205,10 @@ def test_harmless_fields_are_let_pass_and_storing_is_the_default() -> None:
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"input": [{"type": "computer_call"}]}, "input[0].type"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0].type"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+            "input[0].content[0].type",
+        ),
         ({"input": [{"type": "function_call", "call_id": "c", "name": "f"}]}, "input[0].arguments"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [TIME, {"type": "mcp", "server_label": "x"}]}, "tools[1].type"),
@@ -187,7 +219,10 @@ def test_harmless_fields_are_let_pass_and_storing_is_the_default() -> None:
         ({"tools": [TIME], "tool_choice": {"type": "function", "name": "other"}}, "tool_choice.name"),
         ({"tool_choice": "required"}, "tool_choice"),
         (
-            {"tools": [TIME], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "x"}]}},
+            {
+                "tools": [TIME],
+                "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "x"}]},
+            },
             "tool_choice.tools[0].name",
         ),
         ({"text": {"format": {"type": "json_schema", "name": "a b", "schema": {}}}}, "text.format.name"),
@@ -209,7 +244,7 @@ def test_harmless_fields_are_let_pass_and_storing_is_the_default() -> None:
         ({"stream_options": {"include_obfuscation": True}}, "stream_options"),
         ({"previous_response_id": ""}, "previous_response_id"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_or_not_done_here_is_refused_by_its_name(fields: dict[str, Any], param: str) -> None:
     error = refused(**fields)
     assert error.param == param
@@ -220,8 +255,10 @@ def test_tokens_are_counted_of_the_same_prompt() -> None:
     fields = {"model": "tiny", "input": "hi", "instructions": "i", "tools": [TIME], "reasoning": {"effort": "low"}}
     counted, generated = to_tokenize(read_tokens(dict(fields))), request(**fields)
     assert (counted.messages, counted.tools, counted.templating) == (
-        generated.messages, generated.tools, generated.templating
-    )  # fmt: skip
+        generated.messages,
+        generated.tools,
+        generated.templating,
+    )
     assert counted.messages == (ChatMessage(role="system", content="i"), ChatMessage(role="user", content="hi"))
     with pytest.raises(BadParameter):
         read_tokens(fields | {"tools": [{"type": "web_search"}]})
