@@ -16,8 +16,10 @@ from tests.contract.edge.scripted import Scripted, Step, ended, said
 from tests.contract.edge.test_openai_client import in_door
 from tests.contract.edge.test_refusals import refusal
 from thaloom.base.errors import QueueFull, WorkerLost
+from thaloom.edge.api import errands
+from thaloom.edge.api.errands import ErrandStalled
 from thaloom.edge.api.openai.batches import runner
-from thaloom.edge.api.openai.batches.runner import BatchOver, BatchStalled
+from thaloom.edge.api.openai.batches.runner import BatchOver
 
 CHAT, RESPONSES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/completions"
 OVER = ("completed", "failed", "expired", "cancelled")
@@ -30,9 +32,9 @@ BODIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "POLL_S", 0.05)
+    monkeypatch.setattr(errands, "POLL_S", 0.05)
+    monkeypatch.setattr(errands, "REST_S", 0.05)
     monkeypatch.setattr(runner, "RETRY_S", 0.01)
-    monkeypatch.setattr(runner, "REST_S", 0.05)
 
 
 def jsonl(endpoint: str, bodies: list[dict[str, Any]]) -> bytes:
@@ -229,7 +231,7 @@ def test_a_full_store_stalls_a_batch_until_there_is_room(tmp_path: Path, monkeyp
         free[0] = 0
         made = await door.client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
         async with asyncio.timeout(10):
-            while not door.events.of(BatchStalled):
+            while not door.events.of(ErrandStalled):
                 await asyncio.sleep(0.01)
         assert (await door.client.batches.retrieve(made.id)).status == "in_progress"
         free[0] = 10**12

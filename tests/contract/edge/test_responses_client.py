@@ -234,7 +234,7 @@ def test_refusals_come_before_a_word_is_sent(tmp_path: Path, stream: bool) -> No
         for body, param in (
             ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
             ({"truncation": "auto"}, "truncation"),
-            ({"background": True}, "background"),
+            ({"text": {"verbosity": "high"}}, "text.verbosity"),
             ({"conversation": "c"}, "conversation"),
             ({"temperature": "hot"}, "temperature"),
         ):

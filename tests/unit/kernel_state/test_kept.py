@@ -342,3 +342,43 @@ def test_a_store_that_cannot_be_used_says_so_and_is_left_as_it_is(tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(StateUnusable):
         open_kept(tmp_path / "file", clock).responses.get("a")
+
+
+# -- responses still to be made
+
+
+def test_a_response_still_to_be_made_is_claimed_made_and_gives_way_to_none(open_it: Any, clock: Clock) -> None:
+    kept = open_it(max_responses=2, response_days=1)
+    kept.responses.put(response("a"), request={"model": "m"})
+    kept.responses.put(response("b"), request={"model": "n"})
+    clock.move(2 * DAY_S)
+    kept.responses.sweep()
+    with pytest.raises(DiskFull, match="still to be made"):
+        kept.responses.put(response("c"))
+    job = kept.responses.claim()
+    assert (job.id, job.request) == ("a", {"model": "m"})
+    assert kept.responses.claim().id == "b"
+    assert kept.responses.claim() is None
+    kept.responses.release("b")
+    assert kept.responses.claim(beside=["b"]) is None
+    assert kept.responses.claim().id == "b"
+    assert kept.responses.progress("a", {"status": "in_progress"})
+    assert kept.responses.finish("a", {"status": "completed", "text": "x" * 500})
+    assert not kept.responses.finish("a", {"status": "failed"})
+    assert not kept.responses.is_wanted("a")
+    kept.ledger.check()
+    kept.responses.delete("b")
+    assert not kept.responses.is_wanted("b")
+    assert not kept.responses.progress("b", {})
+
+
+def test_a_cancelled_response_stays_so(open_it: Any) -> None:
+    kept = open_it()
+    kept.responses.put(response("a"), request={})
+    assert kept.responses.cancel("a").body["status"] == "cancelled"
+    assert not kept.responses.finish("a", {"status": "completed"})
+    assert kept.responses.get("a").body["status"] == "cancelled"
+    kept.responses.put(response("b"))
+    assert "status" not in kept.responses.cancel("b").body
+    with pytest.raises(NotKept):
+        kept.responses.cancel("c")

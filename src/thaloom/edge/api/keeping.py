@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import IO, Any, Protocol
 
-from thaloom.kernel.state.types import BatchLine, BatchStatus, KeptBatch, KeptFile, KeptResponse
+from thaloom.kernel.state.types import BatchLine, BatchStatus, KeptBatch, KeptFile, KeptResponse, ResponseJob
 
 
 class ResponseStore(Protocol):
-    def put(self, response: KeptResponse) -> None: ...
+    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None) -> None:
+        """With `request`, it is still to be made."""
+        ...
 
     def get(self, response_id: str) -> KeptResponse: ...
 
@@ -24,6 +26,20 @@ class ResponseStore(Protocol):
     def delete(self, response_id: str) -> None: ...
 
     def sweep(self) -> None: ...
+
+    def claim(self, *, beside: Collection[str] = ()) -> ResponseJob | None:
+        """One to make that no living process makes; this process's until `release`."""
+        ...
+
+    def release(self, response_id: str) -> None: ...
+
+    def is_wanted(self, response_id: str) -> bool: ...
+
+    def progress(self, response_id: str, body: dict[str, Any]) -> bool: ...
+
+    def finish(self, response_id: str, body: dict[str, Any]) -> bool: ...
+
+    def cancel(self, response_id: str) -> KeptResponse: ...
 
 
 class Incoming(Protocol):

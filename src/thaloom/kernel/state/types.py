@@ -219,6 +219,16 @@ class KeptResponse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseJob:
+    """A response that is still to be made, and the request it answers."""
+
+    id: str
+    previous: str | None
+    created_at: float
+    request: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeptFile:
     id: str
     filename: str

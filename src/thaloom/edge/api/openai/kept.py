@@ -12,14 +12,16 @@ from starlette.types import ASGIApp, Scope
 
 from thaloom.base.clock import Clock
 from thaloom.base.events import Emit
+from thaloom.edge.api.errands import Errands, News
 from thaloom.edge.api.keeping import Keeping
 from thaloom.edge.api.metrics import DoorMetrics
 from thaloom.edge.api.openai.batches.asking import OF_A_BATCH
 from thaloom.edge.api.openai.batches.routes import BatchRoutes
-from thaloom.edge.api.openai.batches.runner import BatchRunner
-from thaloom.edge.api.openai.batches.turns import Turns
+from thaloom.edge.api.openai.batches.runner import Batches
 from thaloom.edge.api.openai.files.routes import FileRoutes
+from thaloom.edge.api.openai.responses.background import BackgroundResponses
 from thaloom.edge.api.openai.responses.routes import KeptResponseRoutes, ResponsesRoute
+from thaloom.edge.api.turns import Turns
 from thaloom.work.runtime.types import Generation
 
 
@@ -29,25 +31,37 @@ class KeptPart:
     def __init__(
         self, generation: Generation, keeping: Keeping, clock: Clock, emit: Emit, metrics: DoorMetrics
     ) -> None:
+        self._generation = generation
         self._keeping = keeping
         self._clock = clock
         self._emit = emit
+        self._metrics = metrics
         self._turns = Turns()
-        self._runner: BatchRunner | None = None
+        self._news = News(clock)
+        kick = self._news.tell
         self.streaming: dict[str, ASGIApp] = {
-            "/v1/responses": ResponsesRoute(generation=generation, keeping=keeping, clock=clock, metrics=metrics)
+            "/v1/responses": ResponsesRoute(
+                generation=generation, keeping=keeping, clock=clock, metrics=metrics, kick=kick
+            )
         }
         self.routes: list[Route] = [
-            *KeptResponseRoutes(generation, keeping).routes(),
+            *KeptResponseRoutes(generation, keeping, kick).routes(),
             *FileRoutes(keeping).routes(),
-            *BatchRoutes(keeping, clock, self._kick).routes(),
+            *BatchRoutes(keeping, clock, kick).routes(),
         ]
 
     @contextlib.asynccontextmanager
     async def working(self, app: ASGIApp) -> AsyncIterator[None]:
-        """Batches are worked on meanwhile. `app` is the whole door, which answers their lines."""
-        self._runner = BatchRunner(app, keeping=self._keeping, turns=self._turns, clock=self._clock, emit=self._emit)
-        running = asyncio.create_task(self._runner.run())
+        """Meanwhile what nobody waits for is worked on. `app` is the whole door, which answers the lines of batches."""
+        keeping, turns, news, clock = self._keeping, self._turns, self._news, self._clock
+        kinds = (
+            BackgroundResponses(
+                self._generation, keeping=keeping, turns=turns, news=news, clock=clock, metrics=self._metrics
+            ),
+            Batches(app, keeping=keeping, turns=turns, news=news, clock=clock, emit=self._emit),
+        )
+        errands = Errands(kinds, sweep=self._sweep, news=news, clock=clock, emit=self._emit)
+        running = asyncio.create_task(errands.run())
         try:
             yield
         finally:
@@ -58,6 +72,6 @@ class KeptPart:
         """Around a request for an answer: while somebody waits for one, batches hold back."""
         return contextlib.nullcontext() if scope.get(OF_A_BATCH) else self._turns.interactive()
 
-    def _kick(self) -> None:
-        if self._runner is not None:
-            self._runner.kick()
+    def _sweep(self) -> None:
+        self._keeping.files.sweep()
+        self._keeping.responses.sweep()

@@ -51,7 +51,7 @@ def add_kept_routes(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responses() -> dict[str, Any]:
-    refused = ", ".join([*REFUSED, "background", "truncation (auto)", "hosted tools"])
+    refused = ", ".join([*REFUSED, "truncation (auto)", "hosted tools", "background with stream"])
     stream = {"text/event-stream": {"schema": {"type": "string"}}}
     create = _operation(
         "create_response",

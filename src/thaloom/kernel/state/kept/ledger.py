@@ -86,7 +86,10 @@ class KeptLedger:
         used = used_bytes(connection)
         allowed = self.allowed_bytes(used)
         while used - replaced_bytes + num_bytes > allowed:
-            row = connection.execute("SELECT seq, num_bytes FROM responses ORDER BY used_at, seq LIMIT 1").fetchone()
+            row = connection.execute(
+                "SELECT seq, num_bytes FROM responses WHERE id NOT IN (SELECT id FROM jobs)"
+                " ORDER BY used_at, seq LIMIT 1"
+            ).fetchone()
             if row is None:
                 raise DiskFull(
                     f"{format_bytes(num_bytes)} more do not fit: of the {format_bytes(allowed)} the door may keep here,"
@@ -107,7 +110,8 @@ class KeptLedger:
 
     def _open(self) -> Database:
         try:
-            self.files.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what people said is theirs alone
+            self.files.mkdir(exist_ok=True, mode=0o700)
             with _alone(self.folder / "opening"):  # switching to WAL and migrating want nobody beside them
                 return Database(self.folder / "kept.db", self.clock, steps=STEPS, thorough=False)
         except OSError as error:

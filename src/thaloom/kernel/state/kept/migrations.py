@@ -39,6 +39,11 @@ STEPS = (
                 num_bytes INTEGER NOT NULL
             )""",
             "CREATE INDEX responses_by_use ON responses (used_at, seq)",
+            """CREATE TABLE jobs (
+                id TEXT PRIMARY KEY NOT NULL REFERENCES responses (id) ON DELETE CASCADE,
+                request TEXT NOT NULL,
+                owner TEXT NOT NULL
+            )""",
             """CREATE TABLE files (
                 seq INTEGER PRIMARY KEY AUTOINCREMENT,
                 id TEXT UNIQUE NOT NULL,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Collection
+from typing import Any
 
-from thaloom.base.errors import NotKept
-from thaloom.kernel.state.kept.ledger import DAY_S, KeptLedger, num_rows
-from thaloom.kernel.state.types import KeptResponse
+from thaloom.base.errors import DiskFull, NotKept
+from thaloom.kernel.state.kept.ledger import DAY_S, KeptLedger, num_rows, owner_lives, owner_now
+from thaloom.kernel.state.types import KeptResponse, ResponseJob
 
 MAX_CHAIN = 10_000
 """Responses that build upon each other; more than any context holds."""
@@ -19,12 +21,16 @@ class KeptResponses:
     def __init__(self, ledger: KeptLedger) -> None:
         self._ledger = ledger
 
-    def put(self, response: KeptResponse) -> None:
+    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None) -> None:
         """Keep it, in place of the longest unused ones if there is no room. What it builds upon counts as used now,
-        so that a conversation that goes on never loses its beginning. Raises DiskFull, StateUnusable."""
+        so that a conversation that goes on never loses its beginning. Raises DiskFull, StateUnusable.
+
+        With `request` it is still to be made, and gives way to none until it is.
+        """
         now = self._ledger.clock.now()
         said, body = _encode(response.input), _encode(response.body)
-        num_bytes = len(said) + len(body)
+        job = None if request is None else _encode(request)
+        num_bytes = len(said) + len(body) + len(job or "")
         with self._ledger.database.write() as connection:
             for row in _chain(connection, response.previous):
                 connection.execute("UPDATE responses SET used_at = ? WHERE seq = ?", (now, row["seq"]))
@@ -35,6 +41,8 @@ class KeptResponses:
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (response.id, response.previous, response.created_at, now, said, body, num_bytes),
             )
+            if job is not None:
+                connection.execute("INSERT INTO jobs (id, request, owner) VALUES (?, ?, '')", (response.id, job))
 
     def get(self, response_id: str) -> KeptResponse:
         """Raises NotKept."""
@@ -70,15 +78,81 @@ class KeptResponses:
         with self._ledger.database.write() as connection:
             self._drop(connection, self._ledger.clock.now(), making_room=False)
 
+    # -- those still to be made
+
+    def claim(self, *, beside: Collection[str] = ()) -> ResponseJob | None:
+        """The oldest that no living process makes, but none of `beside`: this process's, until it is released."""
+        if not self._ledger.database.read("SELECT 1 FROM jobs LIMIT 1"):
+            return None
+        with self._ledger.database.write() as connection:
+            for row in connection.execute(f"{_JOBS} ORDER BY seq").fetchall():
+                if row["id"] not in beside and not owner_lives(row["owner"]):
+                    connection.execute("UPDATE jobs SET owner = ? WHERE id = ?", (owner_now(), row["id"]))
+                    return ResponseJob(
+                        id=row["id"],
+                        previous=row["previous"],
+                        created_at=row["created_at"],
+                        request=json.loads(row["request"]),
+                    )
+        return None
+
+    def release(self, response_id: str) -> None:
+        with self._ledger.database.write() as connection:
+            connection.execute("UPDATE jobs SET owner = '' WHERE id = ? AND owner = ?", (response_id, owner_now()))
+
+    def is_wanted(self, response_id: str) -> bool:
+        """Whether it is still to be made."""
+        return bool(self._ledger.database.read("SELECT 1 FROM jobs WHERE id = ?", (response_id,)))
+
+    def progress(self, response_id: str, body: dict[str, Any]) -> bool:
+        """How far it is; False if nobody wants it any more."""
+        with self._ledger.database.write() as connection:
+            return _rewrite(connection, response_id, body)
+
+    def finish(self, response_id: str, body: dict[str, Any]) -> bool:
+        """It is made, or will never be; False if nobody wants it any more. Its room was taken when it was asked for:
+        what a model adds is bounded, and not refused now."""
+        with self._ledger.database.write() as connection:
+            wanted = _rewrite(connection, response_id, body)
+            connection.execute("DELETE FROM jobs WHERE id = ?", (response_id,))
+            return wanted
+
+    def cancel(self, response_id: str) -> KeptResponse:
+        """As it is then: cancelled if it was still to be made, else as it was. Raises NotKept."""
+        with self._ledger.database.write() as connection:
+            row = connection.execute("SELECT * FROM responses WHERE id = ?", (response_id,)).fetchone()
+            if row is not None and _rewrite(connection, response_id, _read(row).body | {"status": "cancelled"}):
+                connection.execute("DELETE FROM jobs WHERE id = ?", (response_id,))
+        return self.get(response_id)
+
     def _drop(self, connection: sqlite3.Connection, now: float, *, making_room: bool = True) -> None:
         limits = self._ledger.limits
-        connection.execute("DELETE FROM responses WHERE used_at < ?", (now - limits.response_days * DAY_S,))
+        connection.execute(
+            f"DELETE FROM responses WHERE used_at < ? AND {_IS_MADE}", (now - limits.response_days * DAY_S,)
+        )
         excess = num_rows(connection, "responses") - limits.max_responses + making_room
         if excess > 0:
             connection.execute(
-                "DELETE FROM responses WHERE seq IN (SELECT seq FROM responses ORDER BY used_at, seq LIMIT ?)",
+                "DELETE FROM responses WHERE seq IN"
+                f" (SELECT seq FROM responses WHERE {_IS_MADE} ORDER BY used_at, seq LIMIT ?)",
                 (excess,),
             )
+            if making_room and num_rows(connection, "responses") >= limits.max_responses:
+                raise DiskFull(f"{limits.max_responses} responses are still to be made, as many as may be")
+
+
+_IS_MADE = "id NOT IN (SELECT id FROM jobs)"
+_JOBS = "SELECT responses.*, jobs.request, jobs.owner FROM jobs JOIN responses USING (id)"
+
+
+def _rewrite(connection: sqlite3.Connection, response_id: str, body: dict[str, Any]) -> bool:
+    """A response that is still to be made as it is now; its request counts as long as it is."""
+    text = _encode(body)
+    done = connection.execute(
+        "UPDATE responses SET body = ?, num_bytes = length(input) + ? WHERE id = ? AND id IN (SELECT id FROM jobs)",
+        (text, len(text), response_id),
+    )
+    return done.rowcount == 1
 
 
 def _chain(connection: sqlite3.Connection, response_id: str | None) -> list[sqlite3.Row]:

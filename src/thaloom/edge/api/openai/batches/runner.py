@@ -1,41 +1,32 @@
-"""Works on batches while the door is open: one of the doors on each, at low priority, from where the last one left off.
-
-It holds nothing that is not also kept: a door that is killed loses the answers it was waiting for, and no other.
-"""
+"""A batch from its file to its output: one of the doors on each, at low priority, from where the last one left off."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import ASGIApp
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import ERRORS, DiskFull, ThaloomError, Unavailable
-from thaloom.base.events import Emit, Event, at_level
+from thaloom.base.errors import ERRORS, Unavailable
+from thaloom.base.events import Emit, Event
+from thaloom.edge.api.errands import REST_S, News, is_cancelled, unless
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.keeping import Keeping
 from thaloom.edge.api.openai.batches import lines
 from thaloom.edge.api.openai.batches.asking import Answer, ask
 from thaloom.edge.api.openai.batches.lines import Asked
-from thaloom.edge.api.openai.batches.turns import ALONE, Turns
+from thaloom.edge.api.turns import ALONE, Turns
 from thaloom.kernel.state.types import BATCH_OVER, BatchStatus, KeptBatch
 
-POLL_S = 5.0
-"""Between two looks for what other doors did: new batches, cancelled ones, batches of doors that died."""
-REST_S = 30.0
-"""Before what could not go on (a full disk ...) is tried again."""
 RETRY_S = 2.0
 """Before a line that met a full queue or a loading model is tried again, unless the refusal says how long."""
 MAX_LOST = 3
 """Workers that may die on one line before the line is taken for what kills them."""
-MAX_BATCHES = 4
-"""At once in one door: one whose model is loading does not hold up the others."""
-SWEEP_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,79 +37,29 @@ class BatchOver(Event):
     failed: int
 
 
-@at_level("warning")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchStalled(Event):
-    """It cannot go on now, and is tried again."""
+class Batches:
+    """errands.Kind. `app` is the whole door, which answers the lines."""
 
-    batch: str
-    code: str
-    message: str
+    name = "batch"
+    most = 4
 
-
-class BatchRunner:
-    """`app` is the whole door. Call `run` in a task; cancelling that gives the batches back."""
-
-    def __init__(self, app: ASGIApp, *, keeping: Keeping, turns: Turns, clock: Clock, emit: Emit) -> None:
+    def __init__(self, app: ASGIApp, *, keeping: Keeping, turns: Turns, news: News, clock: Clock, emit: Emit) -> None:
         self._app = app
         self._keeping = keeping
         self._turns = turns
+        self._news = news
         self._clock = clock
         self._emit = emit
-        self._news = asyncio.Event()
-        self._swept_at = -SWEEP_S
 
-    def kick(self) -> None:
-        """Something changed: look now."""
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def claim(self, beside: Collection[str]) -> KeptBatch | None:
+        return self._keeping.batches.claim(beside=beside)
 
-    async def run(self) -> None:
-        working: dict[str, asyncio.Task[None]] = {}
-        try:
-            while True:
-                news = self._news
-                working = {batch: task for batch, task in working.items() if not task.done()}
-                await self._take_more(working)
-                await self._until(news, *working.values())
-        finally:
-            for task in working.values():
-                task.cancel()
-            await asyncio.gather(*working.values(), return_exceptions=True)
+    def release(self, errand_id: str) -> None:
+        self._keeping.batches.release(errand_id)
 
-    async def _take_more(self, working: dict[str, asyncio.Task[None]]) -> None:
-        try:
-            if self._clock.monotonic() - self._swept_at >= SWEEP_S:
-                await asyncio.to_thread(self._sweep)
-                self._swept_at = self._clock.monotonic()
-            while len(working) < MAX_BATCHES:
-                batch = await asyncio.to_thread(self._keeping.batches.claim, beside=tuple(working))
-                if batch is None:
-                    return
-                working[batch.id] = asyncio.create_task(self._work(batch))
-        except ThaloomError as error:  # the store cannot be used; the next round tries again
-            self._emit(BatchStalled(batch="", code=error.code, message=error.message))
-            await self._clock.sleep(REST_S)
-
-    def _sweep(self) -> None:
-        self._keeping.files.sweep()
-        self._keeping.responses.sweep()
-
-    async def _work(self, batch: KeptBatch) -> None:
-        """Its supervisor: whatever goes wrong is told, and tried again later by whoever claims it then."""
-        try:
-            await self._advance(batch)
-        except Exception as error:  # noqa: BLE001 - see above
-            known = error if isinstance(error, ThaloomError) else None
-            code = "internal_error" if known is None else known.code
-            self._emit(BatchStalled(batch=batch.id, code=code, message=str(error) or type(error).__name__))
-            await self._clock.sleep(REST_S)
-        finally:
-            with contextlib.suppress(ThaloomError):
-                await asyncio.to_thread(self._keeping.batches.release, batch.id)
-
-    async def _advance(self, batch: KeptBatch) -> None:
+    async def work(self, errand: KeptBatch) -> None:
         """From whatever state it is found in to its end."""
+        batch = errand
         while batch.status not in BATCH_OVER:
             if batch.status == "validating":
                 await self._validate(batch)
@@ -152,18 +93,8 @@ class BatchRunner:
 
     async def _answer(self, batch: KeptBatch) -> None:
         """Until every line has its answer, or the batch is to be worked on no more."""
-        answering = asyncio.create_task(self._answer_lines(batch))
-        watching = asyncio.create_task(self._until_stopped(batch))
-        try:
-            await asyncio.wait((answering, watching), return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
-                return
-            answering.result()
+        if await unless(self._answer_lines(batch), self._until_stopped(batch)):
             await self._change(batch, "in_progress", status="finalizing", finalizing_at=self._clock.now())
-        finally:
-            for task in (answering, watching):
-                task.cancel()
-            await asyncio.gather(answering, watching, return_exceptions=True)
 
     async def _answer_lines(self, batch: KeptBatch) -> None:
         room = asyncio.Semaphore(ALONE)  # lines read ahead of their turn stand in memory
@@ -178,8 +109,11 @@ class BatchRunner:
                     group.create_task(self._answer_line(batch, asked)).add_done_callback(lambda _: room.release())
         except BaseExceptionGroup as failures:  # all of them have one cause: what is kept cannot be kept
             raise failures.exceptions[0] from None
+        finally:
+            with contextlib.suppress(ValueError):  # a thread may still read the line we no longer wait for
+                open_lines.close()
 
-    def _open_lines(self, batch: KeptBatch) -> Iterator[Asked]:
+    def _open_lines(self, batch: KeptBatch) -> Generator[Asked]:
         """Those without an answer."""
         done = self._keeping.batches.answered(batch.id)
         with self._keeping.files.reopen(batch.input_file) as file:
@@ -191,10 +125,9 @@ class BatchRunner:
         body = to_json(asked.body)
         num_lost = 0
         while True:
-            async with self._turns.line():
+            async with self._turns.patient():
                 answer = await ask(self._app, batch.endpoint, body)
-            me = asyncio.current_task()
-            if me is not None and me.cancelling():  # a route answers even when it is cancelled
+            if is_cancelled():  # a route answers even then
                 raise asyncio.CancelledError
             again_in_s, is_lost = _again(answer)
             num_lost += is_lost
@@ -206,11 +139,11 @@ class BatchRunner:
     async def _until_stopped(self, batch: KeptBatch) -> None:
         """Until somebody cancels it, or its time is over."""
         while self._clock.now() < batch.expires_at:
-            news = self._news
+            coming = self._news.coming
             now = await asyncio.to_thread(self._keeping.batches.get, batch.id)
             if now.status != "in_progress":
                 return
-            await self._until(news)
+            await self._news.wait(coming)
 
     # -- the end
 
@@ -258,7 +191,7 @@ class BatchRunner:
             lines.add_usage(usage, line)
             try:
                 incoming.write(line.text.encode() + b"\n")
-            except DiskFull:
+            except BaseException:
                 incoming.abort()
                 raise
         return incoming
@@ -266,16 +199,6 @@ class BatchRunner:
     async def _change(self, batch: KeptBatch, when: BatchStatus, **changes: Any) -> None:
         """Unless somebody else (who cancelled it) was faster."""
         await asyncio.to_thread(lambda: self._keeping.batches.change(batch.id, when=(when,), **changes))
-
-    async def _until(self, news: asyncio.Event, *others: asyncio.Task[None]) -> None:
-        """Until there is news, one of the others is done, or it is time to look again."""
-        waiting = [asyncio.create_task(news.wait()), asyncio.create_task(self._clock.sleep(POLL_S))]
-        try:
-            await asyncio.wait((*waiting, *others), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
 
 
 def _again(answer: Answer) -> tuple[float | None, bool]:

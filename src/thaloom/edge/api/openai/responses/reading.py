@@ -66,8 +66,10 @@ def read(data: dict[str, Any]) -> ResponsesRequest:
         raise BadParameter(
             "truncation: nothing is ever left out of a prompt here; one that is too long is refused", param="truncation"
         )
-    if asked.background:
-        raise BadParameter("background: responses are not made in the background here; use a batch", param="background")
+    if asked.background and asked.stream:
+        raise BadParameter("stream: a response made in the background is not streamed; ask for it", param="stream")
+    if asked.background and asked.store is False:
+        raise BadParameter("store: a response made in the background can only be had where it is kept", param="store")
     if asked.text is not None and asked.text.verbosity not in (None, "medium"):
         raise BadParameter("text.verbosity: no model here knows another than medium", param="text.verbosity")
     if asked.stream_options is not None and not asked.stream:

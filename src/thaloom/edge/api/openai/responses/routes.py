@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -16,11 +17,12 @@ from thaloom.base.errors import BadParameter, ThaloomError
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.body import ClientGone, read_object
 from thaloom.edge.api.errors import to_json
-from thaloom.edge.api.generation import GenerationRoute, Speaking
+from thaloom.edge.api.generation import GenerationRoute, Speaking, get_served
 from thaloom.edge.api.keeping import Keeping
 from thaloom.edge.api.methods import ByMethod, answering
 from thaloom.edge.api.metrics import DoorMetrics
-from thaloom.edge.api.openai.responses.items import Item, new_id
+from thaloom.edge.api.openai.responses.before import said_before
+from thaloom.edge.api.openai.responses.items import new_id
 from thaloom.edge.api.openai.responses.reading import ResponseWanted, read, read_tokens, to_tokenize, wanted
 from thaloom.edge.api.openai.responses.writing import ResponseForm
 from thaloom.edge.api.queries import is_descending, whole_number
@@ -31,19 +33,42 @@ from thaloom.work.runtime.types import Generation
 class ResponsesRoute:
     """`POST /v1/responses`, a plain ASGI application: generated as all is, and kept before its last word is sent."""
 
-    def __init__(self, *, generation: Generation, keeping: Keeping, clock: Clock, metrics: DoorMetrics) -> None:
+    def __init__(
+        self, *, generation: Generation, keeping: Keeping, clock: Clock, metrics: DoorMetrics, kick: Callable[[], None]
+    ) -> None:
         self._generation = generation
         self._keeping = keeping
         self._clock = clock
         self._metrics = metrics
+        self._kick = kick
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            asked = read(await read_object(scope, receive))
+            data = await read_object(scope, receive)
+            asked = read(data)
             before = await said_before(self._keeping, asked.previous_response_id)
-            await self._answer(wanted(asked, RequestId(new_id("resp")), before=before), receive, send)
+            response = wanted(asked, RequestId(new_id("resp")), before=before)
+            if asked.background:
+                await _json(await self._queued(response, data))(scope, receive, send)
+            else:
+                await self._answer(response, receive, send)
         except ClientGone:
             return  # as in GenerationRoute
+
+    async def _queued(self, wanted: ResponseWanted, data: dict[str, Any]) -> dict[str, Any]:
+        """The response as it is before anybody works on it. Raises ModelNotFound, DiskFull."""
+        get_served(self._generation, wanted.model)
+        body = ResponseForm(wanted, now=self._clock.now).body | {"status": "queued"}
+        kept = KeptResponse(
+            id=wanted.id,
+            previous=wanted.asked.previous_response_id,
+            created_at=self._clock.now(),
+            input=wanted.items,
+            body=body,
+        )
+        await asyncio.to_thread(self._keeping.responses.put, kept, request=data)
+        self._kick()
+        return body
 
     async def _answer(self, wanted: ResponseWanted, receive: Receive, send: Send) -> None:
         form = ResponseForm(wanted, now=self._clock.now)
@@ -98,20 +123,13 @@ class _Keeper:
         return message
 
 
-async def said_before(keeping: Keeping, response_id: str | None) -> list[Item]:
-    """All items of the responses that one builds upon. Raises NotKept."""
-    if response_id is None:
-        return []
-    chain = await asyncio.to_thread(keeping.responses.chain, response_id)
-    return [item for response in chain for item in (*response.input, *response.body["output"])]
-
-
 class KeptResponseRoutes:
     """What can be asked about a response that is kept."""
 
-    def __init__(self, generation: Generation, keeping: Keeping) -> None:
+    def __init__(self, generation: Generation, keeping: Keeping, kick: Callable[[], None]) -> None:
         self._generation = generation
         self._keeping = keeping
+        self._kick = kick
 
     def routes(self) -> list[Route]:
         return [
@@ -123,12 +141,13 @@ class KeptResponseRoutes:
 
     async def get(self, request: Request) -> Response:
         if request.query_params.get("stream", "false").lower() not in ("false", "0"):
-            raise BadParameter("stream: only a response made in the background is streamed again", param="stream")
+            raise BadParameter("stream: what is kept is not streamed again", param="stream")
         return _json((await self._kept(request)).body)
 
     async def delete(self, request: Request) -> Response:
         response_id = request.path_params["id"]
         await asyncio.to_thread(self._keeping.responses.delete, response_id)
+        self._kick()  # whoever makes it stops
         return _json({"id": response_id, "object": "response", "deleted": True})
 
     async def input_items(self, request: Request) -> Response:
@@ -144,11 +163,16 @@ class KeptResponseRoutes:
         return _json(page(items[:limit], has_more=len(items) > limit))
 
     async def cancel(self, request: Request) -> Response:
+        """Of a response that is made already, nothing changes."""
         kept = await self._kept(request)
-        raise BadParameter(
-            f"response {kept.id!r} was not made in the background: closing its connection would have cancelled it",
-            param="response_id",
-        )
+        if not kept.body["background"]:
+            raise BadParameter(
+                f"response {kept.id!r} was not made in the background: closing its connection would have cancelled it",
+                param="response_id",
+            )
+        kept = await asyncio.to_thread(self._keeping.responses.cancel, kept.id)
+        self._kick()
+        return _json(kept.body)
 
     async def input_tokens(self, scope: Scope, receive: Receive, send: Send) -> None:
         with contextlib.suppress(ClientGone):

@@ -215,7 +215,7 @@ def _head(wanted: ResponseWanted, created: int) -> dict[str, Any]:
         "created_at": created,
         "completed_at": None,
         "status": "in_progress",
-        "background": False,
+        "background": bool(asked.background),
         "error": None,
         "incomplete_details": None,
         "instructions": asked.instructions,

@@ -1,11 +1,11 @@
-"""Lines of batches run as many at once as others leave room for, and no line waits for ever."""
+"""What nobody waits for runs as much at once as others leave room for, and nothing waits for ever."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 
-from thaloom.edge.api.openai.batches.turns import Turns
+from thaloom.edge.api.turns import Turns
 
 
 async def settle() -> None:
@@ -19,23 +19,23 @@ def test_lines_hold_back_while_somebody_waits_and_go_on_afterwards() -> None:
         ends = [asyncio.Event() for _ in range(6)]
 
         async def line(end: asyncio.Event) -> None:
-            async with turns.line():
+            async with turns.patient():
                 await end.wait()
 
         tasks = [asyncio.create_task(line(end)) for end in ends]
         await settle()
-        assert turns.num_lines == 3
+        assert turns.num_patient == 3
         with turns.interactive(), turns.interactive():
             for end in ends[:3]:
                 end.set()
             await settle()
-            assert turns.num_lines == 1, "one goes on beside others"
+            assert turns.num_patient == 1, "one goes on beside others"
         await settle()
-        assert turns.num_lines == 3
+        assert turns.num_patient == 3
         for end in ends:
             end.set()
         await asyncio.gather(*tasks)
-        assert (turns.num_lines, turns.num_interactive) == (0, 0)
+        assert (turns.num_patient, turns.num_interactive) == (0, 0)
 
     asyncio.run(run())
 
@@ -46,7 +46,7 @@ def test_a_line_that_is_cancelled_gives_its_turn_back() -> None:
         inside = asyncio.Event()
 
         async def line() -> None:
-            async with turns.line():
+            async with turns.patient():
                 inside.set()
                 await asyncio.Event().wait()
 
@@ -60,6 +60,6 @@ def test_a_line_that_is_cancelled_gives_its_turn_back() -> None:
         second.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await second
-        assert turns.num_lines == 0
+        assert turns.num_patient == 0
 
     asyncio.run(run())

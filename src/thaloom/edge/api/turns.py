@@ -1,4 +1,4 @@
-"""Whose turn it is: people's requests always, lines of batches as far as those leave room."""
+"""Whose turn it is: people's requests always, what nobody waits for as far as those leave room."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 ALONE = 4
-"""Lines of batches at once while nobody else asks for anything: enough that a step of the engine is shared."""
+"""Answers that nobody waits for, at once, while nobody asks for others: enough that a step of the engine is shared."""
 BESIDE_OTHERS = 1
 """While somebody does: one sequence more in a step costs the others little, and a batch still moves."""
 
@@ -19,7 +19,7 @@ class Turns:
         self._alone = alone
         self._beside_others = beside_others
         self.num_interactive = 0
-        self.num_lines = 0
+        self.num_patient = 0
         self._changed = asyncio.Event()
 
     @contextmanager
@@ -33,14 +33,14 @@ class Turns:
             self._changed.set()
 
     @asynccontextmanager
-    async def line(self) -> AsyncIterator[None]:
-        """A line of a batch, when it is its turn."""
-        while self.num_lines >= (self._beside_others if self.num_interactive else self._alone):
+    async def patient(self) -> AsyncIterator[None]:
+        """Nobody waits for this: a line of a batch, a response in the background. It waits for its turn."""
+        while self.num_patient >= (self._beside_others if self.num_interactive else self._alone):
             self._changed.clear()
             await self._changed.wait()
-        self.num_lines += 1
+        self.num_patient += 1
         try:
             yield
         finally:
-            self.num_lines -= 1
+            self.num_patient -= 1
             self._changed.set()
