@@ -29,6 +29,7 @@ from thaloom.base.log import LogWriter
 from thaloom.edge.api import app
 from thaloom.edge.api.connection import BoundedConnection
 from thaloom.edge.api.guard import is_loopback_name
+from thaloom.kernel.state.kept import KeepLimits, open_kept
 from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.types import Alias
 from thaloom.work.runtime.frontend import Frontend
@@ -73,12 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     clock = SystemClock()
     emit = LogWriter(clock)
     try:
+        limits = config.read_table(KeepLimits, arguments.home / "config.toml", "keep")
         listener = listen(arguments.host, arguments.port)
     except ThaloomError as error:
         emit(DoorRefused(code=error.code, message=error.message))
         return error.exit_code
     _hear_libraries(emit)
-    asyncio.run(_serve(arguments.home, listener, clock, emit))
+    asyncio.run(_serve(arguments.home, limits, listener, clock, emit))
     return 0
 
 
@@ -111,8 +113,9 @@ def openapi_document() -> dict[str, Any]:
         frontend.close()
 
 
-async def _serve(home: Path, listener: socket.socket, clock: SystemClock, emit: Emit) -> None:
+async def _serve(home: Path, limits: KeepLimits, listener: socket.socket, clock: SystemClock, emit: Emit) -> None:
     run = home / "run"
+    kept = open_kept(home / "kept", clock, limits)
     sent_home: set[asyncio.Task[None]] = set()
 
     def send_home(alias: Alias, reason: str) -> None:
@@ -123,7 +126,7 @@ async def _serve(home: Path, listener: socket.socket, clock: SystemClock, emit: 
     frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit, on_return=send_home)
     server = _Server(
         uvicorn.Config(
-            app.door_app(frontend, control_socket=run / "control.sock", clock=clock, emit=emit),
+            app.door_app(frontend, control_socket=run / "control.sock", keeping=kept, clock=clock, emit=emit),
             loop="asyncio",
             http=BoundedConnection,
             ws="none",
@@ -146,6 +149,7 @@ async def _serve(home: Path, listener: socket.socket, clock: SystemClock, emit: 
         await server.serve(sockets=[listener])
     finally:
         frontend.close()
+        kept.close()
     emit(DoorClosed(pid=os.getpid()))
 
 

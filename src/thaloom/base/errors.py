@@ -4,7 +4,8 @@
     ├── Refused                 the caller can mend the request             fault: caller
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
     │   ├── NotFound: ModelNotFound  ServiceNotFound  AliasNotFound  DeviceNotFound  UnknownPath
-    │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  RevisionConflict
+    │   │             NotKept
+    │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict
     │   ├── Forbidden
     │   └── NotServable
     ├── Untrusted               the data is not what it says it is          fault: caller
@@ -140,6 +141,12 @@ class UnknownPath(NotFound):
     code = "unknown_path"
 
 
+class NotKept(NotFound):
+    """No response, file or batch with this id is kept here: never was, was deleted, or gave way to newer ones."""
+
+    code = "not_kept"
+
+
 class Conflict(Refused):
     http_status, exit_code = 409, 4
 
@@ -162,6 +169,12 @@ class NameTaken(Conflict):
 
 class ModelInUse(Conflict):
     code = "model_in_use"
+
+
+class FileInUse(Conflict):
+    """A batch that is not over reads the file; cancel it, or wait for its end."""
+
+    code = "file_in_use"
 
 
 class RevisionConflict(Conflict):

@@ -22,6 +22,7 @@ from thaloom.base.errors import (
 )
 from thaloom.base.events import Level
 from thaloom.base.files import FolderLock
+from thaloom.kernel.state.kept import KeepLimits
 
 DEFAULT_PORT = 7411
 
@@ -45,6 +46,8 @@ class NodeConfig:
     """Seconds between two rounds of the reconciler when nothing happens: the net under the events that wake it."""
     memory_headroom_bytes: int = 256 * 1024 * 1024
     """Host memory that is never promised to workers: for the daemon, the door and page tables."""
+    keep: KeepLimits = dataclasses.field(default_factory=KeepLimits)
+    """How much the door keeps for its clients: responses, files, batches. The door reads this table itself."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:

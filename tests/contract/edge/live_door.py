@@ -22,10 +22,12 @@ from thaloom.base.ids import ServiceName
 from thaloom.door import listen
 from thaloom.edge.api.app import door_app
 from thaloom.edge.api.connection import BoundedConnection
+from thaloom.kernel.state.kept import KeepLimits, open_kept
 from thaloom.kernel.state.types import Alias, Route, Routes
 from thaloom.work.runtime.call import Deadlines
 from thaloom.work.runtime.frontend import Frontend
 from thaloom.work.runtime.text import Tokenizer, read_text_files
+from thaloom.work.runtime.types import Generation
 
 TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json")
 
@@ -96,13 +98,18 @@ async def live_door(
     worker: FakeWorker | None = None,
     deadlines: Deadlines | None = None,
     connection: type[BoundedConnection] = BoundedConnection,
+    limits: KeepLimits | None = None,
+    generation: Generation | None = None,
 ) -> AsyncIterator[LiveDoor]:
+    """`generation`: instead of a frontend with a worker behind it."""
     files = text_files(folder / "model")
     routes = FixedRoutes(route(folder, files))
     events = Recorder()
     frontend = Frontend(routes, SystemClock(), events, deadlines=deadlines)
+    kept = open_kept(folder / "kept", SystemClock(), limits)
     app = door_app(
-        frontend,
+        generation or frontend,
+        keeping=kept,
         control_socket=folder / "control.sock",
         clock=SystemClock(),
         emit=events,
@@ -117,6 +124,7 @@ async def live_door(
                 if "client" in vars(door):
                     await door.client.close()
     frontend.close()
+    kept.close()
 
 
 @contextlib.asynccontextmanager

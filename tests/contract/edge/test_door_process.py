@@ -119,6 +119,13 @@ def test_a_taken_port_is_told_as_such(tmp_path: Path) -> None:
     assert (exit_code, event["code"]) == (4, "port_taken")
 
 
+def test_settings_that_cannot_be_read_are_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[keep]\nmax_bites = 5\n")
+    exit_code, event = start("--home", str(tmp_path), "--port", "0")
+    assert (exit_code, event["code"]) == (2, "bad_parameter")
+    assert "max_bites" in event["message"]
+
+
 def test_a_port_that_is_none_is_refused(tmp_path: Path) -> None:
     assert start("--home", str(tmp_path), "--port", "99999")[0] == 2
     command = [sys.executable, "-m", "thaloom.door", "--home", str(tmp_path)]

@@ -29,13 +29,14 @@ from thaloom.edge.api.errors import error_response, from_http_exception
 from thaloom.edge.api.exchange import Exchange
 from thaloom.edge.api.generation import GenerationRoute
 from thaloom.edge.api.guard import Guard, defect
+from thaloom.edge.api.keeping import Keeping
 from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.ollama.loading import Loading
 from thaloom.edge.api.ollama.routes import routes as ollama_routes
 from thaloom.edge.api.ollama.talking import talking
+from thaloom.edge.api.openai import kept, tokens
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
-from thaloom.edge.api.openai import tokens
 from thaloom.edge.api.proxy import ControlProxy
 from thaloom.edge.client.control_async import AsyncControlClient
 from thaloom.edge.wire import anthropic as anthropic_wire
@@ -61,6 +62,9 @@ PAGES = {
     "/v1/messages": "messages (Anthropic; POST)",
     "/api/chat": "chat (Ollama; POST)",
     "/api/tags": "models stored here (Ollama)",
+    "/v1/responses": "responses (OpenAI; POST)",
+    "/v1/files": "files (OpenAI)",
+    "/v1/batches": "batches (OpenAI)",
     "/healthz": "whether the door lives",
     "/readyz": "whether it can serve, and what",
     "/version": "what it is",
@@ -76,15 +80,19 @@ def door_app(
     control_socket: Path,
     clock: Clock,
     emit: Emit,
+    keeping: Keeping | None = None,
 ) -> ASGIApp:
-    """Everything the door serves, behind its guard. `generation` is work.runtime.frontend.Frontend in real life."""
+    """Everything the door serves, behind its guard. `generation` is work.runtime.frontend.Frontend in real life, and
+    `keeping` kernel.state.kept.Kept; without it nothing is served that must be kept (responses, files, batches)."""
     metrics = DoorMetrics()
     proxy = ControlProxy(control_socket)
     node = AsyncControlClient(control_socket)
+    keeper = None if keeping is None else kept.KeptPart(generation, keeping, clock, emit, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with contextlib.nullcontext() if keeper is None else keeper.working(guarded):
+            yield
         await proxy.close()
         await node.close()
 
@@ -102,6 +110,8 @@ def door_app(
 
     loading = Loading(generation=generation, node=node, clock=clock)
     streaming |= talking(loading, generation=generation, clock=clock, metrics=metrics)
+    if keeper is not None:
+        streaming |= keeper.streaming
 
     document: dict[str, Any] = {}
 
@@ -118,6 +128,7 @@ def door_app(
         Route("/v1/messages/count_tokens", anthropic.count_tokens(generation), methods=["POST"]),
         Route("/v1/messages/batches{rest:path}", anthropic.refuse_batches, methods=["GET", "POST", "DELETE"]),
         *ollama_routes(loading, generation=generation, node=node, clock=clock),
+        *([] if keeper is None else keeper.routes),
         Route("/metrics", MetricsPage(metrics, generation).__call__, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
@@ -128,9 +139,14 @@ def door_app(
         """What streams is reached before the framework, through whose layers every chunk would have to go; it gets
         other methods, to refuse them."""
         straight = streaming.get(scope["path"]) if scope.get("method") == "POST" else None
-        await (straight or app)(scope, receive, send)
+        if straight is not None and keeper is not None:
+            with keeper.turn(scope):
+                await straight(scope, receive, send)
+        else:
+            await (straight or app)(scope, receive, send)
 
-    return Guard(door, clock=clock, emit=emit, metrics=metrics)
+    guarded = Guard(door, clock=clock, emit=emit, metrics=metrics)
+    return guarded
 
 
 def openapi_document(generation: Generation) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from thaloom.edge.api.anthropic import document as anthropic
 from thaloom.edge.api.ollama import document as ollama
+from thaloom.edge.api.openai.kept_document import add_kept_routes
 from thaloom.edge.wire import embeddings, openai, ranking, tokens
 from thaloom.edge.wire.openai_requests import (
     OLDER,
@@ -120,7 +121,7 @@ def add_plain_routes(document: dict[str, Any]) -> dict[str, Any]:
     paths["/metrics"] = {"get": _text("metrics", "Measurements, in Prometheus's text form.", "text/plain")}
     paths["/"] = {"get": _text("index", "A page with the paths served here.", "text/html")}
     paths["/openapi.json"] = {"get": _text("openapi", "This document.", "application/json", {"type": "object"})}
-    return document
+    return add_kept_routes(document)
 
 
 def add_posted(document: dict[str, Any], routes: Mapping[str, Posted]) -> None:

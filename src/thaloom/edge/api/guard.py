@@ -177,10 +177,86 @@ def _request_id(headers: Headers) -> RequestId:
     return RequestId(given) if _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
+_OLLAMA = ("chat", "copy", "create", "delete", "embed", "embeddings", "generate", "ps", "pull", "push", "show", "tags",
+           "version")  # fmt: skip
+_ROUTES = frozenset(
+    {"/", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v2/rerank",
+     "/rerank", "/v1/score", "/score", "/tokenize", "/detokenize", "/tokenizer_info", "/v1/responses", "/v1/files",
+     "/v1/batches", "/v1/messages", "/v1/messages/count_tokens", *(f"/api/{name}" for name in _OLLAMA),
+     "/healthz", "/readyz", "/version", "/metrics", "/openapi.json"}
+)  # fmt: skip
+
+
+_PROBES else RequestServed
+            self._emit(
+                kind(
+                    request=request_id,
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    duration_ms=round(duration_s * 1000, 3),
+                )
+            )
+
+
+def defect(request_id: str) -> InternalError:
+    """What a client is told of an error that is no leaf of the tree."""
+    return InternalError(f"a defect of Thaloom; what happened to request {request_id} is in the door's log")
+
+
+def check(headers: Headers) -> None:
+    """Raises Forbidden for a foreign Host or Origin, TooLarge for too many headers, BadRequest without a Host."""
+    num_bytes = sum(len(name) + len(value) for name, value in headers.raw)
+    if len(headers.raw) > MAX_HEADERS or num_bytes > MAX_HEADER_BYTES:
+        raise TooLarge(
+            f"{len(headers.raw)} headers of {num_bytes} bytes are more than {MAX_HEADERS} or {MAX_HEADER_BYTES} bytes"
+        )
+    hosts = headers.getlist("host")
+    if len(hosts) != 1:
+        raise BadRequest("a request must have one Host header")
+    if not is_loopback(hosts[0]):
+        raise Forbidden(f"Host {hosts[0]!r} is not this machine's loopback name (use localhost or 127.0.0.1)")
+    for origin in headers.getlist("origin"):
+        if not is_loopback_origin(origin):
+            raise Forbidden(f"requests of pages from {origin!r} are not served")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a Host header (`name`, `address` or `[address]`, with or without a port) names loopback."""
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\s]+)(:\d{1,5})?", host)
+    return match is not None and is_loopback_name(match[1].strip("[]"))
+
+
+def is_loopback_name(name: str) -> bool:
+    """`localhost`, an address in 127.0.0.0/8, or ::1; nothing that would have to be looked up."""
+    if name.lower().removesuffix(".") == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address.is_loopback
+
+
+def is_loopback_origin(origin: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    rest = parts.path + parts.query + parts.fragment
+    return parts.scheme in ("http", "https") and rest == "" and is_loopback(parts.netloc)
+
+
+def _request_id(headers: Headers) -> RequestId:
+    """The client's own id if it is a plain word, else a new one."""
+    given = headers.get("x-request-id", "")
+    return RequestId(given) if _REQUEST_ID.fullmatch(given) else new_request_id()
+
+
 _ROUTES = frozenset(
     {"/", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v2/rerank",
      "/rerank", "/v1/score", "/score", "/tokenize", "/detokenize", "/tokenizer_info", "/healthz", "/readyz", "/version",
-     "/metrics", "/openapi.json", "/v1/messages", "/v1/messages/count_tokens", *(f"/api/{name}" for name in (
+     "/metrics", "/openapi.json", "/v1/responses", "/v1/files", "/v1/batches", "/v1/messages", "/v1/messages/count_tokens", *(f"/api/{name}" for name in (
          "chat", "copy", "create", "delete", "embed", "embeddings", "generate", "ps", "pull", "push", "show", "tags",
          "version"))}
 )  # fmt: skip
@@ -193,7 +269,7 @@ def _route_name(path: str) -> str:
     """A label out of a small set, whatever paths strangers try."""
     if path in _ROUTES:
         return path
-    for prefix in ("/v1/models/", "/thaloom/v1/"):
+    for prefix in ("/v1/models/", "/v1/responses/", "/v1/files/", "/v1/batches/", "/thaloom/v1/"):
         if path.startswith(prefix):
             return prefix + "*"
     return "other"

@@ -91,12 +91,22 @@ def version_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()[0])
 
 
-def migrate(connection: sqlite3.Connection, clock: Clock, *, upto: int = LATEST) -> None:
-    """Take the steps that are missing, each whole or not at all. `upto` lets tests make a database of old."""
-    for migration in MIGRATIONS[version_of(connection) : upto]:
+def migrate(
+    connection: sqlite3.Connection,
+    clock: Clock,
+    *,
+    upto: int | None = None,
+    steps: tuple[Migration, ...] | None = None,
+) -> None:
+    """Take the steps (None: the node's own) that are missing, each whole or not at all, and none twice if several
+    processes do so at once. `upto` lets tests make a database of old."""
+    for migration in (MIGRATIONS if steps is None else steps)[version_of(connection) : upto]:
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.execute(_VERSIONS)
+            if version_of(connection) >= migration.version:  # another process was faster
+                connection.execute("COMMIT")
+                continue
             for statement in migration.statements:
                 connection.execute(statement)
             connection.execute("INSERT INTO schema_version VALUES (?, ?)", (migration.version, clock.now()))

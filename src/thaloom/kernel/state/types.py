@@ -244,3 +244,98 @@ class PastEvent:
 
     time: float
     event: Event
+
+
+# -- what the door keeps for its clients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptResponse:
+    """An answer that can be asked for again and built upon. Times in seconds since the epoch."""
+
+    id: str
+    previous: str | None
+    """The response it builds upon."""
+    created_at: float
+    input: list[dict[str, Any]]
+    """What was said in this request alone, as items of the protocol."""
+    body: dict[str, Any]
+    """The response as its client got it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseJob:
+    """A response that is still to be made, and the request it answers."""
+
+    id: str
+    previous: str | None
+    created_at: float
+    request: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptFile:
+    id: str
+    filename: str
+    purpose: str
+    num_bytes: int
+    created_at: float
+    expires_at: float | None
+    """After that it is gone, as its owner wished; None: when somebody deletes it."""
+
+
+BatchStatus = Literal[
+    "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
+]
+BATCH_OVER: frozenset[BatchStatus] = frozenset({"failed", "completed", "expired", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchProblem:
+    """Why a batch's input cannot be worked on. `line` from 1; None: not of one line."""
+
+    code: str
+    message: str
+    param: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptBatch:
+    """Requests out of a file, answered when there is time. `<status>_at`: when it came into that status."""
+
+    id: str
+    endpoint: str
+    input_file: str
+    created_at: float
+    expires_at: float
+    """What is not answered by then is given up."""
+    status: BatchStatus = "validating"
+    metadata: dict[str, str] | None = None
+    output_expires_after_s: float | None = None
+    in_progress_at: float | None = None
+    finalizing_at: float | None = None
+    completed_at: float | None = None
+    failed_at: float | None = None
+    expired_at: float | None = None
+    cancelling_at: float | None = None
+    cancelled_at: float | None = None
+    problems: tuple[BatchProblem, ...] = ()
+    model: str | None = None
+    """The one all its requests name, if they do."""
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    """Requests: all, answered, refused or given up."""
+    output_file: str | None = None
+    error_file: str | None = None
+    usage: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLine:
+    """The end of one request of a batch. `line`: of the input file, from 1; `text`: a line of the output, as JSON."""
+
+    line: int
+    failed: bool
+    text: str

@@ -478,6 +478,14 @@ TEXTS: dict[str, tuple[str, str]] = {
         "stop the services that use it first: thaloom stop NAME",
         "请先停止使用它的服务：thaloom stop 名称",
     ),
+    "hint.file_in_use": (
+        "a batch still reads it: cancel the batch, or wait for its end",
+        "仍有批处理在读取它：请取消该批处理，或等待其结束",
+    ),
+    "hint.not_kept": (
+        "it was deleted, has expired, or gave way to newer ones; [keep] in config.toml says how much is kept",
+        "它已被删除、已过期，或已让位于更新的内容；config.toml 的 [keep] 决定保留多少",
+    ),
     "hint.forbidden": (
         "this needs other rights, or is not allowed at all: the message says which",
         "需要其他权限，或根本不被允许：详见上文",
