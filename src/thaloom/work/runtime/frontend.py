@@ -23,9 +23,9 @@ from thaloom.base.errors import (
 from thaloom.base.events import Emit
 from thaloom.kernel.state.types import Route, Routes
 from thaloom.work.runtime.answering import Answer
-from thaloom.work.runtime.answers import AnswerText
 from thaloom.work.runtime.asking import embed_message, message_of
 from thaloom.work.runtime.call import Call, Deadlines
+from thaloom.work.runtime.conversing import answer_text
 from thaloom.work.runtime.messages import Embed, Generate, Tokens
 from thaloom.work.runtime.prompting import Speech, SpeechCache
 from thaloom.work.runtime.scoring import judges, question, score_of
@@ -84,8 +84,7 @@ class Frontend:
         prompt = await self._speeches.tokenise(speech, request)
         message = message_of(request, prompt, speech, route.context_length or speech.context_length)
         call, route = await self._admit(request.model, message)
-        text = AnswerText(speech.tokenizer, stop=request.stop, at_start=request.messages is not None)
-        answer = Answer(self._readmit, route, call, message, text, self._clock)
+        answer = Answer(self._readmit, route, call, message, answer_text(request, prompt, speech), self._clock)
         try:
             answer.degraded = await self._ask_degraded(route)
         except BaseException:

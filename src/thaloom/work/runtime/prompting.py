@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,11 @@ from typing import Any
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter
 from thaloom.base.events import Degraded, Emit
+from thaloom.work.runtime.abilities import NO_ABILITIES, Abilities, abilities_of
+from thaloom.work.runtime.dialects import GENERIC, Dialect, registry, select
+from thaloom.work.runtime.dialects.thinking import Thinking, thinking_of
+from thaloom.work.runtime.guarding import Guard
+from thaloom.work.runtime.telling import as_told
 from thaloom.work.runtime.templates import ChatTemplate
 from thaloom.work.runtime.text import Tokenizer, read_text_files
 from thaloom.work.runtime.types import (
@@ -41,6 +47,12 @@ class Speech:
     context_length: int | None
     pooling: Pooling = "mean"
     """Of embeddings, where the caller does not say."""
+    dialect: Dialect
+    """How it calls tools."""
+    thinking: Thinking | None = None
+    """How it marks its thoughts, if it has any."""
+    abilities: Abilities = NO_ABILITIES
+    """Of the template."""
 
     def prompt_of(self, request: GenerateRequest) -> list[int]:
         """Raises BadParameter on `messages` or `prompt`. Takes time in proportion to the text."""
@@ -62,8 +74,15 @@ class Speech:
                 f"model {request.model!r} has no chat template; send it a plain prompt (/v1/completions)",
                 param="messages",
             )
-        tools = [_told(tool) for tool in request.tools]
-        return self.tokenizer.encode_rendered(self.template.render(messages, tools, request.templating))
+        guard = self.tokenizer.guard
+        tool_use = request.tool_use if isinstance(request, GenerateRequest) else "auto"
+        tools = [] if tool_use == "none" else [guard.value(_told(tool)) for tool in request.tools]
+        turns = [_guarded(message, guard) for message in messages]
+        turns, tools = as_told(turns, tools, self.abilities, taught=self.dialect.name == GENERIC)
+        templating = request.templating
+        if templating.variables:
+            templating = dataclasses.replace(templating, variables=guard.value(templating.variables))
+        return self.tokenizer.encode_rendered(self.template.render(turns, tools, templating))
 
     def tokens_of(self, request: TokenizeRequest) -> list[int]:
         """As `prompt_of`, but no tokens are no error."""
@@ -80,6 +99,12 @@ def _told(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
+def _guarded(message: ChatMessage, guard: Guard) -> ChatMessage:
+    return ChatMessage(
+        role=guard.text(message.role), content=guard.text(message.content), extra=guard.value(message.extra)
+    )
+
+
 def prompt_field(request: GenerateRequest) -> str:
     return "prompt" if request.messages is None else "messages"
 
@@ -93,12 +118,22 @@ def read_speech(files: Mapping[str, str], *, model: str, clock: Clock, emit: Emi
         template = ChatTemplate(
             text_files.chat_template, clock=clock, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token
         )
+    abilities = NO_ABILITIES if template is None else abilities_of(template)
+    known: dict[str, Any] = {
+        "template": text_files.chat_template,
+        "tokens": tokenizer.added,
+        "configs": (text_files.config, text_files.tokenizer_config),
+    }
+    dialects = registry()
     context_length = text_files.config.get("max_position_embeddings")
     return Speech(
         tokenizer=tokenizer,
         template=template,
         sampling=_default_sampling(text_files.generation_config, model, emit),
         context_length=context_length if isinstance(context_length, int) else None,
+        dialect=select(dialects, **known) if abilities.tools else dialects.create(GENERIC),
+        thinking=thinking_of(**known),
+        abilities=abilities,
     )
 
 

@@ -52,7 +52,7 @@ class Dialect(Protocol):
         """Tokens its parser must see, though the tokenizer may call them special and hide them from the text."""
         ...
 
-    def read(self, tape: Tape, told: Told, tools: Mapping[str, Tool]) -> Reading[None]:
+    def read(self, tape: Tape, told: Told) -> Reading[None]:
         """Read the answer, from the end of its thoughts to its own end."""
         ...
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thaloom.work.runtime.dialects import CallGrammar
@@ -13,7 +14,7 @@ from thaloom.work.runtime.dialects.told import Told
 from thaloom.work.runtime.types import Tool
 
 
-class Blocks:
+class Blocks(ABC):
     """A dialect's frame. Its families say how a block looks."""
 
     begins: tuple[str, ...] = ()
@@ -21,22 +22,21 @@ class Blocks:
     bare = False
     """Whether a block may begin without a mark, at the start of the answer."""
 
-    def read(self, tape: Tape, told: Told, tools: Mapping[str, Tool]) -> Reading[None]:
+    def read(self, tape: Tape, told: Told) -> Reading[None]:
         if self.bare:
             start = tape.at
             yield from tape.blanks()
-            if not (yield from self.block(tape, told, tools)):
+            if not (yield from self.block(tape, told)):
                 tape.at = start
         while (yield from told.text_until(self.begins)) is not None:
             behind = tape.at
-            if not (yield from self.block(tape, told, tools)):
+            if not (yield from self.block(tape, told)):
                 tape.at = behind
                 told.text_here()
 
-    def block(self, tape: Tape, told: Told, tools: Mapping[str, Tool]) -> Reading[bool]:
+    @abstractmethod
+    def block(self, tape: Tape, told: Told) -> Reading[bool]:
         """Read what follows a mark. False, with nothing told, if there is no call in it; `at` is of no use then."""
-        raise NotImplementedError
-        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class ObjectBlocks(Blocks):
         self.bare = form.bare
         self.marks = (*form.begins, form.end) if form.end else form.begins
 
-    def block(self, tape: Tape, told: Told, tools: Mapping[str, Tool]) -> Reading[bool]:
+    def block(self, tape: Tape, told: Told) -> Reading[bool]:
         yield from tape.blanks()
         listed = yield from tape.literal("[")
         yield from tape.blanks()

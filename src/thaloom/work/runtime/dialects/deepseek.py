@@ -1,14 +1,14 @@
-"""DeepSeek V3, R1 and V3.1, and Kimi K2: every call between marks of its own, its name before a mark, then its arguments.
+"""DeepSeek V3, R1 and V3.1, and Kimi K2: every call between marks, its name before a mark, then its arguments.
 
-V3 and R1 write `<｜tool▁call▁begin｜>function<｜tool▁sep｜>name` and the arguments in a fence of Markdown; V3.1 writes the
-name before the mark and the arguments behind it, as Kimi K2 does, which adds `functions.` and a number to the name.
+V3 and R1 write `<｜tool▁call▁begin｜>function<｜tool▁sep｜>name` and the arguments in a fence of Markdown. V3.1 writes
+the name before the mark and the arguments behind it; so does Kimi K2, which adds `functions.` and a number to the name.
 Source: deepseek-ai/DeepSeek-V3-0324, DeepSeek-V3.1 and moonshotai/Kimi-K2-Instruct, chat templates.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thaloom.base.plugins import Manifest, Plugin
@@ -62,7 +62,7 @@ class MarkedCalls(Blocks):
         self._fenced = fenced
         self._numbered = numbered
 
-    def block(self, tape: Tape, told: Told, tools: Mapping[str, Tool]) -> Reading[bool]:
+    def block(self, tape: Tape, told: Told) -> Reading[bool]:
         marks = self._marks
         in_call = tape.between(tape.at - len(marks.call), tape.at) == marks.call
         if not in_call:
@@ -95,9 +95,9 @@ class MarkedCalls(Blocks):
             name = tape.between(start, tape.at).strip()
             yield from tape.literal(_FENCE)
             yield from tape.blanks()
-        if (match := _KIMI_NAME.fullmatch(name)) is not None and not told.is_offered(name):
+        if (match := _KIMI_NAME.fullmatch(name)) is not None and name not in told.tools:
             name = match[1]
-        if not told.is_offered(name) or (yield from tape.peek()) != "{":
+        if name not in told.tools or (yield from tape.peek()) != "{":
             return False
         told.begin_call(name)
         if (yield from json_text.container(tape, told.arguments)):
@@ -119,9 +119,7 @@ class MarkedCalls(Blocks):
         call = lark.rule("call", f"{lark.literal(marks.call)} ({' | '.join(calls)}) {end}")
         between = lark.literal("\n") if self._fenced else ""
         more = f" ({between} {call})*" if parallel else ""
-        return CallGrammar(
-            begin=marks.section, block=f"{call}{more} {lark.literal(marks.section_end)}", separator=None
-        )
+        return CallGrammar(begin=marks.section, block=f"{call}{more} {lark.literal(marks.section_end)}", separator=None)
 
     def _head(self, lark: Lark, name: str) -> str:
         mark = self._marks.arguments
@@ -140,9 +138,7 @@ DEEPSEEK_V3 = _plugin(
     "DeepSeek V3 and R1: arguments in a fence of Markdown",
     (DEEPSEEK.call, "```json"),
 )
-DEEPSEEK_V31 = _plugin(
-    MarkedCalls("deepseek-v3.1", DEEPSEEK), "DeepSeek V3.1: name, mark, arguments", (DEEPSEEK.call,)
-)
+DEEPSEEK_V31 = _plugin(MarkedCalls("deepseek-v3.1", DEEPSEEK), "DeepSeek V3.1: name, mark, arguments", (DEEPSEEK.call,))
 KIMI_K2 = _plugin(
     MarkedCalls("kimi-k2", KIMI, numbered=True),
     "Kimi K2: name and number, mark, arguments",

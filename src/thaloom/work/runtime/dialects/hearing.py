@@ -19,10 +19,9 @@ class Hearing:
     ) -> None:
         """`dialect`: None where no call is looked for."""
         self._dialect = dialect
-        self._tools = tools
         self._thoughts = thoughts
         self._tape = Tape()
-        self._told = Told(self._tape, tuple(tools), new_id)
+        self._told = Told(self._tape, tools, new_id)
         self._reading: Reading[None] | None = self._read()
 
     @property
@@ -73,4 +72,4 @@ class Hearing:
         if self._thoughts is not None:
             yield from self._thoughts.read(self._tape, self._told)
         if self._dialect is not None:
-            yield from self._dialect.read(self._tape, self._told, self._tools)
+            yield from self._dialect.read(self._tape, self._told)

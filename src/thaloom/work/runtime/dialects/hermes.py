@@ -26,7 +26,10 @@ HERMES: Plugin[Dialect] = Plugin(
 )
 TAUGHT: Plugin[Dialect] = Plugin(
     manifest=Manifest(
-        kind="dialect", name=GENERIC, version="1", summary="as hermes, taught in the prompt: for templates without tools"
+        kind="dialect",
+        name=GENERIC,
+        version="1",
+        summary="as hermes, but taught in the prompt",
     ),
     factory=lambda: _blocks(GENERIC),
 )

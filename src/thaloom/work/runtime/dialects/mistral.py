@@ -7,7 +7,7 @@ Source: mistralai/mistral-common, tokens/tokenizers/instruct.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from thaloom.base.plugins import Manifest, Plugin
 from thaloom.work.runtime.dialects import CallGrammar, Dialect, json_text
@@ -28,12 +28,12 @@ class Mistral(ObjectBlocks):
         self.marks = (_CALLS, _ARGS, _ID)
         self._by_name = by_name
 
-    def block(self, tape: Tape, told: Told, tools: Mapping[str, Tool]) -> Reading[bool]:
+    def block(self, tape: Tape, told: Told) -> Reading[bool]:
         yield from tape.blanks()
         if (yield from tape.peek()) in ("[", "{"):
-            return (yield from super().block(tape, told, tools))
+            return (yield from super().block(tape, told))
         name = yield from tape.over(_NAME)
-        if not told.is_offered(name):
+        if name not in told.tools:
             return False
         if (yield from tape.literal(_ID)):
             yield from tape.over(_CALL_ID)
@@ -54,7 +54,9 @@ class Mistral(ObjectBlocks):
             for index, tool in enumerate(tools)
         ]
         return CallGrammar(
-            begin=_CALLS, block=lark.rule("call", " | ".join(calls)), separator=lark.literal(_CALLS) if parallel else None
+            begin=_CALLS,
+            block=lark.rule("call", " | ".join(calls)),
+            separator=lark.literal(_CALLS) if parallel else None,
         )
 
 

@@ -55,7 +55,7 @@ class _Call:
         yield from self._tape.blanks()
         if key == "name" and self._name is None:
             self._name = yield from json_text.string(self._tape)
-            return self._name is not None and self._told.is_offered(self._name)
+            return self._name is not None and self._name in self._told.tools
         if key in _ARGUMENTS and self._name is not None and not self._begun and (yield from self._begins_object()):
             self._begun = True
             self._told.begin_call(self._name)

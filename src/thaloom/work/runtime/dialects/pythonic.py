@@ -1,14 +1,14 @@
 """Calls as Python writes them, `[get_weather(city="Paris"), now()]`: Llama 3.2 and 4, LFM2, OLMo 3.
 
 A call is told when it is whole: until then it may turn out to be a list of something else.
-Source: meta-llama/llama-models, models/llama3_2/text_prompt_format.md; LiquidAI/LFM2-1.2B and allenai/OLMo 3, templates.
+Source: meta-llama/llama-models, models/llama3_2/text_prompt_format.md; templates of LiquidAI/LFM2-1.2B and OLMo 3.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from thaloom.base.plugins import Manifest, Plugin
 from thaloom.work.runtime.dialects import CallGrammar, Dialect
@@ -34,7 +34,7 @@ class Pythonic(Blocks):
         self._end = end
         self._lines = lines
 
-    def block(self, tape: Tape, told: Told, tools: Mapping[str, Tool]) -> Reading[bool]:
+    def block(self, tape: Tape, told: Told) -> Reading[bool]:
         yield from tape.blanks()
         listed = yield from tape.literal("[")
         if not listed and not self._lines:
@@ -59,7 +59,7 @@ class Pythonic(Blocks):
         """Name and arguments of the call that comes next, None if none does."""
         yield from tape.blanks()
         name = yield from tape.over(_NAME)
-        if not told.is_offered(name) or not (yield from tape.literal("(")):
+        if name not in told.tools or not (yield from tape.literal("(")):
             return None
         entries: list[str] = []
         try:
@@ -128,11 +128,11 @@ def _plugin(dialect: Pythonic, summary: str, provides: tuple[str, ...]) -> Plugi
 
 PYTHONIC = _plugin(Pythonic("pythonic"), "Llama 3.2 as its guide has it: the answer is a list", ("[func_name1(",))
 LLAMA4 = _plugin(
-    Pythonic("llama4", begin="<|python_start|>", end="<|python_end|>"), "Llama 4", ("<|python_start|>", "<|python_end|>")
+    Pythonic("llama4", begin="<|python_start|>", end="<|python_end|>"),
+    "Llama 4",
+    ("<|python_start|>", "<|python_end|>"),
 )
-LFM2 = _plugin(
-    Pythonic("lfm2", begin="<|tool_call_start|>", end="<|tool_call_end|>"), "LFM2", ("<|tool_call_start|>",)
-)
+LFM2 = _plugin(Pythonic("lfm2", begin="<|tool_call_start|>", end="<|tool_call_end|>"), "LFM2", ("<|tool_call_start|>",))
 OLMO3 = _plugin(
     Pythonic("olmo3", begin="<function_calls>", end="</function_calls>", lines=True),
     "OLMo 3: one call on each line",

@@ -49,7 +49,7 @@ class TaggedCalls(Blocks):
         self.begins = (self._begin,) if tags.bare_begin is None else (self._begin, tags.bare_begin)
         self.marks = self.begins
 
-    def block(self, tape: Tape, told: Told, tools: Mapping[str, Tool]) -> Reading[bool]:
+    def block(self, tape: Tape, told: Told) -> Reading[bool]:
         before, behind = (mark.strip() for mark in self._tags.name)
         yield from tape.blanks()
         bare = self._tags.bare_begin
@@ -63,11 +63,11 @@ class TaggedCalls(Blocks):
         name = tape.between(start, tape.at).strip()
         if behind:
             yield from tape.literal(behind)
-        if not told.is_offered(name):
+        if name not in told.tools:
             return False
         told.begin_call(name)
         tape.settle()
-        yield from self._arguments(tape, told, tools[name])
+        yield from self._arguments(tape, told, told.tools[name])
         return True
 
     def _arguments(self, tape: Tape, told: Told, tool: Tool) -> Reading[None]:

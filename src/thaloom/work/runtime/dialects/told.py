@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from thaloom.work.runtime.dialects.tape import Reading, Tape
-from thaloom.work.runtime.types import ToolCallPiece
+from thaloom.work.runtime.types import Tool, ToolCallPiece
 
 NewId = Callable[[], str]
 """A fresh id for a call: `call_` and 24 letters or digits."""
@@ -25,9 +25,10 @@ class Told:
     """Collects what a parser finds on its tape. White space alone, at the start of an answer or behind a call, waits
     for what follows: between a model's calls it means nothing, and is dropped."""
 
-    def __init__(self, tape: Tape, names: Sequence[str], new_id: NewId) -> None:
+    def __init__(self, tape: Tape, tools: Mapping[str, Tool], new_id: NewId) -> None:
         self._tape = tape
-        self._names = frozenset(names)
+        self.tools = tools
+        """What may be called, by name."""
         self._new_id = new_id
         self._text: list[str] = []
         self._reasoning: list[str] = []
@@ -42,9 +43,6 @@ class Told:
     def num_waiting(self) -> int:
         """Characters that are read, and told only when more is known."""
         return len(self._blank)
-
-    def is_offered(self, name: str) -> bool:
-        return name in self._names
 
     def take(self) -> Heard:
         heard = Heard(
