@@ -78,11 +78,32 @@ def test_plain_text_waits_for_nothing(name: str, text: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_calls_are_heard_as_their_models_write_them(name: str) -> None:
     for sizes in ([1], [3], [1000]):
-        text, _, calls = hear(hearing(name), cut(ONE[name], sizes))
-        assert (text, [(called, json.loads(arguments)) for called, arguments in calls]) == (
-            "",
-            [("get_weather", PARIS)],
-        )
-        text, _, calls = hear(hearing(name), cut(TWO[name], sizes))
-        assert text == ""
-        assert [(called, json.loads(arguments)) for called, arguments in calls] == [("get_weather", PARIS), ("now", {})]
+        for written, wanted in ((ONE, [("get_weather", PARIS)]), (TWO, [("get_weather", PARIS), ("now", {})])):
+            text, _, calls = hear(hearing(name), cut(written[name], sizes))
+            assert text == ""
+            assert [(called, json.loads(arguments)) for called, arguments in calls] == wanted
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+JSON_DIALECTS = [name for name in NAMES if name not in ("qwen3-coder", "glm", "minimax", "seed-oss")]
+
+
+@given(st.sampled_from(JSON_DIALECTS), st.lists(VALUES, min_size=1, max_size=3))
+def test_what_a_dialect_writes_it_reads_again(name: str, values: list[object]) -> None:
+    calls = [("get_weather", {"city": value}) for value in values]
+    text, _, heard = hear(hearing(name), [DIALECTS.create(name).write(calls)])
+    assert text == ""
+    assert [(called, json.loads(arguments)) for called, arguments in heard] == calls
+
+
+@given(st.sampled_from(sorted({*NAMES} - {*JSON_DIALECTS})), st.text(), st.integers())
+def test_text_between_tags_is_told_as_it_is(name: str, city: str, days: int) -> None:
+    dialect = DIALECTS.create(name)
+    written = dialect.write([("get_weather", {"city": city, "days": days})])
+    _, _, heard = hear(hearing(name), [written])
+    if "</" not in city and not city.startswith("\n") and not city.endswith("\n"):
+        assert json.loads(heard[0][1]) == {"city": city, "days": days}

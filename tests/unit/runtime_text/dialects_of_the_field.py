@@ -57,6 +57,9 @@ ONE: dict[str, str] = {
     "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>",
     "minimax": f'<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">{_CODER}</parameter>\n'
     '<parameter name="days">3</parameter>\n</invoke>\n</minimax:tool_call>',
+    "seed-oss": f"<seed:tool_call>\n<function=get_weather>\n<parameter=city>{_CODER}</parameter>\n"
+    "<parameter=days>3</parameter>\n</function>\n</seed:tool_call>",
+    "tool-calls": f'<tool_calls>[{{"name": "get_weather", "arguments": {_PARIS}}}]</tool_calls>',
     "llama": f'{{"name": "get_weather", "parameters": {_PARIS}}}',
     "phi4-mini": f'<|tool_call|>[{{"name": "get_weather", "arguments": {_PARIS}}}]<|/tool_call|>',
     "nemotron": f'<TOOLCALL>[{{"name": "get_weather", "arguments": {_PARIS}}}]</TOOLCALL>',
@@ -81,6 +84,9 @@ TWO: dict[str, str] = {
     "qwen3-coder": ONE["qwen3-coder"] + "\n<tool_call>\n<function=now>\n</function>\n</tool_call>",
     "glm": ONE["glm"] + "\n<tool_call>now\n</tool_call>",
     "minimax": ONE["minimax"] + '\n<minimax:tool_call>\n<invoke name="now">\n</invoke>\n</minimax:tool_call>',
+    "seed-oss": ONE["seed-oss"] + "\n<seed:tool_call>\n<function=now>\n</function>\n</seed:tool_call>",
+    "tool-calls": f'<tool_calls>\n{{"name": "get_weather", "arguments": {_PARIS}}}\n'
+    '{"name": "now", "arguments": {}}\n</tool_calls>',
     "llama": ONE["llama"] + '; {"name": "now", "parameters": {}}',
     "phi4-mini": ONE["phi4-mini"].replace("]<", ', {"name": "now", "arguments": {}}]<'),
     "nemotron": ONE["nemotron"].replace("]<", ', {"name": "now", "arguments": {}}]<'),

@@ -7,15 +7,16 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter
 from thaloom.base.events import Degraded, Emit
-from thaloom.work.runtime.abilities import NO_ABILITIES, Abilities, abilities_of
-from thaloom.work.runtime.dialects import GENERIC, Dialect, registry, select
+from thaloom.work.runtime.abilities import Abilities, abilities_of
+from thaloom.work.runtime.dialects import Dialect, registry
+from thaloom.work.runtime.dialects.selecting import select
 from thaloom.work.runtime.dialects.thinking import Thinking, thinking_of
 from thaloom.work.runtime.guarding import Guard
 from thaloom.work.runtime.telling import as_told
@@ -51,7 +52,7 @@ class Speech:
     """How it calls tools."""
     thinking: Thinking | None = None
     """How it marks its thoughts, if it has any."""
-    abilities: Abilities = NO_ABILITIES
+    abilities: Abilities = field(default_factory=Abilities)
     """Of the template."""
 
     def prompt_of(self, request: GenerateRequest) -> list[int]:
@@ -78,7 +79,7 @@ class Speech:
         tool_use = request.tool_use if isinstance(request, GenerateRequest) else "auto"
         tools = [] if tool_use == "none" else [guard.value(_told(tool)) for tool in request.tools]
         turns = [_guarded(message, guard) for message in messages]
-        turns, tools = as_told(turns, tools, self.abilities, taught=self.dialect.name == GENERIC)
+        turns, tools = as_told(turns, tools, self.abilities, self.dialect)
         templating = request.templating
         if templating.variables:
             templating = dataclasses.replace(templating, variables=guard.value(templating.variables))
@@ -118,20 +119,19 @@ def read_speech(files: Mapping[str, str], *, model: str, clock: Clock, emit: Emi
         template = ChatTemplate(
             text_files.chat_template, clock=clock, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token
         )
-    abilities = NO_ABILITIES if template is None else abilities_of(template)
+    abilities = Abilities() if template is None else abilities_of(template)
     known: dict[str, Any] = {
         "template": text_files.chat_template,
         "tokens": tokenizer.added,
         "configs": (text_files.config, text_files.tokenizer_config),
     }
-    dialects = registry()
     context_length = text_files.config.get("max_position_embeddings")
     return Speech(
         tokenizer=tokenizer,
         template=template,
         sampling=_default_sampling(text_files.generation_config, model, emit),
         context_length=context_length if isinstance(context_length, int) else None,
-        dialect=select(dialects, **known) if abilities.tools else dialects.create(GENERIC),
+        dialect=select(registry(), abilities, **known),
         thinking=thinking_of(**known),
         abilities=abilities,
     )

@@ -12,7 +12,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from thaloom.work.runtime.abilities import Abilities
+from thaloom.work.runtime.abilities import Abilities, CallForm
+from thaloom.work.runtime.dialects import GENERIC, Dialect
 from thaloom.work.runtime.types import ChatMessage
 
 _INTRODUCTION = """\
@@ -32,21 +33,37 @@ For each function call, return a json object with function name and arguments wi
 
 
 def as_told(
-    messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]], abilities: Abilities, *, taught: bool
+    messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]], abilities: Abilities, dialect: Dialect
 ) -> tuple[list[ChatMessage], list[dict[str, Any]]]:
     """Messages and tools as the template takes them: what it has no words for is told as text.
 
-    `taught`: the tools are told by us, in the form that the generic dialect reads.
+    To the generic dialect the tools are always told by us.
     """
-    turns = list(messages)
-    if not abilities.calls or taught:
-        turns = _without_calls(turns)
+    turns = _named(messages)
+    taught = dialect.name == GENERIC
+    form = abilities.calls
+    if form is None or taught:
+        turns = _without_calls(turns, dialect, results=abilities.results and not taught)
     else:
-        turns = [_fitted(turn, abilities) for turn in (turns if abilities.many_calls else _one_by_one(turns))]
+        turns = [_fitted(turn, form, turns) for turn in (turns if form.many else _one_by_one(turns))]
     if not tools or not taught:
         return turns, list(tools)
     told = _INTRODUCTION.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
     return _introduced(turns, told, abilities), []
+
+
+def _named(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Results with the name of the function that gave them: some templates write it, clients seldom send it."""
+    names: dict[Any, Any] = {}
+    named: list[ChatMessage] = []
+    for turn in turns:
+        for call in turn.extra.get("tool_calls") or ():
+            names[call.get("id")] = call.get("function", {}).get("name")
+        name = names.get(turn.extra.get("tool_call_id"))
+        if turn.role == "tool" and name is not None:
+            turn = dataclasses.replace(turn, extra={"name": name} | turn.extra)
+        named.append(turn)
+    return named
 
 
 def _introduced(turns: list[ChatMessage], told: str, abilities: Abilities) -> list[ChatMessage]:
@@ -59,12 +76,12 @@ def _introduced(turns: list[ChatMessage], told: str, abilities: Abilities) -> li
     return [dataclasses.replace(first, content=f"{told}\n\n{first.content}"), *turns[1:]]
 
 
-def _without_calls(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Calls as the text that made them, results as the user's words. Templates often want user and assistant in turns,
-    so what then stands side by side becomes one."""
+def _without_calls(turns: Sequence[ChatMessage], dialect: Dialect, *, results: bool) -> list[ChatMessage]:
+    """Calls as the text that made them, and unless the template writes `results`, these as the user's words. Templates
+    often want user and assistant in turns, so what then stands side by side becomes one."""
     plain: list[ChatMessage] = []
     for turn in turns:
-        told = _plain(turn)
+        told = turn if results and turn.role == "tool" else _plain(turn, dialect)
         last = plain[-1] if plain else None
         if last is not None and last.role == told.role == "user" and "tool" in (turn.role, last.extra.get("thaloom")):
             plain[-1] = dataclasses.replace(last, content=f"{last.content}\n{told.content}")
@@ -73,22 +90,17 @@ def _without_calls(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
     return [dataclasses.replace(turn, extra=_without(turn.extra, "thaloom")) for turn in plain]
 
 
-def _plain(turn: ChatMessage) -> ChatMessage:
+def _plain(turn: ChatMessage, dialect: Dialect) -> ChatMessage:
     if turn.role == "tool":
         content = f"<tool_response>\n{turn.content}\n</tool_response>"
         return ChatMessage(role="user", content=content, extra={"thaloom": "tool"})
     calls = turn.extra.get("tool_calls")
     if not calls:
         return turn
-    written = "\n".join(f"<tool_call>\n{_written(call)}\n</tool_call>" for call in calls)
+    functions = [call.get("function", {}) for call in calls]
+    written = dialect.write([(str(one.get("name")), _as_object(one.get("arguments") or {})) for one in functions])
     content = f"{turn.content}\n{written}" if turn.content else written
     return dataclasses.replace(turn, content=content, extra=_without(turn.extra, "tool_calls"))
-
-
-def _written(call: dict[str, Any]) -> str:
-    function = call.get("function", {})
-    arguments = function.get("arguments") or {}
-    return json.dumps({"name": function.get("name"), "arguments": _as_object(arguments)}, ensure_ascii=False)
 
 
 def _one_by_one(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
@@ -108,24 +120,36 @@ def _one_by_one(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
     return single
 
 
-def _fitted(turn: ChatMessage, abilities: Abilities) -> ChatMessage:
-    """With ids and arguments as the template wants them."""
+def _fitted(turn: ChatMessage, form: CallForm, turns: Sequence[ChatMessage]) -> ChatMessage:
+    """With content, ids and arguments as the template wants them."""
     extra = dict(turn.extra)
-    if abilities.short_ids and isinstance(extra.get("tool_call_id"), str):
-        extra["tool_call_id"] = _short(extra["tool_call_id"])
+    if turn.role == "tool":
+        extra["tool_call_id"] = _fitted_id(extra.get("tool_call_id"), form, turns)
     if calls := extra.get("tool_calls"):
-        extra["tool_calls"] = [_fitted_call(call, abilities) for call in calls]
+        extra["tool_calls"] = [_fitted_call(call, form, turns) for call in calls]
+        if form.without_content and not turn.content:
+            extra["content"] = None
     return dataclasses.replace(turn, extra=extra)
 
 
-def _fitted_call(call: dict[str, Any], abilities: Abilities) -> dict[str, Any]:
+def _fitted_call(call: dict[str, Any], form: CallForm, turns: Sequence[ChatMessage]) -> dict[str, Any]:
     function = dict(call.get("function", {}))
     arguments = _as_object(function.get("arguments") or {})
-    if abilities.arguments_as_text and not isinstance(arguments, str):
+    if form.arguments_as_text and not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False)
     function["arguments"] = arguments
-    short = {"id": _short(call["id"])} if abilities.short_ids and isinstance(call.get("id"), str) else {}
-    return call | {"function": function} | short
+    return call | {"function": function, "id": _fitted_id(call.get("id"), form, turns)}
+
+
+def _fitted_id(call_id: Any, form: CallForm, turns: Sequence[ChatMessage]) -> Any:
+    if form.ids == "any" or not isinstance(call_id, str):
+        return call_id
+    if form.ids == "short":
+        short = len(call_id) == 9 and call_id.isalnum()
+        return call_id if short else hashlib.sha256(call_id.encode()).hexdigest()[:9]
+    calls = [call for turn in turns for call in turn.extra.get("tool_calls") or ()]
+    place = next((index for index, call in enumerate(calls) if call.get("id") == call_id), None)
+    return call_id if place is None else f"functions.{calls[place].get('function', {}).get('name')}:{place}"
 
 
 def _as_object(arguments: Any) -> Any:
@@ -137,10 +161,6 @@ def _as_object(arguments: Any) -> Any:
     except (ValueError, RecursionError):
         return arguments
     return parsed if isinstance(parsed, dict) else arguments
-
-
-def _short(call_id: str) -> str:
-    return call_id if len(call_id) == 9 and call_id.isalnum() else hashlib.sha256(call_id.encode()).hexdigest()[:9]
 
 
 def _without(extra: dict[str, Any], key: str) -> dict[str, Any]:

@@ -170,7 +170,7 @@ class _Environment(ImmutableSandboxedEnvironment):
                 separators = owner.count(args[0]) if args and isinstance(args[0], str) and args[0] else len(owner)
                 budget.handle(separators * _WORD)
             if name == "replace":
-                return _replace(context, owner, *args, **kwargs)
+                return _replace(context, owner, *args, **_own(kwargs))
             if name == "join" and len(args) == 1:
                 return _join(context, args[0], owner)
         return super().call(context, obj, *args, **kwargs)
@@ -187,6 +187,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         if operator == "*":
             _check_product(left, right, budget)
         return super().call_binop(context, operator, left, right)
+
+
+def _own(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Without what the engine adds to every call that stands within a loop or a block."""
+    return {name: value for name, value in arguments.items() if name not in ("_loop_vars", "_block_vars")}
 
 
 class _Metered(NodeTransformer):

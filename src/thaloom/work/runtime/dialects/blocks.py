@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from thaloom.work.runtime.dialects import CallGrammar
 from thaloom.work.runtime.dialects.lark import Lark, quoted
@@ -103,6 +105,17 @@ class ObjectBlocks(Blocks):
         yield from tape.blanks()
         if not (yield from tape.literal(mark)):
             tape.at = start
+
+    def write(self, calls: Sequence[tuple[str, Any]]) -> str:
+        form = self._form
+        written = [
+            f"{_head(name, form.arguments)}{json.dumps(arguments, ensure_ascii=False)}}}" for name, arguments in calls
+        ]
+        opening, closing = form.before + "[" * form.listed, "]" * form.listed + form.after + form.end
+        opening = opening if form.bare else form.begins[0] + opening
+        if form.blocks_between is None:
+            return f"{opening}{form.between.join(written)}{closing}"
+        return form.blocks_between.removesuffix(form.begins[0]).join(f"{opening}{one}{closing}" for one in written)
 
     def grammar(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> CallGrammar:
         form = self._form

@@ -7,9 +7,11 @@ Source: deepseek-ai/DeepSeek-V3-0324, DeepSeek-V3.1 and moonshotai/Kimi-K2-Instr
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from thaloom.base.plugins import Manifest, Plugin
 from thaloom.work.runtime.dialects import CallGrammar, Dialect, json_text
@@ -108,6 +110,17 @@ class MarkedCalls(Blocks):
                 tape.settle()
         tape.at = tape.settled
         return True
+
+    def write(self, calls: Sequence[tuple[str, Any]]) -> str:
+        marks = self._marks
+        end = (_FENCE_END if self._fenced else "") + marks.call_end
+        heads = {True: f"function{marks.arguments}{{}}\n{_FENCE}", False: f"{{}}{marks.arguments}"}[self._fenced]
+        written = [
+            f"{marks.call}{heads.format(f'functions.{name}:{index}' if self._numbered else name)}"
+            f"{json.dumps(arguments, ensure_ascii=False)}{end}"
+            for index, (name, arguments) in enumerate(calls)
+        ]
+        return f"{marks.section}{(chr(10) if self._fenced else '').join(written)}{marks.section_end}"
 
     def grammar(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> CallGrammar:
         marks = self._marks

@@ -28,6 +28,13 @@ PHI4_MINI = _plugin(
 )
 """Source: microsoft/Phi-4-mini-instruct and ibm-granite/granite-3.1-8b-instruct, chat templates."""
 
+TOOL_CALLS = _plugin(
+    ObjectForm(name="tool-calls", begins=("<tool_calls>",), end="</tool_calls>", listed=True),
+    "Apriel, Jamba, MiniMax M1: a JSON list, or objects on lines, between <tool_calls> marks",
+    ("<tool_calls>",),
+)
+"""Source: ServiceNow-AI/Apriel-1.5, ai21labs/AI21-Jamba-1.5 and MiniMaxAI/MiniMax-M1, chat templates."""
+
 NEMOTRON = _plugin(
     ObjectForm(name="nemotron", begins=("<TOOLCALL>",), end="</TOOLCALL>", listed=True),
     "Nemotron: a JSON list between <TOOLCALL> marks",

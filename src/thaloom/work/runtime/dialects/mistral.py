@@ -6,8 +6,10 @@ Source: mistralai/mistral-common, tokens/tokenizers/instruct.py.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from thaloom.base.plugins import Manifest, Plugin
 from thaloom.work.runtime.dialects import CallGrammar, Dialect, json_text
@@ -45,6 +47,11 @@ class Mistral(ObjectBlocks):
         if (yield from json_text.container(tape, told.arguments)):
             told.end_call()
         return True
+
+    def write(self, calls: Sequence[tuple[str, Any]]) -> str:
+        if not self._by_name:
+            return super().write(calls)
+        return "".join(f"{_CALLS}{name}{_ARGS}{json.dumps(one, ensure_ascii=False)}" for name, one in calls)
 
     def grammar(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> CallGrammar:
         if not self._by_name:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from thaloom.base.plugins import Manifest, Plugin
 from thaloom.work.runtime.dialects import CallGrammar, Dialect
@@ -79,6 +80,13 @@ class Pythonic(Blocks):
                     return None
         except NotLiteral:
             return None
+
+    def write(self, calls: Sequence[tuple[str, Any]]) -> str:
+        written = [
+            f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})" for name, arguments in calls
+        ]
+        begin, end = (self.begins[0], self._end) if self.begins else ("", "")
+        return f"{begin}\n{chr(10).join(written)}\n{end}" if self._lines else f"{begin}[{', '.join(written)}]{end}"
 
     def grammar(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> CallGrammar:
         calls = [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any
 
 from thaloom.base.errors import BadParameter
@@ -97,10 +98,14 @@ class TaggedCalls(Blocks):
         if not (yield from tape.literal(before)):
             return None
         start = tape.at
-        if (yield from tape.until((behind,), MOST_NAME_CHARACTERS)) is None:
+        marks = behind.split("\n")
+        if (yield from tape.until(marks[:1], MOST_NAME_CHARACTERS)) is None:
             return None
         key = tape.between(start, tape.at).strip()
-        yield from tape.literal(behind)
+        for mark in marks:
+            yield from tape.blanks()
+            if not (yield from tape.literal(mark)):
+                return None
         start = tape.at
         closing = self._tags.value_end.strip()
         if (yield from tape.until((closing,))) is None:
@@ -108,6 +113,17 @@ class TaggedCalls(Blocks):
         value = tape.between(start, tape.at)
         yield from tape.literal(closing)
         return key, value.removeprefix("\n").removesuffix("\n") if self._tags.value_end[0] == "\n" else value
+
+    def write(self, calls: Sequence[tuple[str, Any]]) -> str:
+        tags = self._tags
+        return "\n".join(
+            f"{tags.begin}{name.join(tags.name)}{''.join(starmap(self._written, arguments.items()))}{tags.end}"
+            for name, arguments in calls
+        )
+
+    def _written(self, key: str, value: Any) -> str:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return f"{key.join(self._tags.key)}{text}{self._tags.value_end}"
 
     def grammar(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> CallGrammar:
         tags = self._tags
@@ -205,6 +221,18 @@ GLM = _plugin(
     ),
     "GLM 4.5 and 4.6: <arg_key> and <arg_value> in turn",
     ("<tool_call>", "<arg_key>"),
+)
+SEED = _plugin(
+    "seed-oss",
+    Tags(
+        begin="<seed:tool_call>\n",
+        name=("<function=", ">\n"),
+        key=("<parameter=", ">"),
+        value_end="</parameter>\n",
+        end="</function>\n</seed:tool_call>",
+    ),
+    "Seed-OSS: as Qwen3-Coder, in <seed:tool_call>",
+    ("<seed:tool_call>", "<function=", "<parameter="),
 )
 MINIMAX = _plugin(
     "minimax",
