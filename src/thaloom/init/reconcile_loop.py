@@ -148,6 +148,7 @@ class ReconcileLoop:
             device=plan.device if isinstance(plan, Placement) else None,
             needed_bytes=plan.estimate.total_bytes if isinstance(plan, Placement) else 0,
             next_try_at=self._records.backoff(service.spec.name).next_try_at,
+            replicas=service.spec.replicas,
             obstacle=plan if isinstance(plan, Hold) else None,
         )
 

@@ -253,11 +253,12 @@ class Syscalls:
         plan = await self._planner.make(spec)
         mine = [process.id for process in self._supervisor if process.lease.service == spec.name]
         free = self._memory.free_bytes(self._supervisor)[plan.device] + self._memory.held_bytes(mine, plan.device)
-        if plan.estimate.total_bytes > free:
+        needed_bytes = plan.estimate.total_bytes * spec.replicas
+        if needed_bytes > free:
             raise OutOfMemory(
-                shortage(spec.name, plan.device, plan.estimate.total_bytes, free),
+                shortage(spec.name, plan.device, needed_bytes, free),
                 device=plan.device,
-                needed_bytes=plan.estimate.total_bytes,
+                needed_bytes=needed_bytes,
                 free_bytes=free,
                 weight_bytes=plan.estimate.weight_bytes,
                 kv_bytes=plan.estimate.kv_bytes,

@@ -35,6 +35,7 @@ class ServeRequest(Ask):
     """Body of `PUT services/{name}`: the whole wish. What is left out is chosen at start (kernel.state.types)."""
 
     model: str = Field(min_length=1)
+    replicas: int = Field(default=1, ge=1, le=64)
     device: str | None = None
     num_threads: int | None = Field(default=None, ge=1)
     context_length: int | None = Field(default=None, ge=1)
@@ -92,6 +93,7 @@ class Condition(Answer):
 class ServiceSpec(Answer):
     name: str
     model: str
+    replicas: int = 1
     device: str | None
     num_threads: int | None
     context_length: int | None
@@ -128,6 +130,7 @@ class Service(Answer):
     operator_levels: dict[str, str]
     running: int
     waiting: int
+    ready_replicas: int = 0
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.kind == kind), None)
