@@ -91,7 +91,10 @@ _FORMS = tuple(
 def _takes(template: ChatTemplate, form: CallForm) -> bool:
     rendered = _rendered(template, _chat(form, 2 if form.many else 1), _TOOLS)
     escaped = f'\\"{_KEY}' in rendered  # an object was wanted: the text was written as a text within JSON
-    return not escaped and all(rendered.count(word) >= 1 + form.many for word in (CALLED, _KEY, _VALUE, _RESULT))
+    as_python = f"'{_KEY}':" in rendered  # text was wanted: the object was written as Python prints it
+    return not (escaped or as_python) and all(
+        rendered.count(word) >= 1 + form.many for word in (CALLED, _KEY, _VALUE, _RESULT)
+    )
 
 
 def _samples(template: ChatTemplate, form: CallForm) -> tuple[str, ...]:

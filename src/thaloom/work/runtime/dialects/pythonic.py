@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from thaloom.base.plugins import Manifest, Plugin
-from thaloom.work.runtime.dialects import CallGrammar, Dialect
+from thaloom.work.runtime.dialects import CallGrammar, Dialect, json_text
 from thaloom.work.runtime.dialects.blocks import Blocks
 from thaloom.work.runtime.dialects.lark import Lark, quoted
 from thaloom.work.runtime.dialects.literals import NotLiteral, literal
@@ -83,7 +83,8 @@ class Pythonic(Blocks):
 
     def write(self, calls: Sequence[tuple[str, Any]]) -> str:
         written = [
-            f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})" for name, arguments in calls
+            f"{name}({', '.join(f'{key}={_literal(value)}' for key, value in arguments.items())})"
+            for name, arguments in calls
         ]
         begin, end = (self.begins[0], self._end) if self.begins else ("", "")
         return f"{begin}\n{chr(10).join(written)}\n{end}" if self._lines else f"{begin}[{', '.join(written)}]{end}"
@@ -116,6 +117,15 @@ class Pythonic(Blocks):
             rules.append((key, lark.rule(f"argument_{index}_{number}", f"{quoted(key + '=')} {value}")))
         required = schema.get("required") or ()
         return _with_commas([(rule, key in required) for key, rule in rules], lark, index)
+
+
+def _literal(value: Any) -> str:
+    """As Python writes it, but strings in double quotes, as models do."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_literal(key)}: {_literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return json_text.written(value) if isinstance(value, str) else repr(value)
 
 
 def _with_commas(parts: Sequence[tuple[str, bool]], lark: Lark, index: int) -> str:
