@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import re
 from typing import Any
 
@@ -27,8 +29,8 @@ class _Bytes:
 
     bos_token_id = None
     eos_token_id = IDS["<eos>"]
-    tokens = [bytes([byte]) for byte in range(256)] + [word.encode() for word in (*SPECIAL, "<think>", "</think>")]
-    special_token_ids = list(IDS.values())
+    tokens = (*(bytes([byte]) for byte in range(256)), *(word.encode() for word in (*SPECIAL, "<think>", "</think>")))
+    special_token_ids = tuple(IDS.values())
 
     def __call__(self, text: str) -> list[int]:
         return list(text.encode())
@@ -217,3 +219,45 @@ def test_many_tools_with_hostile_names_and_schemas_still_compile() -> None:
     for name in NAMES:
         assert verdict(forced(name, tools=tools), "") == "begun"
         assert verdict(forced(name, "auto", tools=(*tools, WEATHER)), "") == "whole"
+
+
+SWITCH = Tool(
+    name="switch",
+    parameters={
+        "type": "object",
+        "properties": {
+            "unit": {"type": "string", "enum": ["c", "f"]},
+            "on": {"type": "boolean"},
+            "level": {"enum": [1, 2]},
+        },
+        "required": ["unit", "on"],
+        "additionalProperties": False,
+    },
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whoever_follows_the_grammar_is_heard(name: str) -> None:
+    """Answers of a model that knows nothing and picks any token the mask leaves it."""
+    constraint = forced(name, tools=(SWITCH, NOW), parallel=False)
+    assert constraint is not None
+    grammar = llguidance.LLMatcher.grammar_from_lark(constraint.text)
+    choose = random.Random(name)
+    for _ in range(20):
+        matcher = llguidance.LLMatcher(TOKENIZER, grammar, log_level=0)
+        said = b""
+        while not matcher.is_stopped():
+            mask = matcher.compute_bitmask()
+            allowed = [token for token in range(len(_Bytes.tokens)) if mask[token >> 3] >> (token & 7) & 1]
+            token = choose.choice(allowed)
+            matcher.consume_token(token)
+            said += b"" if token == _Bytes.eos_token_id else _Bytes.tokens[token]
+        text, _, calls = hear(hearing(name, tools=(SWITCH, NOW)), [said.decode()])
+        assert (text, len(calls)) == ("", 1), said
+        arguments = json.loads(calls[0][1])
+        if calls[0][0] == "switch":
+            assert arguments["unit"] in ("c", "f")
+            assert isinstance(arguments["on"], bool)
+            assert arguments.keys() <= {"unit", "on", "level"}
+        else:
+            assert calls[0] == ("now", "{}")

@@ -86,7 +86,8 @@ class AnswerText:
             self.num_tokens += 1
             thinking = self._thinking
             parts.append(self._show(self._detokeniser.feed((token,))))
-            self.num_reasoning += thinking or self._thinking
+            if thinking or self._thinking:  # thoughts come first
+                self.num_reasoning = self.num_tokens
         return self._delta(parts, num_tokens=self.num_tokens - num_before)
 
     def finish(self) -> Delta:
