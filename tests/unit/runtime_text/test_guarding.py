@@ -44,7 +44,7 @@ KINDS = {make.__name__: (opened(make), make()) for make in (byte_level, byte_fal
 CONTROL = {
     "byte_level": ("<|im_end|>", "<|im_start|>", "<|endoftext|>"),
     "byte_fallback": ("</s>", "<s>", "<unk>"),
-    "with_deepseek_tokens": ("<｜User｜>", "<｜end｜>", "<|im_end|>"),
+    "with_deepseek_tokens": ("<｜User｜>", "<｜end｜>", "<|im_end|>", "<|im_start|>", "<|endoftext|>"),
     "with_nfc": ("<|im_end|>", "<|im_start|>", "<|endoftext|>"),
 }
 
