@@ -11,7 +11,7 @@ import pytest
 from tests.unit.runtime_text.dialects_of_the_field import DIALECTS, NOW, TOOLS, WEATHER, hear, hearing
 from tests.unit.runtime_text.tokenizers_of_the_field import byte_level, save
 from thaloom.base.clock import ManualClock
-from thaloom.base.errors import NotServable
+from thaloom.base.errors import BadParameter, NotServable
 from thaloom.base.events import Recorder
 from thaloom.base.ids import RequestId
 from thaloom.work.runtime import prompting
@@ -229,6 +229,14 @@ def test_whether_thoughts_were_begun_is_seen_at_the_end_of_the_prompt(
     assert begun(going_on, may.prompt_of(going_on), may) == "open"
     plain = GenerateRequest(id=RequestId("r"), model="m", prompt="<think>")
     assert begun(plain, may.prompt_of(plain), may) == "closed"
+
+
+def test_a_demand_for_a_tool_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speech = read(tmp_path, monkeypatch, template("hermes"))
+    for request in (asked(tool_use="required", forced_tool="nobody"), asked(tool_use="required", tools=())):
+        with pytest.raises(BadParameter) as caught:
+            constraint_for(request, [], speech)
+        assert caught.value.param == "tool_choice"
 
 
 def test_a_demanded_call_is_a_constraint_on_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import secrets
 import string
 from collections.abc import Sequence
 
+from thaloom.base.errors import BadParameter
 from thaloom.work.runtime.answers import AnswerText
 from thaloom.work.runtime.dialects.forcing import Calls, Speaker, constraint_of
 from thaloom.work.runtime.dialects.hearing import Hearing
@@ -42,6 +43,7 @@ def begun(request: GenerateRequest, prompt: Sequence[int], speech: Speech) -> Be
 def constraint_for(request: GenerateRequest, prompt: Sequence[int], speech: Speech) -> Constraint | None:
     """What the whole answer must be, thoughts and calls included. Raises BadParameter."""
     tools = callable_tools(request)
+    _check_choice(request, tools)
     if request.constraint is None and not tools:
         return None
     calls = Calls(tools=tools, use=request.tool_use, forced=request.forced_tool, parallel=request.parallel_tool_calls)
@@ -52,6 +54,18 @@ def constraint_for(request: GenerateRequest, prompt: Sequence[int], speech: Spee
         begun=begun(request, prompt, speech),
     )
     return constraint_of(calls, request.constraint, speaker)
+
+
+def _check_choice(request: GenerateRequest, tools: Sequence[Tool]) -> None:
+    names = [tool.name for tool in tools]
+    if request.forced_tool is not None and request.forced_tool not in names:
+        there_are = ", ".join(names) or "none"
+        raise BadParameter(
+            f"tool_choice asks for {request.forced_tool!r}, which is not among the tools (there are: {there_are})",
+            param="tool_choice",
+        )
+    if request.tool_use == "required" and not tools:
+        raise BadParameter("tool_choice asks for a call, and there are no tools", param="tool_choice")
 
 
 def answer_text(

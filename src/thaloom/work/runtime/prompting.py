@@ -204,6 +204,8 @@ class SpeechCache:
 
 
 def _is_short(request: GenerateRequest | TokenizeRequest) -> bool:
+    if request.tools:
+        return False  # their schemas may be long, and every template goes through them
     num_characters = len(request.prompt or "")
     if request.messages is not None:
         num_characters = sum(len(message.content) for message in request.messages)
