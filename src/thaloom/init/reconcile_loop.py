@@ -164,7 +164,7 @@ class ReconcileLoop:
                 break
         else:
             raise RuntimeError(f"{_MOST_ACTIONS} actions and no end; the last one: {todo!r}")
-        self._publisher.publish(self._reporter.routes())
+        self._publisher.publish(self._reporter.routes(), tuple(self._store.aliases()))
         return self.going_down and not snapshot.processes
 
     async def _perform(self, action: Action) -> bool:

@@ -140,6 +140,40 @@ class Services(Answer):
     services: list[Service]
 
 
+class AliasRequest(Ask):
+    """Body of `PUT aliases/{name}`: the services the name stands for, each with its weight."""
+
+    services: dict[str, int] = Field(min_length=1)
+    canary: str | None = None
+    """One of the services: watched, and left out as soon as it does worse than the others."""
+
+
+class CanaryReturn(Ask):
+    """Body of `POST aliases/{name}/return`: what a door saw of the canary of this revision."""
+
+    revision: int = Field(ge=1)
+    reason: str = Field(min_length=1, max_length=500)
+
+
+class Share(Answer):
+    service: str
+    weight: int
+
+
+class Alias(Answer):
+    name: str
+    shares: list[Share]
+    canary: str | None
+    returned: str
+    """Why the canary gets no requests now; empty: it does."""
+    created_at: float
+    revision: int
+
+
+class Aliases(Answer):
+    aliases: list[Alias]
+
+
 class Process(Answer):
     """A process of this node."""
 
