@@ -6,6 +6,7 @@ import dataclasses
 import secrets
 
 from thaloom.base.errors import BadParameter, PromptTooLong
+from thaloom.work.runtime.conversing import constraint_for
 from thaloom.work.runtime.messages import Embed, Generate, Grammar
 from thaloom.work.runtime.prompting import Speech, prompt_field
 from thaloom.work.runtime.types import Constraint, EmbedRequest, GenerateRequest, Pooling, Sampling
@@ -27,7 +28,7 @@ def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, cont
             max_tokens=request.max_tokens,
             context_length=context_length,
         )
-    constraint = request.constraint
+    constraint = constraint_for(request, prompt, speech)
     sampling: Sampling = dataclasses.replace(request.sampling or speech.sampling, **request.sampling_changes)
     return Generate(
         id=request.id,

@@ -20,9 +20,9 @@ from thaloom.base.errors import (
 from thaloom.base.events import Emit
 from thaloom.kernel.state.types import Alias, Route
 from thaloom.work.runtime.answering import Answer
-from thaloom.work.runtime.answers import AnswerText
 from thaloom.work.runtime.asking import embed_message, message_of
 from thaloom.work.runtime.call import Deadlines
+from thaloom.work.runtime.conversing import answer_text
 from thaloom.work.runtime.messages import Tokens
 from thaloom.work.runtime.prompting import Speech, SpeechCache
 from thaloom.work.runtime.routing import Aliases
@@ -91,8 +91,7 @@ class Frontend:
         prompt = await self._speeches.tokenise(speech, request)
         message = message_of(request, prompt, speech, _context(route, speech))
         placed = await self._workers.begin(route.name, message)
-        text = AnswerText(speech.tokenizer, stop=request.stop, at_start=request.messages is not None)
-        answer = Answer(self._workers, placed, message, text, self._clock)
+        answer = Answer(self._workers, placed, message, answer_text(request, prompt, speech), self._clock)
         try:
             answer.degraded = await self._workers.degraded(placed.socket)
         except BaseException:

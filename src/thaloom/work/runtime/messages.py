@@ -124,6 +124,8 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     queue_s: float
     prefill_s: float
     decode_s: float
+    stop_token: int | None = None
+    """Which stop token ended it, if one did."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
