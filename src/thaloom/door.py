@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ from thaloom.base.log import LogWriter
 from thaloom.edge.api import app
 from thaloom.edge.api.connection import BoundedConnection
 from thaloom.edge.api.guard import is_loopback_name
+from thaloom.kernel.state.keys import KeyReader
 from thaloom.kernel.state.routes import RouteReader
+from thaloom.kernel.state.shared_rows import SharedRows
+from thaloom.work.runtime.doorkeeper import Doorkeeper
 from thaloom.work.runtime.frontend import Frontend
 
 DEFAULT_HOST = "127.0.0.1"
@@ -71,13 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     clock = SystemClock()
     emit = LogWriter(clock)
+    run = arguments.home / "run"
     try:
         listener = listen(arguments.host, arguments.port)
+        run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        rows = SharedRows(run / "limits.rows")
     except ThaloomError as error:
         emit(DoorRefused(code=error.code, message=error.message))
         return error.exit_code
     _hear_libraries(emit)
-    asyncio.run(_serve(arguments.home, listener, clock, emit))
+    with closing(rows):
+        asyncio.run(_serve(run, listener, rows, clock, emit))
     return 0
 
 
@@ -110,12 +117,12 @@ def openapi_document() -> dict[str, Any]:
         frontend.close()
 
 
-async def _serve(home: Path, listener: socket.socket, clock: SystemClock, emit: Emit) -> None:
-    run = home / "run"
+async def _serve(run: Path, listener: socket.socket, rows: SharedRows, clock: SystemClock, emit: Emit) -> None:
     frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit)
+    doorkeeper = Doorkeeper(KeyReader(run / "keys.json", emit), rows, clock)
     server = _Server(
         uvicorn.Config(
-            app.door_app(frontend, control_socket=run / "control.sock", clock=clock, emit=emit),
+            app.door_app(frontend, control_socket=run / "control.sock", clock=clock, emit=emit, doorkeeper=doorkeeper),
             loop="asyncio",
             http=BoundedConnection,
             ws="none",

@@ -24,6 +24,7 @@ from thaloom.edge.api.app import door_app
 from thaloom.edge.api.connection import BoundedConnection
 from thaloom.kernel.state.types import Route, Routes
 from thaloom.work.runtime.call import Deadlines
+from thaloom.work.runtime.doorkeeper import Doorkeeper
 from thaloom.work.runtime.frontend import Frontend
 from thaloom.work.runtime.text import Tokenizer, read_text_files
 
@@ -95,6 +96,7 @@ async def live_door(
     worker: FakeWorker | None = None,
     deadlines: Deadlines | None = None,
     connection: type[BoundedConnection] = BoundedConnection,
+    doorkeeper: Doorkeeper | None = None,
 ) -> AsyncIterator[LiveDoor]:
     files = text_files(folder / "model")
     routes = FixedRoutes(route(folder, files))
@@ -105,6 +107,7 @@ async def live_door(
         control_socket=folder / "control.sock",
         clock=SystemClock(),
         emit=events,
+        doorkeeper=doorkeeper,
     )
     worker = worker or FakeWorker()
     async with worker.listening(folder / "w.sock"), serving(app, connection) as url:

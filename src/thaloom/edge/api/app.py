@@ -25,10 +25,12 @@ from thaloom.edge.api.document import add_plain_routes
 from thaloom.edge.api.errors import error_response, from_http_exception
 from thaloom.edge.api.generation import GenerationRoute
 from thaloom.edge.api.guard import Guard, defect
+from thaloom.edge.api.metered import MeteredGeneration
 from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
 from thaloom.edge.api.proxy import ControlProxy
+from thaloom.edge.api.visits import Doorkeeper
 from thaloom.edge.wire import openai as wire
 from thaloom.work.runtime.types import Generation
 
@@ -53,8 +55,11 @@ def door_app(
     control_socket: Path,
     clock: Clock,
     emit: Emit,
+    doorkeeper: Doorkeeper | None = None,
 ) -> ASGIApp:
-    """Everything the door serves, behind its guard. `generation` is work.runtime.frontend.Frontend in real life."""
+    """Everything the door serves, behind its guard. In real life `generation` is work.runtime.frontend.Frontend, and
+    `doorkeeper` work.runtime.doorkeeper.Doorkeeper (None: nobody is asked for a key)."""
+    generation = MeteredGeneration(generation)
     metrics = DoorMetrics()
     proxy = ControlProxy(control_socket)
 
@@ -94,7 +99,7 @@ def door_app(
         straight = streaming.get(scope["path"]) if scope.get("method") == "POST" else None
         await (straight or app)(scope, receive, send)
 
-    return Guard(door, clock=clock, emit=emit, metrics=metrics)
+    return Guard(door, clock=clock, emit=emit, metrics=metrics, doorkeeper=doorkeeper)
 
 
 def openapi_document(generation: Generation) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from thaloom.base.errors import BadParameter, BadRequest, MethodNotAllowed, ThaloomError, UnknownPath
+from thaloom.base.errors import BadParameter, BadRequest, MethodNotAllowed, ThaloomError, Unauthorized, UnknownPath
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -47,6 +47,8 @@ def error_response(error: ThaloomError, path: str) -> Response:
     extra: dict[str, str] = {}
     if isinstance(error, MethodNotAllowed):
         extra["allow"] = error.details.get("allowed", "")
+    if isinstance(error, Unauthorized):
+        extra["www-authenticate"] = "Bearer"  # a 401 must say how (RFC 9110, 15.5.2)
     if error.retry_after_s is not None:
         extra["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     form = next((form for prefix, form in _FORMS if path.startswith(prefix)), error_body)
@@ -110,6 +112,8 @@ def _split(data: Any, location: tuple[int | str, ...], *, missing: bool) -> tupl
 
 
 def _type(error: ThaloomError) -> str:
+    if error.http_status == 401:
+        return "authentication_error"
     if error.http_status == 403:
         return "permission_error"
     if error.http_status == 429:

@@ -166,7 +166,7 @@ class _Answering:
         await follow(await start_all(self._generation, self._wanted.requests), self._collect)
         body = self._form.whole(self._choices)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await self._begin(headers + cost_headers(self._dones()))
+        await self._begin(headers)
         await self._write(body, more=False)
 
     async def stream(self) -> None:
@@ -224,9 +224,6 @@ class _Answering:
             self._metrics.first_token_seconds.labels(self._label).observe(self._clock.monotonic() - self._begun)
         choice.add(item)
 
-    def _dones(self) -> list[Done]:
-        return [choice.done for choice in self._choices if choice.done is not None]
-
     async def _begin(self, headers: list[tuple[bytes, bytes]]) -> None:
         self._opened = True
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -236,25 +233,6 @@ class _Answering:
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
         except OSError as error:
             raise ClientGone from error
-
-
-def cost_headers(dones: Sequence[Done]) -> list[tuple[bytes, bytes]]:
-    """What the answer cost, as `Server-Timing` (W3C; milliseconds); of several answers, the slowest of each part."""
-    parts = {
-        "queue": max(done.queue_s for done in dones),
-        "prefill": max(done.prefill_s for done in dones),
-        "decode": max(done.decode_s for done in dones),
-    }
-    timing = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
-    headers = [
-        (b"server-timing", timing.encode()),
-        (b"openai-processing-ms", str(round(1000 * sum(parts.values()))).encode()),
-    ]
-    reasons = sorted({done.degraded for done in dones if done.degraded is not None})
-    if reasons:
-        text = "; ".join(reasons).encode("ascii", "replace").decode()
-        headers.append((b"x-thaloom-degraded", " ".join(text.split()).encode()))
-    return headers
 
 
 def find_served(generation: Generation, name: str) -> ServedModel | None:

@@ -18,7 +18,9 @@ MAX_CONTROL_BODY_BYTES = 1024 * 1024
 CONNECT_DEADLINE_S = 2.0
 SILENCE_DEADLINE_S = 60.0
 """Streams of the control API say something every few seconds."""
-_PASSED_ON = ("content-type", "accept", "if-match", "if-none-match", "last-event-id", "x-request-id")
+_PASSED_ON = ("content-type", "accept", "if-match", "if-none-match", "last-event-id", "x-request-id", "traceparent")
+VIA = "1.1 thaloom-door"
+"""What came this way came over TCP, and not through the socket that only the node's owner can open."""
 _DROPPED = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"})
 """Of one hop only, or written anew here."""
 
@@ -53,7 +55,7 @@ class ControlProxy:
         request = client.build_request(
             scope["method"],
             f"http://localhost{target}" + (f"?{query}" if query else ""),
-            headers={name: headers[name] for name in _PASSED_ON if name in headers},
+            headers={name: headers[name] for name in _PASSED_ON if name in headers} | {"via": VIA},
             content=body,
         )
         begun = False

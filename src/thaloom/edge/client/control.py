@@ -135,6 +135,19 @@ class ControlClient:
         """Wish for the service no longer. Its worker ends what it is answering first."""
         return self._call(wire.Removed, "DELETE", f"/services/{quote(name, safe='')}")
 
+    # -- keys
+
+    def keys(self) -> wire.Keys:
+        return self._get(wire.Keys, "/keys")
+
+    def make_key(self, request: wire.KeyRequest) -> wire.NewKey:
+        """The answer has the key itself, which nobody can ask for again."""
+        return self._call(wire.NewKey, "POST", "/keys", request)
+
+    def remove_key(self, name: str) -> wire.Removed:
+        """From now on the key opens nothing."""
+        return self._call(wire.Removed, "DELETE", f"/keys/{quote(name, safe='')}")
+
     def wait_ready(
         self, name: str, *, timeout_s: float, on_change: Callable[[wire.Service], None] | None = None
     ) -> wire.Service:
