@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -27,7 +28,7 @@ from thaloom.base.errors import BadParameter, Forbidden, PortTaken, ThaloomError
 from thaloom.base.events import Emit, Event, at_level, ignore
 from thaloom.base.log import LogWriter
 from thaloom.edge.api import app
-from thaloom.edge.api.connection import BoundedConnection
+from thaloom.edge.api.connection import MAX_CONNECTIONS, with_bounds
 from thaloom.edge.api.guard import is_loopback_name
 from thaloom.kernel.state.keys import KeyReader
 from thaloom.kernel.state.routes import RouteReader
@@ -40,6 +41,8 @@ DEFAULT_PORT = 7411
 GRACE_S = 10
 """For running answers after SIGTERM; what is not done by then is cut."""
 BACKLOG = 1024
+OWN_DESCRIPTORS = 256
+"""For files, sockets to the daemon, and connections on their way out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +127,7 @@ async def _serve(run: Path, listener: socket.socket, rows: SharedRows, clock: Sy
         uvicorn.Config(
             app.door_app(frontend, control_socket=run / "control.sock", clock=clock, emit=emit, doorkeeper=doorkeeper),
             loop="asyncio",
-            http=BoundedConnection,
+            http=with_bounds(max_connections=_room_for_connections()),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -146,6 +149,21 @@ async def _serve(run: Path, listener: socket.socket, rows: SharedRows, clock: Sy
     finally:
         frontend.close()
     emit(DoorClosed(pid=os.getpid()))
+
+
+def _room_for_connections() -> int:
+    """How many connections there are descriptors for: as many as the system lets us ask for, two for each, and some
+    for ourselves."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_CONNECTIONS + OWN_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return (
+        MAX_CONNECTIONS
+        if soft == resource.RLIM_INFINITY
+        else max(16, min(MAX_CONNECTIONS, (soft - OWN_DESCRIPTORS) // 2))
+    )
 
 
 class _Server(uvicorn.Server):

@@ -13,7 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from thaloom.base.errors import BadParameter, BadRequest, MethodNotAllowed, ThaloomError, Unauthorized, UnknownPath
+from thaloom.base.errors import (
+    BadParameter,
+    BadRequest,
+    EncodingNotRead,
+    MethodNotAllowed,
+    ThaloomError,
+    Unauthorized,
+    UnknownPath,
+)
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -47,6 +55,8 @@ def error_response(error: ThaloomError, path: str) -> Response:
     extra: dict[str, str] = {}
     if isinstance(error, MethodNotAllowed):
         extra["allow"] = error.details.get("allowed", "")
+    if isinstance(error, EncodingNotRead):
+        extra["accept-encoding"] = "gzip, identity"  # what would be read (RFC 7694, 3)
     if isinstance(error, Unauthorized):
         extra["www-authenticate"] = "Bearer"  # a 401 must say how (RFC 9110, 15.5.2)
     if error.retry_after_s is not None:
