@@ -59,8 +59,8 @@ def door_app(
 ) -> ASGIApp:
     """Everything the door serves, behind its guard. In real life `generation` is work.runtime.frontend.Frontend, and
     `doorkeeper` work.runtime.doorkeeper.Doorkeeper (None: nobody is asked for a key)."""
-    generation = MeteredGeneration(generation)
     metrics = DoorMetrics()
+    generation = MeteredGeneration(generation, metrics, clock)
     proxy = ControlProxy(control_socket)
 
     @contextlib.asynccontextmanager

@@ -131,11 +131,10 @@ class GenerationRoute(Generic[W]):
 
     async def answer(self, wanted: W, receive: Receive, send: Send) -> None:
         """Serve a request that is read. Raises ClientGone, and ThaloomError where nothing has been sent."""
-        begun = self._clock.monotonic()
         served = find_served(self._generation, wanted.model)
         form = self._speaking.form(wanted, served, self._clock.now())
         label = "" if served is None else served.name  # never a name that somebody made up
-        answer = _Answering(self, wanted, form, send, begun, label)
+        answer = _Answering(self, wanted, form, send)
         try:
             await while_connected(receive, answer.stream() if wanted.stream else answer.whole())
         except ClientGone:
@@ -148,18 +147,14 @@ class GenerationRoute(Generic[W]):
 class _Answering:
     """One request being answered."""
 
-    def __init__(self, route: GenerationRoute[W], wanted: W, form: Form, send: Send, begun: float, label: str) -> None:
+    def __init__(self, route: GenerationRoute[W], wanted: W, form: Form, send: Send) -> None:
         self._generation = route._generation
         self._media_type = route._speaking.media_type
-        self._clock = route._clock
         self._metrics = route._metrics
         self._wanted = wanted
         self._form = form
         self._send = send
-        self._begun = begun
-        self._label = label
         self._choices = [Choice(index=index) for index in range(len(wanted.requests))]
-        self._begun_choices: set[int] = set()
         self._opened = False
 
     async def whole(self) -> None:
@@ -217,12 +212,8 @@ class _Answering:
         choice = self._choices[index]
         if isinstance(item, Done):
             choice.done = item
-            self._metrics.observe_answer(self._label, item)
-            return
-        if index not in self._begun_choices:
-            self._begun_choices.add(index)
-            self._metrics.first_token_seconds.labels(self._label).observe(self._clock.monotonic() - self._begun)
-        choice.add(item)
+        else:
+            choice.add(item)
 
     async def _begin(self, headers: list[tuple[bytes, bytes]]) -> None:
         self._opened = True

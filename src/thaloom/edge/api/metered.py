@@ -9,6 +9,10 @@ import math
 from collections.abc import AsyncIterator
 from typing import Any
 
+from thaloom.base.clock import Clock
+from thaloom.base.errors import ThaloomError
+from thaloom.edge.api.generation import find_served
+from thaloom.edge.api.metrics import DoorMetrics
 from thaloom.edge.api.visits import CURRENT, Tab
 from thaloom.work.runtime.types import (
     Delta,
@@ -34,8 +38,10 @@ BYTES_PER_TOKEN = 4
 class MeteredGeneration:
     """Implements types.Generation over another one."""
 
-    def __init__(self, generation: Generation) -> None:
+    def __init__(self, generation: Generation, metrics: DoorMetrics, clock: Clock) -> None:
         self._generation = generation
+        self._metrics = metrics
+        self._clock = clock
 
     def models(self) -> list[ServedModel]:
         return self._generation.models()
@@ -47,12 +53,15 @@ class MeteredGeneration:
         num_prompt = prompt_estimate(request) if is_new else 0
         num_answer = ASSUMED_ANSWER_TOKENS if request.max_tokens is None else request.max_tokens
         charge = Charge(tab, request.model, num_prompt + num_answer)
+        watch = _Watch(self._metrics, self._clock)
         try:
             answer = await self._generation.start(request)
         except BaseException:
             charge.settle(0)
             raise
-        return _MeteredAnswer(answer, charge, num_prompt, with_prompt=is_new)
+        served = find_served(self._generation, request.model)
+        watch.model = "" if served is None else served.name  # never a name that somebody made up
+        return _MeteredAnswer(answer, charge, watch, num_prompt, with_prompt=is_new)
 
     async def embed(self, request: EmbedRequest) -> Embedding:
         reserved = len(request.tokens) if request.tokens is not None else _estimate(request.text or "")
@@ -126,36 +135,79 @@ class Charge:
             self.tab.degraded.add(degraded)
 
 
+class _Watch:
+    """Measures one answer, from when it was asked for."""
+
+    def __init__(self, metrics: DoorMetrics, clock: Clock) -> None:
+        self.model = ""
+        self._metrics = metrics
+        self._clock = clock
+        self._begun_at = clock.monotonic()
+
+    def first(self) -> None:
+        self._metrics.first_token_seconds.labels(self.model).observe(self._clock.monotonic() - self._begun_at)
+
+    def done(self, done: Done) -> None:
+        self._metrics.observe_answer(self.model, done, self._clock.monotonic() - self._begun_at)
+
+    def broken_off(self, why: str) -> None:
+        """`abort`: nobody wanted more of it; `error`: there was no more."""
+        self._metrics.answers.labels(self.model, why).inc()
+
+
 class _MeteredAnswer(AsyncIterator[Delta | Done]):
     """An answer whose end is written down; every token of every answer comes through here."""
 
     def __init__(
-        self, answer: AsyncIterator[Delta | Done], charge: Charge, num_prompt: int, *, with_prompt: bool
+        self,
+        answer: AsyncIterator[Delta | Done],
+        charge: Charge,
+        watch: _Watch,
+        num_prompt: int,
+        *,
+        with_prompt: bool,
     ) -> None:
         self._next = answer.__anext__
         self._close = getattr(answer, "aclose", None)
         self._charge = charge
+        self._watch = watch
         self._num_tokens = num_prompt
         self._with_prompt = with_prompt
+        self._begun = self._over = False
         degraded: str | None = getattr(answer, "degraded", None)  # the frontend's answers know it from the beginning
         if degraded is not None:
             charge.tab.degraded.add(degraded)
 
     async def __anext__(self) -> Delta | Done:
-        item = await self._next()
+        try:
+            item = await self._next()
+        except ThaloomError:
+            self._end("error")
+            raise
         if type(item) is Delta:
+            if not self._begun:
+                self._begun = True
+                self._watch.first()
             self._num_tokens += item.num_tokens
         elif type(item) is Done:
+            self._over = True
+            self._watch.done(item)
             self._charge.tab.add(item, with_prompt=self._with_prompt)
             self._charge.settle(item.completion_tokens + (item.prompt_tokens if self._with_prompt else 0))
         return item
 
     async def aclose(self) -> None:
-        """Before its end, it took what was read of it."""
         try:
             if self._close is not None:
                 await self._close()
         finally:
+            self._end("abort")
+
+    def _end(self, why: str) -> None:
+        """Before its own end, it took what was read of it."""
+        if not self._over:
+            self._over = True
+            self._watch.broken_off(why)
             self._charge.settle(self._num_tokens)
 
 
