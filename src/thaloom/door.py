@@ -14,18 +14,18 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from thaloom.base import config
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import BadParameter, Forbidden, PortTaken, ThaloomError
-from thaloom.base.events import Emit, Event, at_level, ignore
+from thaloom.base.events import Degraded, Emit, Event, at_level, ignore
 from thaloom.base.log import LogWriter
 from thaloom.edge.api import app
 from thaloom.edge.api.connection import MAX_CONNECTIONS, with_bounds
@@ -35,6 +35,9 @@ from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.shared_rows import SharedRows
 from thaloom.work.runtime.doorkeeper import Doorkeeper
 from thaloom.work.runtime.frontend import Frontend
+
+if TYPE_CHECKING:
+    from thaloom.edge.api.otel import OtelTracing
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7411
@@ -123,9 +126,17 @@ def openapi_document() -> dict[str, Any]:
 async def _serve(run: Path, listener: socket.socket, rows: SharedRows, clock: SystemClock, emit: Emit) -> None:
     frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit)
     doorkeeper = Doorkeeper(KeyReader(run / "keys.json", emit), rows, clock)
+    tracing = traces(os.environ, emit)
     server = _Server(
         uvicorn.Config(
-            app.door_app(frontend, control_socket=run / "control.sock", clock=clock, emit=emit, doorkeeper=doorkeeper),
+            app.door_app(
+                frontend,
+                control_socket=run / "control.sock",
+                clock=clock,
+                emit=emit,
+                doorkeeper=doorkeeper,
+                tracing=tracing,
+            ),
             loop="asyncio",
             http=with_bounds(max_connections=_room_for_connections()),
             ws="none",
@@ -148,6 +159,8 @@ async def _serve(run: Path, listener: socket.socket, rows: SharedRows, clock: Sy
         await server.serve(sockets=[listener])
     finally:
         frontend.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
     emit(DoorClosed(pid=os.getpid()))
 
 
@@ -159,11 +172,25 @@ def _room_for_connections() -> int:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return (
-        MAX_CONNECTIONS
-        if soft == resource.RLIM_INFINITY
-        else max(16, min(MAX_CONNECTIONS, (soft - OWN_DESCRIPTORS) // 2))
+    room = MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else (soft - OWN_DESCRIPTORS) // 2
+    return max(16, min(MAX_CONNECTIONS, room))
+
+
+def traces(environment: Mapping[str, str], emit: Emit) -> OtelTracing | None:
+    """What writes traces, where OpenTelemetry's own variables ask for it."""
+    endpoints = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    asked = any(environment.get(name) for name in endpoints) or environment.get("OTEL_TRACES_EXPORTER") == "otlp"
+    off = (
+        environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none"
     )
+    if not asked or off:
+        return None
+    try:
+        from thaloom.edge.api.otel import OtelTracing
+    except ImportError as error:
+        emit(Degraded(subject="traces", reason="ExtraAbsent", message=f"pip install 'thaloom[otel]' ({error})"))
+        return None
+    return OtelTracing()
 
 
 class _Server(uvicorn.Server):

@@ -22,6 +22,7 @@ from thaloom.base.ids import ServiceName
 from thaloom.door import listen
 from thaloom.edge.api.app import door_app
 from thaloom.edge.api.connection import BoundedConnection
+from thaloom.edge.api.tracing import Tracing
 from thaloom.kernel.state.types import Route, Routes
 from thaloom.work.runtime.call import Deadlines
 from thaloom.work.runtime.doorkeeper import Doorkeeper
@@ -97,6 +98,7 @@ async def live_door(
     deadlines: Deadlines | None = None,
     connection: type[BoundedConnection] = BoundedConnection,
     doorkeeper: Doorkeeper | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[LiveDoor]:
     files = text_files(folder / "model")
     routes = FixedRoutes(route(folder, files))
@@ -108,6 +110,7 @@ async def live_door(
         clock=SystemClock(),
         emit=events,
         doorkeeper=doorkeeper,
+        tracing=tracing,
     )
     worker = worker or FakeWorker()
     async with worker.listening(folder / "w.sock"), serving(app, connection) as url:

@@ -30,6 +30,7 @@ from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
 from thaloom.edge.api.proxy import ControlProxy
+from thaloom.edge.api.tracing import Tracing
 from thaloom.edge.api.visits import Doorkeeper
 from thaloom.edge.wire import openai as wire
 from thaloom.work.runtime.types import Generation
@@ -56,9 +57,10 @@ def door_app(
     clock: Clock,
     emit: Emit,
     doorkeeper: Doorkeeper | None = None,
+    tracing: Tracing | None = None,
 ) -> ASGIApp:
     """Everything the door serves, behind its guard. In real life `generation` is work.runtime.frontend.Frontend, and
-    `doorkeeper` work.runtime.doorkeeper.Doorkeeper (None: nobody is asked for a key)."""
+    `doorkeeper` work.runtime.doorkeeper.Doorkeeper (None: nobody is asked for a key). `tracing` None: no traces."""
     metrics = DoorMetrics()
     generation = MeteredGeneration(generation, metrics, clock)
     proxy = ControlProxy(control_socket)
@@ -99,7 +101,7 @@ def door_app(
         straight = streaming.get(scope["path"]) if scope.get("method") == "POST" else None
         await (straight or app)(scope, receive, send)
 
-    return Guard(door, clock=clock, emit=emit, metrics=metrics, doorkeeper=doorkeeper)
+    return Guard(door, clock=clock, emit=emit, metrics=metrics, doorkeeper=doorkeeper, tracing=tracing)
 
 
 def openapi_document(generation: Generation) -> dict[str, Any]:

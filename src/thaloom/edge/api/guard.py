@@ -23,6 +23,7 @@ from thaloom.base.ids import RequestId, new_request_id
 from thaloom.edge.api.cost import ASKED_BY, cost_comment, cost_headers
 from thaloom.edge.api.errors import error_response
 from thaloom.edge.api.metrics import DoorMetrics
+from thaloom.edge.api.tracing import Span, Tracing, trace_id, traceparent_of
 from thaloom.edge.api.visits import CURRENT, Doorkeeper, Tab, allowance_headers, shown_keys
 
 MAX_HEADERS = 100
@@ -41,6 +42,8 @@ class RequestServed(Event):
     status: int
     duration_ms: float
     key: str | None = None
+    trace: str | None = None
+    """The id of the trace it belongs to, if its sender or we follow one (W3C Trace Context)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +89,12 @@ class Guard:
         emit: Emit,
         metrics: DoorMetrics,
         doorkeeper: Doorkeeper | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
-        """`doorkeeper` None: nobody is asked for a key."""
+        """`doorkeeper` None: nobody is asked for a key. `tracing` None: no spans are written."""
         self._app = app
         self._doorkeeper = doorkeeper
+        self._tracing = tracing
         self._clock = clock
         self._emit = emit
         self._metrics = metrics
@@ -108,7 +113,10 @@ class Guard:
         scope.setdefault("state", {})["request_id"] = request_id
         begun = self._clock.monotonic()
         status, whole = 499, False
-        tab = Tab()
+        tab = Tab(traceparent=traceparent_of(headers))
+        span = self._begin_span(scope, headers)
+        if span is not None:
+            tab.traceparent = span.traceparent
         CURRENT.set(tab)  # of this request's own task, and of those it starts
         as_comment = False
 
@@ -145,7 +153,15 @@ class Guard:
             self._metrics.open_requests.labels(route).dec()
             self._metrics.requests.labels(route, _method_name(scope["method"]), str(status)).inc()
             self._metrics.request_seconds.labels(route).observe(duration_s)
-            self._emit(_served(scope, request_id, status, duration_s, tab, is_probe=route in _PROBES))
+            served = _served(scope, request_id, status, duration_s, tab, is_probe=route in _PROBES)
+            self._emit(served)
+            if span is not None:
+                span.end(served)
+
+    def _begin_span(self, scope: Scope, headers: Headers) -> Span | None:
+        if self._tracing is None or scope["path"] in _OPEN_TO_ALL:
+            return None
+        return self._tracing.begin(scope["method"], headers)
 
     def _let_in(self, tab: Tab, path: str, headers: Headers) -> None:
         """Raises Unauthorized, and Forbidden for what no key opens yet."""
@@ -233,6 +249,7 @@ def _served(
         "status": status,
         "duration_ms": round(duration_s * 1000, 3),
         "key": None if tab.visit is None else tab.visit.key,
+        "trace": trace_id(tab.traceparent),
     }
     if not tab.model:
         return (ProbeServed if status == 200 and is_probe else RequestServed)(**facts)

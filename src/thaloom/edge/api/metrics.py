@@ -6,6 +6,7 @@ a worker that does not answer is shown as not up and with no numbers at all.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -165,6 +166,7 @@ class MetricsPage:
                 ready.add_metric((model.name,), float(model.ready))
             page = [_routes_readable(True), ready, *worker_families(records)]
             answering = [record for record in records if record["up"]]
+        page.append(GaugeMetricFamily("thaloom_tasks", "Tasks of the door's event loop.", len(asyncio.all_tasks())))
         if request.query_params.get("names") != "own":
             page += aliases(own, answering)
         body = generate_latest(_Page([*own, *page]))

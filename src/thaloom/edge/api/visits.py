@@ -71,6 +71,8 @@ class Tab:
     finish: list[str] = field(default_factory=list)
     """Why each answer ended, in the order they did."""
     degraded: set[str] = field(default_factory=set)
+    traceparent: str | None = None
+    """For what is done elsewhere for this request: of its own span, or as its sender gave it."""
     over: bool = False
     _prompt: object = None
 
