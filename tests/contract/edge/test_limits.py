@@ -33,6 +33,16 @@ async def ask(door: LiveDoor, key: str | None, **body: Any) -> Any:
     return await door.post(CHAT, ASK | body, headers={} if key is None else bearer(key))
 
 
+def test_a_keys_priority_goes_with_its_requests(tmp_path: Path) -> None:
+    async def test(door: LiveDoor, keys: FixedKeys) -> None:
+        keys.require_keys = False
+        for key in (keys.add("a", priority="high"), None, keys.add("c", priority="low")):
+            await ask(door, key)
+        assert [request.rank for request in door.worker.requests] == [0, 1, 2]
+
+    in_guarded_door(tmp_path, test)
+
+
 def test_without_any_key_nobody_is_asked_for_one(tmp_path: Path) -> None:
     async def test(door: LiveDoor, keys: FixedKeys) -> None:
         for key in (None, "none", "sk-whatever"):

@@ -151,9 +151,11 @@ def ask(
     seed: int = 1,
     stop_tokens: Sequence[int] = (),
     logprobs: int | None = None,
+    rank: int = 1,
 ) -> Generate:
     return Generate(
         id=id,
+        rank=rank,
         prompt=list(prompt),
         max_tokens=max_tokens,
         temperature=temperature,

@@ -5,6 +5,7 @@ One place for all protocols: they ask for models through this, and need not know
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import AsyncIterator
 from typing import Any
@@ -53,6 +54,8 @@ class MeteredGeneration:
         num_prompt = prompt_estimate(request) if is_new else 0
         num_answer = ASSUMED_ANSWER_TOKENS if request.max_tokens is None else request.max_tokens
         charge = Charge(tab, request.model, num_prompt + num_answer)
+        if tab.visit is not None and tab.visit.priority != request.priority:
+            request = dataclasses.replace(request, priority=tab.visit.priority)
         watch = _Watch(self._metrics, self._clock)
         try:
             answer = await self._generation.start(request)

@@ -8,7 +8,7 @@ import secrets
 from thaloom.base.errors import BadParameter, PromptTooLong
 from thaloom.work.runtime.messages import Embed, Generate, Grammar
 from thaloom.work.runtime.prompting import Speech, prompt_field
-from thaloom.work.runtime.types import EmbedRequest, GenerateRequest, Pooling, Sampling
+from thaloom.work.runtime.types import PRIORITIES, EmbedRequest, GenerateRequest, Pooling, Sampling
 
 
 def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, context_length: int | None) -> Generate:
@@ -45,6 +45,7 @@ def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, cont
         min_tokens=request.min_tokens,
         grammar=None if constraint is None else Grammar(kind=constraint.kind, text=constraint.text),
         prompt_logprobs=request.logprobs if request.echo else None,
+        rank=PRIORITIES.index(request.priority),
     )
 
 

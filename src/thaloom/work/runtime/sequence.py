@@ -29,6 +29,7 @@ class Sequence:
         "first_token_at",
         "lookup",
         "num_computed",
+        "num_overtaken",
         "num_published",
         "request",
         "sampling",
@@ -49,6 +50,7 @@ class Sequence:
         self.state: SequenceState = "waiting"
         self.blocks: list[int] = []
         self.num_computed = 0
+        self.num_overtaken = 0
         self.num_published = 0
         self.cached_tokens = 0
         self.submitted_at = now
