@@ -4,14 +4,15 @@
     ├── Refused                 the caller can mend the request             fault: caller
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
     │   ├── NotFound: ModelNotFound  ServiceNotFound  AliasNotFound  DeviceNotFound  UnknownPath
-    │   │             NotKept
+    │   │             NotKept  KeyNotFound
     │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict
-    │   ├── Forbidden
+    │   ├── Unauthorized  Forbidden
+    │   ├── BodyLate  EncodingNotRead
     │   └── NotServable
     ├── Untrusted               the data is not what it says it is          fault: caller
     │   ├── CorruptObject  UnsafeFormat  MalformedFile
     ├── Unavailable             wait and try again                          fault: nobody
-    │   ├── QueueFull  ServiceLoading  NodeNotRunning
+    │   ├── QueueFull  RateLimited  TooManyConnections  ServiceLoading  NodeNotRunning
     ├── HostShort               this machine lacks something                fault: host
     │   ├── DiskFull  OutOfMemory  DeviceLost  DriverUnavailable  StateUnusable
     └── Broken                  we failed                                   fault: thaloom
@@ -108,6 +109,20 @@ class TooLarge(Refused):
     http_status = 413
 
 
+class BodyLate(Refused):
+    """The body of a request did not arrive in time; the connection is closed. Send it again, faster."""
+
+    code = "body_late"
+    http_status, retryable = 408, True
+
+
+class EncodingNotRead(Refused):
+    """The body is compressed in a way the door does not read; the message names those it does."""
+
+    code = "encoding_not_read"
+    http_status = 415
+
+
 class MethodNotAllowed(Refused):
     """The path exists, but not with this HTTP method."""
 
@@ -133,6 +148,10 @@ class AliasNotFound(NotFound):
 
 class DeviceNotFound(NotFound):
     code = "device_not_found"
+
+
+class KeyNotFound(NotFound):
+    code = "key_not_found"
 
 
 class UnknownPath(NotFound):
@@ -183,6 +202,13 @@ class RevisionConflict(Conflict):
     code = "revision_conflict"
 
 
+class Unauthorized(Refused):
+    """This node asks for a key, and none was sent, or one it does not know, or one that has expired."""
+
+    code = "unauthorized"
+    http_status, exit_code = 401, 8
+
+
 class Forbidden(Refused):
     """A foreign Host or Origin, a bind beyond loopback, an operation the caller may not do."""
 
@@ -226,6 +252,20 @@ class Unavailable(ThaloomError):
 class QueueFull(Unavailable):
     code = "queue_full"
     http_status = 429
+
+
+class RateLimited(Unavailable):
+    """The key has used up one of its limits for now; the message names which, and `Retry-After` says when it will be
+    enough again."""
+
+    code = "rate_limited"
+    http_status = 429
+
+
+class TooManyConnections(Unavailable):
+    """The door holds as many connections as it may, from this client or altogether. Close some, or reuse them."""
+
+    code = "too_many_connections"
 
 
 class ServiceLoading(Unavailable):

@@ -44,6 +44,9 @@ class NodeConfig:
     """Seconds between two looks at a worker that is ready. The figures of `thaloom ps` are at most this old."""
     tick_s: float = 5.0
     """Seconds between two rounds of the reconciler when nothing happens: the net under the events that wake it."""
+    require_keys: bool = True
+    """Whether the door turns away who shows no key, once the node has any (`thaloom token create`). Off: such requests
+    have no limits, as on a node without keys."""
     memory_headroom_bytes: int = 256 * 1024 * 1024
     """Host memory that is never promised to workers: for the daemon, the door and page tables."""
     keep: KeepLimits = dataclasses.field(default_factory=KeepLimits)

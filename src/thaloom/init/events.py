@@ -61,6 +61,20 @@ class CanaryGone(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyMade(Event):
+    """Somebody may come in at the door. `id`: the part of the key that is no secret."""
+
+    key: str
+    id: str
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRemoved(Event):
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStarted(Event):
     role: str
     id: WorkerId

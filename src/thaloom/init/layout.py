@@ -39,6 +39,10 @@ class Layout:
         return self.run / "routes.json"
 
     @property
+    def keys(self) -> Path:
+        return self.run / "keys.json"
+
+    @property
     def workers(self) -> Path:
         return self.run / "workers"
 

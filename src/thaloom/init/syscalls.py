@@ -24,6 +24,7 @@ from thaloom.init.boot import NodeConfig
 from thaloom.init.events import NodeStopping, ServiceRemoved, ServiceWished
 from thaloom.init.history import History
 from thaloom.init.layout import Layout
+from thaloom.init.locksmith import Locksmith
 from thaloom.init.log_stream import follow_log
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
@@ -37,7 +38,9 @@ from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verification
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import (
+    AccessKey,
     Alias,
+    KeyLimits,
     NodeStatus,
     PastEvent,
     ProcessStatus,
@@ -70,6 +73,7 @@ class Syscalls:
         reconcile_loop: ReconcileLoop,
         reporter: Reporter,
         history: History,
+        locksmith: Locksmith,
         clock: Clock,
     ) -> None:
         self._layout = layout
@@ -83,6 +87,7 @@ class Syscalls:
         self._reconcile_loop = reconcile_loop
         self._reporter = reporter
         self._history = history
+        self._locksmith = locksmith
         self._clock = clock
         self._emit: Emit = history
         self._started_at = clock.now()
@@ -258,6 +263,17 @@ class Syscalls:
             raise ServiceNotFound(f"no service {name!r}")
         going_on = (lambda: self._wished(name) and not self._reconcile_loop.going_down) if follow else (lambda: False)
         return follow_log(path, tail, self._clock, going_on)
+
+    # -- keys
+
+    async def keys(self) -> tuple[Sequence[AccessKey], bool]:
+        return self._store.keys(), self._config.require_keys
+
+    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
+        return self._locksmith.make(name, limits, expires_in_s)
+
+    async def remove_key(self, name: str) -> None:
+        self._locksmith.remove(name)
 
     # -- below
 

@@ -17,6 +17,7 @@ from thaloom.init.boot import NodeConfig, require_free_port
 from thaloom.init.executor import Executor
 from thaloom.init.history import History
 from thaloom.init.layout import Layout
+from thaloom.init.locksmith import Locksmith
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
 from thaloom.init.publishing import Publisher, TextFiles
@@ -96,6 +97,9 @@ class Node:
         )
         self._earlier = _routes_of_an_earlier_daemon(layout)
         self._publisher = Publisher(layout.routes, layout.control_socket, clock)
+        self._locksmith = Locksmith(
+            layout.keys, require_keys=config.require_keys, store=store, clock=clock, emit=history
+        )
         records = Records()
         reporter = Reporter(
             store, supervisor=self.supervisor, planner=planner, records=records, text_files=text_files, clock=clock
@@ -125,12 +129,14 @@ class Node:
             reconcile_loop=self.reconcile_loop,
             reporter=reporter,
             history=history,
+            locksmith=self._locksmith,
             clock=clock,
         )
         self.emit: Emit = history
 
     async def start(self, found: Found) -> None:
         """Take over what an earlier daemon left running, then make a first round."""
+        self._locksmith.publish()  # before there is a door that could let anybody in
         await self._adopt(found)
         self._stop_strangers(found.strangers)
         await asyncio.to_thread(self._sweep_text_files)

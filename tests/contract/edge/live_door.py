@@ -22,9 +22,11 @@ from thaloom.base.ids import ServiceName
 from thaloom.door import listen
 from thaloom.edge.api.app import door_app
 from thaloom.edge.api.connection import BoundedConnection
+from thaloom.edge.api.tracing import Tracing
 from thaloom.kernel.state.kept import KeepLimits, open_kept
 from thaloom.kernel.state.types import Alias, Route, Routes
 from thaloom.work.runtime.call import Deadlines
+from thaloom.work.runtime.doorkeeper import Doorkeeper
 from thaloom.work.runtime.frontend import Frontend
 from thaloom.work.runtime.text import Tokenizer, read_text_files
 from thaloom.work.runtime.types import Generation
@@ -100,6 +102,8 @@ async def live_door(
     connection: type[BoundedConnection] = BoundedConnection,
     limits: KeepLimits | None = None,
     generation: Generation | None = None,
+    doorkeeper: Doorkeeper | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[LiveDoor]:
     """`generation`: instead of a frontend with a worker behind it."""
     files = text_files(folder / "model")
@@ -113,6 +117,8 @@ async def live_door(
         control_socket=folder / "control.sock",
         clock=SystemClock(),
         emit=events,
+        doorkeeper=doorkeeper,
+        tracing=tracing,
     )
     worker = worker or FakeWorker()
     async with worker.listening(folder / "w.sock"), serving(app, connection) as url:

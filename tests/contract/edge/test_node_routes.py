@@ -102,8 +102,11 @@ def test_metrics_count_what_happened(tmp_path: Path) -> None:
         assert values["thaloom_errors_total", "bad_parameter"] == 1
         assert values["thaloom_completion_tokens_total", "tiny"] == 2 * len(door.worker.tokens)
         assert values["thaloom_cached_prompt_tokens_total", "tiny"] == 32
-        for name in ("time_to_first_token", "time_per_output_token", "queue", "prefill", "decode"):
+        for name in ("time_to_first_token", "time_per_output_token", "queue", "prefill", "decode", "answer"):
             assert values[f"thaloom_{name}_seconds_count", "tiny"] == 2
+        assert values["thaloom_inter_token_seconds_count", "tiny"] == 2 * (len(door.worker.tokens) - 1)
+        assert values["thaloom_inter_token_seconds_sum", "tiny"] == pytest.approx(2 * 0.003)
+        assert values["thaloom_answers_total", "stop", "tiny"] == 2
         assert values["thaloom_worker_up", "tiny", "tiny"] == 1
         assert values["thaloom_worker_up", "tiny", "gone"] == 0
         assert values["thaloom_worker_kv_blocks_used", "tiny", "tiny"] == 4
@@ -119,7 +122,7 @@ def test_every_metric_is_ours_and_says_what_it_is(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         page = await door.http.get("/metrics")
         for family in text_string_to_metric_families(page.text):
-            assert family.name.startswith("thaloom_")
+            assert family.name.startswith(("thaloom_", "vllm:", "process_"))
             assert family.documentation.endswith(".")
             assert family.type in ("counter", "gauge", "histogram")
             assert not family.name.endswith("_created")

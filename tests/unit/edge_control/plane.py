@@ -10,7 +10,16 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from thaloom.base.errors import BadParameter, DeviceNotFound, ModelInUse, ModelNotFound, OutOfMemory, ServiceNotFound
+from thaloom.base.errors import (
+    BadParameter,
+    DeviceNotFound,
+    KeyNotFound,
+    ModelInUse,
+    ModelNotFound,
+    NameTaken,
+    OutOfMemory,
+    ServiceNotFound,
+)
 from thaloom.base.events import Degraded
 from thaloom.base.ids import DeviceId, Digest, ServiceName, WorkerId
 from thaloom.base.plugins import Absent
@@ -28,8 +37,10 @@ from thaloom.kernel.models.types import (
     Verification,
 )
 from thaloom.kernel.state.types import (
+    AccessKey,
     Condition,
     DeviceMemory,
+    KeyLimits,
     NodeStatus,
     PastEvent,
     ProcessStatus,
@@ -82,6 +93,8 @@ class Plane:
         self.cancelled = asyncio.Event()
         self.fault: Exception | None = None
         self.went_down = False
+        self.keys_now: dict[str, AccessKey] = {}
+        self.keys_required = True
 
     async def status(self) -> NodeStatus:
         return NodeStatus(
@@ -187,6 +200,22 @@ class Plane:
                 raise
 
         return lines()
+
+    async def keys(self) -> tuple[Sequence[AccessKey], bool]:
+        return list(self.keys_now.values()), self.keys_required
+
+    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
+        if name in self.keys_now:
+            raise NameTaken(f"there is a key {name!r}")
+        expires_at = None if expires_in_s is None else 1.0 + expires_in_s
+        key = AccessKey(name=name, id="abcdefghijkl", digest="d", limits=limits, created_at=1.0, expires_at=expires_at)
+        self.keys_now[name] = key
+        return key, "sk-th-abcdefghijkl-secret"
+
+    async def remove_key(self, name: str) -> None:
+        if name not in self.keys_now:
+            raise KeyNotFound(f"no key {name!r}")
+        del self.keys_now[name]
 
     async def events(self, limit: int) -> Sequence[PastEvent]:
         return [PastEvent(time=1.0, event=Degraded(subject="s", reason="r", message=str(limit)))]

@@ -12,7 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from thaloom.base.errors import BadParameter, DeviceNotFound, ModelNotFound, ServiceNotFound, ThaloomError
+from thaloom.base.errors import (
+    BadParameter,
+    DeviceNotFound,
+    KeyNotFound,
+    ModelNotFound,
+    NameTaken,
+    ServiceNotFound,
+    ThaloomError,
+)
 from thaloom.base.ids import DeviceId, Digest, ServiceName, WorkerId
 from thaloom.base.plugins import Absent
 from thaloom.edge.api.control import OnProgress, control_app
@@ -30,8 +38,10 @@ from thaloom.kernel.models.types import (
     Verification,
 )
 from thaloom.kernel.state.types import (
+    AccessKey,
     Condition,
     DeviceMemory,
+    KeyLimits,
     NodeStatus,
     PastEvent,
     Phase,
@@ -93,6 +103,8 @@ class FakePlane:
         self.bundled: set[str] = set()
         self.pids = [os.getpid()]
         self.went_down = False
+        self.keys_now: dict[str, AccessKey] = {}
+        self.keys_required = True
 
     def add_model(self, name: str, *, chat: bool = False) -> None:
         self.models_by_name[str(ModelName.parse(name))] = manifest(name, chat=chat)
@@ -239,6 +251,22 @@ class FakePlane:
                 yield line.encode() + b"\n"
 
         return lines()
+
+    async def keys(self) -> tuple[Sequence[AccessKey], bool]:
+        return list(self.keys_now.values()), self.keys_required
+
+    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
+        if name in self.keys_now:
+            raise NameTaken(f"there is a key {name!r}")
+        expires_at = None if expires_in_s is None else 1.0 + expires_in_s
+        key = AccessKey(name=name, id="abcdefghijkl", digest="d", limits=limits, created_at=1.0, expires_at=expires_at)
+        self.keys_now[name] = key
+        return key, "sk-th-abcdefghijkl-secret"
+
+    async def remove_key(self, name: str) -> None:
+        if name not in self.keys_now:
+            raise KeyNotFound(f"no key {name!r}")
+        del self.keys_now[name]
 
     async def events(self, limit: int) -> Sequence[PastEvent]:
         return []

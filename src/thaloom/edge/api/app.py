@@ -30,6 +30,7 @@ from thaloom.edge.api.exchange import Exchange
 from thaloom.edge.api.generation import GenerationRoute
 from thaloom.edge.api.guard import Guard, defect
 from thaloom.edge.api.keeping import Keeping
+from thaloom.edge.api.metered import MeteredGeneration
 from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.ollama.loading import Loading
 from thaloom.edge.api.ollama.routes import routes as ollama_routes
@@ -38,6 +39,8 @@ from thaloom.edge.api.openai import kept, tokens
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
 from thaloom.edge.api.proxy import ControlProxy
+from thaloom.edge.api.tracing import Tracing
+from thaloom.edge.api.visits import Doorkeeper
 from thaloom.edge.client.control_async import AsyncControlClient
 from thaloom.edge.wire import anthropic as anthropic_wire
 from thaloom.edge.wire import openai as wire
@@ -81,10 +84,15 @@ def door_app(
     clock: Clock,
     emit: Emit,
     keeping: Keeping | None = None,
+    doorkeeper: Doorkeeper | None = None,
+    tracing: Tracing | None = None,
 ) -> ASGIApp:
-    """Everything the door serves, behind its guard. `generation` is work.runtime.frontend.Frontend in real life, and
-    `keeping` kernel.state.kept.Kept; without it nothing is served that must be kept (responses, files, batches)."""
+    """Everything the door serves, behind its guard. In real life `generation` is work.runtime.frontend.Frontend, and
+    `doorkeeper` work.runtime.doorkeeper.Doorkeeper (None: nobody is asked for a key); `keeping` is
+    kernel.state.kept.Kept (None: nothing is served that must be kept: responses, files, batches). `tracing` None: no
+    traces."""
     metrics = DoorMetrics()
+    generation = MeteredGeneration(generation, metrics, clock)
     proxy = ControlProxy(control_socket)
     node = AsyncControlClient(control_socket)
     keeper = None if keeping is None else kept.KeptPart(generation, keeping, clock, emit, metrics)
@@ -145,7 +153,7 @@ def door_app(
         else:
             await (straight or app)(scope, receive, send)
 
-    guarded = Guard(door, clock=clock, emit=emit, metrics=metrics)
+    guarded = Guard(door, clock=clock, emit=emit, metrics=metrics, doorkeeper=doorkeeper, tracing=tracing)
     return guarded
 
 

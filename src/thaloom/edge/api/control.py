@@ -14,19 +14,29 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from thaloom import __version__
-from thaloom.base.errors import BadParameter, BadRequest, InternalError, ThaloomError
+from thaloom.base.errors import BadParameter, BadRequest, Forbidden, InternalError, ThaloomError
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.base.plugins import Absent
 from thaloom.edge.wire import control as wire
 from thaloom.hal.types import Device, Reading, WeightFormat
 from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verification
-from thaloom.kernel.state.types import Alias, NodeStatus, PastEvent, ProcessStatus, ServiceSpec, ServiceStatus, Share
+from thaloom.kernel.state.types import (
+    AccessKey,
+    Alias,
+    KeyLimits,
+    NodeStatus,
+    PastEvent,
+    ProcessStatus,
+    ServiceSpec,
+    ServiceStatus,
+    Share,
+)
 
 A = TypeVar("A", bound=wire.Answer)
 OnProgress = Callable[[str, int, int | None], None]
@@ -79,6 +89,16 @@ class ControlPlane(Protocol):
         """The last lines, then (with `follow`) what comes, for as long as the service is wished."""
         ...
 
+    async def keys(self) -> tuple[Sequence[AccessKey], bool]:
+        """All keys, and whether the door requires one once there are any."""
+        ...
+
+    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
+        """A new key's record, and the key itself."""
+        ...
+
+    async def remove_key(self, name: str) -> None: ...
+
     async def events(self, limit: int) -> Sequence[PastEvent]: ...
 
     async def down(self) -> int:
@@ -102,6 +122,7 @@ def control_app(plane: ControlPlane) -> FastAPI:
     _add_model_routes(app, plane)
     _add_service_routes(app, plane)
     _add_alias_routes(app, plane)
+    _add_key_routes(app, plane)
     return app
 
 
@@ -243,6 +264,34 @@ def _add_alias_routes(app: FastAPI, plane: ControlPlane) -> None:
     @app.post(f"{wire.PREFIX}/aliases/{{name}}/return", tags=["aliases"])
     async def return_canary(name: str, body: wire.CanaryReturn) -> wire.Alias:
         return _same(wire.Alias, plane.aliases.send_home(ServiceName(name), body.revision, body.reason))
+
+
+def _add_key_routes(app: FastAPI, plane: ControlPlane) -> None:
+    """Only through the socket, which the node's owner alone can open: whoever reaches the door over TCP could else make
+    a key for himself, or lock everybody out."""
+
+    @app.get(f"{wire.PREFIX}/keys", tags=["keys"], dependencies=[Depends(not_through_the_door)])
+    async def keys() -> wire.Keys:
+        found, required = await plane.keys()
+        return wire.Keys(keys=[_same(wire.Key, key) for key in found], required=required)
+
+    @app.post(f"{wire.PREFIX}/keys", tags=["keys"], dependencies=[Depends(not_through_the_door)])
+    async def make_key(body: wire.KeyRequest) -> wire.NewKey:
+        fields = body.model_dump(exclude={"name", "expires_in_s"})
+        limits = KeyLimits(**fields | {"models": None if body.models is None else tuple(body.models)})
+        key, secret = await plane.make_key(body.name, limits, body.expires_in_s)
+        return wire.NewKey(key=_same(wire.Key, key), secret=secret)
+
+    @app.delete(f"{wire.PREFIX}/keys/{{name}}", tags=["keys"], dependencies=[Depends(not_through_the_door)])
+    async def remove_key(name: str) -> wire.Removed:
+        await plane.remove_key(name)
+        return wire.Removed(name=name)
+
+
+def not_through_the_door(request: Request) -> None:
+    """The door says `Via` when it hands a request on. Raises Forbidden."""
+    if "via" in request.headers:
+        raise Forbidden("keys are managed through the node's own socket only (thaloom token)")
 
 
 async def _ndjson(work: Callable[[OnProgress], Awaitable[wire.Answer]]) -> StreamingResponse:

@@ -13,7 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from thaloom.base.errors import BadParameter, BadRequest, MethodNotAllowed, ThaloomError, UnknownPath
+from thaloom.base.errors import (
+    BadParameter,
+    BadRequest,
+    EncodingNotRead,
+    MethodNotAllowed,
+    ThaloomError,
+    Unauthorized,
+    UnknownPath,
+)
 from thaloom.edge.api.anthropic import errors as anthropic_errors
 from thaloom.edge.api.ollama import errors as ollama_errors
 
@@ -53,6 +61,10 @@ def error_response(
     extra: dict[str, str] = {}
     if isinstance(error, MethodNotAllowed):
         extra["allow"] = error.details.get("allowed", "")
+    if isinstance(error, EncodingNotRead):
+        extra["accept-encoding"] = "gzip, identity"  # what would be read (RFC 7694, 3)
+    if isinstance(error, Unauthorized):
+        extra["www-authenticate"] = "Bearer"  # a 401 must say how (RFC 9110, 15.5.2)
     if error.retry_after_s is not None:
         extra["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if anthropic_errors.is_spoken(path, headers or {}):
@@ -128,6 +140,8 @@ def _split(data: Any, location: tuple[int | str, ...], *, missing: bool) -> tupl
 
 
 def _type(error: ThaloomError) -> str:
+    if error.http_status == 401:
+        return "authentication_error"
     if error.http_status == 403:
         return "permission_error"
     if error.http_status == 429:

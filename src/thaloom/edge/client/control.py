@@ -159,6 +159,19 @@ class ControlClient:
         request = wire.CanaryReturn(revision=revision, reason=reason)
         return self._call(wire.Alias, "POST", f"/aliases/{quote(name, safe='')}/return", request)
 
+    # -- keys
+
+    def keys(self) -> wire.Keys:
+        return self._get(wire.Keys, "/keys")
+
+    def make_key(self, request: wire.KeyRequest) -> wire.NewKey:
+        """The answer has the key itself, which nobody can ask for again."""
+        return self._call(wire.NewKey, "POST", "/keys", request)
+
+    def remove_key(self, name: str) -> wire.Removed:
+        """From now on the key opens nothing."""
+        return self._call(wire.Removed, "DELETE", f"/keys/{quote(name, safe='')}")
+
     def wait_ready(
         self, name: str, *, timeout_s: float, on_change: Callable[[wire.Service], None] | None = None
     ) -> wire.Service:

@@ -84,6 +84,20 @@ class QuantiseRequest(Ask):
     """Absolute path of a text to measure on. Default: the sample that comes with Thaloom."""
 
 
+class KeyRequest(Ask):
+    """Body of `POST keys`: a key with limits. What is left out has no limit (kernel.state.types.KeyLimits)."""
+
+    name: str = Field(min_length=1)
+    requests_per_minute: int | None = Field(default=None, ge=1, le=10**12)
+    tokens_per_minute: int | None = Field(default=None, ge=1, le=10**12)
+    """Of prompts and answers together."""
+    concurrent: int | None = Field(default=None, ge=1, le=10**12)
+    models: list[Annotated[str, Field(min_length=1)]] | None = Field(default=None, min_length=1)
+    """Names of services; null: all."""
+    priority: Literal["high", "normal", "low"] = "normal"
+    expires_in_s: float | None = Field(default=None, gt=0, le=1e10)
+
+
 class Version(Answer):
     version: str
     api: str
@@ -349,6 +363,37 @@ class Event(Answer):
 
 class Events(Answer):
     events: list[Event]
+
+
+class KeyLimits(Answer):
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrent: int | None
+    models: list[str] | None
+    priority: str
+
+
+class Key(Answer):
+    """A key as the node keeps it: not the key itself. `id` is the part of it that may be seen."""
+
+    name: str
+    id: str
+    limits: KeyLimits
+    created_at: float
+    expires_at: float | None
+
+
+class NewKey(Answer):
+    """`secret` is the key; it is told this once, and kept nowhere."""
+
+    key: Key
+    secret: str
+
+
+class Keys(Answer):
+    keys: list[Key]
+    required: bool
+    """Whether the door turns away who shows no key, once there is one (`require_keys` in config.toml)."""
 
 
 class Removed(Answer):

@@ -71,6 +71,20 @@ MIGRATIONS = (
             )""",
         ),
     ),
+    Migration(
+        version=4,
+        summary="keys that let clients in, and what their holders may do",
+        statements=(
+            """CREATE TABLE access_keys (
+                name TEXT PRIMARY KEY NOT NULL,
+                id TEXT NOT NULL UNIQUE,
+                digest TEXT NOT NULL,
+                limits TEXT NOT NULL,
+                created_at REAL NOT NULL,
+                expires_at REAL
+            )""",
+        ),
+    ),
 )
 
 _VERSIONS = """CREATE TABLE IF NOT EXISTS schema_version (

@@ -12,13 +12,24 @@ from typing import Any, Literal, TypeVar
 
 from thaloom.base.clock import Clock
 from thaloom.base.config import from_mapping
-from thaloom.base.errors import AliasNotFound, BadParameter, RevisionConflict, ServiceNotFound, StateUnusable
+from thaloom.base.errors import (
+    AliasNotFound,
+    BadParameter,
+    KeyNotFound,
+    NameTaken,
+    RevisionConflict,
+    ServiceNotFound,
+    StateUnusable,
+)
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.state.database import Database
-from thaloom.kernel.state.types import Alias, JournalEntry, Lease, Service, ServiceSpec
+from thaloom.kernel.state.types import AccessKey, Alias, JournalEntry, Lease, Service, ServiceSpec
 
 JOURNAL_ENTRIES = 100_000
 """Kept; older ones are dropped. Some 20 MB, and a year of a quiet node."""
+
+MAX_KEYS = 1000
+"""The door keeps an account of each; people are many more only behind a gateway of their own."""
 
 T = TypeVar("T")
 
@@ -132,6 +143,28 @@ class StateStore:
         """Forget a process that has ended. Forgetting it twice is no error."""
         with self._database.write() as connection:
             connection.execute("DELETE FROM leases WHERE id = ?", (lease,))
+
+    def put_key(self, key: AccessKey) -> None:
+        """Keep a new key. Raises NameTaken, BadParameter if there are too many."""
+        values = dataclasses.asdict(key) | {"limits": _encode(dataclasses.asdict(key.limits))}
+        columns, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        with self._database.write() as connection:
+            if connection.execute("SELECT 1 FROM access_keys WHERE name = ?", (key.name,)).fetchone() is not None:
+                raise NameTaken(f"there is a key {key.name!r} already; remove it first, or choose another name")
+            if connection.execute("SELECT count(*) FROM access_keys").fetchone()[0] >= MAX_KEYS:
+                raise BadParameter(f"a node keeps at most {MAX_KEYS} keys; remove one first", param="name")
+            connection.execute(f"INSERT INTO access_keys ({columns}) VALUES ({marks})", values)
+
+    def keys(self) -> list[AccessKey]:
+        """All, by name."""
+        rows = self._database.read("SELECT * FROM access_keys ORDER BY name")
+        return [_read(AccessKey, dict(row) | {"limits": _decode(row["limits"])}) for row in rows]
+
+    def delete_key(self, name: str) -> None:
+        """Raises KeyNotFound."""
+        with self._database.write() as connection:
+            if connection.execute("DELETE FROM access_keys WHERE name = ?", (name,)).rowcount == 0:
+                raise KeyNotFound(f"no key {name!r}", param="name")
 
     def append(
         self,

@@ -13,6 +13,7 @@ Phase = Literal["pending", "loading", "ready", "failed", "stopping"]
 MAX_REPLICAS = 64
 MAX_WEIGHT = 1000
 ConditionKind = Literal["Ready", "Degraded", "Outdated"]
+Priority = Literal["high", "normal", "low"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,3 +340,61 @@ class BatchLine:
     line: int
     failed: bool
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLimits:
+    """What the holder of a key may do. None: as much as there is."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Of prompts and answers together."""
+    concurrent: int | None = None
+    """Requests being answered at the same time."""
+    models: tuple[str, ...] | None = None
+    """Names of services, as the door serves them."""
+    priority: Priority = "normal"
+    """Who comes first where requests wait."""
+
+    def __post_init__(self) -> None:
+        for field_name in ("requests_per_minute", "tokens_per_minute", "concurrent"):
+            value = getattr(self, field_name)
+            if value is not None and not 1 <= value <= 10**12:
+                raise BadParameter(f"{field_name} must be between 1 and 10^12, not {value}", param=field_name)
+        if self.models is not None and (not self.models or not all(self.models)):
+            raise BadParameter("models must name at least one model; leave it out to allow all", param="models")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessKey:
+    """A key as it is kept: never the key itself. Moments in seconds since the epoch."""
+
+    name: str
+    id: str
+    """The part of the key that is no secret: finds this record."""
+    digest: str
+    """SHA-256 of the whole key, hexadecimal: enough for 256 bits drawn at random, which nobody can try out."""
+    limits: KeyLimits
+    created_at: float
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """The snapshot of all keys that the door works from, published as the routes are."""
+
+    version: int
+    published_at: float
+    require_keys: bool
+    """Whether who has no key is refused, once there is any key."""
+    keys: tuple[AccessKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """How much of one of its limits a key has left now, and in how many seconds it will have all of it."""
+
+    of: Literal["requests", "tokens"]
+    limit: int
+    remaining: int
+    reset_s: float

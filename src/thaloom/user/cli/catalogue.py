@@ -19,6 +19,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "section.more": ("More", "其他"),
     "section.device": ("Devices", "设备"),
     "section.alias": ("Aliases", "别名"),
+    "section.token": ("Keys", "密钥"),
     # -- verbs
     "verb.thaloom": (
         "Finds every accelerator of this machine, keeps models, and serves them.",
@@ -127,6 +128,35 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verb.device": ("List and show devices", "列出和查看设备"),
     "verb.device.ls": ("List the devices the drivers found", "列出驱动发现的设备"),
     "verb.device.show": ("Show everything known of one device", "显示某个设备的全部信息"),
+    "verb.token": ("Make, list and remove keys for clients", "创建、列出和删除客户端密钥"),
+    "more.token": (
+        "While there is no key, nobody is asked for one, and any that a client sends is ignored. With the first key "
+        "the door asks everybody for one (`require_keys` in config.toml), and its limits hold. Clients send it as "
+        "`Authorization: Bearer`, `x-api-key` or `api-key`: where they want an API key, give them this.",
+        "没有密钥时不做任何检查，客户端发送的密钥会被忽略。创建第一个密钥后，门户要求所有请求提供密钥"
+        "（config.toml 中的 require_keys），其限额随即生效。客户端以 Authorization: Bearer、x-api-key 或 api-key "
+        "发送；凡是需要 API key 的地方填入即可。",
+    ),
+    "verb.token.create": ("Make a key, and show it this once", "创建密钥，仅显示这一次"),
+    "examples.token.create": (
+        "thaloom token create alice --requests-per-minute 60 --tokens-per-minute 20000\n"
+        "thaloom token create batch --priority low --model tiny --expires 30d",
+        "thaloom token create alice --requests-per-minute 60 --tokens-per-minute 20000\n"
+        "thaloom token create batch --priority low --model tiny --expires 30d",
+    ),
+    "verb.token.ls": ("List the keys and their limits", "列出密钥及其限额"),
+    "verb.token.rm": ("Remove keys: they open nothing any more", "删除密钥：立即失效"),
+    "argument.token.create.name": ("What to call it: a person, a program", "密钥名称：使用者或程序"),
+    "argument.token.rm.names": ("Keys, as `thaloom token ls` shows them", "密钥名称，见 thaloom token ls"),
+    "option.requests_per_minute": ("Requests a minute (default: no limit).", "每分钟请求数（默认不限）。"),
+    "option.tokens_per_minute": (
+        "Tokens a minute, of prompts and answers together.",
+        "每分钟 token 数，提示词与回答合计。",
+    ),
+    "option.concurrent": ("Requests answered at the same time.", "同时处理的请求数。"),
+    "option.models": ("Only this service; may be repeated.", "仅限此服务；可重复。"),
+    "option.priority": ("Who comes first where requests wait.", "排队时的优先级。"),
+    "option.expires_in_s": ("After so long it opens nothing: 90s, 12h, 30d.", "有效期：90s、12h、30d。"),
     "verb.version": ("Show the version of this program", "显示本程序的版本"),
     "verb.completion": ("Print a completion script for a shell", "输出 shell 补全脚本"),
     "examples.completion": (
@@ -241,6 +271,13 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.file": ("FILE", "文件"),
     "head.problem": ("PROBLEM", "问题"),
     "head.message": ("MESSAGE", "说明"),
+    "head.key": ("KEY", "密钥"),
+    "head.requests": ("REQUESTS/MIN", "请求/分"),
+    "head.tokens": ("TOKENS/MIN", "TOKEN/分"),
+    "head.concurrent": ("AT ONCE", "并发"),
+    "head.models": ("MODELS", "模型"),
+    "head.priority": ("PRIORITY", "优先级"),
+    "head.expires": ("EXPIRES", "到期"),
     "head.kind": ("KIND", "类型"),
     "head.driver": ("DRIVER", "驱动"),
     "head.vendor": ("VENDOR", "厂商"),
@@ -347,6 +384,24 @@ TEXTS: dict[str, tuple[str, str]] = {
         "守护进程在前台运行，日志写到 {place}；以下内容来自更早的进程。",
     ),
     "logs.none": ("there is no log yet: {path!r}", "尚无日志：{path!r}"),
+    # -- keys
+    "token.created": (
+        "This is the key {name}. It is kept nowhere and cannot be shown again.",
+        "这是密钥 {name}。它不会被保存，也无法再次显示。",
+    ),
+    "token.required": (
+        "From now on the door asks every client for a key.",
+        "从现在起，门户要求每个客户端提供密钥。",
+    ),
+    "token.not_required": (
+        "Clients without a key are let in too, without limits (require_keys is off).",
+        "没有密钥的客户端仍可使用且不受限（require_keys 已关闭）。",
+    ),
+    "token.none": (
+        "There are no keys: nobody is asked for one. Make one: thaloom token create NAME",
+        "没有密钥：不做检查。创建密钥：thaloom token create 名称",
+    ),
+    "token.removed": ("Removed the key {name}.", "已删除密钥 {name}。"),
     # -- answers
     "run.no_prompt": (
         "no prompt: standard input is not a terminal and holds nothing",
@@ -437,6 +492,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.too_large": ("too large", "过大"),
     "title.method_not_allowed": ("method not served", "方法不支持"),
     "title.unknown_path": ("no such path", "没有这个路径"),
+    "title.key_not_found": ("no such key", "没有这个密钥"),
+    "title.unauthorized": ("key required", "需要密钥"),
+    "title.rate_limited": ("limit reached", "已达限额"),
+    "title.too_many_connections": ("too many connections", "连接过多"),
+    "title.body_late": ("too slow", "发送过慢"),
+    "title.encoding_not_read": ("encoding not read", "编码不支持"),
     "title.revision_conflict": ("changed meanwhile", "期间已被更改"),
     "title.state_unusable": ("state cannot be used", "状态数据不可用"),
     "title.internal_error": ("Thaloom failed", "Thaloom 内部错误"),
@@ -543,6 +604,18 @@ TEXTS: dict[str, tuple[str, str]] = {
         "program and node may be of different versions: compare `thaloom version` and `thaloom status`",
         "程序与节点的版本可能不同：请比较 thaloom version 与 thaloom status",
     ),
+    "hint.key_not_found": ("`thaloom token ls` lists the keys", "thaloom token ls 列出密钥"),
+    "hint.unauthorized": (
+        "set THALOOM_API_KEY to a key of this node; `thaloom token create` makes one",
+        "请将 THALOOM_API_KEY 设为本节点的密钥；thaloom token create 可创建",
+    ),
+    "hint.rate_limited": (
+        "wait as long as it says; `thaloom token ls` shows the limits of each key",
+        "请按提示的时间等待；thaloom token ls 显示各密钥的限额",
+    ),
+    "hint.too_many_connections": ("close connections, or use them again", "请关闭或复用连接"),
+    "hint.body_late": ("send it again over a better line", "请在网络良好时重新发送"),
+    "hint.encoding_not_read": ("send it uncompressed, or with gzip", "请不压缩发送，或使用 gzip"),
     "hint.revision_conflict": (
         "somebody else changed it at the same time: look at it and try again",
         "其他人同时更改了它：请查看后重试",

@@ -51,6 +51,7 @@ thaloom = Verbs(
             "down": _HERE + "down:command",
             "status": _HERE + "status:command",
             "device": _HERE + "device:command",
+            "token": _HERE + "token:command",
         },
         "section.more": {
             "version": _HERE + "version:command",
@@ -58,7 +59,14 @@ thaloom = Verbs(
             "help": _HERE + "help:command",
         },
     },
-    aliases={"list": "ls", "devices": "device", "remove": "rm", "import": "pull", "quantise": "quantize"},
+    aliases={
+        "list": "ls",
+        "devices": "device",
+        "remove": "rm",
+        "import": "pull",
+        "quantise": "quantize",
+        "tokens": "token",
+    },
     params=[TextOption(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version)],
 )
 

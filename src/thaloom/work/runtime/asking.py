@@ -9,7 +9,7 @@ from thaloom.base.errors import BadParameter, PromptTooLong
 from thaloom.work.runtime.conversing import constraint_for
 from thaloom.work.runtime.messages import Embed, Generate, Grammar
 from thaloom.work.runtime.prompting import Speech, prompt_field
-from thaloom.work.runtime.types import Constraint, EmbedRequest, GenerateRequest, Pooling, Sampling
+from thaloom.work.runtime.types import PRIORITIES, Constraint, EmbedRequest, GenerateRequest, Pooling, Sampling
 
 
 def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, context_length: int | None) -> Generate:
@@ -48,6 +48,7 @@ def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, cont
         min_tokens=request.min_tokens,
         grammar=None if constraint is None else _grammar(constraint, speech),
         prompt_logprobs=request.logprobs if request.echo else None,
+        rank=PRIORITIES.index(request.priority),
     )
 
 

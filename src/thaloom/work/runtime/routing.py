@@ -229,6 +229,8 @@ class _Watched(AsyncIterator[Item]):
     def __init__(self, answer: AsyncIterator[Item], note: Callable[[Done | ThaloomError], None]) -> None:
         self._answer = answer
         self._note = note
+        self.prompt_tokens: int | None = getattr(answer, "prompt_tokens", None)
+        self.degraded: str | None = getattr(answer, "degraded", None)
 
     async def __anext__(self) -> Item:
         try:

@@ -36,6 +36,7 @@ class Sequence:
         "first_token_at",
         "lookup",
         "num_computed",
+        "num_overtaken",
         "num_published",
         "num_told",
         "pooled",
@@ -66,6 +67,7 @@ class Sequence:
         self.state: SequenceState = "waiting"
         self.blocks: list[int] = []
         self.num_computed = 0
+        self.num_overtaken = 0
         self.num_published = 0
         self.cached_tokens = 0
         self.submitted_at = now
