@@ -30,6 +30,7 @@ from thaloom.edge.api import app
 from thaloom.edge.api.connection import BoundedConnection
 from thaloom.edge.api.guard import is_loopback_name
 from thaloom.kernel.state.routes import RouteReader
+from thaloom.kernel.state.types import Alias
 from thaloom.work.runtime.frontend import Frontend
 
 DEFAULT_HOST = "127.0.0.1"
@@ -112,7 +113,14 @@ def openapi_document() -> dict[str, Any]:
 
 async def _serve(home: Path, listener: socket.socket, clock: SystemClock, emit: Emit) -> None:
     run = home / "run"
-    frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit)
+    sent_home: set[asyncio.Task[None]] = set()
+
+    def send_home(alias: Alias, reason: str) -> None:
+        task = asyncio.create_task(_send_home(home, alias, reason, emit))
+        sent_home.add(task)
+        task.add_done_callback(sent_home.discard)
+
+    frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit, on_return=send_home)
     server = _Server(
         uvicorn.Config(
             app.door_app(frontend, control_socket=run / "control.sock", clock=clock, emit=emit),
@@ -139,6 +147,16 @@ async def _serve(home: Path, listener: socket.socket, clock: SystemClock, emit: 
     finally:
         frontend.close()
     emit(DoorClosed(pid=os.getpid()))
+
+
+async def _send_home(home: Path, alias: Alias, reason: str, emit: Emit) -> None:
+    """Have the node keep what this door saw, so that every door knows it, and the next one."""
+    from thaloom.edge.client.control import ControlClient
+
+    try:
+        await asyncio.to_thread(ControlClient(home).return_canary, alias.name, alias.revision, reason)
+    except ThaloomError as error:  # without a daemon it holds for this door, for as long as it lives
+        emit(DoorRefused(code=error.code, message=f"{alias.name}: {error.message}"))
 
 
 class _Server(uvicorn.Server):

@@ -3,7 +3,7 @@
     ThaloomError
     ├── Refused                 the caller can mend the request             fault: caller
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
-    │   ├── NotFound: ModelNotFound  ServiceNotFound  DeviceNotFound  UnknownPath
+    │   ├── NotFound: ModelNotFound  ServiceNotFound  AliasNotFound  DeviceNotFound  UnknownPath
     │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  RevisionConflict
     │   ├── Forbidden
     │   └── NotServable
@@ -124,6 +124,10 @@ class ModelNotFound(NotFound):
 
 class ServiceNotFound(NotFound):
     code = "service_not_found"
+
+
+class AliasNotFound(NotFound):
+    code = "alias_not_found"
 
 
 class DeviceNotFound(NotFound):

@@ -22,7 +22,7 @@ from thaloom.base.ids import ServiceName
 from thaloom.door import listen
 from thaloom.edge.api.app import door_app
 from thaloom.edge.api.connection import BoundedConnection
-from thaloom.kernel.state.types import Route, Routes
+from thaloom.kernel.state.types import Alias, Route, Routes
 from thaloom.work.runtime.call import Deadlines
 from thaloom.work.runtime.frontend import Frontend
 from thaloom.work.runtime.text import Tokenizer, read_text_files
@@ -35,9 +35,10 @@ class FixedRoutes:
 
     def __init__(self, *routes: Route) -> None:
         self.routes = list(routes)
+        self.aliases: tuple[Alias, ...] = ()
 
     def current(self) -> Routes:
-        return Routes(version=1, published_at=0.0, control_socket="", routes=tuple(self.routes))
+        return Routes(version=1, published_at=0.0, control_socket="", routes=tuple(self.routes), aliases=self.aliases)
 
 
 @dataclass
@@ -80,7 +81,7 @@ def route(folder: Path, files: dict[str, str], **changes: Any) -> Route:
         "name": ServiceName("tiny"),
         "model": "tiny",
         "phase": "ready",
-        "socket": str(folder / "w.sock"),
+        "sockets": (str(folder / "w.sock"),),
         "context_length": 256,
         "created_at": 1_700_000_000.0,
         "tokenizer_files": files,

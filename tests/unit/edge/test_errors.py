@@ -12,7 +12,7 @@ from thaloom.edge.api.errors import error_body, error_response, to_json
 
 @pytest.mark.parametrize("leaf", ERRORS.values(), ids=ERRORS.keys())
 def test_every_leaf_can_be_told_and_comes_back_the_same(leaf: type[ThaloomError]) -> None:
-    response = error_response(leaf("what", param="p"))
+    response = error_response(leaf("what", param="p"), "/v1/models")
     body = json.loads(bytes(response.body))
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}
@@ -22,7 +22,7 @@ def test_every_leaf_can_be_told_and_comes_back_the_same(leaf: type[ThaloomError]
 
 
 def test_when_to_come_back_is_a_header_and_a_field() -> None:
-    response = error_response(QueueFull("full", retry_after_s=0.3))
+    response = error_response(QueueFull("full", retry_after_s=0.3), "/v1/models")
     assert response.headers["retry-after"] == "1"
     assert json.loads(bytes(response.body))["error"]["retry_after_s"] == 0.3
     assert json.loads(bytes(response.body))["error"]["type"] == "rate_limit_error"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.openai import cost_headers
-from thaloom.edge.api.openai_answers import Choice, Form
-from thaloom.edge.api.openai_requests import chat, completion
+from thaloom.edge.api.generation import Choice, cost_headers
+from thaloom.edge.api.openai.answers import OpenAIForm
+from thaloom.edge.api.openai.requests import chat, completion
 from thaloom.edge.wire import openai as wire
 from thaloom.work.runtime.types import Delta, Done, PositionLogprobs, TokenLogprob
 
@@ -20,13 +20,15 @@ DONE = Done(
 )
 
 
-def chat_form(**changes: Any) -> Form:
+def chat_form(**changes: Any) -> OpenAIForm:
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}]} | changes
-    return Form(chat(body, RequestId("chatcmpl-1")), created=1, fingerprint="fp_1")
+    return OpenAIForm(chat(body, RequestId("chatcmpl-1")), created=1, fingerprint="fp_1")
 
 
-def completion_form(**changes: Any) -> Form:
-    return Form(completion({"model": "m", "prompt": "x"} | changes, RequestId("cmpl-1")), created=1, fingerprint="fp_1")
+def completion_form(**changes: Any) -> OpenAIForm:
+    return OpenAIForm(
+        completion({"model": "m", "prompt": "x"} | changes, RequestId("cmpl-1")), created=1, fingerprint="fp_1"
+    )
 
 
 def token(data: bytes, logprob: float = -1.0) -> TokenLogprob:
@@ -37,6 +39,10 @@ def choice(*positions: PositionLogprobs, text: str = "Hi") -> Choice:
     made = Choice(index=0, done=DONE)
     made.add(Delta(text=text, num_tokens=1, logprobs=positions))
     return made
+
+
+def usage(form: OpenAIForm) -> bytes:
+    return form.closing([choice()]).removesuffix(b"data: [DONE]\n\n")
 
 
 def event(chunk: bytes) -> Any:
@@ -55,17 +61,17 @@ def test_whole_answers_are_what_the_document_promises() -> None:
 
 def test_chunks_are_what_the_document_promises() -> None:
     form = chat_form(stream=True)
-    for chunk in (form.opening(0), form.chunk(choice()), form.usage_chunk([choice()])):
+    for chunk in (form.opening(), form.chunk(choice())):
         wire.ChatChunk.model_validate(event(chunk))
-    assert "usage" not in event(form.opening(0))
+    assert "usage" not in event(form.opening())
     with_usage = chat_form(stream=True, stream_options={"include_usage": True})
-    assert event(with_usage.opening(0))["usage"] is None
-    assert event(with_usage.usage_chunk([choice()]))["usage"]["total_tokens"] == 7
+    assert event(with_usage.opening())["usage"] is None
+    assert event(usage(with_usage))["usage"]["total_tokens"] == 7
 
 
 @pytest.mark.parametrize("form", [chat_form(n=2), completion_form(n=2)])
 @pytest.mark.parametrize("text", ["Hi", '""', "\\ \n\u2028", "世界", "\ud800"])
-def test_a_chunk_of_text_is_the_last_one_but_for_its_end(form: Form, text: str) -> None:
+def test_a_chunk_of_text_is_the_last_one_but_for_its_end(form: OpenAIForm, text: str) -> None:
     """It is not encoded as a whole."""
     whole = Choice(index=1, text=text, done=DONE)
     last = event(form.chunk(whole))

@@ -8,7 +8,7 @@ import pytest
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.openai_requests import Wanted, chat, completion
+from thaloom.edge.api.openai.requests import OpenAIWanted, chat, completion
 from thaloom.edge.wire.openai import UNSERVED
 from thaloom.work.runtime.types import ChatMessage
 
@@ -16,11 +16,11 @@ ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content":
 PLAIN: dict[str, Any] = {"model": "tiny", "prompt": "x"}
 
 
-def ask_chat(**changes: Any) -> Wanted:
+def ask_chat(**changes: Any) -> OpenAIWanted:
     return chat(ASK | changes, RequestId("id"))
 
 
-def ask_completion(**changes: Any) -> Wanted:
+def ask_completion(**changes: Any) -> OpenAIWanted:
     return completion(PLAIN | changes, RequestId("id"))
 
 

@@ -20,11 +20,14 @@ from thaloom import __version__
 from thaloom.base.clock import Clock
 from thaloom.base.errors import ThaloomError
 from thaloom.base.events import Emit
-from thaloom.edge.api import health, openai, openai_requests
+from thaloom.edge.api import health
 from thaloom.edge.api.document import add_plain_routes
 from thaloom.edge.api.errors import error_response, from_http_exception
+from thaloom.edge.api.generation import GenerationRoute
 from thaloom.edge.api.guard import Guard, defect
 from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
+from thaloom.edge.api.openai import models as openai_models
+from thaloom.edge.api.openai import speaking as openai
 from thaloom.edge.api.proxy import ControlProxy
 from thaloom.edge.wire import openai as wire
 from thaloom.work.runtime.types import Generation
@@ -62,12 +65,9 @@ def door_app(
 
     app = _small_routes(generation, lifespan=lifespan, exception_handlers=_error_handlers(metrics))
 
-    def generation_route(read: openai.Read, prefix: str) -> openai.GenerationRoute:
-        return openai.GenerationRoute(read, id_prefix=prefix, generation=generation, clock=clock, metrics=metrics)
-
     streaming = {
-        "/v1/chat/completions": generation_route(openai_requests.chat, "chatcmpl"),
-        "/v1/completions": generation_route(openai_requests.completion, "cmpl"),
+        path: GenerationRoute(speaking, generation=generation, clock=clock, metrics=metrics)
+        for path, speaking in (("/v1/chat/completions", openai.CHAT), ("/v1/completions", openai.COMPLETION))
     }
 
     document: dict[str, Any] = {}
@@ -117,11 +117,11 @@ def _small_routes(generation: Generation, **options: Any) -> FastAPI:
 
     @app.get("/v1/models", tags=["openai"], operation_id="list_models")
     async def models() -> wire.ModelList:
-        return openai.list_models(generation)
+        return openai_models.list_models(generation)
 
     @app.get("/v1/models/{model:path}", tags=["openai"], operation_id="get_model")
     async def model(model: str) -> wire.Model:
-        return openai.get_model(generation, model)
+        return openai_models.get_model(generation, model)
 
     @app.get("/healthz", tags=["node"], operation_id="health")
     async def healthz() -> health.Health:
@@ -139,9 +139,9 @@ def _small_routes(generation: Generation, **options: Any) -> FastAPI:
 
 
 def _error_handlers(metrics: DoorMetrics) -> dict[int | type[Exception], Handler]:
-    async def tell(_: Request, error: ThaloomError) -> Response:
+    async def tell(request: Request, error: ThaloomError) -> Response:
         metrics.errors.labels(error.code).inc()
-        return error_response(error)
+        return error_response(error, request.scope["path"])
 
     async def tell_http(request: Request, error: HTTPException) -> Response:
         return await tell(request, from_http_exception(request, error))

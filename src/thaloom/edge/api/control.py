@@ -26,7 +26,7 @@ from thaloom.base.plugins import Absent
 from thaloom.edge.wire import control as wire
 from thaloom.hal.types import Device, Reading, WeightFormat
 from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verification
-from thaloom.kernel.state.types import NodeStatus, PastEvent, ProcessStatus, ServiceSpec, ServiceStatus
+from thaloom.kernel.state.types import Alias, NodeStatus, PastEvent, ProcessStatus, ServiceSpec, ServiceStatus, Share
 
 A = TypeVar("A", bound=wire.Answer)
 OnProgress = Callable[[str, int, int | None], None]
@@ -34,6 +34,15 @@ OnProgress = Callable[[str, int, int | None], None]
 
 _SILENCE_S = 2.0
 """A stream says something at least this often, so that a caller can tell slow from dead."""
+
+
+class AliasPlane(Protocol):
+    """Names that stand for services."""
+
+    def list(self) -> Sequence[Alias]: ...
+    def get(self, name: ServiceName) -> Alias: ...
+    def remove(self, name: ServiceName) -> None: ...
+    def send_home(self, name: ServiceName, revision: int, reason: str) -> Alias: ...
 
 
 class ControlPlane(Protocol):
@@ -61,6 +70,10 @@ class ControlPlane(Protocol):
     async def serve(self, spec: ServiceSpec) -> ServiceStatus: ...
     async def stop(self, name: ServiceName) -> None: ...
 
+    @property
+    def aliases(self) -> AliasPlane: ...
+    async def put_alias(self, alias: Alias) -> Alias: ...
+
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
         """The last lines, then (with `follow`) what comes, for as long as the service is wished."""
         ...
@@ -87,6 +100,7 @@ def control_app(plane: ControlPlane) -> FastAPI:
     _add_device_routes(app, plane)
     _add_model_routes(app, plane)
     _add_service_routes(app, plane)
+    _add_alias_routes(app, plane)
     return app
 
 
@@ -198,6 +212,31 @@ def _add_service_routes(app: FastAPI, plane: ControlPlane) -> None:
     ) -> StreamingResponse:
         lines = await plane.logs(ServiceName(name), follow=follow, tail=tail)
         return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
+
+
+def _add_alias_routes(app: FastAPI, plane: ControlPlane) -> None:
+    @app.get(f"{wire.PREFIX}/aliases", tags=["aliases"])
+    async def aliases() -> wire.Aliases:
+        return wire.Aliases(aliases=[_same(wire.Alias, alias) for alias in plane.aliases.list()])
+
+    @app.get(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
+    async def alias(name: str) -> wire.Alias:
+        return _same(wire.Alias, plane.aliases.get(ServiceName(name)))
+
+    @app.put(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
+    async def put_alias(name: str, body: wire.AliasRequest) -> wire.Alias:
+        shares = tuple(Share(service=ServiceName(service), weight=weight) for service, weight in body.services.items())
+        canary = None if body.canary is None else ServiceName(body.canary)
+        return _same(wire.Alias, await plane.put_alias(Alias(name=ServiceName(name), shares=shares, canary=canary)))
+
+    @app.delete(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
+    async def remove_alias(name: str) -> wire.Removed:
+        plane.aliases.remove(ServiceName(name))
+        return wire.Removed(name=name)
+
+    @app.post(f"{wire.PREFIX}/aliases/{{name}}/return", tags=["aliases"])
+    async def return_canary(name: str, body: wire.CanaryReturn) -> wire.Alias:
+        return _same(wire.Alias, plane.aliases.send_home(ServiceName(name), body.revision, body.reason))
 
 
 async def _ndjson(work: Callable[[OnProgress], Awaitable[wire.Answer]]) -> StreamingResponse:

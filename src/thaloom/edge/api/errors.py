@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -37,13 +38,19 @@ def error_body(error: ThaloomError) -> dict[str, Any]:
     return {"error": body}
 
 
-def error_response(error: ThaloomError) -> Response:
+_FORMS: tuple[tuple[str, Callable[[ThaloomError], dict[str, Any]]], ...] = ()
+"""Protocols with a form of their own, by the beginning of their paths; all others get OpenAI's."""
+
+
+def error_response(error: ThaloomError, path: str) -> Response:
+    """In the form of the protocol that is spoken at `path`."""
     extra: dict[str, str] = {}
     if isinstance(error, MethodNotAllowed):
         extra["allow"] = error.details.get("allowed", "")
     if error.retry_after_s is not None:
         extra["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
-    return Response(to_json(error_body(error)), error.http_status, extra, media_type="application/json")
+    form = next((form for prefix, form in _FORMS if path.startswith(prefix)), error_body)
+    return Response(to_json(form(error)), error.http_status, extra, media_type="application/json")
 
 
 def from_http_exception(request: Request, error: HTTPException) -> ThaloomError:

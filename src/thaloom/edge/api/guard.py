@@ -93,12 +93,12 @@ class Guard:
             await self._app(scope, receive, send_marked)
         except ThaloomError as error:
             self._metrics.errors.labels(error.code).inc()
-            await error_response(error)(scope, receive, send_marked)
+            await error_response(error, scope["path"])(scope, receive, send_marked)
         except Exception as error:  # the supervisor of all routes: logs, counts, answers
             self._emit(RequestCrashed(request=request_id, path=scope["path"], error=f"{type(error).__name__}: {error}"))
             if status == 499:
                 self._metrics.errors.labels(InternalError.code).inc()
-                await error_response(defect(request_id))(scope, receive, send_marked)
+                await error_response(defect(request_id), scope["path"])(scope, receive, send_marked)
             elif not whole:
                 raise  # the answer has begun: breaking the connection is all that is left to say it is not whole
         finally:

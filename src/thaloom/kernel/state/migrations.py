@@ -59,6 +59,18 @@ MIGRATIONS = (
             "CREATE INDEX journal_by_action ON journal (action)",
         ),
     ),
+    Migration(
+        version=3,
+        summary="names that stand for services",
+        statements=(
+            """CREATE TABLE aliases (
+                name TEXT PRIMARY KEY NOT NULL,
+                alias TEXT NOT NULL,
+                created_at REAL NOT NULL,
+                revision INTEGER NOT NULL CHECK (revision >= 1)
+            )""",
+        ),
+    ),
 )
 
 _VERSIONS = """CREATE TABLE IF NOT EXISTS schema_version (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from thaloom.work.runtime.messages import LogprobRow, Tokens
+from thaloom.work.runtime.messages import LogprobRow, PromptLogprobs, Tokens
 from thaloom.work.runtime.stops import StopStrings
 from thaloom.work.runtime.text import Tokenizer
 from thaloom.work.runtime.types import Delta, PositionLogprobs, TokenLogprob
@@ -53,6 +53,10 @@ class AnswerText:
         due = self._due() if self.stopped else self._due() + tuple(entry for _, entry in self._pending)
         self._pending.clear()
         return Delta(text=shown, num_tokens=0, logprobs=due)
+
+    def of_prompt(self, message: PromptLogprobs) -> Delta:
+        """The prompt's own tokens, told before the answer."""
+        raise NotImplementedError
 
     def _show(self, text: str) -> str:
         self._num_decoded += len(text)

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from thaloom.base.errors import BadRequest, DeadlineExceeded, InternalError, ServiceLoading, ThaloomError, WorkerLost
 from thaloom.work.runtime.messages import (
     Accepted,
+    Embed,
     Failed,
     Finished,
     Generate,
     GetStatus,
+    PromptLogprobs,
     Reply,
     ReplyFrames,
     Request,
+    State,
     Tokens,
     WorkerStats,
     encode,
 )
 from thaloom.work.runtime.outbox import merge
+from thaloom.work.runtime.routing import Work
 
 MAX_PENDING = 256
 """Replies read ahead of a slow client; then the worker's socket waits."""
@@ -39,18 +43,28 @@ class Deadlines:
 class Call:
     """A request on its way. Closing it cancels the request."""
 
-    def __init__(self, replies: _Replies, deadlines: Deadlines) -> None:
+    def __init__(self, replies: _Replies, deadlines: Deadlines, work: Work | None = None) -> None:
         self._replies = replies
         self._deadlines = deadlines
+        self._work = work
+        self._begun = False
 
     @classmethod
-    async def generate(cls, socket: str, message: Generate, deadlines: Deadlines) -> Call:
-        """Send the request and wait until it is in the worker's queue.
+    async def begin(
+        cls, socket: str, message: Generate | Embed, deadlines: Deadlines, work: Work | None = None
+    ) -> Call:
+        """Send the request and wait until it is in the worker's queue. `work` is told how it goes on.
 
         Raises ServiceLoading if nobody listens, WorkerLost if the worker goes away, DeadlineExceeded, and whatever
         the worker refuses it with.
         """
-        call = await cls._open(socket, message, deadlines)
+        try:
+            call = await cls._open(socket, message, deadlines)
+        except BaseException:
+            if work is not None:
+                work.over()
+            raise
+        call._work = work
         try:
             reply = await call._next(deadlines.accept_s, "the worker did not take the request")
             if not isinstance(reply, Accepted):
@@ -62,7 +76,7 @@ class Call:
 
     @classmethod
     async def status(cls, socket: str, deadlines: Deadlines) -> WorkerStats:
-        """A worker's account of itself. Raises as `generate` does."""
+        """A worker's account of itself. Raises as `begin` does."""
         async with asyncio.timeout(deadlines.status_s):
             call = await cls._open(socket, GetStatus(), deadlines)
             try:
@@ -73,14 +87,27 @@ class Call:
             raise InternalError(f"the worker told its status with {type(reply).__name__}")
         return reply
 
-    async def next(self) -> Tokens | Finished:
+    async def next(self) -> Tokens | PromptLogprobs | Finished:
         """What comes next; all tokens that are there already come at once."""
         reply = await self._next(self._deadlines.silence_s, "the worker fell silent")
-        if not isinstance(reply, (Tokens, Finished)):  # not `|`, which makes a union for each token
+        if not isinstance(reply, (Tokens, Finished, PromptLogprobs)):  # not `|`, which makes a union for each token
             raise InternalError(f"the worker went on with {type(reply).__name__}")
+        if not self._begun:
+            self._begun = True
+            if self._work is not None:
+                self._work.begun()
+        return reply
+
+    async def state(self) -> State:
+        """The answer to Embed."""
+        reply = await self._next(self._deadlines.silence_s, "the worker fell silent")
+        if not isinstance(reply, State):
+            raise InternalError(f"the worker answered with {type(reply).__name__}")
         return reply
 
     def close(self) -> None:
+        if self._work is not None:
+            self._work.over()
         self._replies.close()
 
     @classmethod

@@ -3,254 +3,221 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import secrets
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+import math
+import random
+import struct
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import msgspec
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import ModelNotFound, PromptTooLong, ServiceFailed, ServiceLoading, ThaloomError, WorkerLost
+from thaloom.base.errors import (
+    BadParameter,
+    InternalError,
+    ThaloomError,
+)
 from thaloom.base.events import Emit
-from thaloom.kernel.state.types import Route, Routes
+from thaloom.kernel.state.types import Alias, Route
+from thaloom.work.runtime.answering import Answer
 from thaloom.work.runtime.answers import AnswerText
-from thaloom.work.runtime.call import Call, Deadlines
-from thaloom.work.runtime.messages import Finished, Generate, Started, Tokens
-from thaloom.work.runtime.prompting import Speech, SpeechCache, prompt_field
-from thaloom.work.runtime.types import Delta, Done, FinishReason, GenerateRequest, Sampling, ServedModel
+from thaloom.work.runtime.asking import embed_message, message_of
+from thaloom.work.runtime.call import Deadlines
+from thaloom.work.runtime.messages import Tokens
+from thaloom.work.runtime.prompting import Speech, SpeechCache
+from thaloom.work.runtime.routing import Aliases
+from thaloom.work.runtime.scoring import judges, question, score_of
+from thaloom.work.runtime.types import (
+    Delta,
+    Done,
+    Embedding,
+    EmbedRequest,
+    GenerateRequest,
+    ScoreRequest,
+    Scores,
+    ServedModel,
+    Tokenized,
+    TokenizeRequest,
+    TokenizerInfo,
+)
+from thaloom.work.runtime.workers import RouteSource, Workers
 
-
-class RouteSource(Protocol):
-    """The last published snapshot, cheap to ask for; kernel.state.routes has the real one."""
-
-    def current(self) -> Routes: ...
+MOST_SCORED_AT_ONCE = 16
+"""Documents of one request in the worker at the same time: others want their turn too."""
 
 
 class Frontend:
     """Implements types.Generation over routes and workers' sockets. Belongs to one event loop; `close` it."""
 
-    def __init__(self, routes: RouteSource, clock: Clock, emit: Emit, *, deadlines: Deadlines | None = None) -> None:
+    def __init__(
+        self,
+        routes: RouteSource,
+        clock: Clock,
+        emit: Emit,
+        *,
+        deadlines: Deadlines | None = None,
+        draw: Callable[[], float] = random.random,
+        on_return: Callable[[Alias, str], None] = lambda _alias, _reason: None,
+    ) -> None:
+        """`draw`: numbers in [0, 1), for shares. `on_return` is told of a canary that did worse, and why."""
         self._routes = routes
         self._clock = clock
-        self._deadlines = deadlines or Deadlines()
+        self._workers = Workers(routes, deadlines or Deadlines())
         self._speeches = SpeechCache(clock, emit)
-        self._degraded: dict[str, tuple[str, str | None]] = {}
-        """By service: the socket that was asked, and what its worker said."""
+        self._aliases = Aliases(draw, emit, on_return)
 
     def close(self) -> None:
         self._speeches.close()
 
     def models(self) -> list[ServedModel]:
-        return [
-            ServedModel(
-                name=route.name,
-                ready=route.phase == "ready",
-                context_length=route.context_length,
-                created_at=route.created_at,
-            )
-            for route in self._routes.current().routes
+        """Services, then aliases, each as far as it can be used now."""
+        routes = self._routes.current()
+        return [served(route.name, [route], route.created_at) for route in routes.routes] + [
+            served(alias.name, self._aliases.behind(routes, alias), alias.created_at) for alias in routes.aliases
         ]
 
     async def start(self, request: GenerateRequest) -> AsyncIterator[Delta | Done]:
-        route, _ = self._ready_route(request.model)
-        speech = await self._speeches.get(route.model, route.tokenizer_files)
-        prompt = await self._speeches.tokenise(speech, request)
-        message = _message(request, prompt, speech, route.context_length or speech.context_length)
-        call, route = await self._admit(request.model, message)
-        text = AnswerText(speech.tokenizer, stop=request.stop, at_start=request.messages is not None)
-        answer = _Answer(self, route, call, message, text, self._clock)
+        route, alias = self._aliases.resolve(self._routes.current(), request.model)
         try:
-            answer.degraded = await self._ask_degraded(route)
+            answer = await self._start(request, route)
+        except ThaloomError as error:
+            self._aliases.failed(alias, route.name, error)
+            raise
+        return answer if alias is None else self._aliases.watch(alias, route.name, answer)
+
+    async def _start(self, request: GenerateRequest, route: Route) -> Answer:
+        self._workers.require_ready(route.name)
+        speech = await self._speech(route)
+        prompt = await self._speeches.tokenise(speech, request)
+        message = message_of(request, prompt, speech, _context(route, speech))
+        placed = await self._workers.begin(route.name, message)
+        text = AnswerText(speech.tokenizer, stop=request.stop, at_start=request.messages is not None)
+        answer = Answer(self._workers, placed, message, text, self._clock)
+        try:
+            answer.degraded = await self._workers.degraded(placed.socket)
         except BaseException:
             await answer.aclose()
             raise
         return answer
 
+    async def tokenize(self, request: TokenizeRequest) -> Tokenized:
+        route = self._route(request.model)
+        speech = await self._speech(route)
+        tokens = await self._speeches.tokenize(speech, request)
+        return Tokenized(
+            tokens=tuple(tokens),
+            texts=tuple(speech.tokenizer.spelled(token) for token in tokens),
+            context_length=_context(route, speech),
+        )
+
+    async def detokenize(self, model: str, tokens: tuple[int, ...]) -> str:
+        route = self._route(model)
+        speech = await self._speech(route)
+        speech.tokenizer.check_tokens(tokens, "tokens")
+        return speech.tokenizer.decode(tokens, special=True)
+
+    async def tokenizer_info(self, model: str) -> TokenizerInfo:
+        route = self._route(model)
+        speech = await self._speech(route)
+        return TokenizerInfo(
+            vocab_size=speech.tokenizer.vocab_size,
+            context_length=_context(route, speech),
+            bos_token=speech.tokenizer.bos_token,
+            eos_token=speech.tokenizer.eos_token,
+            stop_tokens=speech.tokenizer.stop_tokens,
+            chat_template=None if speech.template is None else speech.template.source,
+        )
+
     async def worker_metrics(self) -> list[dict[str, Any]]:
-        routes = [route for route in self._routes.current().routes if route.socket is not None]
-        return list(await asyncio.gather(*(self._metrics_of(route) for route in routes)))
+        return await self._workers.metrics()
 
-    async def _admit(self, model: str, message: Generate, *, lost: str | None = None) -> tuple[Call, Route]:
-        """A worker that took the request. Tries a second one, silently, if the route leads elsewhere by now.
-
-        `lost` is the socket of a worker that was already tried in vain.
-        """
-        route, socket = self._ready_route(model)
-        if socket == lost:
-            raise ServiceLoading(f"no other worker serves {model!r} yet", retry_after_s=1.0)
+    async def embed(self, request: EmbedRequest) -> Embedding:
+        route = self._route(request.model)
+        self._workers.require_ready(route.name)
+        speech = await self._speech(route)
+        prompt = await self._speeches.text_tokens(speech, request)
+        message = embed_message(request, prompt, request.pooling or speech.pooling, _context(route, speech))
+        placed = await self._workers.begin(route.name, message)
         try:
-            return await Call.generate(socket, message, self._deadlines), route
-        except (WorkerLost, ServiceLoading):
-            newer, newer_socket = self._ready_route(model)
-            if lost is not None or newer_socket == socket:
-                raise
-            return await Call.generate(newer_socket, message, self._deadlines), newer
+            state = await placed.call.state()
+            degraded = await self._workers.degraded(placed.socket)
+        finally:
+            placed.call.close()
+        values = struct.unpack(f"<{len(state.values) // 4}f", state.values)
+        return Embedding(values=_shaped(values, request), prompt_tokens=len(prompt), degraded=degraded)
 
-    def _ready_route(self, model: str) -> tuple[Route, str]:
-        routes = self._routes.current().routes
-        route = next((route for route in routes if model in (route.name, f"{route.name}:latest")), None)
-        if route is None:
-            names = ", ".join(sorted(route.name for route in routes)) or "none"
-            raise ModelNotFound(f"no model {model!r} is served here (served: {names})", param="model")
-        if route.phase == "failed":
-            raise ServiceFailed(f"{route.name!r} cannot be served: {route.reason or 'no reason was given'}")
-        if route.phase != "ready" or route.socket is None:
-            why = f": {route.reason}" if route.reason else ""
-            raise ServiceLoading(f"{route.name!r} is {route.phase}{why}", retry_after_s=route.retry_after_s or 2.0)
-        return route, route.socket
+    async def score(self, request: ScoreRequest) -> Scores:
+        route = self._route(request.model)
+        self._workers.require_ready(route.name)
+        speech = await self._speech(route)
+        tokens = judges(speech, request.model)
+        turns = asyncio.Semaphore(MOST_SCORED_AT_ONCE)
 
-    async def _ask_degraded(self, route: Route) -> str | None:
-        """Whether the worker runs worse than wished, and why: asked once of each worker."""
-        socket = route.socket or ""
-        known = self._degraded.get(route.name)
-        if known is None or known[0] != socket:
-            try:
-                stats = await Call.status(socket, self._deadlines)
-            except (ThaloomError, TimeoutError):
-                return None  # the answer itself will tell if the worker is gone; ask again with the next request
-            self._degraded[route.name] = (socket, stats.degraded)
-        return self._degraded[route.name][1]
+        async def judged(document: str) -> tuple[float, int, str | None]:
+            async with turns:
+                return await self._judge(question(request, document, speech), tokens, route, speech)
 
-    async def _metrics_of(self, route: Route) -> dict[str, Any]:
-        head: dict[str, Any] = {"service": route.name, "model": route.model}
+        tasks = [asyncio.create_task(judged(document)) for document in request.documents]
         try:
-            stats = await Call.status(route.socket or "", self._deadlines)
-        except (ThaloomError, TimeoutError):
-            return head | {"up": False}
-        return msgspec.structs.asdict(stats) | head | {"up": True}
-
-
-class _Answer(AsyncIterator[Delta | Done]):
-    """One answer, and its connection. A class and not a generator: closing it works before the first item too."""
-
-    def __init__(
-        self,
-        frontend: Frontend,
-        route: Route,
-        call: Call,
-        message: Generate,
-        text: AnswerText,
-        clock: Clock,
-    ) -> None:
-        self.degraded: str | None = None
-        self._frontend = frontend
-        self._route = route
-        self._call = call
-        self._message = message
-        self._text = text
-        self._clock = clock
-        self._accepted_at = clock.monotonic()
-        self._first_at: float | None = None
-        self._started: Started | None = None
-        self._last: Done | None = None
-        self._ended = False
-
-    async def __anext__(self) -> Delta | Done:
-        if self._ended:
-            raise StopAsyncIteration
-        if self._last is not None:
-            self._end()
-            return self._last
-        try:
-            reply = await self._next_reply()
-            return self._take(reply)
-        except BaseException:
-            self._end()
-            raise
-
-    async def aclose(self) -> None:
-        self._end()
-
-    async def _next_reply(self) -> Tokens | Finished:
-        try:
-            return await self._call.next()
-        except WorkerLost as lost:
-            if self._first_at is not None:
-                raise
-            self._call.close()  # nothing was shown: whoever serves the model by now may answer instead
-            try:
-                self._call, self._route = await self._frontend._admit(
-                    self._route.name, self._message, lost=self._route.socket
-                )
-            except ThaloomError as refusal:
-                raise lost from refusal
-            return await self._call.next()
-
-    def _take(self, reply: Tokens | Finished) -> Delta | Done:
-        if isinstance(reply, Tokens):
-            if self._first_at is None:
-                self._first_at, self._started = self._clock.monotonic(), reply.started
-            delta = self._text.feed(reply)
-            if self._text.stopped:
-                self._call.close()
-                self._last = self._cut_short()
-            return delta
-        rest = self._text.finish()
-        self._call.close()
-        self._last = self._done(reply)
-        if rest.text or rest.logprobs:
-            return rest
-        self._end()
-        return self._last
-
-    def _done(self, finished: Finished) -> Done:
-        reason: FinishReason = "length" if finished.reason == "length" and not self._text.stopped else "stop"
-        return Done(
-            reason=reason,
-            prompt_tokens=finished.prompt_tokens,
-            completion_tokens=finished.completion_tokens,
-            cached_tokens=finished.cached_tokens,
-            queue_s=finished.queue_s,
-            prefill_s=finished.prefill_s,
-            decode_s=finished.decode_s,
-            degraded=self.degraded,
+            told = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return Scores(
+            values=tuple(score for score, _, _ in told),
+            prompt_tokens=sum(count for _, count, _ in told),
+            degraded=next((worker for _, _, worker in told if worker is not None), None),
         )
 
-    def _cut_short(self) -> Done:
-        """The account of an answer the worker was not let finish."""
-        first_at = self._first_at if self._first_at is not None else self._accepted_at
-        started = self._started or Started(cached_tokens=0, queue_s=0.0, prefill_s=first_at - self._accepted_at)
-        return Done(
-            reason="stop",
-            prompt_tokens=len(self._message.prompt),
-            completion_tokens=self._text.num_tokens,
-            cached_tokens=started.cached_tokens,
-            queue_s=started.queue_s,
-            prefill_s=started.prefill_s,
-            decode_s=self._clock.monotonic() - first_at,
-            degraded=self.degraded,
-        )
+    async def _judge(
+        self, asked: GenerateRequest, tokens: tuple[int, int], route: Route, speech: Speech
+    ) -> tuple[float, int, str | None]:
+        """The score, the tokens of the prompt, and why the worker is degraded, if it is."""
+        prompt = await self._speeches.tokenise(speech, asked)
+        message = message_of(asked, prompt, speech, _context(route, speech))
+        message = msgspec.structs.replace(message, temperature=0.0, stop_tokens=[], logprobs=0, report=list(tokens))
+        placed = await self._workers.begin(route.name, message)
+        try:
+            reply = await placed.call.next()
+            degraded = await self._workers.degraded(placed.socket)
+        finally:
+            placed.call.close()
+        if not isinstance(reply, Tokens) or not reply.logprobs:
+            raise InternalError("the worker told no log-probabilities")
+        return score_of(reply.logprobs[0]), len(prompt), degraded
 
-    def _end(self) -> None:
-        self._ended = True
-        self._call.close()
+    async def _speech(self, route: Route) -> Speech:
+        return await self._speeches.get(route.model, route.tokenizer_files)
+
+    def _route(self, model: str) -> Route:
+        return self._aliases.resolve(self._routes.current(), model)[0]
 
 
-def _message(request: GenerateRequest, prompt: list[int], speech: Speech, context_length: int | None) -> Generate:
-    """What the worker is asked. Raises PromptTooLong naming both lengths, BadParameter for a sampling field."""
-    wanted = 1 if request.max_tokens is None else request.max_tokens
-    if context_length is None:
-        context_length = len(prompt) + wanted  # nobody knows: the worker decides
-    if len(prompt) + wanted > context_length:
-        more = "" if request.max_tokens is None else f" and {wanted} more are asked for"
-        raise PromptTooLong(
-            f"the prompt has {len(prompt)} tokens{more}; the context of {request.model!r} holds {context_length}",
-            param=prompt_field(request),
-            prompt_tokens=len(prompt),
-            max_tokens=request.max_tokens,
-            context_length=context_length,
-        )
-    sampling: Sampling = dataclasses.replace(request.sampling or speech.sampling, **request.sampling_changes)  # type: ignore[arg-type]  # checked by Sampling itself
-    return Generate(
-        id=request.id,
-        prompt=prompt,
-        max_tokens=context_length - len(prompt) if request.max_tokens is None else wanted,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        seed=secrets.randbits(63) if sampling.seed is None else sampling.seed,
-        stop_tokens=[] if request.ignore_eos else list(speech.tokenizer.stop_tokens),
-        logprobs=request.logprobs,
+def served(name: str, routes: Sequence[Route], created_at: float) -> ServedModel:
+    """What can be said of a name that stands for these."""
+    lengths = [route.context_length for route in routes if route.context_length is not None]
+    return ServedModel(
+        name=name,
+        ready=any(route.phase == "ready" for route in routes),
+        context_length=min(lengths, default=None),
+        created_at=created_at,
     )
+
+
+def _context(route: Route, speech: Speech) -> int | None:
+    return route.context_length or speech.context_length
+
+
+def _shaped(values: tuple[float, ...], request: EmbedRequest) -> tuple[float, ...]:
+    """Cut and normalised as asked. Raises BadParameter."""
+    if request.dimensions is not None:
+        if request.dimensions > len(values):
+            raise BadParameter(
+                f"{request.model!r} has embeddings of {len(values)} numbers, not {request.dimensions}",
+                param="dimensions",
+            )
+        values = values[: request.dimensions]
+    if not request.normalize:
+        return values
+    length = math.sqrt(math.fsum(value * value for value in values))
+    return tuple(value / length for value in values) if length > 0 else values

@@ -19,8 +19,17 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 
 
+class Grammar(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answer must be, as types.Constraint. `ends`: the model's own stop tokens."""
+
+    kind: str
+    text: str
+    param: str
+    ends: list[int]
+
+
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
-    """Ask for tokens. Sampling fields as in types.Sampling; `logprobs` as in types.GenerateRequest."""
+    """Ask for tokens. Sampling fields as in types.Sampling; `logprobs` and `min_tokens` as in types.GenerateRequest."""
 
     id: str
     prompt: list[int]
@@ -32,6 +41,24 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     seed: int
     stop_tokens: list[int]
     logprobs: int | None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: list[tuple[int, float]] = []
+    min_tokens: int = 0
+    grammar: Grammar | None = None
+    prompt_logprobs: int | None = None
+    """How many of the likeliest tokens to report for each position of the prompt but the first; None: none of it."""
+    report: list[int] = []
+    """Tokens whose log-probabilities are reported too, with every token of the answer; needs `logprobs`."""
+
+
+class Embed(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
+    """Ask for the model's state over a text: at its last token, or the mean over all."""
+
+    id: str
+    prompt: list[int]
+    pooling: str
 
 
 class GetStatus(msgspec.Struct, frozen=True, tag="get_status"):
@@ -56,6 +83,8 @@ class LogprobRow(msgspec.Struct, frozen=True, kw_only=True):
     chosen: float
     top_tokens: list[int]
     top_logprobs: list[float]
+    reported: list[float] = []
+    """Of the tokens of `Generate.report`, in their order."""
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +93,18 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int
     queue_s: float
     prefill_s: float
+
+
+class PromptLogprobs(msgspec.Struct, frozen=True, kw_only=True, tag="prompt_logprobs"):
+    """Of the prompt's tokens from its second on, in order, in as many messages as it takes; before all Tokens."""
+
+    rows: list[LogprobRow]
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
+    """What Embed asked for: float32, little-endian. The end of that request."""
+
+    values: bytes
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True, tag="tokens"):
@@ -134,8 +175,8 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     """`loading`, `ready` or `stopping`."""
 
 
-Request = Generate | GetStatus | Shutdown
-Reply = Accepted | Tokens | Finished | Failed | WorkerStats
+Request = Generate | Embed | GetStatus | Shutdown
+Reply = Accepted | PromptLogprobs | Tokens | Finished | Failed | State | WorkerStats
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder = msgspec.msgpack.Decoder(Request)

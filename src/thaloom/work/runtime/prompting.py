@@ -15,11 +15,19 @@ from thaloom.base.errors import BadParameter
 from thaloom.base.events import Degraded, Emit
 from thaloom.work.runtime.templates import ChatTemplate
 from thaloom.work.runtime.text import Tokenizer, read_text_files
-from thaloom.work.runtime.types import GenerateRequest, Sampling
+from thaloom.work.runtime.types import (
+    ChatMessage,
+    EmbedRequest,
+    GenerateRequest,
+    Pooling,
+    Sampling,
+    TokenizeRequest,
+    Tool,
+)
 
 SHORT_PROMPT_CHARACTERS = 8_192
 """Below this, encoding takes about a millisecond: less than a thread's hand-over is worth."""
-_KINDS = {"temperature": (int, float), "top_p": (int, float), "min_p": (int, float), "top_k": (int,)}
+_KINDS = dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), (int, float)) | {"top_k": (int,)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +39,8 @@ class Speech:
     sampling: Sampling
     """What the model's generation config asks for where the caller does not say."""
     context_length: int | None
+    pooling: Pooling = "mean"
+    """Of embeddings, where the caller does not say."""
 
     def prompt_of(self, request: GenerateRequest) -> list[int]:
         """Raises BadParameter on `messages` or `prompt`. Takes time in proportion to the text."""
@@ -38,17 +48,36 @@ class Speech:
             self.tokenizer.check_tokens(request.prompt_tokens)
             tokens = list(request.prompt_tokens)
         elif request.messages is not None:
-            if self.template is None:
-                raise BadParameter(
-                    f"model {request.model!r} has no chat template; send it a plain prompt (/v1/completions)",
-                    param="messages",
-                )
-            tokens = self.tokenizer.encode_rendered(self.template.render(request.messages))
+            tokens = self.chat_tokens(request.messages, request)
         else:
             tokens = self.tokenizer.encode_prompt(request.prompt or "")
         if not tokens:
             raise BadParameter("there is not one token in the prompt", param=prompt_field(request))
         return tokens
+
+    def chat_tokens(self, messages: tuple[ChatMessage, ...], request: GenerateRequest | TokenizeRequest) -> list[int]:
+        """Raises BadParameter on `messages`."""
+        if self.template is None:
+            raise BadParameter(
+                f"model {request.model!r} has no chat template; send it a plain prompt (/v1/completions)",
+                param="messages",
+            )
+        tools = [_told(tool) for tool in request.tools]
+        return self.tokenizer.encode_rendered(self.template.render(messages, tools, request.templating))
+
+    def tokens_of(self, request: TokenizeRequest) -> list[int]:
+        """As `prompt_of`, but no tokens are no error."""
+        if request.messages is not None:
+            return self.chat_tokens(request.messages, request)
+        if request.add_special_tokens:
+            return self.tokenizer.encode_prompt(request.prompt or "")
+        return self.tokenizer.encode_rendered(request.prompt or "")
+
+
+def _told(tool: Tool) -> dict[str, Any]:
+    """As OpenAI's protocol, and with it every template, has it."""
+    function = {"name": tool.name, "description": tool.description or "", "parameters": tool.parameters}
+    return {"type": "function", "function": function}
 
 
 def prompt_field(request: GenerateRequest) -> str:
@@ -74,17 +103,8 @@ def read_speech(files: Mapping[str, str], *, model: str, clock: Clock, emit: Emi
 
 
 def _default_sampling(config: Mapping[str, Any], model: str, emit: Emit) -> Sampling:
-    penalty = config.get("repetition_penalty")
-    if penalty not in (None, 1, 1.0):
-        emit(
-            Degraded(
-                subject=model,
-                reason="SamplingNotSupported",
-                message=f"the model asks for repetition_penalty {penalty}, which is not applied",
-            )
-        )
     if config.get("do_sample") is False:
-        return Sampling(temperature=0.0)
+        config = {"temperature": 0.0, "repetition_penalty": config.get("repetition_penalty")}
     wishes = {name: config[name] for name, kinds in _KINDS.items() if type(config.get(name)) in kinds}
     try:
         return Sampling(**wishes)
@@ -127,13 +147,32 @@ class SpeechCache:
 
     async def tokenise(self, speech: Speech, request: GenerateRequest) -> list[int]:
         """The request's prompt in tokens; long ones in a thread, so that nobody else waits."""
-        if request.messages is not None:
-            num_characters = sum(len(message.content) for message in request.messages)
-        else:
-            num_characters = len(request.prompt or "")
-        if num_characters <= SHORT_PROMPT_CHARACTERS:
+        if _is_short(request):
             return speech.prompt_of(request)
         return await asyncio.get_running_loop().run_in_executor(self._threads, speech.prompt_of, request)
+
+    async def text_tokens(self, speech: Speech, request: EmbedRequest) -> list[int]:
+        """Of a text to be embedded. Raises BadParameter on `input`."""
+        if request.tokens is not None:
+            speech.tokenizer.check_tokens(request.tokens, "input")
+            tokens = list(request.tokens)
+        else:
+            tokens = await self.tokenize(speech, TokenizeRequest(model=request.model, prompt=request.text))
+        if not tokens:
+            raise BadParameter("there is not one token in the input", param="input")
+        return tokens
+
+    async def tokenize(self, speech: Speech, request: TokenizeRequest) -> list[int]:
+        if _is_short(request):
+            return speech.tokens_of(request)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, speech.tokens_of, request)
+
+
+def _is_short(request: GenerateRequest | TokenizeRequest) -> bool:
+    num_characters = len(request.prompt or "")
+    if request.messages is not None:
+        num_characters = sum(len(message.content) for message in request.messages)
+    return num_characters <= SHORT_PROMPT_CHARACTERS
 
 
 def _take_notice(reading: asyncio.Future[Speech]) -> None:

@@ -21,7 +21,7 @@ from jinja2.visitor import NodeTransformer
 
 from thaloom.base.clock import Clock, ManualClock
 from thaloom.base.errors import BadParameter, NotServable
-from thaloom.work.runtime.types import ChatMessage
+from thaloom.work.runtime.types import ChatMessage, Templating
 
 MAX_TEMPLATE_CHARACTERS = 256 * 1024
 MAX_OUTPUT_CHARACTERS = 32 * 1024 * 1024
@@ -34,6 +34,7 @@ MAX_HANDLED_CHARACTERS = 4 * MAX_OUTPUT_CHARACTERS
 five times."""
 DEADLINE_S = 2.0
 """For one rendering, looked at with every step: steps over a long text can be slow."""
+_PLAIN = Templating()
 _BUDGET = " budget"  # no name a template could write, so none it could change
 
 
@@ -50,13 +51,41 @@ class ChatTemplate:
             self._template = _environment(clock).from_string(source)
         except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError) as error:
             raise NotServable(f"the model's chat template cannot be read: {error}") from error
+        self.source = source
         self._clock = clock
         self._tokens = {"bos_token": bos_token or "", "eos_token": eos_token or ""}
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
-        """The prompt for the assistant's next turn. Raises BadParameter on `messages` with what the template said."""
+    def render(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[dict[str, Any]] | None = None,
+        templating: Templating = _PLAIN,
+    ) -> str:
+        """The prompt for the assistant's next turn, or, to be continued, up to the end of the last message.
+
+        `tools`: as OpenAI's protocol has them. Raises BadParameter on `messages` with what the template said.
+        """
+        whole = self._render(messages, tools, templating)
+        if not templating.continue_final_message:
+            return whole
+        last = messages[-1].content.strip()
+        at = whole.rfind(last)
+        if at < 0:
+            raise BadParameter(
+                "the model's chat template changes the last message: it cannot be continued", param="messages"
+            )
+        return whole[: at + len(last)]
+
+    def _render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] | None, templating: Templating
+    ) -> str:
         turns = [{"role": message.role, "content": message.content} | message.extra for message in messages]
-        variables = {"messages": turns, "add_generation_prompt": True, "tools": None, "documents": None}
+        variables = dict(templating.variables) | {
+            "messages": turns,
+            "add_generation_prompt": templating.add_generation_prompt and not templating.continue_final_message,
+            "tools": list(tools) if tools else None,
+            "documents": templating.variables.get("documents"),
+        }
         pieces: list[str] = []
         num_characters = 0
         try:

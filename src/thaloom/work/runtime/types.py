@@ -9,15 +9,17 @@ from typing import Any, Literal, Protocol
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 MAX_TOP_LOGPROBS = 20
+MAX_LOGIT_BIAS = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen. Order: temperature, top-k, top-p, min-p, then one draw.
+    """How the next token is chosen. Order: penalties and biases, what the constraint allows, temperature, top-k, top-p,
+    min-p, then one draw.
 
-    temperature 0 is greedy: the highest logit, the lower token id on a tie; nothing else is looked at.
+    temperature 0 is greedy: the highest logit, the lower token id on a tie; no filter is looked at.
     """
 
     temperature: float = 1.0
@@ -29,9 +31,22 @@ class Sampling:
     """Only tokens at least this fraction as likely as the likeliest."""
     seed: int | None = None
     """Same seed, same request: same tokens. None: drawn afresh."""
+    frequency_penalty: float = 0.0
+    """Taken from a token's logit for each time it stands in the answer so far."""
+    presence_penalty: float = 0.0
+    """Taken once from the logit of every token that stands in the answer so far."""
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens that stand in prompt or answer where they are positive, multiplies the others."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token, what is added to its logit)."""
 
     def __post_init__(self) -> None:
         _in_range("temperature", self.temperature, 0.0, 100.0)
+        _in_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _in_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _in_range("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        for _, bias in self.logit_bias:
+            _in_range("logit_bias", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
         _in_range("top_k", self.top_k, 0, 2**31 - 1)
         _in_range("top_p", self.top_p, 0.0, 1.0)
         _in_range("min_p", self.min_p, 0.0, 1.0)
@@ -48,9 +63,51 @@ def _in_range(name: str, value: float, low: float, high: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatMessage:
+    """One turn, as chat templates want it. `extra` has the other keys of the turn: `name`, `tool_call_id`, and of an
+    assistant's turn `tool_calls`, [{"id", "type": "function", "function": {"name", "arguments"}}], with arguments as an
+    object where they are one; `reasoning_content`."""
+
     role: str
     content: str
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A function the model may call."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """JSON schema of its arguments; empty: anything."""
+    strict: bool = False
+    """Arguments are held to the schema even where the model chooses by itself to call."""
+
+
+ToolUse = Literal["auto", "none", "required"]
+ConstraintKind = Literal["json_schema", "json_object", "regex", "choice", "lark", "gbnf"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """What the answer's text must be, from its first token to its last. `text`: the schema or the list of choices as
+    JSON, the regular expression, or the grammar; of `json_object` nothing."""
+
+    kind: ConstraintKind
+    text: str = ""
+    param: str = "response_format"
+    """The caller's word for it, named where it is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Templating:
+    """How a chat becomes a prompt."""
+
+    variables: dict[str, Any] = field(default_factory=dict)
+    """For the model's template (`enable_thinking` ...)."""
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    """The last message is not closed: the answer goes on with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,25 +121,45 @@ class GenerateRequest:
     prompt_tokens: tuple[int, ...] | None = None
     max_tokens: int | None = None
     """None: until the model stops or the context is full."""
+    min_tokens: int = 0
+    """The model may not end its answer before so many tokens."""
     sampling: Sampling | None = None
     """None: the model's own generation config."""
-    sampling_changes: dict[str, float | int] = field(default_factory=dict)
+    sampling_changes: dict[str, Any] = field(default_factory=dict)
     """Fields of Sampling the caller sets; the others stay as `sampling`, or the model, has them."""
     stop: tuple[str, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
+    """Beside the model's own; they end the answer and are not shown."""
+    include_stop: bool = False
+    """Whether a stop string is shown."""
     logprobs: int | None = None
     """How many of the likeliest tokens to report for each position; 0: only the chosen one; None: none."""
+    echo: bool = False
+    """The prompt's text comes first, and with `logprobs` that of its tokens (the first has none). With `prompt` or
+    `prompt_tokens` only. `max_tokens` may be 0 then."""
     ignore_eos: bool = False
+    show_special_tokens: bool = False
+    tools: tuple[Tool, ...] = ()
+    tool_use: ToolUse = "auto"
+    forced_tool: str | None = None
+    """This one must be called; `tool_use` is `required` then."""
+    parallel_tool_calls: bool = True
+    constraint: Constraint | None = None
+    """Not together with tools that must be called."""
+    templating: Templating = field(default_factory=Templating)
+    separate_reasoning: bool = True
+    """What a model thinks aloud comes as Delta.reasoning, if its dialect is known to mark it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogprob:
     """A token, its text as far as it is text alone, its bytes, and its natural-log probability (of the model's own
-    distribution, before temperature and filters)."""
+    distribution, before penalties, constraint, temperature and filters). None: the first token of a prompt."""
 
     token: int
     text: str
     data: bytes
-    logprob: float
+    logprob: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +169,26 @@ class PositionLogprobs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallPiece:
+    """Some of a call the model makes. The first piece of a call, and no other, has `id` and `name`; `arguments` of all
+    its pieces, joined, are the arguments as JSON."""
+
+    index: int
+    """Of the call within the answer, from 0."""
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
     """Some more of an answer. `text` may be empty (half a character, or a possible stop string held back)."""
 
     text: str
     num_tokens: int
     logprobs: tuple[PositionLogprobs, ...] = ()
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallPiece, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +203,88 @@ class Done:
     queue_s: float
     prefill_s: float
     decode_s: float
+    degraded: str | None = None
+    stop: str | int | None = None
+    """The stop string or stop token of the request that ended the answer; None: the model's own end, or none."""
+    reasoning_tokens: int = 0
+    """Of `completion_tokens`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizeRequest:
+    """One text in a model's tokens. Exactly one of `messages` and `prompt` is given."""
+
+    model: str
+    messages: tuple[ChatMessage, ...] | None = None
+    prompt: str | None = None
+    add_special_tokens: bool = True
+    """Of `prompt`: as a completion's prompt would get them."""
+    tools: tuple[Tool, ...] = ()
+    templating: Templating = field(default_factory=Templating)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokenized:
+    tokens: tuple[int, ...]
+    texts: tuple[str, ...]
+    """How each token is written in the vocabulary."""
+    context_length: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerInfo:
+    """A model's way with text, for clients that count and cut by themselves."""
+
+    vocab_size: int
+    context_length: int | None
+    bos_token: str | None
+    eos_token: str | None
+    stop_tokens: tuple[int, ...]
+    chat_template: str | None
+
+
+Pooling = Literal["mean", "last"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRequest:
+    """One text's embedding. Exactly one of `text` and `tokens` is given."""
+
+    id: RequestId
+    model: str
+    text: str | None = None
+    tokens: tuple[int, ...] | None = None
+    pooling: Pooling | None = None
+    """None: as the model's files say, else the mean."""
+    normalize: bool = True
+    """To length 1."""
+    dimensions: int | None = None
+    """Only the first so many, normalised again; None: all. More than there are is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    values: tuple[float, ...]
+    prompt_tokens: int
+    degraded: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """How well each document answers the query, by the model's own yes or no."""
+
+    id: RequestId
+    model: str
+    query: str
+    documents: tuple[str, ...]
+    instruction: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    values: tuple[float, ...]
+    """In the documents' order, 0 to 1."""
+    prompt_tokens: int
     degraded: str | None = None
 
 
@@ -134,6 +307,26 @@ class Generation(Protocol):
         Raises before the first item: ModelNotFound, ServiceLoading, ServiceFailed, PromptTooLong, BadParameter,
         QueueFull. While iterating: WorkerLost, DeadlineExceeded. Closing the iterator (`aclose`) cancels the request.
         """
+        ...
+
+    async def tokenize(self, request: TokenizeRequest) -> Tokenized:
+        """Raises ModelNotFound, BadParameter. Needs no worker."""
+        ...
+
+    async def detokenize(self, model: str, tokens: tuple[int, ...]) -> str:
+        """With special tokens as they are written. Raises ModelNotFound, BadParameter."""
+        ...
+
+    async def tokenizer_info(self, model: str) -> TokenizerInfo:
+        """Raises ModelNotFound."""
+        ...
+
+    async def embed(self, request: EmbedRequest) -> Embedding:
+        """Raises as `start` does, and NotServable where the model's engine gives no states."""
+        ...
+
+    async def score(self, request: ScoreRequest) -> Scores:
+        """Raises as `start` does, and NotServable for a model that has no words for yes and no."""
         ...
 
     async def worker_metrics(self) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.errors import from_validation
+from thaloom.edge.api.generation import Wanted
 from thaloom.edge.wire.openai import (
     MAX_CHOICES,
     UNSERVED,
@@ -28,19 +29,13 @@ DEFAULT_COMPLETION_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """One request: its answers in the order of their index, and how the client wants them."""
-
-    id: RequestId
+class OpenAIWanted(Wanted):
     kind: Literal["chat", "completion"]
-    model: str
-    requests: tuple[GenerateRequest, ...]
     num_prompts: int
-    stream: bool
     include_usage: bool
 
 
-def chat(data: dict[str, Any], request_id: RequestId) -> Wanted:
+def chat(data: dict[str, Any], request_id: RequestId) -> OpenAIWanted:
     """Raises BadParameter."""
     _refuse_unserved(data)
     _refuse_unserved_in_messages(data)
@@ -56,7 +51,7 @@ def chat(data: dict[str, Any], request_id: RequestId) -> Wanted:
     return _wanted("chat", request_id, fields, [prompt], max_tokens=max_tokens, logprobs=logprobs)
 
 
-def completion(data: dict[str, Any], request_id: RequestId) -> Wanted:
+def completion(data: dict[str, Any], request_id: RequestId) -> OpenAIWanted:
     """Raises BadParameter."""
     _refuse_unserved(data)
     fields = _validate(CompletionRequest, data)
@@ -73,7 +68,7 @@ def _wanted(
     *,
     max_tokens: int | None,
     logprobs: int | None,
-) -> Wanted:
+) -> OpenAIWanted:
     num_each = fields.n or 1
     if len(prompts) * num_each > MAX_CHOICES:
         raise BadParameter(
@@ -95,7 +90,7 @@ def _wanted(
         for index, prompt in enumerate(prompts)
         for choice in range(num_each)
     ]
-    return Wanted(
+    return OpenAIWanted(
         id=request_id,
         kind=kind,
         model=fields.model,

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from thaloom.base.errors import ThaloomError
 from thaloom.edge.api.errors import error_body, to_json
-from thaloom.edge.api.openai_requests import Wanted
-from thaloom.work.runtime.types import Delta, Done, PositionLogprobs, TokenLogprob
+from thaloom.edge.api.generation import Choice
+from thaloom.edge.api.openai.requests import OpenAIWanted
+from thaloom.work.runtime.types import PositionLogprobs, TokenLogprob
 
-_UTF8 = codecs.getincrementaldecoder("utf-8")
 STREAM_END = b"data: [DONE]\n\n"
 LEAST_LOGPROB = -9999.0
 """JSON has no infinity. Source: OpenAI's API reference: -9999.0 signifies that a token is very unlikely."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Choice:
-    """One answer as it grows."""
+class OpenAIForm:
+    """generation.Form for chat completions and completions."""
 
-    index: int
-    text: str = ""
-    logprobs: list[PositionLogprobs] = field(default_factory=list)
-    done: Done | None = None
-    num_decoded: int = 0
-    """Characters of all tokens told so far: where the next token's text begins (completions' `text_offset`)."""
-    decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _UTF8("replace"))
-
-    def add(self, delta: Delta) -> None:
-        self.text += delta.text
-        self.logprobs += delta.logprobs
-
-
-class Form:
-    """Writes the answers to one request."""
-
-    def __init__(self, wanted: Wanted, *, created: int, fingerprint: str) -> None:
+    def __init__(self, wanted: OpenAIWanted, *, created: int, fingerprint: str) -> None:
         self._chat = wanted.kind == "chat"
         self._with_logprobs = wanted.requests[0].logprobs is not None
         self._with_top = bool(wanted.requests[0].logprobs)
@@ -60,9 +41,14 @@ class Form:
         bodies = [self._chat_choice(choice) if self._chat else self._text_choice(choice) for choice in choices]
         return to_json(self._head | {"choices": bodies, "usage": self._usage(choices)})
 
-    def opening(self, index: int) -> bytes:
+    def opening(self) -> bytes:
         """What a chat stream says first of each choice; completions have no such thing."""
-        return self._chunk(self._delta_choice(index, {"role": "assistant", "content": ""}, None, None))
+        if not self._chat:
+            return b""
+        first = {"role": "assistant", "content": ""}
+        return b"".join(
+            self._chunk(self._delta_choice(index, first, None, None)) for index in range(len(self._around_text))
+        )
 
     def chunk(self, choice: Choice) -> bytes:
         """What has come for this choice since the last chunk; the caller empties it afterwards."""
@@ -75,8 +61,10 @@ class Form:
         delta = {"content": choice.text} if choice.text or choice.logprobs else {}
         return self._chunk(self._delta_choice(choice.index, delta, choice.logprobs or None, finish))
 
-    def usage_chunk(self, choices: Sequence[Choice]) -> bytes:
-        return self._chunk_head + b'[],"usage":' + to_json(self._usage(choices)) + b"}\n\n"
+    def closing(self, choices: Sequence[Choice]) -> bytes:
+        if not self._usage_later:
+            return STREAM_END
+        return self._chunk_head + b'[],"usage":' + to_json(self._usage(choices)) + b"}\n\n" + STREAM_END
 
     def error_event(self, error: ThaloomError) -> bytes:
         return b"data: " + to_json(error_body(error)) + b"\n\n"
@@ -164,5 +152,7 @@ def _spelled(token: TokenLogprob) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.data)
 
 
-def _number(logprob: float) -> float:
+def _number(logprob: float | None) -> float | None:
+    if logprob is None:
+        return None
     return logprob if logprob > LEAST_LOGPROB else LEAST_LOGPROB  # NaN too

@@ -1,58 +1,139 @@
-"""`/v1/chat/completions`, `/v1/completions` and `/v1/models`. Holds no state of its own."""
+"""A route that answers with what a model generates, whatever protocol wraps it: admitted, followed, written, cut off.
+
+The protocol says how a request is read, how an answer is written, and how an error looks; all else is the same for
+everybody. Holds no state of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import codecs
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from thaloom import __version__
 from thaloom.base.clock import Clock
 from thaloom.base.errors import DeadlineExceeded, ModelNotFound, ThaloomError
 from thaloom.base.ids import RequestId, new_request_id
 from thaloom.edge.api.body import ClientGone, read_object, while_connected
 from thaloom.edge.api.follow import Item, close_all, follow, start_all
 from thaloom.edge.api.metrics import DoorMetrics
-from thaloom.edge.api.openai_answers import STREAM_END, Choice, Form
-from thaloom.edge.api.openai_requests import Wanted
-from thaloom.edge.wire import openai as wire
-from thaloom.work.runtime.types import Done, Generation, ServedModel
+from thaloom.work.runtime.types import (
+    Delta,
+    Done,
+    GenerateRequest,
+    Generation,
+    PositionLogprobs,
+    ServedModel,
+    ToolCallPiece,
+)
 
-Read = Callable[[dict[str, Any], RequestId], Wanted]
+_UTF8 = codecs.getincrementaldecoder("utf-8")
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 
-class GenerationRoute:
-    """One of the two protocols' POST routes, as a plain ASGI application."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One request: its answers in the order of their index, and how the client wants them."""
 
-    def __init__(
-        self,
-        read: Read,
-        *,
-        id_prefix: str,
-        generation: Generation,
-        clock: Clock,
-        metrics: DoorMetrics,
-    ) -> None:
-        self._read = read
-        self._id_prefix = id_prefix
+    id: RequestId
+    model: str
+    requests: tuple[GenerateRequest, ...]
+    stream: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Choice:
+    """One answer as it grows: all of it where it is wanted whole, else what has come since the last chunk."""
+
+    index: int
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCallPiece] = field(default_factory=list)
+    logprobs: list[PositionLogprobs] = field(default_factory=list)
+    done: Done | None = None
+    num_decoded: int = 0
+    """Characters of all tokens told so far: where the next token's text begins (completions' `text_offset`)."""
+    decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _UTF8("replace"))
+
+    def add(self, delta: Delta) -> None:
+        self.text += delta.text
+        self.reasoning += delta.reasoning
+        self.tool_calls += delta.tool_calls
+        self.logprobs += delta.logprobs
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self.text or self.reasoning or self.tool_calls or self.logprobs) or self.done is not None
+
+    def told(self) -> None:
+        """What there was is written."""
+        self.text, self.reasoning, self.tool_calls, self.logprobs = "", "", [], []
+
+
+class Form(Protocol):
+    """Writes the answers to one request."""
+
+    def whole(self, choices: Sequence[Choice]) -> bytes:
+        """The body of an answer that does not stream."""
+        ...
+
+    def opening(self) -> bytes:
+        """What a stream begins with, if anything."""
+        ...
+
+    def chunk(self, choice: Choice) -> bytes:
+        """What has come for this choice since its last chunk; with its end, if `done` is set."""
+        ...
+
+    def closing(self, choices: Sequence[Choice]) -> bytes:
+        """What a stream that came to its end ends with."""
+        ...
+
+    def error_event(self, error: ThaloomError) -> bytes:
+        """What a stream that failed ends with."""
+        ...
+
+
+W = TypeVar("W", bound=Wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speaking(Generic[W]):
+    """One route of one protocol. `form` is given the served model (None: no such one, which `start` will refuse) and
+    the time of the request. Errors before an answer has begun are raised: errors.error_response knows the forms."""
+
+    id_prefix: str
+    read: Callable[[dict[str, Any], RequestId], W]
+    form: Callable[[W, ServedModel | None, float], Form]
+    media_type: bytes = EVENT_STREAM
+    """Of a stream."""
+
+
+class GenerationRoute(Generic[W]):
+    """A plain ASGI application: what streams does not go through a framework's layers."""
+
+    def __init__(self, speaking: Speaking[W], *, generation: Generation, clock: Clock, metrics: DoorMetrics) -> None:
+        self._speaking = speaking
         self._generation = generation
         self._clock = clock
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._serve(scope, receive, send)
+            data = await read_object(scope, receive)
+            wanted = self._speaking.read(data, new_request_id(self._speaking.id_prefix))
+            await self.answer(wanted, receive, send)
         except ClientGone:
             return  # an answer that has begun is cut by the server: nobody takes it for whole
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, wanted: W, receive: Receive, send: Send) -> None:
+        """Serve a request that is read. Raises ClientGone, and ThaloomError where nothing has been sent."""
         begun = self._clock.monotonic()
-        wanted = self._read(await read_object(scope, receive), new_request_id(self._id_prefix))
         served = find_served(self._generation, wanted.model)
-        form = Form(wanted, created=int(self._clock.now()), fingerprint=fingerprint(served))
+        form = self._speaking.form(wanted, served, self._clock.now())
         label = "" if served is None else served.name  # never a name that somebody made up
         answer = _Answering(self, wanted, form, send, begun, label)
         try:
@@ -67,10 +148,9 @@ class GenerationRoute:
 class _Answering:
     """One request being answered."""
 
-    def __init__(
-        self, route: GenerationRoute, wanted: Wanted, form: Form, send: Send, begun: float, label: str
-    ) -> None:
+    def __init__(self, route: GenerationRoute[W], wanted: W, form: Form, send: Send, begun: float, label: str) -> None:
         self._generation = route._generation
+        self._media_type = route._speaking.media_type
         self._clock = route._clock
         self._metrics = route._metrics
         self._wanted = wanted
@@ -94,13 +174,13 @@ class _Answering:
         try:
             await self._begin(
                 [
-                    (b"content-type", b"text/event-stream; charset=utf-8"),
+                    (b"content-type", self._media_type),
                     (b"cache-control", b"no-cache"),
                     (b"x-accel-buffering", b"no"),
                 ]
             )
-            if self._wanted.kind == "chat":
-                await self._write(b"".join(self._form.opening(choice.index) for choice in self._choices))
+            if opening := self._form.opening():
+                await self._write(opening)
             await follow(answers, self._forward)
         except ThaloomError as error:
             self._metrics.errors.labels(error.code).inc()
@@ -108,8 +188,7 @@ class _Answering:
             return
         finally:
             await close_all(answers)
-        last = self._form.usage_chunk(self._choices) if self._wanted.include_usage else b""
-        await self._write(last + STREAM_END, more=False)
+        await self._write(self._form.closing(self._choices), more=False)
 
     async def break_off(self, error: ThaloomError) -> None:
         """End with `error` an answer whose work was cancelled: in the stream if that has begun, else raised."""
@@ -128,9 +207,9 @@ class _Answering:
         chunks: list[bytes] = []
         for index in dict.fromkeys(index for index, _ in batch):
             choice = self._choices[index]
-            if choice.text or choice.logprobs or choice.done is not None:
+            if choice.has_news:
                 chunks.append(self._form.chunk(choice))
-                choice.text, choice.logprobs = "", []
+                choice.told()
         if chunks:
             await self._write(b"".join(chunks))
 
@@ -178,36 +257,15 @@ def cost_headers(dones: Sequence[Done]) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def fingerprint(served: ServedModel | None) -> str:
-    """OpenAI's `system_fingerprint`: changes when what answers changes."""
-    told = __version__ if served is None else f"{__version__}/{served.name}/{served.created_at}"
-    return "fp_" + hashlib.sha256(told.encode()).hexdigest()[:12]
-
-
-def list_models(generation: Generation) -> wire.ModelList:
-    return wire.ModelList(object="list", data=[_model(served) for served in generation.models()])
-
-
-def get_model(generation: Generation, name: str) -> wire.Model:
-    """Raises ModelNotFound."""
-    served = find_served(generation, name)
-    if served is None:
-        names = ", ".join(sorted(model.name for model in generation.models())) or "none"
-        raise ModelNotFound(f"no model {name!r} is served here (served: {names})", param="model")
-    return _model(served)
-
-
 def find_served(generation: Generation, name: str) -> ServedModel | None:
     """`tiny:latest` is `tiny`. Raises NodeNotRunning."""
     return next((model for model in generation.models() if name in (model.name, f"{model.name}:latest")), None)
 
 
-def _model(served: ServedModel) -> wire.Model:
-    return wire.Model(
-        id=served.name,
-        object="model",
-        created=int(served.created_at),
-        owned_by="thaloom",
-        ready=served.ready,
-        context_length=served.context_length,
-    )
+def get_served(generation: Generation, name: str) -> ServedModel:
+    """Raises ModelNotFound, NodeNotRunning."""
+    served = find_served(generation, name)
+    if served is None:
+        names = ", ".join(sorted(model.name for model in generation.models())) or "none"
+        raise ModelNotFound(f"no model {name!r} is served here (served: {names})", param="model")
+    return served

@@ -1,0 +1,1 @@
+"""OpenAI's protocol. Source: OpenAI's API reference."""
