@@ -5,12 +5,12 @@
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
     │   ├── NotFound: ModelNotFound  ServiceNotFound  DeviceNotFound  UnknownPath
     │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  RevisionConflict
-    │   ├── Forbidden
+    │   ├── Forbidden  AirGapped
     │   └── NotServable
     ├── Untrusted               the data is not what it says it is          fault: caller
-    │   ├── CorruptObject  UnsafeFormat  MalformedFile
+    │   ├── CorruptObject  UnsafeFormat  MalformedFile  UntrustedSource
     ├── Unavailable             wait and try again                          fault: nobody
-    │   ├── QueueFull  ServiceLoading  NodeNotRunning
+    │   ├── QueueFull  ServiceLoading  NodeNotRunning  SourceUnavailable
     ├── HostShort               this machine lacks something                fault: host
     │   ├── DiskFull  OutOfMemory  DeviceLost  DriverUnavailable  StateUnusable
     └── Broken                  we failed                                   fault: thaloom
@@ -173,6 +173,13 @@ class Forbidden(Refused):
     http_status, exit_code = 403, 8
 
 
+class AirGapped(Refused):
+    """This node makes no outgoing calls; the message names the one that would have gone out."""
+
+    code = "air_gapped"
+    http_status, exit_code = 403, 8
+
+
 class NotServable(Refused):
     """The model is sound, but nothing here can run it (unknown architecture, no tokenizer ...)."""
 
@@ -202,6 +209,13 @@ class MalformedFile(Untrusted):
     code = "malformed_file"
 
 
+class UntrustedSource(Untrusted):
+    """A hub answered what no honest one answers (a length that is not true, a path that leaves its folder, a redirect
+    to where it may not lead ...). `details` name the rule it broke; nothing of it was kept."""
+
+    code = "untrusted_source"
+
+
 class Unavailable(ThaloomError):
     http_status, exit_code, fault, retryable = 503, 5, "nobody", True
 
@@ -217,6 +231,12 @@ class ServiceLoading(Unavailable):
 
 class NodeNotRunning(Unavailable):
     code = "node_not_running"
+
+
+class SourceUnavailable(Unavailable):
+    """Another machine that we asked does not answer, or not now. What a pull has got is kept."""
+
+    code = "source_unavailable"
 
 
 class HostShort(ThaloomError):
