@@ -64,8 +64,10 @@ class ModelStore:
         *,
         replace: bool = False,
         progress: Progress | None = None,
+        source: str | None = None,
     ) -> Manifest:
         """Take the model at `path` (a folder, one safetensors or GGUF file) and give it `name`, else one from the path.
+        `source`: where it is from, if not from there.
 
         Importing the same bytes under the same name again changes nothing and heals damaged objects. A model of
         another format (`foreign_model`) is converted first; `progress` then counts the bytes of both steps.
@@ -76,16 +78,16 @@ class ModelStore:
         from thaloom.kernel.models.converting import convert
         from thaloom.kernel.models.foreign import foreign_model, staged
 
-        name = name or _name_from(path)
+        name = name or name_from(path)
         foreign = foreign_model(path)
         if foreign is None:
-            return self._import(path, name, path, replace=replace, progress=progress)
+            return self._import(path, name, source or path, replace=replace, progress=progress)
         self._refuse_original(name, foreign, replace=replace)
         with _own_files(self.root):
             require_space(self.root, 2 * foreign.most_bytes)
             with staged(self.root) as folder:
                 convert(foreign, folder, _first_half(foreign.most_bytes, progress))
-                return self.import_staged(folder, name, path, replace=replace, progress=progress)
+                return self.import_staged(folder, name, source or path, replace=replace, progress=progress)
 
     def import_staged(
         self, folder: Path, name: ModelName, source: Path | str, *, replace: bool, progress: Progress | None
@@ -320,7 +322,7 @@ def _name_taken(name: ModelName) -> NameTaken:
     return NameTaken(f"model {str(name)!r} is there already, with other files", param="name")
 
 
-def _name_from(path: Path) -> ModelName:
+def name_from(path: Path) -> ModelName:
     """A folder's or file's own name, made a valid one. Raises BadParameter if nothing of it is left."""
     path = path.absolute()
     from thaloom.kernel.models.foreign import GGUF
