@@ -39,6 +39,21 @@ class ServiceRemoved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PullBegun(Event):
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullEnded(Event):
+    """With a model, or with the code and the words of what kept it from coming."""
+
+    source: str
+    model: str | None
+    code: str | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStarted(Event):
     role: str
     id: WorkerId
