@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import functools
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -31,6 +32,10 @@ from thaloom.edge.api.connection import BoundedConnection
 from thaloom.edge.api.guard import is_loopback_name
 from thaloom.kernel.state.routes import RouteReader
 from thaloom.work.runtime.frontend import Frontend
+
+if TYPE_CHECKING:
+    from thaloom.edge.client.read_through import ReadThrough
+    from thaloom.kernel.models.store import ModelStore
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7411
@@ -115,7 +120,13 @@ async def _serve(home: Path, listener: socket.socket, clock: SystemClock, emit: 
     frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit)
     server = _Server(
         uvicorn.Config(
-            app.door_app(frontend, control_socket=run / "control.sock", clock=clock, emit=emit),
+            app.door_app(
+                frontend,
+                control_socket=run / "control.sock",
+                clock=clock,
+                emit=emit,
+                hub=functools.partial(_open_hub, home, clock, emit),
+            ),
             loop="asyncio",
             http=BoundedConnection,
             ws="none",
@@ -139,6 +150,14 @@ async def _serve(home: Path, listener: socket.socket, clock: SystemClock, emit: 
     finally:
         frontend.close()
     emit(DoorClosed(pid=os.getpid()))
+
+
+def _open_hub(home: Path, clock: SystemClock, emit: Emit) -> tuple[ModelStore, ReadThrough]:
+    """The store as a hub. Loaded when somebody asks for a model: most doors never need it, and it brings arrays."""
+    from thaloom.edge.client.read_through import ReadThrough
+    from thaloom.kernel.models.store import ModelStore
+
+    return ModelStore(home / "models", clock, emit), ReadThrough(home)
 
 
 class _Server(uvicorn.Server):

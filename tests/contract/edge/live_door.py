@@ -22,6 +22,7 @@ from thaloom.base.ids import ServiceName
 from thaloom.door import listen
 from thaloom.edge.api.app import door_app
 from thaloom.edge.api.connection import BoundedConnection
+from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.types import Route, Routes
 from thaloom.work.runtime.call import Deadlines
 from thaloom.work.runtime.frontend import Frontend
@@ -88,6 +89,13 @@ def route(folder: Path, files: dict[str, str], **changes: Any) -> Route:
     return Route(**facts | changes)
 
 
+class NobodyAbove:
+    """A hub's upstream that fetches nothing."""
+
+    async def fetch(self, repo: str, revision: str) -> bool:
+        return False
+
+
 @contextlib.asynccontextmanager
 async def live_door(
     folder: Path,
@@ -95,6 +103,7 @@ async def live_door(
     worker: FakeWorker | None = None,
     deadlines: Deadlines | None = None,
     connection: type[BoundedConnection] = BoundedConnection,
+    hub: Any = None,
 ) -> AsyncIterator[LiveDoor]:
     files = text_files(folder / "model")
     routes = FixedRoutes(route(folder, files))
@@ -105,6 +114,7 @@ async def live_door(
         control_socket=folder / "control.sock",
         clock=SystemClock(),
         emit=events,
+        hub=hub or (lambda: (ModelStore(folder / "models", SystemClock()), NobodyAbove())),
     )
     worker = worker or FakeWorker()
     async with worker.listening(folder / "w.sock"), serving(app, connection) as url:

@@ -25,6 +25,7 @@ from thaloom.edge.api.document import add_plain_routes
 from thaloom.edge.api.errors import error_response, from_http_exception
 from thaloom.edge.api.generation import GenerationRoute
 from thaloom.edge.api.guard import Guard, defect
+from thaloom.edge.api.hub.routes import HubRoutes, OpenHub
 from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
@@ -38,6 +39,7 @@ PAGES = {
     "/v1/models": "models served here (OpenAI)",
     "/v1/chat/completions": "chat (OpenAI; POST)",
     "/v1/completions": "completions (OpenAI; POST)",
+    "/api/models": "a hub of what is in the store (HF_ENDPOINT)",
     "/healthz": "whether the door lives",
     "/readyz": "whether it can serve, and what",
     "/version": "what it is",
@@ -53,8 +55,10 @@ def door_app(
     control_socket: Path,
     clock: Clock,
     emit: Emit,
+    hub: OpenHub | None = None,
 ) -> ASGIApp:
-    """Everything the door serves, behind its guard. `generation` is work.runtime.frontend.Frontend in real life."""
+    """Everything the door serves, behind its guard. `generation` is work.runtime.frontend.Frontend in real life, `hub`
+    opens the store, and says who fetches what is not in it."""
     metrics = DoorMetrics()
     proxy = ControlProxy(control_socket)
 
@@ -86,6 +90,7 @@ def door_app(
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
         Mount("/thaloom/v1", proxy),
+        *(HubRoutes(hub, emit).routes() if hub is not None else ()),
     ]
 
     async def door(scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from thaloom.edge.api.hub.document import add_hub
 from thaloom.edge.wire import openai as wire
 
 _STREAMS = "text/event-stream"
@@ -34,6 +35,7 @@ def add_plain_routes(document: dict[str, Any]) -> dict[str, Any]:
     paths["/v1/completions"] = {
         "post": _generation("create_completion", "CompletionRequest", "Completion", "Completion")
     }
+    add_hub(document)
     paths["/metrics"] = {"get": _text("metrics", "Measurements, in Prometheus's text form.", "text/plain")}
     paths["/"] = {"get": _text("index", "A page with the paths served here.", "text/html")}
     paths["/openapi.json"] = {"get": _text("openapi", "This document.", "application/json", {"type": "object"})}

@@ -174,7 +174,7 @@ def _request_id(headers: Headers) -> RequestId:
 
 _ROUTES = frozenset(
     {"/", "/v1/models", "/v1/chat/completions", "/v1/completions", "/healthz", "/readyz", "/version", "/metrics",
-     "/openapi.json"}
+     "/openapi.json", "/api/models"}
 )  # fmt: skip
 
 
@@ -185,9 +185,11 @@ def _route_name(path: str) -> str:
     """A label out of a small set, whatever paths strangers try."""
     if path in _ROUTES:
         return path
-    for prefix in ("/v1/models/", "/thaloom/v1/"):
+    for prefix in ("/v1/models/", "/thaloom/v1/", "/api/models/"):
         if path.startswith(prefix):
             return prefix + "*"
+    if "/resolve/" in path:
+        return "/*/resolve/*"
     return "other"
 
 

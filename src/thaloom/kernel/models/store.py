@@ -31,10 +31,11 @@ from thaloom.kernel.models.events import FilesIgnored, ManifestUnreadable, Model
 from thaloom.kernel.models.locks import exclude, share, try_exclude
 from thaloom.kernel.models.manifests import Manifests, digest_of_files
 from thaloom.kernel.models.objects import Objects
+from thaloom.kernel.models.open_file import OpenFile
 from thaloom.kernel.models.packed_cache import PackedCache
 from thaloom.kernel.models.reading import PlainFile, StoredModel, WeightReader
 from thaloom.kernel.models.sweep import Swept, sweep
-from thaloom.kernel.models.types import CHUNK_BYTES, Manifest, ModelCard, ModelName, Verification
+from thaloom.kernel.models.types import CHUNK_BYTES, FileEntry, Manifest, ModelCard, ModelName, Verification
 
 if TYPE_CHECKING:  # what only an import of a model needs is loaded by it: a worker that starts has no time for that
     from thaloom.kernel.models.converting import Foreign
@@ -148,6 +149,10 @@ class ModelStore:
 
     def open(self, manifest: Manifest) -> StoredModel:
         return StoredModel(manifest, self._objects, self._lock)
+
+    def open_file(self, entry: FileEntry) -> OpenFile:
+        """One file, to hand its bytes on. Nothing is swept until it is closed. Raises CorruptObject."""
+        return OpenFile(entry, self._objects, share(self._lock))
 
     def verify(self, name: ModelName | str, progress: Progress | None = None) -> Verification:
         """Read every byte of a model again. Raises ModelNotFound; damage is in the result, not raised."""
