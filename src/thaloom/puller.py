@@ -21,6 +21,7 @@ from thaloom.base.air_gap import AirGap
 from thaloom.base.clock import SystemClock
 from thaloom.base.config import from_mapping
 from thaloom.base.errors import InternalError, StateUnusable, ThaloomError
+from thaloom.base.events import Degraded, Emit, Recorder
 from thaloom.base.outgoing import Outgoing
 from thaloom.kernel.models.pulling.partials import SEGMENT_BYTES
 from thaloom.kernel.models.pulling.pull import Means, pull
@@ -53,7 +54,8 @@ class Spec:
 def main() -> int:
     os.umask(0o077)
     try:
-        manifest = asyncio.run(_pull(from_mapping(Spec, json.load(sys.stdin))))
+        events = Recorder()
+        model = asyncio.run(_pull(from_mapping(Spec, json.load(sys.stdin)), events))
     except ThaloomError as error:
         _say({"error": error.to_dict()})
     except OSError as error:
@@ -61,11 +63,12 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 - the last word of a process: whoever waits is told
         _say({"error": InternalError(f"{type(error).__name__}: {error}").to_dict()})
     else:
-        _say({"model": manifest})
+        bent = [{"reason": event.reason, "message": event.message} for event in events.of(Degraded)]
+        _say({"model": model, "degraded": bent})
     return 0
 
 
-async def _pull(spec: Spec) -> str:
+async def _pull(spec: Spec, emit: Emit) -> str:
     clock = SystemClock()
     told: dict[str, Any] = {"stage": "starting", "done": 0, "total": None}
 
@@ -83,7 +86,7 @@ async def _pull(spec: Spec) -> str:
     try:
         async with Outgoing(gap, user_agent=f"thaloom/{__version__}") as outgoing:
             means = Means(
-                store=ModelStore(spec.store, clock),
+                store=ModelStore(spec.store, clock, emit),
                 pulls=spec.pulls,
                 outgoing=outgoing,
                 clock=clock,

@@ -144,7 +144,7 @@ class Outgoing:
         if trust_env not in self._clients:
             self._clients[trust_env] = httpx2.AsyncClient(
                 headers={"user-agent": self._user_agent, "accept": "*/*", "accept-encoding": "identity"},
-                timeout=httpx2.Timeout(self._silence_s, connect=CONNECT_DEADLINE_S, pool=None),
+                timeout=httpx2.Timeout(self._silence_s, connect=CONNECT_DEADLINE_S),
                 limits=httpx2.Limits(max_connections=self._num_connections),
                 follow_redirects=False,
                 trust_env=trust_env,

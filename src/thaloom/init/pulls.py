@@ -13,7 +13,7 @@ from typing import Any
 from thaloom.base.air_gap import AirGap, RefusedCall
 from thaloom.base.clock import Clock
 from thaloom.base.errors import Forbidden, InternalError, ModelNotFound, NodeNotRunning, QueueFull, ThaloomError
-from thaloom.base.events import Emit
+from thaloom.base.events import Degraded, Emit
 from thaloom.init.errand import OnProgress, run_errand
 from thaloom.init.events import PullBegun, PullEnded
 from thaloom.init.layout import Layout
@@ -149,6 +149,8 @@ class Pulls:
                 self._emit(PullBegun(source=source))
                 said = await run_errand("thaloom.puller", (), running.tell, said=json.dumps(spec).encode())
             manifest = await asyncio.to_thread(self._models.get, said["model"])
+            for bent in said["degraded"]:
+                self._emit(Degraded(subject=str(manifest.name), reason=bent["reason"], message=bent["message"]))
             self._pulled(manifest)
             running.ended.set_result(manifest)
             self._emit(PullEnded(source=source, model=str(manifest.name), code=None, message=""))

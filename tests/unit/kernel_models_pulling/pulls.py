@@ -31,6 +31,7 @@ class Puller:
     segment_bytes: int = 16 * 1024
     num_connections: int = 4
     silence_s: float = 5.0
+    patience: Patience = HASTY
     steps: list[tuple[str, int, int | None]] = field(default_factory=list)
 
     @property
@@ -54,7 +55,7 @@ class Puller:
         settings = HubSettings(hf_endpoint=self.endpoint, hf_token=token, ms_endpoint=self.endpoint, ms_token=token)
         async with Outgoing(gap, user_agent="test", silence_s=self.silence_s) as outgoing:
             means = Means(
-                store=self.store, pulls=self.pulls, outgoing=outgoing, clock=clock, patience=HASTY,
+                store=self.store, pulls=self.pulls, outgoing=outgoing, clock=clock, patience=self.patience,
                 num_connections=self.num_connections, segment_bytes=self.segment_bytes,
             )  # fmt: skip
             return await pull(

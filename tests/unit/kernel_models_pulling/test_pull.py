@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from tests.foreign import make_gguf
 from tests.hubs import Asked, FakeHub, Reply, serving_hub
 from tests.models import make_config, weight_shapes
-from tests.unit.kernel_models_pulling.pulls import Puller, model_files, stored_files
+from tests.unit.kernel_models_pulling.pulls import HASTY, Puller, model_files, stored_files
 from thaloom.base.air_gap import AirGap
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import (
@@ -210,6 +211,15 @@ def test_a_hub_that_falls_silent_is_left(hub: FakeHub, puller: Puller) -> None:
     puller.silence_s = 0.2
     hub.twist = lambda asked, reply: _stalling(asked, reply)
     with pytest.raises(SourceUnavailable):
+        puller()
+
+
+def test_a_hub_that_only_drips_is_left(hub: FakeHub, puller: Puller) -> None:
+    """Each piece comes in time; all of them would take for ever."""
+    puller.segment_bytes = 1 << 20
+    puller.patience = dataclasses.replace(HASTY, most_attempts=1, stalled_s=0.3, least_bytes=1 << 20)
+    hub.twist = lambda asked, reply: _slow(reply)
+    with pytest.raises(SourceUnavailable, match="brought"):
         puller()
 
 

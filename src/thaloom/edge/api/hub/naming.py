@@ -18,7 +18,8 @@ from thaloom.kernel.models.types import Manifest
 COMMIT_DIGITS = 40
 MAIN = "main"
 _PULLED = re.compile(
-    r"(?:(?:hf|ms)://|https?://[^/]+/(?:models/)?)(?P<repo>[^/@]+(?:/[^/@]+)?)(?:@|/resolve/)(?P<commit>[0-9a-f]{40,64})"
+    r"(?:(?:hf|ms)://|https?://[^/]+/(?:models/)?)(?P<repo>[^/@]+(?:/[^/@]+)?)(?:@|/resolve/)"
+    r"(?:[^#:/]+#)?(?P<commit>[0-9a-f]{40,64})"
 )
 
 

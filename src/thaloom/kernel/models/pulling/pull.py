@@ -126,13 +126,17 @@ def default_name(model: HubModel) -> ModelName:
 
 
 def source_text(model: HubModel, endpoint: str, commit: str | None = None) -> str:
-    """What a manifest and a list of unfinished pulls say of where a model is from; `thaloom pull` takes it again."""
-    chosen = "" if model.choice is None else f":{model.choice}"
+    """What a manifest (with a commit) and a list of unfinished pulls (without) say of where a model is from; the latter
+    is what `thaloom pull` takes. ModelScope has no commits to ask for: what stands for one is behind a `#`."""
+    chosen = "" if model.choice is None else model.choice
     revision = commit or model.revision
+    if model.hub == "ms" and commit is not None:
+        revision, chosen = model.revision, f"{chosen}#{commit}"
     if endpoint == DEFAULT_ENDPOINTS[model.hub]:
-        return f"{model.hub}://{model.repo}@{revision}{chosen}"
+        behind = f":{chosen}" if model.choice is not None else chosen
+        return f"{model.hub}://{model.repo}@{revision}{behind}"
+    behind = f"/{chosen}" if model.choice is not None else chosen
     middle = "models/" if model.hub == "ms" else ""
-    behind = "" if model.choice is None else f"/{model.choice}"
     return f"{endpoint}/{middle}{model.repo}/resolve/{quote(revision, safe='')}{behind}"
 
 
