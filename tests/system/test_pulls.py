@@ -130,7 +130,9 @@ def test_an_unfinished_pull_is_removed(up: Node, hub: FakeHub) -> None:
         with pytest.raises(Left):
             client.pull(PullRequest(source="org/name"), leave)
         (unfinished,) = client.unfinished_pulls()
-        assert thaloom(up, "rm", "--partial", unfinished.source).code == 0
+        assert hub.url in unfinished.source
+        assert thaloom(up, "rm", "--partial", "org/other").code == 3
+        assert thaloom(up, "rm", "--partial", "org/name").code == 0, "by the name it was asked for"
         assert client.unfinished_pulls() == []
         assert thaloom(up, "rm", "--partial", unfinished.source).code == 3
     assert not list((up.home / "models" / "pulls").iterdir())

@@ -32,6 +32,8 @@ _TRUE = ("1", "on", "yes", "true")
 class _Running:
     """One pull and those who follow it. `ended` has its outcome."""
 
+    model: HubModel
+    """With its endpoint."""
     ended: asyncio.Future[Manifest]
     latest: tuple[str, int, int | None] = ("waiting", 0, None)
     followers: list[OnProgress] = field(default_factory=list)
@@ -103,12 +105,14 @@ class Pulls:
     async def remove(self, source: str) -> str:
         """End a pull and delete what came of it. Raises ModelNotFound if there is none, BadParameter."""
         model = parse_source(source)
-        keys = {_key(model, settings) for settings in (HubSettings(), _filled(HubSettings(), os.environ))}
-        at_work = [running for key, running in self._running.items() if key[0] in keys]
-        for running in at_work:
+        at_work = {key: running for (key, _, _), running in self._running.items() if _means(model, running.model)}
+        for running in at_work.values():
             await self._cancel(running)
-        deleted = [await asyncio.to_thread(self._delete, key) for key in sorted(keys)]
-        if not at_work and not any(deleted):
+        left = await asyncio.to_thread(unfinished, self._layout.pulls)
+        keys = at_work.keys() | {key for key, pull in left if _means_text(model, pull.source)}
+        for key in sorted(keys):
+            await asyncio.to_thread(self._delete, key)
+        if not keys:
             raise ModelNotFound(f"no unfinished pull of {source!r} (thaloom ls --partial lists them)")
         return source
 
@@ -132,7 +136,8 @@ class Pulls:
     ) -> _Running:
         if len(self._running) >= MOST_PULLS:
             raise QueueFull(f"{MOST_PULLS} models are being pulled already", retry_after_s=60)
-        running = _Running(asyncio.get_running_loop().create_future())
+        placed = dataclasses.replace(model, endpoint=_endpoint(model, settings))
+        running = _Running(placed, asyncio.get_running_loop().create_future())
         running.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # heard, if nobody waits
         spec = self._spec(model, settings, name, replace=replace)
         self._running[key] = running
@@ -183,9 +188,9 @@ class Pulls:
         running.task.cancel()
         await asyncio.wait([running.task])
 
-    def _delete(self, key: str) -> bool:
+    def _delete(self, key: str) -> None:
         if not (self._layout.pulls / key).is_dir():
-            return False
+            return
         partial = PartialPull.take(self._layout.pulls, key)
         if partial is None:
             raise QueueFull("it is still being worked on; try again in a moment", retry_after_s=2)
@@ -193,12 +198,27 @@ class Pulls:
             partial.delete()
         finally:
             partial.close()
-        return True
 
 
 def _key(model: HubModel, settings: HubSettings) -> str:
+    return key_of(model, _endpoint(model, settings))
+
+
+def _endpoint(model: HubModel, settings: HubSettings) -> str:
     named = settings.hf_endpoint if model.hub == "hf" else settings.ms_endpoint
-    return key_of(model, (model.endpoint or named or DEFAULT_ENDPOINTS[model.hub]).rstrip("/"))
+    return (model.endpoint or named or DEFAULT_ENDPOINTS[model.hub]).rstrip("/")
+
+
+def _means(asked: HubModel, model: HubModel) -> bool:
+    """Whether it is what somebody named, who need not know at which endpoint it is."""
+    return str(asked) == str(model) and asked.endpoint in (None, model.endpoint)
+
+
+def _means_text(asked: HubModel, source: str) -> bool:
+    try:
+        return _means(asked, parse_source(source))
+    except ThaloomError:  # not written by us
+        return False
 
 
 def _filled(settings: HubSettings, environment: Mapping[str, str]) -> HubSettings:
