@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import functools
 import logging
 import os
 import resource
@@ -40,6 +41,8 @@ from thaloom.work.runtime.frontend import Frontend
 
 if TYPE_CHECKING:
     from thaloom.edge.api.otel import OtelTracing
+    from thaloom.edge.client.read_through import ReadThrough
+    from thaloom.kernel.models.store import ModelStore
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7411
@@ -149,6 +152,7 @@ async def _serve(
                 keeping=kept,
                 doorkeeper=doorkeeper,
                 tracing=tracing,
+                hub=functools.partial(_open_hub, home, clock, emit),
                 clock=clock,
                 emit=emit,
             ),
@@ -217,6 +221,14 @@ def traces(environment: Mapping[str, str], emit: Emit) -> OtelTracing | None:
         emit(Degraded(subject="traces", reason="ExtraAbsent", message=f"pip install 'thaloom[otel]' ({error})"))
         return None
     return OtelTracing()
+
+
+def _open_hub(home: Path, clock: SystemClock, emit: Emit) -> tuple[ModelStore, ReadThrough]:
+    """The store as a hub. Loaded when somebody asks for a model: most doors never need it, and it brings arrays."""
+    from thaloom.edge.client.read_through import ReadThrough
+    from thaloom.kernel.models.store import ModelStore
+
+    return ModelStore(home / "models", clock, emit), ReadThrough(home)
 
 
 class _Server(uvicorn.Server):

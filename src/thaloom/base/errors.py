@@ -6,13 +6,14 @@
     │   ├── NotFound: ModelNotFound  ServiceNotFound  AliasNotFound  DeviceNotFound  UnknownPath
     │   │             NotKept  KeyNotFound
     │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict
-    │   ├── Unauthorized  Forbidden
+    │   ├── Unauthorized  Forbidden  AirGapped
     │   ├── BodyLate  EncodingNotRead
     │   └── NotServable
     ├── Untrusted               the data is not what it says it is          fault: caller
-    │   ├── CorruptObject  UnsafeFormat  MalformedFile
+    │   ├── CorruptObject  UnsafeFormat  MalformedFile  UntrustedSource
     ├── Unavailable             wait and try again                          fault: nobody
     │   ├── QueueFull  RateLimited  TooManyConnections  ServiceLoading  NodeNotRunning
+    │   ├── SourceUnavailable
     ├── HostShort               this machine lacks something                fault: host
     │   ├── DiskFull  OutOfMemory  DeviceLost  DriverUnavailable  StateUnusable
     └── Broken                  we failed                                   fault: thaloom
@@ -216,6 +217,13 @@ class Forbidden(Refused):
     http_status, exit_code = 403, 8
 
 
+class AirGapped(Refused):
+    """This node makes no outgoing calls; the message names the one that would have gone out."""
+
+    code = "air_gapped"
+    http_status, exit_code = 403, 8
+
+
 class NotServable(Refused):
     """The model is sound, but nothing here can run it (unknown architecture, no tokenizer ...)."""
 
@@ -243,6 +251,13 @@ class MalformedFile(Untrusted):
     """A file of a known format that breaks its rules; names the file and the rule."""
 
     code = "malformed_file"
+
+
+class UntrustedSource(Untrusted):
+    """A hub answered what no honest one answers (a length that is not true, a path that leaves its folder, a redirect
+    to where it may not lead ...). `details` name the rule it broke; nothing of it was kept."""
+
+    code = "untrusted_source"
 
 
 class Unavailable(ThaloomError):
@@ -274,6 +289,12 @@ class ServiceLoading(Unavailable):
 
 class NodeNotRunning(Unavailable):
     code = "node_not_running"
+
+
+class SourceUnavailable(Unavailable):
+    """Another machine that we asked does not answer, or not now. What a pull has got is kept."""
+
+    code = "source_unavailable"
 
 
 class HostShort(ThaloomError):

@@ -75,6 +75,21 @@ class KeyRemoved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PullBegun(Event):
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullEnded(Event):
+    """With a model, or with the code and the words of what kept it from coming."""
+
+    source: str
+    model: str | None
+    code: str | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStarted(Event):
     role: str
     id: WorkerId

@@ -27,6 +27,15 @@ class Layout:
         return self.home / "models"
 
     @property
+    def pulls(self) -> Path:
+        """Unfinished pulls; on the store's file system, and no part of the store."""
+        return self.models / "pulls"
+
+    @property
+    def refused_calls(self) -> Path:
+        return self.home / "refused-calls.jsonl"
+
+    @property
     def run(self) -> Path:
         return self.home / "run"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from thaloom import __version__
+from thaloom.base.air_gap import RefusedCall
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter, ModelInUse, NodeNotRunning, OutOfMemory, ServiceNotFound
 from thaloom.base.events import Emit
@@ -28,14 +29,24 @@ from thaloom.init.locksmith import Locksmith
 from thaloom.init.log_stream import follow_log
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
+from thaloom.init.pulls import Pulls
 from thaloom.init.quantising import Quantising
 from thaloom.init.reconcile import shortage
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervisor
 from thaloom.kernel.models.bundled import NAMES, bundled_model
+from thaloom.kernel.models.pulling.sources import is_hub_name, parse_source
 from thaloom.kernel.models.store import ModelStore
-from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verification
+from thaloom.kernel.models.types import (
+    HubModel,
+    HubSettings,
+    Manifest,
+    ModelName,
+    QuantiseWish,
+    UnfinishedPull,
+    Verification,
+)
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import (
     AccessKey,
@@ -69,6 +80,7 @@ class Syscalls:
         inventory: Inventory,
         planner: Planner,
         memory: NodeMemory,
+        pulls: Pulls,
         supervisor: Supervisor,
         reconcile_loop: ReconcileLoop,
         reporter: Reporter,
@@ -83,6 +95,7 @@ class Syscalls:
         self._inventory = inventory
         self._planner = planner
         self._memory = memory
+        self._pulls = pulls
         self._supervisor = supervisor
         self._reconcile_loop = reconcile_loop
         self._reporter = reporter
@@ -179,16 +192,18 @@ class Syscalls:
     async def model(self, name: ModelName) -> Manifest:
         return await asyncio.to_thread(self._models.get, name)
 
-    def source(self, source: str) -> Path:
+    def source(self, source: str) -> Path | HubModel:
         path = Path(source)
         found = path if path.is_absolute() else bundled_model(source)
-        if found is None:
+        if found is not None:
+            return found
+        if not is_hub_name(source):
             raise BadParameter(
-                f"{source!r} is neither an absolute path nor the name of a model that came with Thaloom "
-                f"({', '.join(map(repr, NAMES))})",
+                f"{source!r} is neither an absolute path, nor the name of a model that came with Thaloom "
+                f"({', '.join(map(repr, NAMES))}), nor a model of a hub (org/name, hf://, ms://, https://)",
                 param="source",
             )
-        return found
+        return parse_source(source)
 
     async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
         self._require_up()
@@ -198,6 +213,30 @@ class Syscalls:
         self._planner.forget_model(manifest.name)
         self._reconcile_loop.wake()  # a wish may have waited for it
         return manifest
+
+    async def pull_from_hub(
+        self,
+        model: HubModel,
+        settings: HubSettings,
+        name: ModelName | None,
+        *,
+        replace: bool,
+        read_through: bool,
+        progress: OnProgress,
+    ) -> Manifest:
+        self._require_up()
+        return await self._pulls.pull(
+            model, settings, name, replace=replace, read_through=read_through, progress=progress
+        )
+
+    async def unfinished_pulls(self) -> Sequence[UnfinishedPull]:
+        return await self._pulls.unfinished()
+
+    async def remove_pull(self, source: str) -> str:
+        return await self._pulls.remove(source)
+
+    async def refused_calls(self) -> tuple[str | None, Sequence[RefusedCall]]:
+        return await self._pulls.refused_calls()
 
     async def verify(self, name: ModelName, progress: OnProgress) -> Verification:
         return await with_progress(lambda tell: self._models.verify(name, tell), "verifying", progress)

@@ -21,6 +21,7 @@ from thaloom.init.locksmith import Locksmith
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
 from thaloom.init.publishing import Publisher, TextFiles
+from thaloom.init.pulls import Pulls
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.records import Records
 from thaloom.init.recovery import Found, recover
@@ -28,6 +29,7 @@ from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.init.syscalls import Syscalls
 from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.models.types import Manifest
 from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Lease, Route
@@ -117,6 +119,17 @@ class Node:
             clock=clock,
             emit=history,
         )
+        self._pulls = Pulls(
+            layout,
+            air_gap=config.air_gap,
+            read_through=config.hub_read_through,
+            models=models,
+            tasks=tasks,
+            clock=clock,
+            emit=history,
+            pulled=self._model_came,
+        )
+        self._planner = planner
         self.syscalls = Syscalls(
             layout,
             config,
@@ -125,6 +138,7 @@ class Node:
             inventory=inventory,
             planner=planner,
             memory=memory,
+            pulls=self._pulls,
             supervisor=self.supervisor,
             reconcile_loop=self.reconcile_loop,
             reporter=reporter,
@@ -146,7 +160,12 @@ class Node:
     async def run(self) -> None:
         """Keep the wishes, until somebody asks for the end and every process has ended."""
         await self.reconcile_loop.run()
+        await self._pulls.close()
         self._publisher.withdraw()
+
+    def _model_came(self, manifest: Manifest) -> None:
+        self._planner.forget_model(manifest.name)
+        self.reconcile_loop.wake()  # a wish may have waited for it
 
     async def _adopt(self, found: Found) -> None:
         ready = {socket for route in self._earlier if route.phase == "ready" for socket in route.sockets}

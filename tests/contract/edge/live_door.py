@@ -23,6 +23,7 @@ from thaloom.door import listen
 from thaloom.edge.api.app import door_app
 from thaloom.edge.api.connection import BoundedConnection
 from thaloom.edge.api.tracing import Tracing
+from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.kept import KeepLimits, open_kept
 from thaloom.kernel.state.types import Alias, Route, Routes
 from thaloom.work.runtime.call import Deadlines
@@ -93,6 +94,13 @@ def route(folder: Path, files: dict[str, str], **changes: Any) -> Route:
     return Route(**facts | changes)
 
 
+class NobodyAbove:
+    """A hub's upstream that fetches nothing."""
+
+    async def fetch(self, repo: str, revision: str) -> bool:
+        return False
+
+
 @contextlib.asynccontextmanager
 async def live_door(
     folder: Path,
@@ -104,6 +112,7 @@ async def live_door(
     generation: Generation | None = None,
     doorkeeper: Doorkeeper | None = None,
     tracing: Tracing | None = None,
+    hub: Any = None,
 ) -> AsyncIterator[LiveDoor]:
     """`generation`: instead of a frontend with a worker behind it."""
     files = text_files(folder / "model")
@@ -119,6 +128,7 @@ async def live_door(
         emit=events,
         doorkeeper=doorkeeper,
         tracing=tracing,
+        hub=hub or (lambda: (ModelStore(folder / "models", SystemClock()), NobodyAbove())),
     )
     worker = worker or FakeWorker()
     async with worker.listening(folder / "w.sock"), serving(app, connection) as url:

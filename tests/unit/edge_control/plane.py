@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
     BadParameter,
     DeviceNotFound,
@@ -30,10 +31,13 @@ from thaloom.hal.types import Cache, Device, Reading
 from thaloom.kernel.models.types import (
     FileEntry,
     FileFault,
+    HubModel,
+    HubSettings,
     Manifest,
     ModelCard,
     ModelName,
     QuantiseWish,
+    UnfinishedPull,
     Verification,
 )
 from thaloom.kernel.state.types import (
@@ -130,13 +134,40 @@ class Plane:
             raise ModelNotFound(f"no model {str(name)!r}", near=["tiny:v1"])
         return MANIFEST
 
-    def source(self, source: str) -> Path:
+    def source(self, source: str) -> Path | HubModel:
+        if source.startswith("hf://"):
+            return HubModel(hub="hf", repo=source.removeprefix("hf://"), revision="main")
         if not source.startswith("/"):
             raise BadParameter(f"{source!r} is no absolute path", param="source")
         return Path(source)
 
     async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
         return await self._long_work(progress, MANIFEST)
+
+    async def pull_from_hub(
+        self,
+        model: HubModel,
+        settings: HubSettings,
+        name: ModelName | None,
+        *,
+        replace: bool,
+        read_through: bool,
+        progress: OnProgress,
+    ) -> Manifest:
+        self.pulled = (model, settings, name, replace, read_through)
+        return await self._long_work(progress, MANIFEST)
+
+    async def unfinished_pulls(self) -> Sequence[UnfinishedPull]:
+        pull = UnfinishedPull(source="hf://a/b@main", commit="c", done_bytes=1, total_bytes=2, begun_at=3.0)
+        return [pull]
+
+    async def remove_pull(self, source: str) -> str:
+        if source != "hf://a/b@main":
+            raise ModelNotFound(f"no unfinished pull of {source!r}")
+        return source
+
+    async def refused_calls(self) -> tuple[str | None, Sequence[RefusedCall]]:
+        return "closed", [RefusedCall(time=1.0, purpose="p", method="GET", url="https://x/y", reason="closed")]
 
     async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest:
         self.wish = wish

@@ -7,11 +7,12 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
     BadParameter,
     DeviceNotFound,
@@ -26,15 +27,19 @@ from thaloom.base.plugins import Absent
 from thaloom.edge.api.control import OnProgress, control_app
 from thaloom.edge.api.control_server import ControlServer
 from thaloom.hal.types import Cache, Device, Reading
+from thaloom.kernel.models.pulling.sources import is_hub_name, parse_source
 from thaloom.kernel.models.types import (
     FileEntry,
     FileFault,
+    HubModel,
+    HubSettings,
     Manifest,
     ModelCard,
     ModelName,
     Quality,
     Quantisation,
     QuantiseWish,
+    UnfinishedPull,
     Verification,
 )
 from thaloom.kernel.state.types import (
@@ -101,6 +106,11 @@ class FakePlane:
         self.url = "http://127.0.0.1:9"
         self.outcome: Phase = "ready"
         self.bundled: set[str] = set()
+        self.unfinished: list[UnfinishedPull] = []
+        self.refused: list[RefusedCall] = []
+        self.closed: str | None = None
+        self.interrupt: Callable[[], None] | None = None
+        """Called in the middle of a pull."""
         self.pids = [os.getpid()]
         self.went_down = False
         self.keys_now: dict[str, AccessKey] = {}
@@ -182,7 +192,9 @@ class FakePlane:
             raise ModelNotFound(f"no model {str(name)!r} in the store")
         return self.models_by_name[str(name)]
 
-    def source(self, source: str) -> Path:
+    def source(self, source: str) -> Path | HubModel:
+        if is_hub_name(source):
+            return parse_source(source)
         if not source.startswith("/") and source not in self.bundled:
             raise BadParameter(f"neither a path nor bundled: {source!r}", param="source")
         return Path("/bundled") / source
@@ -192,6 +204,36 @@ class FakePlane:
         progress("copying", 1, 2)
         self.add_model(str(name or path.name))
         return self.models_by_name[str(name or path.name)]
+
+    async def pull_from_hub(
+        self,
+        model: HubModel,
+        settings: HubSettings,
+        name: ModelName | None,
+        *,
+        replace: bool,
+        read_through: bool,
+        progress: OnProgress,
+    ) -> Manifest:
+        self._note("pull_from_hub", (str(model), settings, None if name is None else str(name), replace))
+        progress("pulling", 1, 2)
+        await asyncio.sleep(0.01)  # for that to be told
+        if self.interrupt is not None:
+            self.interrupt()
+        self.add_model(str(name or "pulled"))
+        return self.models_by_name[str(name or "pulled")]
+
+    async def unfinished_pulls(self) -> Sequence[UnfinishedPull]:
+        return self.unfinished
+
+    async def remove_pull(self, source: str) -> str:
+        self._note("remove_pull", source)
+        if source not in [pull.source for pull in self.unfinished]:
+            raise ModelNotFound(f"no unfinished pull of {source!r}")
+        return source
+
+    async def refused_calls(self) -> tuple[str | None, Sequence[RefusedCall]]:
+        return self.closed, self.refused
 
     async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest:
         self._note("quantise", wish)

@@ -29,6 +29,7 @@ from thaloom.edge.api.errors import error_response, from_http_exception
 from thaloom.edge.api.exchange import Exchange
 from thaloom.edge.api.generation import GenerationRoute
 from thaloom.edge.api.guard import Guard, defect
+from thaloom.edge.api.hub.routes import HubRoutes, OpenHub
 from thaloom.edge.api.keeping import Keeping
 from thaloom.edge.api.metered import MeteredGeneration
 from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
@@ -68,6 +69,7 @@ PAGES = {
     "/v1/responses": "responses (OpenAI; POST)",
     "/v1/files": "files (OpenAI)",
     "/v1/batches": "batches (OpenAI)",
+    "/api/models": "a hub of what is in the store (HF_ENDPOINT)",
     "/healthz": "whether the door lives",
     "/readyz": "whether it can serve, and what",
     "/version": "what it is",
@@ -86,11 +88,12 @@ def door_app(
     keeping: Keeping | None = None,
     doorkeeper: Doorkeeper | None = None,
     tracing: Tracing | None = None,
+    hub: OpenHub | None = None,
 ) -> ASGIApp:
     """Everything the door serves, behind its guard. In real life `generation` is work.runtime.frontend.Frontend, and
     `doorkeeper` work.runtime.doorkeeper.Doorkeeper (None: nobody is asked for a key); `keeping` is
     kernel.state.kept.Kept (None: nothing is served that must be kept: responses, files, batches). `tracing` None: no
-    traces."""
+    traces. `hub` opens the store, and says who fetches what is not in it."""
     metrics = DoorMetrics()
     generation = MeteredGeneration(generation, metrics, clock)
     proxy = ControlProxy(control_socket)
@@ -141,6 +144,7 @@ def door_app(
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
         Mount("/thaloom/v1", proxy),
+        *(HubRoutes(hub, emit).routes() if hub is not None else ()),
     ]
 
     async def door(scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,12 +20,21 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from thaloom import __version__
+from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import BadParameter, BadRequest, Forbidden, InternalError, ThaloomError
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.base.plugins import Absent
 from thaloom.edge.wire import control as wire
 from thaloom.hal.types import Device, Reading, WeightFormat
-from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verification
+from thaloom.kernel.models.types import (
+    HubModel,
+    HubSettings,
+    Manifest,
+    ModelName,
+    QuantiseWish,
+    UnfinishedPull,
+    Verification,
+)
 from thaloom.kernel.state.types import (
     AccessKey,
     Alias,
@@ -58,7 +67,8 @@ class AliasPlane(Protocol):
 class ControlPlane(Protocol):
     """What the API asks of process one. Every method may raise a leaf of ThaloomError.
 
-    Cancelling `pull`, `quantise` or `verify` ends the work and leaves nothing half-done behind.
+    Cancelling `pull`, `quantise` or `verify` ends the work and leaves nothing half-done behind; cancelling
+    `pull_from_hub` only means that nobody waits.
     """
 
     async def status(self) -> NodeStatus: ...
@@ -67,11 +77,24 @@ class ControlPlane(Protocol):
     async def device(self, device: DeviceId) -> tuple[Device, Reading | None]: ...
     async def models(self) -> Sequence[Manifest]: ...
     async def model(self, name: ModelName) -> Manifest: ...
-    def source(self, source: str) -> Path:
-        """Where the files of an import lie. Raises BadParameter: neither an absolute path nor a bundled model."""
+    def source(self, source: str) -> Path | HubModel:
+        """Where the files of an import lie. Raises BadParameter: no absolute path, bundled model or hub's model."""
         ...
 
     async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest: ...
+    async def pull_from_hub(
+        self,
+        model: HubModel,
+        settings: HubSettings,
+        name: ModelName | None,
+        *,
+        replace: bool,
+        read_through: bool,
+        progress: OnProgress,
+    ) -> Manifest: ...
+    async def unfinished_pulls(self) -> Sequence[UnfinishedPull]: ...
+    async def remove_pull(self, source: str) -> str: ...
+    async def refused_calls(self) -> tuple[str | None, Sequence[RefusedCall]]: ...
     async def verify(self, name: ModelName, progress: OnProgress) -> Verification: ...
     async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest: ...
     async def copy_model(self, name: ModelName, to: ModelName, *, replace: bool) -> Manifest: ...
@@ -173,15 +196,33 @@ def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
 
     @app.post(f"{wire.PREFIX}/models/pull", tags=["models"], response_class=StreamingResponse)
     async def pull(body: wire.PullRequest) -> StreamingResponse:
-        path = plane.source(body.source)
+        found = plane.source(body.source)
         name = None if body.name is None else ModelName.parse(body.name)
+        settings = HubSettings(**body.hub.model_dump())
 
         async def work(progress: OnProgress) -> wire.Answer:
-            return wire.PullDone(
-                model=model_message(await plane.pull(path, name, replace=body.replace, progress=progress))
-            )
+            if isinstance(found, HubModel):
+                model = await plane.pull_from_hub(
+                    found, settings, name, replace=body.replace, read_through=body.read_through, progress=progress
+                )
+            else:
+                model = await plane.pull(found, name, replace=body.replace, progress=progress)
+            return wire.PullDone(model=model_message(model))
 
         return await _ndjson(work)
+
+    @app.get(f"{wire.PREFIX}/pulls", tags=["models"])
+    async def unfinished_pulls() -> wire.UnfinishedPulls:
+        return wire.UnfinishedPulls(pulls=[_same(wire.UnfinishedPull, pull) for pull in await plane.unfinished_pulls()])
+
+    @app.delete(f"{wire.PREFIX}/pulls", tags=["models"])
+    async def remove_pull(source: Annotated[str, Query(min_length=1)]) -> wire.Removed:
+        return wire.Removed(name=await plane.remove_pull(source))
+
+    @app.get(f"{wire.PREFIX}/outgoing", tags=["node"])
+    async def outgoing() -> wire.Outgoing:
+        closed, refused = await plane.refused_calls()
+        return wire.Outgoing(closed=closed, refused=[_same(wire.RefusedCall, call) for call in refused])
 
     @app.post(f"{wire.PREFIX}/models/{{name}}/verify", tags=["models"], response_class=StreamingResponse)
     async def verify(name: str) -> StreamingResponse:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from thaloom.edge.api.anthropic import document as anthropic
+from thaloom.edge.api.hub.document import add_hub
 from thaloom.edge.api.ollama import document as ollama
 from thaloom.edge.api.openai.kept_document import add_kept_routes
 from thaloom.edge.wire import embeddings, openai, ranking, tokens
@@ -118,6 +119,7 @@ def add_plain_routes(document: dict[str, Any]) -> dict[str, Any]:
     add_posted(document, POSTED)
     anthropic.describe(document)
     ollama.describe(document)
+    add_hub(document)
     paths["/metrics"] = {"get": _text("metrics", "Measurements, in Prometheus's text form.", "text/plain")}
     paths["/"] = {"get": _text("index", "A page with the paths served here.", "text/html")}
     paths["/openapi.json"] = {"get": _text("openapi", "This document.", "application/json", {"type": "object"})}

@@ -238,7 +238,7 @@ _ROUTES = frozenset(
     {"/", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v2/rerank",
      "/rerank", "/v1/score", "/score", "/tokenize", "/detokenize", "/tokenizer_info", "/v1/responses", "/v1/files",
      "/v1/batches", "/v1/messages", "/v1/messages/count_tokens", *(f"/api/{name}" for name in _OLLAMA),
-     "/healthz", "/readyz", "/version", "/metrics", "/openapi.json"}
+     "/healthz", "/readyz", "/version", "/metrics", "/openapi.json", "/api/models"}
 )  # fmt: skip
 
 
@@ -293,9 +293,11 @@ def _route_name(path: str) -> str:
     """A label out of a small set, whatever paths strangers try."""
     if path in _ROUTES:
         return path
-    for prefix in ("/v1/models/", "/v1/responses/", "/v1/files/", "/v1/batches/", "/thaloom/v1/"):
+    for prefix in ("/v1/models/", "/v1/responses/", "/v1/files/", "/v1/batches/", "/thaloom/v1/", "/api/models/"):
         if path.startswith(prefix):
             return prefix + "*"
+    if "/resolve/" in path:
+        return "/*/resolve/*"
     return "other"
 
 

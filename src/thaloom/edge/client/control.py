@@ -90,8 +90,20 @@ class ControlClient:
         return self._get(wire.Model, f"/models/{quote(name, safe='')}")
 
     def pull(self, request: wire.PullRequest, on_progress: Callable[[wire.Progress], None] | None = None) -> wire.Model:
-        """Import a model. Leaving (an exception, Ctrl-C) cancels the import; nothing half-done stays behind."""
+        """Import a model. Leaving (an exception, Ctrl-C) cancels the import; nothing half-done stays behind. A pull
+        from a hub goes on in the node: ask again to follow it."""
         return self._made("/models/pull", request, on_progress)
+
+    def unfinished_pulls(self) -> list[wire.UnfinishedPull]:
+        return self._get(wire.UnfinishedPulls, "/pulls").pulls
+
+    def remove_pull(self, source: str) -> wire.Removed:
+        """End a pull and delete what came of it."""
+        return self._call(wire.Removed, "DELETE", f"/pulls?source={quote(source, safe='')}")
+
+    def outgoing(self) -> wire.Outgoing:
+        """Whether this node calls out, and which calls it did not make."""
+        return self._get(wire.Outgoing, "/outgoing")
 
     def quantise(
         self,

@@ -54,15 +54,31 @@ class ServeRequest(Ask):
     """What becomes of matrices that the model stores in floats."""
 
 
+class HubAccess(Ask):
+    """Where hubs are and who asks: what the caller's environment says. What is left out is the node's own."""
+
+    hf_endpoint: str | None = None
+    hf_token: str | None = Field(default=None, repr=False)
+    ms_endpoint: str | None = None
+    ms_token: str | None = Field(default=None, repr=False)
+    offline: bool = False
+    """Ask no hub (HF_HUB_OFFLINE)."""
+
+
 class PullRequest(Ask):
-    """Body of `POST models/pull`: import a folder or file of this machine, or a model that came with Thaloom."""
+    """Body of `POST models/pull`: import a folder or file of this machine, or a model that came with Thaloom, or fetch
+    one from a hub. Whoever leaves ends an import; a pull from a hub goes on, and may be asked for again."""
 
     source: str = Field(min_length=1)
-    """An absolute path (the node does not know where its caller stands), or the name of a bundled model: `tiny`."""
+    """An absolute path (the node does not know where its caller stands), the name of a bundled model (`tiny`), or a
+    hub's model: `org/name`, `hf://org/name@revision`, `ms://org/name`, `org/name:file.gguf`, its page's address."""
     name: str | None = None
     """Default: made from the source."""
     replace: bool = False
     """Whether a model of that name may be replaced; otherwise it is refused with `name_taken`."""
+    hub: HubAccess = HubAccess()
+    read_through: bool = False
+    """Asked on behalf of somebody who asks this node's own hub: refused unless the node allows it."""
 
 
 class CopyRequest(Ask):
@@ -313,6 +329,38 @@ class Model(Answer):
 
 class Models(Answer):
     models: list[Model]
+
+
+class UnfinishedPull(Answer):
+    """What is there of a model that was not pulled to its end. `running`: it is being pulled at this moment."""
+
+    source: str
+    commit: str
+    done_bytes: int
+    total_bytes: int
+    begun_at: float
+    running: bool
+
+
+class UnfinishedPulls(Answer):
+    pulls: list[UnfinishedPull]
+
+
+class RefusedCall(Answer):
+    """A call that would have left this machine, and did not."""
+
+    time: float
+    purpose: str
+    method: str
+    url: str
+    reason: str
+
+
+class Outgoing(Answer):
+    """`closed`: why nothing goes out, or null. `refused`: the latest calls that did not, the oldest first."""
+
+    closed: str | None
+    refused: list[RefusedCall]
 
 
 class FileFault(Answer):

@@ -70,20 +70,41 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "verb.alias.ls": ("List the aliases", "列出别名"),
     "verb.alias.rm": ("Remove aliases", "删除别名"),
-    "verb.pull": ("Import a model from a folder or a file", "从文件夹或文件导入模型"),
+    "verb.pull": ("Bring a model here: from a hub, a folder or a file", "获取模型：来自模型仓库、文件夹或文件"),
     "more.pull": (
-        "A folder in Hugging Face layout, a .safetensors or a .gguf file. GGUF, AWQ and GPTQ are converted, and "
-        "`thaloom show` says what that changed. Every byte is hashed; formats that can run code on load (pickle and "
-        "its kin) are refused. `tiny` is the model that comes with Thaloom.",
-        "支持 Hugging Face 布局的文件夹、.safetensors 或 .gguf 文件。"
+        "A folder in Hugging Face layout, a .safetensors or a .gguf file; or a model of a hub: org/name is at Hugging "
+        "Face (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE), ms://org/name at ModelScope (MODELSCOPE_ENDPOINT, "
+        "MODELSCOPE_API_TOKEN); @REVISION names a version, :FILE or :Q4_K_M one GGUF file of several. A pull belongs "
+        "to the node: Ctrl-C leaves it running, the same command follows it again, `thaloom rm --partial` ends it. "
+        "What came is kept over restarts. GGUF, AWQ and GPTQ are converted, and `thaloom show` says what that changed. "
+        "Every byte is hashed; formats that can run code on load (pickle and its kin) are refused. `tiny` is the model "
+        "that comes with Thaloom.",
+        "支持 Hugging Face 布局的文件夹、.safetensors 或 .gguf 文件，以及模型仓库："
+        "org/name 取自 Hugging Face（HF_ENDPOINT、HF_TOKEN、HF_HUB_OFFLINE），"
+        "ms://org/name 取自 ModelScope（MODELSCOPE_ENDPOINT、MODELSCOPE_API_TOKEN）；"
+        "@版本 指定版本，:文件 或 :Q4_K_M 指定多个 GGUF 文件之一。"
+        "下载由节点执行：Ctrl-C 不会中断它，再次执行同一命令可继续查看，thaloom rm --partial 将其终止。"
+        "已下载的部分在重启后保留。"
         "GGUF、AWQ、GPTQ 会被转换，thaloom show 说明其影响。"
         "每个字节都会计算哈希；加载时可能执行代码的格式（pickle 等）一律拒绝。tiny 是随附的模型。",
     ),
     "examples.pull": (
+        "thaloom pull org/model\nthaloom pull ms://org/model@v1 --name my-model\nthaloom pull org/model-GGUF:Q4_K_M\n"
         "thaloom pull ./my-model --name my-model\nthaloom pull ./my-model-q4_k_m.gguf\nthaloom pull tiny",
+        "thaloom pull org/model\nthaloom pull ms://org/model@v1 --name my-model\nthaloom pull org/model-GGUF:Q4_K_M\n"
         "thaloom pull ./my-model --name my-model\nthaloom pull ./my-model-q4_k_m.gguf\nthaloom pull tiny",
     ),
     "verb.ls": ("List the models in the store", "列出模型库中的模型"),
+    "verb.outgoing": (
+        "Show whether the node calls out, and what it did not send",
+        "显示节点是否对外联网及未发出的请求",
+    ),
+    "more.outgoing": (
+        "With air_gap in config.toml, or THALOOM_AIRGAP=1 when the node starts, no call leaves the node; each is "
+        "refused and listed here. HF_HUB_OFFLINE=1 refuses those of one pull.",
+        "config.toml 中的 air_gap，或启动节点时的 THALOOM_AIRGAP=1，使节点不发出任何外部请求；"
+        "每个请求都会被拒绝并列在此处。HF_HUB_OFFLINE=1 只拒绝单次 pull 的请求。",
+    ),
     "verb.show": ("Show what a model is and its files", "显示模型的信息与文件"),
     "verb.rm": ("Remove models from the store", "从模型库中删除模型"),
     "verb.quantize": ("Make a smaller model in whole numbers of one in floats", "将浮点模型量化为更小的整数模型"),
@@ -173,7 +194,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "argument.device": ("A device's id, as `thaloom device ls` shows it", "设备标识，见 thaloom device ls"),
     "argument.name": ("A service, or one of the node's own processes", "服务名，或节点自身的进程"),
     "argument.names": ("Services, as `thaloom ps` shows them", "服务名，见 thaloom ps"),
-    "argument.path": ("A folder, a .safetensors file, or `tiny`", "文件夹、.safetensors 文件，或 tiny"),
+    "argument.path": (
+        "A folder, a file, `tiny`, or a hub's model: org/name, hf://..., ms://..., https://...",
+        "文件夹、文件、tiny，或仓库中的模型：org/name、hf://…、ms://…、https://…",
+    ),
     "argument.prompt": ("What to ask; `-` reads standard input", "提问内容；- 表示读取标准输入"),
     "argument.shell": ("Which shell", "shell 名称"),
     "argument.words": ("A verb, as `run` or `device ls`", "命令，例如 run 或 device ls"),
@@ -197,6 +221,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.tail": ("Begin with the last N lines (default 100).", "从最后 N 行开始（默认 100）。"),
     "option.name": ("Name to serve it under (default: the model's).", "服务名称（默认与模型同名）。"),
     "option.pull.name": ("Name in the store (default: made from the path).", "模型库中的名称（默认取自路径）。"),
+    "option.progress": (
+        "bar: on a terminal; json: one JSON line each step, on standard error.",
+        "bar：进度条；json：逐步向标准错误写 JSON 行。",
+    ),
+    "option.partial": ("Unfinished pulls instead of models.", "针对未完成的下载，而非模型。"),
     "option.replace": ("Replace a model of that name.", "替换同名模型。"),
     "option.device": ("Device to run on (default: chosen by the node).", "运行设备（默认由节点选择）。"),
     "option.num_threads": ("Threads to compute with (default: the node's choice).", "计算线程数（默认由节点选择）。"),
@@ -255,6 +284,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.role": ("ROLE", "角色"),
     "head.service": ("SERVICE", "服务"),
     "head.digest": ("DIGEST", "摘要"),
+    "head.done": ("DONE", "已完成"),
+    "head.total": ("TOTAL", "总量"),
+    "head.commit": ("COMMIT", "提交"),
+    "head.time": ("TIME", "时间"),
+    "head.call": ("CALL", "请求"),
+    "head.purpose": ("FOR", "用途"),
     "head.size": ("SIZE", "大小"),
     "head.parameters": ("PARAMETERS", "参数量"),
     "head.license": ("LICENCE", "许可证"),
@@ -357,6 +392,17 @@ TEXTS: dict[str, tuple[str, str]] = {
         "困惑度 {perplexity}（原模型 {original}）；平均 KL {kl} nat；文本 {text}，{tokens} 个词元",
     ),
     "show.not_measured": ("not measured", "未测量"),
+    "ls.no_partial": ("No pull is unfinished.", "没有未完成的下载。"),
+    "ls.running": ("pulling", "下载中"),
+    "ls.waiting": ("interrupted", "已中断"),
+    "pull.goes_on": (
+        "The node goes on with it. The same command follows it again; `thaloom rm --partial {source}` ends it.",
+        "节点会继续下载。再次执行同一命令可继续查看；thaloom rm --partial {source} 将其终止。",
+    ),
+    "pull.rate": ("{rate}/s, {left} left", "{rate}/秒，剩余 {left}"),
+    "outgoing.open": ("Calls may leave this node.", "本节点允许对外请求。"),
+    "outgoing.closed": ("No call leaves this node: {reason}.", "本节点不发出任何外部请求：{reason}。"),
+    "outgoing.none": ("No call was refused.", "没有被拒绝的请求。"),
     "rm.done": ("Removed {name}.", "已删除 {name}。"),
     "quantize.done": ("Made {name}: {size}, {digest}.", "已生成 {name}：{size}，{digest}。"),
     "pull.done": ("Imported {name}: {size}, {digest}.", "已导入 {name}：{size}，{digest}。"),
@@ -364,6 +410,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verify.sound": ("{name} is sound: {size} read and checked.", "{name} 完好：已读取并校验 {size}。"),
     "verify.altered": ("model {name!r} is not what was imported: {files}", "模型 {name!r} 与导入时不符：{files}"),
     "stage.starting": ("starting", "准备"),
+    "stage.waiting": ("waiting for its turn", "排队"),
+    "stage.listing": ("asking the hub", "查询仓库"),
+    "stage.pulling": ("pulling", "下载"),
     "stage.importing": ("importing", "导入"),
     "stage.quantising": ("quantising", "量化"),
     "stage.measuring": ("measuring", "测量"),
@@ -475,6 +524,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.name_taken": ("name taken", "名称已被占用"),
     "title.model_in_use": ("model in use", "模型正在使用"),
     "title.forbidden": ("not allowed", "不允许"),
+    "title.air_gapped": ("air-gapped", "已断网隔离"),
+    "title.untrusted_source": ("hub not trusted", "仓库不可信"),
+    "title.source_unavailable": ("no answer from outside", "外部无响应"),
     "title.not_servable": ("cannot be served", "无法提供服务"),
     "title.corrupt_object": ("data altered", "数据已被改动"),
     "title.unsafe_format": ("unsafe format", "不安全的格式"),
@@ -550,6 +602,18 @@ TEXTS: dict[str, tuple[str, str]] = {
     "hint.forbidden": (
         "this needs other rights, or is not allowed at all: the message says which",
         "需要其他权限，或根本不被允许：详见上文",
+    ),
+    "hint.air_gapped": (
+        "`thaloom outgoing` tells what closed the way out; a model can still be pulled from a folder",
+        "thaloom outgoing 说明为何断网；仍可从文件夹导入模型",
+    ),
+    "hint.untrusted_source": (
+        "nothing was kept; try another endpoint (HF_ENDPOINT), and tell whoever keeps this one",
+        "未保留任何内容；请换用其他端点（HF_ENDPOINT），并告知该端点的维护者",
+    ),
+    "hint.source_unavailable": (
+        "run the same command again: what came is kept; `thaloom ls --partial` lists it",
+        "请再次执行同一命令：已下载的部分会保留；thaloom ls --partial 可查看",
     ),
     "hint.not_servable": (
         "`thaloom show MODEL` tells what the model is; the message tells what is missing here",

@@ -50,6 +50,7 @@ thaloom = Verbs(
             "up": _HERE + "up:command",
             "down": _HERE + "down:command",
             "status": _HERE + "status:command",
+            "outgoing": _HERE + "outgoing:command",
             "device": _HERE + "device:command",
             "token": _HERE + "token:command",
         },
