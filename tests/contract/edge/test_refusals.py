@@ -35,7 +35,7 @@ def test_a_wrong_field_is_a_400_that_names_it(tmp_path: Path, stream: bool) -> N
         for path, body, param in (
             (CHAT, ASK | {"temperature": "hot"}, "temperature"),
             (CHAT, ASK | {"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
-            (CHAT, ASK | {"tools": [{"type": "function"}]}, "tools"),
+            (CHAT, ASK | {"tools": [{"type": "function"}]}, "tools[0].function"),
             (COMPLETIONS, PLAIN | {"prompt": [1, -1]}, "prompt[1]"),
             (COMPLETIONS, PLAIN | {"prompt": ""}, "prompt"),
             (COMPLETIONS, PLAIN | {"prompt": [[1, 2], [3, 100_000]]}, "prompt"),

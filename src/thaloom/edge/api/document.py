@@ -8,11 +8,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from thaloom.edge.wire import openai as wire
+from thaloom.edge.wire.openai_requests import UNSERVED_IN_CHAT, ChatRequest, CompletionRequest
 
 _STREAMS = "text/event-stream"
 _MODELS: tuple[type[BaseModel], ...] = (
-    wire.ChatRequest,
-    wire.CompletionRequest,
+    ChatRequest,
+    CompletionRequest,
     wire.ChatCompletion,
     wire.ChatChunk,
     wire.Completion,
@@ -41,7 +42,7 @@ def add_plain_routes(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _generation(operation: str, request: str, answer: str, chunk: str) -> dict[str, Any]:
-    unserved = ", ".join(wire.UNSERVED)
+    unserved = ", ".join(UNSERVED_IN_CHAT)
     return {
         "tags": ["openai"],
         "operationId": operation,

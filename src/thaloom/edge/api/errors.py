@@ -71,14 +71,25 @@ def from_validation(error: ValidationError, data: Any) -> BadParameter:
     of those the one that has the right type and only a wrong value.
     """
     kinds: dict[tuple[int | str, ...], list[_Complaint]] = {}
-    for details in error.errors(include_url=False, include_context=False):
+    for details in error.errors(include_url=False):
+        location, message = details["loc"], details["msg"]
         missing = details["type"] == "missing"
-        path, kind = _split(data, details["loc"], missing=missing)
+        if details["type"] in ("union_tag_invalid", "union_tag_not_found"):  # of the field that says which kind it is
+            location, missing, message = _of_tag(location, message, details["ctx"])
+        path, kind = _split(data, location, missing=missing)
         right_type = not details["type"].endswith("_type")
-        kinds.setdefault((*path[:1], *kind), []).append(_Complaint(path, details["msg"], right_type))
+        kinds.setdefault((*path[:1], *kind), []).append(_Complaint(path, message, right_type))
     path, message, _ = max(kinds.values(), key=_how_far)[0]
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     return BadParameter(f"{name or 'the body'}: {message}", param=name or None)
+
+
+def _of_tag(
+    location: tuple[int | str, ...], message: str, context: dict[str, Any]
+) -> tuple[tuple[int | str, ...], bool, str]:
+    expected = context.get("expected_tags")
+    told = "Field required" if expected is None else f"Input should be {expected}"
+    return (*location, str(context["discriminator"]).strip("'")), True, told
 
 
 class _Complaint(NamedTuple):

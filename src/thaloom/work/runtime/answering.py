@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from thaloom.base.clock import Clock
@@ -72,9 +73,12 @@ class Answer(AsyncIterator[Delta | Done]):
 
     def _take(self, reply: Tokens | PromptLogprobs | Finished) -> Delta | Done:
         if isinstance(reply, Tokens):
-            if self._first_at is None:
+            first = self._first_at is None
+            if first:
                 self._first_at, self._started = self._clock.monotonic(), reply.started
             delta = self._text.feed(reply)
+            if first:
+                delta = dataclasses.replace(delta, prompt_tokens=len(self._message.prompt))
             if self._text.stopped:
                 self._call.close()
                 self._last = self._cut_short()
