@@ -23,13 +23,16 @@ from thaloom.base.events import Emit
 from thaloom.edge.api import health
 from thaloom.edge.api.document import add_plain_routes
 from thaloom.edge.api.errors import error_response, from_http_exception
+from thaloom.edge.api.exchange import Exchange
 from thaloom.edge.api.generation import GenerationRoute
 from thaloom.edge.api.guard import Guard, defect
 from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
+from thaloom.edge.api.openai import tokens
 from thaloom.edge.api.proxy import ControlProxy
 from thaloom.edge.wire import openai as wire
+from thaloom.edge.wire.tokens import TokenizerInfoAnswer
 from thaloom.work.runtime.types import Generation
 
 DESCRIPTION = "Local models behind the OpenAI protocol. The control API has its own document: /thaloom/v1/openapi.json"
@@ -38,6 +41,12 @@ PAGES = {
     "/v1/models": "models served here (OpenAI)",
     "/v1/chat/completions": "chat (OpenAI; POST)",
     "/v1/completions": "completions (OpenAI; POST)",
+    "/v1/embeddings": "embeddings (OpenAI; POST)",
+    "/v1/rerank": "which documents answer a query best (Jina; POST; /v2/rerank: Cohere)",
+    "/score": "how well texts go together (vLLM; POST)",
+    "/tokenize": "a text's or a chat's tokens (vLLM; POST)",
+    "/detokenize": "tokens' text (vLLM; POST)",
+    "/tokenizer_info": "a model's way with text (vLLM)",
     "/healthz": "whether the door lives",
     "/readyz": "whether it can serve, and what",
     "/version": "what it is",
@@ -67,7 +76,11 @@ def door_app(
 
     streaming = {
         path: GenerationRoute(speaking, generation=generation, clock=clock, metrics=metrics)
-        for path, speaking in (("/v1/chat/completions", openai.CHAT), ("/v1/completions", openai.COMPLETION))
+        for path, speaking in openai.GENERATIONS.items()
+    }
+    exchanges = {
+        path: Exchange(answer, id_prefix, generation=generation, clock=clock)
+        for path, (answer, id_prefix) in openai.EXCHANGES.items()
     }
 
     document: dict[str, Any] = {}
@@ -81,7 +94,7 @@ def door_app(
         if isinstance(route, APIRoute) and route.methods is not None:
             route.methods.add("HEAD")  # wherever GET is served, as Starlette's own routes do (RFC 9110, 9.1)
     app.router.routes += [
-        *(Route(path, route, methods=["POST"]) for path, route in streaming.items()),
+        *(Route(path, route, methods=["POST"]) for path, route in (streaming | exchanges).items()),
         Route("/metrics", MetricsPage(metrics, generation).__call__, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
@@ -122,6 +135,11 @@ def _small_routes(generation: Generation, **options: Any) -> FastAPI:
     @app.get("/v1/models/{model:path}", tags=["openai"], operation_id="get_model")
     async def model(model: str) -> wire.Model:
         return openai_models.get_model(generation, model)
+
+    @app.get("/tokenizer_info", tags=["openai"], operation_id="tokenizer_info")
+    async def tokenizer_info(model: str | None = None) -> TokenizerInfoAnswer:
+        """`model` may be left out where one is served."""
+        return await tokens.tokenizer_info(generation, model)
 
     @app.get("/healthz", tags=["node"], operation_id="health")
     async def healthz() -> health.Health:

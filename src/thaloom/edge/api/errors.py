@@ -67,26 +67,24 @@ def from_http_exception(request: Request, error: HTTPException) -> ThaloomError:
 def from_validation(error: ValidationError, data: Any) -> BadParameter:
     """One complaint, about the field by its path in `data`: `messages[0].role`.
 
-    Where a field may be one of several kinds, each kind complains: the one that got furthest was probably meant, or
-    of those the one that has the right type and only a wrong value.
+    Where a field may be one of several kinds, each kind complains: the one that has the right type and only a wrong
+    value was probably meant, or of those the one that got furthest.
     """
     kinds: dict[tuple[int | str, ...], list[_Complaint]] = {}
     for details in error.errors(include_url=False):
         location, message = details["loc"], details["msg"]
         missing = details["type"] == "missing"
         if details["type"] in ("union_tag_invalid", "union_tag_not_found"):  # of the field that says which kind it is
-            location, missing, message = _of_tag(location, message, details["ctx"])
+            location, missing, message = _of_tag(location, details["ctx"])
         path, kind = _split(data, location, missing=missing)
-        right_type = not details["type"].endswith("_type")
+        right_type = not details["type"].endswith(("_type", "literal_error"))
         kinds.setdefault((*path[:1], *kind), []).append(_Complaint(path, message, right_type))
     path, message, _ = max(kinds.values(), key=_how_far)[0]
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     return BadParameter(f"{name or 'the body'}: {message}", param=name or None)
 
 
-def _of_tag(
-    location: tuple[int | str, ...], message: str, context: dict[str, Any]
-) -> tuple[tuple[int | str, ...], bool, str]:
+def _of_tag(location: tuple[int | str, ...], context: dict[str, Any]) -> tuple[tuple[int | str, ...], bool, str]:
     expected = context.get("expected_tags")
     told = "Field required" if expected is None else f"Input should be {expected}"
     return (*location, str(context["discriminator"]).strip("'")), True, told
@@ -98,9 +96,9 @@ class _Complaint(NamedTuple):
     right_type: bool
 
 
-def _how_far(complaints: list[_Complaint]) -> tuple[int, bool, int, list[int]]:
+def _how_far(complaints: list[_Complaint]) -> tuple[bool, int, int, list[int]]:
     path, _, right_type = complaints[0]
-    return len(path), right_type, -len(complaints), [part for part in path if isinstance(part, int)]
+    return right_type, len(path), -len(complaints), [part for part in path if isinstance(part, int)]
 
 
 def _split(data: Any, location: tuple[int | str, ...], *, missing: bool) -> tuple[list[int | str], list[int | str]]:

@@ -260,11 +260,15 @@ def cost_headers(dones: Sequence[Done]) -> list[tuple[bytes, bytes]]:
         (b"server-timing", timing.encode()),
         (b"openai-processing-ms", str(round(1000 * sum(parts.values()))).encode()),
     ]
-    reasons = sorted({done.degraded for done in dones if done.degraded is not None})
+    reasons = frozenset(done.degraded for done in dones if done.degraded is not None)
     if reasons:
-        text = "; ".join(reasons).encode("ascii", "replace").decode()
-        headers.append((b"x-thaloom-degraded", " ".join(text.split()).encode()))
+        headers.append((b"x-thaloom-degraded", degraded_header(reasons).encode()))
     return headers
+
+
+def degraded_header(reasons: frozenset[str]) -> str:
+    """Why an answer is worse than wished, as plain ASCII in one line."""
+    return " ".join("; ".join(sorted(reasons)).encode("ascii", "replace").decode().split())
 
 
 def find_served(generation: Generation, name: str) -> ServedModel | None:

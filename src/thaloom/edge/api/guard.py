@@ -173,8 +173,9 @@ def _request_id(headers: Headers) -> RequestId:
 
 
 _ROUTES = frozenset(
-    {"/", "/v1/models", "/v1/chat/completions", "/v1/completions", "/healthz", "/readyz", "/version", "/metrics",
-     "/openapi.json"}
+    {"/", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v2/rerank",
+     "/rerank", "/v1/score", "/score", "/tokenize", "/detokenize", "/tokenizer_info", "/healthz", "/readyz", "/version",
+     "/metrics", "/openapi.json"}
 )  # fmt: skip
 
 

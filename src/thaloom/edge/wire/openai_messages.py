@@ -40,7 +40,7 @@ class UserMessage(Turn):
     content: str | list[TextPart]
 
 
-class CalledFunction(Ask):
+class PastFunction(Ask):
     name: str = Field(min_length=1, max_length=256)
     arguments: str
     """JSON, as the model wrote it."""
@@ -49,7 +49,7 @@ class CalledFunction(Ask):
 class ToolCall(Ask):
     id: str
     type: Literal["function"] = "function"
-    function: CalledFunction
+    function: PastFunction
 
 
 _ONE_OF_THESE: list[JsonValue] = [
@@ -68,7 +68,7 @@ class AssistantMessage(Turn):
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: list[ToolCall] | None = Field(default=None, max_length=MAX_TOOLS)
-    function_call: CalledFunction | None = None
+    function_call: PastFunction | None = None
 
 
 class ToolMessage(Turn):

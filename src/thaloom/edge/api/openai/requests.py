@@ -16,6 +16,7 @@ from thaloom.edge.api.openai.messages import chat_messages, refuse_what_is_not_t
 from thaloom.edge.api.openai.tools import ToolWish, tool_wish
 from thaloom.edge.api.openai.unserved import refuse_unserved
 from thaloom.edge.wire.openai_requests import MAX_CHOICES, ChatRequest, CompletionRequest, GenerationFields
+from thaloom.edge.wire.tokens import TokenizeChat
 from thaloom.work.runtime.types import GenerateRequest, Templating
 
 F = TypeVar("F", bound=BaseModel)
@@ -65,7 +66,7 @@ def chat(data: dict[str, Any], request_id: RequestId) -> OpenAIWanted:
         "parallel_tool_calls": tools.parallel,
         # what must call a tool says nothing else, so there is nothing that had to have the form
         "constraint": None if tools.use == "required" else form,
-        "templating": _templating(fields),
+        "templating": templating(fields, _variables(fields)),
         "separate_reasoning": fields.separate_reasoning is not False,
     }
     num_each = fields.n or 1
@@ -181,12 +182,8 @@ def _sampling_changes(fields: GenerationFields, choice: int) -> dict[str, Any]:
     return changes
 
 
-def _templating(fields: ChatRequest) -> Templating:
-    """Raises BadParameter. Source of what an effort means to a template: vLLM's documentation, `reasoning_effort`."""
-    if fields.continue_final_message and fields.add_generation_prompt:
-        raise BadParameter(
-            "continue_final_message and add_generation_prompt contradict each other", param="continue_final_message"
-        )
+def _variables(fields: ChatRequest) -> dict[str, Any]:
+    """Source of what an effort means to a template: vLLM's documentation, `reasoning_effort`."""
     variables: dict[str, Any] = {}
     if fields.reasoning_effort is not None:
         variables["reasoning_effort"] = fields.reasoning_effort
@@ -195,8 +192,17 @@ def _templating(fields: ChatRequest) -> Templating:
         variables["verbosity"] = fields.verbosity
     if fields.documents:
         variables["documents"] = fields.documents
+    return variables | (fields.chat_template_kwargs or {})
+
+
+def templating(fields: ChatRequest | TokenizeChat, variables: dict[str, Any]) -> Templating:
+    """Raises BadParameter."""
+    if fields.continue_final_message and fields.add_generation_prompt:
+        raise BadParameter(
+            "continue_final_message and add_generation_prompt contradict each other", param="continue_final_message"
+        )
     return Templating(
-        variables=variables | (fields.chat_template_kwargs or {}),
+        variables=variables,
         add_generation_prompt=fields.add_generation_prompt is not False,
         continue_final_message=bool(fields.continue_final_message),
     )

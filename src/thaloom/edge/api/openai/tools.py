@@ -1,4 +1,4 @@
-"""Which tools a chat's answer may call, and whether it must: `tools` and `tool_choice`, and what was there before them."""
+"""Which tools a chat's answer may call, and whether it must: `tools`, `tool_choice`, and what was before them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tool_wish(fields: ChatRequest) -> ToolWish:
     """Raises BadParameter."""
     if fields.functions is not None or fields.function_call is not None:
         return _functions(fields)
-    tools = _tools([tool.function for tool in fields.tools or ()])
+    tools = tools_of([tool.function for tool in fields.tools or ()])
     parallel = fields.parallel_tool_calls is not False
     choice = fields.tool_choice
     if isinstance(choice, NamedTool):
@@ -52,7 +52,7 @@ def _functions(fields: ChatRequest) -> ToolWish:
     if fields.tools is not None or fields.tool_choice is not None:
         param = "functions" if fields.functions is not None else "function_call"
         raise BadParameter(f"{param} is the older word for tools; only one of both may be given", param=param)
-    tools = _tools(fields.functions or ())
+    tools = tools_of(fields.functions or ())
     choice = fields.function_call
     if choice is None or isinstance(choice, str):
         return ToolWish(tools=tools, use=choice or "auto", parallel=False, as_functions=True)
@@ -60,7 +60,7 @@ def _functions(fields: ChatRequest) -> ToolWish:
     return ToolWish(tools=tools, use="required", forced=choice.name, parallel=False, as_functions=True)
 
 
-def _tools(functions: Sequence[FunctionDefinition]) -> tuple[Tool, ...]:
+def tools_of(functions: Sequence[FunctionDefinition]) -> tuple[Tool, ...]:
     return tuple(
         Tool(
             name=function.name,
