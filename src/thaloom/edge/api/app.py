@@ -31,6 +31,7 @@ from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
 from thaloom.edge.api.openai import tokens
 from thaloom.edge.api.proxy import ControlProxy
+from thaloom.edge.wire import health as health_wire
 from thaloom.edge.wire import openai as wire
 from thaloom.edge.wire.tokens import TokenizerInfoAnswer
 from thaloom.work.runtime.types import Generation
@@ -142,15 +143,15 @@ def _small_routes(generation: Generation, **options: Any) -> FastAPI:
         return await tokens.tokenizer_info(generation, model)
 
     @app.get("/healthz", tags=["node"], operation_id="health")
-    async def healthz() -> health.Health:
+    async def healthz() -> health_wire.Health:
         return health.health()
 
     @app.get("/readyz", tags=["node"], operation_id="readiness")
-    async def readyz() -> health.Readiness:
+    async def readyz() -> health_wire.Readiness:
         return health.readiness(generation)
 
     @app.get("/version", tags=["node"], operation_id="version")
-    async def version() -> health.DoorVersion:
+    async def version() -> health_wire.DoorVersion:
         return health.version()
 
     return app
