@@ -50,7 +50,6 @@ class AsyncNode:
         """The processes of this node.
 
         >>> [process.role for process in await client.node.processes()]
-        ['daemon', 'door', 'worker']
         """
         return (await self._connection.ask(wire.Processes, get(f"{_P}/processes"))).processes
 
@@ -132,8 +131,7 @@ class AsyncNode:
     async def verify(self, name: str, *, on_progress: OnProgress | None = None) -> wire.Verification:
         """Have every byte of the model read again. Leaving ends the work.
 
-        >>> (await client.node.verify("tiny")).sound
-        True
+        >>> (await client.node.verify("tiny")).faults
         """
         call = post(f"{_P}/models/{{}}/verify", name, repeatable=True)
         done = await self._followed(call, on_progress)
