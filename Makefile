@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 export THALOOM_HOME ?= $(CURDIR)/.thaloom
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-full bench bench-engine bench-quality wheel docs goldens sanitize sanitize-all fuzz fuzz-formats aarch64 clean deps-system
+.PHONY: help run test check check-full bench bench-engine bench-quality wheel docs man goldens sanitize sanitize-all fuzz fuzz-formats aarch64 clean deps-system
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*##|^[a-z0-9-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -56,6 +56,9 @@ wheel: $(BIN)/pytest  ## dist/thaloom-*.whl with the native library inside: inst
 docs: $(BIN)/pytest   ## write what is generated again (docs/errors.md, docs/cli.md, the SDK without an event loop)
 	$(BIN)/python tools/generate_docs.py
 	$(BIN)/python tools/generate_sync_client.py
+
+man: $(BIN)/thaloom   ## write the manual, English and Chinese, below build/man; read it: man build/man/man1/thaloom.1
+	$(BIN)/python -m thaloom.user.cli.manual build/man
 
 goldens:              ## make the golden logits again, with torch and transformers in an environment of their own
 	$(PYTHON) -m venv $(VENV)-goldens && $(VENV)-goldens/bin/pip install --quiet --editable '.[goldens]'
