@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 export THALOOM_HOME ?= $(CURDIR)/.thaloom
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-full bench bench-engine bench-quality wheel docs man goldens sanitize sanitize-all fuzz fuzz-formats aarch64 clean deps-system
+.PHONY: help run test check check-full bench bench-engine bench-quality wheel docs goldens sanitize sanitize-all fuzz fuzz-formats schemathesis aarch64 clean deps-system
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*##|^[a-z0-9-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -57,6 +57,7 @@ docs: $(BIN)/pytest   ## write what is generated again (docs/errors.md, docs/cli
 	$(BIN)/python tools/generate_docs.py
 	$(BIN)/python tools/generate_sync_client.py
 
+.PHONY: man
 man: $(BIN)/thaloom   ## write the manual, English and Chinese, below build/man; read it: man build/man/man1/thaloom.1
 	$(BIN)/python -m thaloom.user.cli.manual build/man
 
@@ -76,6 +77,9 @@ fuzz: $(BIN)/pytest   ## mutated programs and steps against the sanitized native
 
 fuzz-formats: $(BIN)/pytest  ## 100,000 mutated safetensors and GGUF files against their readers
 	$(BIN)/python -m tests.fuzz_formats --cases 100000
+
+schemathesis: $(BIN)/pytest  ## the door held to its OpenAPI document, with many examples of each operation
+	SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/pytest -q --timeout 0 tests/contract/edge/test_document.py
 
 aarch64: $(BIN)/pytest  ## cross-compile for 64-bit ARM and run the driver's tests on emulated processors (no speed)
 	$(BIN)/python tools/aarch64.py

@@ -11,6 +11,8 @@ from pydantic.json_schema import models_json_schema
 
 from thaloom.edge.wire import embeddings, openai, ranking, tokens
 from thaloom.edge.wire.openai_requests import (
+    OLDER,
+    OLDER_IN_CHAT,
     UNSERVED_IN_CHAT,
     UNSERVED_IN_COMPLETION,
     UNSERVED_IN_MESSAGE,
@@ -19,6 +21,7 @@ from thaloom.edge.wire.openai_requests import (
 )
 
 _STREAMS = "text/event-stream"
+_ERROR = {"$ref": "#/components/schemas/Error"}
 Schema = dict[str, Any]
 
 
@@ -39,23 +42,46 @@ def _but(unserved: Iterable[str]) -> str:
     return f"Unknown fields are ignored; these are refused unless they ask for nothing: {', '.join(unserved)}."
 
 
-_RERANK_ABOUT = (
-    "The best documents first, with the probability that each answers the query, by the model's own yes or no."
-)
+def _older(names: Iterable[str]) -> str:
+    return f"Served as well, though not listed below, as older words for the same: {', '.join(names)}. "
+
+
+def _reranks(operation: str) -> Posted:
+    return Posted(
+        operation=operation,
+        asks=(ranking.RerankRequest,),
+        answers=ranking.Ranking,
+        about="The best first, each with the probability that it answers the query, by the model's yes and no. "
+        + _but(ranking.UNSERVED_IN_RERANK),
+        tag="ranking",
+    )
+
+
+def _scores(operation: str) -> Posted:
+    return Posted(
+        operation=operation,
+        asks=(ranking.ScoreRequest,),
+        answers=ranking.ScoreList,
+        about=_but(ranking.UNSERVED_IN_SCORE),
+        tag="ranking",
+    )
+
+
 POSTED: dict[str, Posted] = {
     "/v1/chat/completions": Posted(
         operation="create_chat_completion",
         asks=(ChatRequest,),
         answers=openai.ChatCompletion,
         chunk=openai.ChatChunk,
-        about=_but((*UNSERVED_IN_CHAT, *(f"messages[].{name}" for name in UNSERVED_IN_MESSAGE))),
+        about=_older(OLDER_IN_CHAT)
+        + _but((*UNSERVED_IN_CHAT, *(f"messages[].{name}" for name in UNSERVED_IN_MESSAGE))),
     ),
     "/v1/completions": Posted(
         operation="create_completion",
         asks=(CompletionRequest,),
         answers=openai.Completion,
         chunk=openai.Completion,
-        about=_but(UNSERVED_IN_COMPLETION),
+        about=_older(OLDER) + _but(UNSERVED_IN_COMPLETION),
     ),
     "/v1/embeddings": Posted(
         operation="create_embedding",
@@ -63,20 +89,11 @@ POSTED: dict[str, Posted] = {
         answers=embeddings.EmbeddingList,
         about=_but(embeddings.UNSERVED_IN_EMBEDDING),
     ),
-    **{
-        path: Posted(
-            operation=operation, asks=(ranking.RerankRequest,), answers=ranking.Ranking, tag="ranking",
-            about=f"{_RERANK_ABOUT} {_but(ranking.UNSERVED_IN_RERANK)}",
-        )
-        for path, operation in (("/v1/rerank", "rerank"), ("/rerank", "rerank_plain"), ("/v2/rerank", "rerank_as_cohere"))
-    },
-    **{
-        path: Posted(
-            operation=operation, asks=(ranking.ScoreRequest,), answers=ranking.ScoreList, tag="ranking",
-            about=_but(ranking.UNSERVED_IN_SCORE),
-        )
-        for path, operation in (("/v1/score", "score"), ("/score", "score_plain"))
-    },
+    "/v1/rerank": _reranks("rerank"),
+    "/rerank": _reranks("rerank_plain"),
+    "/v2/rerank": _reranks("rerank_as_cohere"),
+    "/v1/score": _scores("score"),
+    "/score": _scores("score_plain"),
     "/tokenize": Posted(
         operation="tokenize",
         asks=(tokens.TokenizePrompt, tokens.TokenizeChat),
@@ -89,7 +106,7 @@ POSTED: dict[str, Posted] = {
         answers=tokens.DetokenizeAnswer,
         about="`model` may be left out where one is served.",
     ),
-}  # fmt: skip
+}
 
 
 def add_plain_routes(document: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +138,7 @@ def _posted(route: Posted, references: Mapping[type, Schema]) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": references[route.answers]}}
     description = "The answer."
     if route.chunk is not None:
-        content[_STREAMS] = {"schema": {"type": "string", "x-event": references[route.chunk]}}
+        content[_STREAMS] = {"schema": _event(references[route.chunk])}
         description = "The answer; with `stream`, its chunks as server-sent events, then `data: [DONE]`."
     return {
         "tags": [route.tag],
@@ -134,6 +151,13 @@ def _posted(route: Posted, references: Mapping[type, Schema]) -> dict[str, Any]:
         },
         "responses": {"200": {"description": description, "headers": _headers(route), "content": content}} | _errors(),
     }
+
+
+def _event(chunk: Schema) -> Schema:
+    """Of one event of a stream, as OpenAPI has `schema` of this media type."""
+    told = {"anyOf": [chunk, _ERROR]}
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": told}
+    return {"type": "object", "required": ["data"], "properties": {"data": {"anyOf": [{"const": "[DONE]"}, data]}}}
 
 
 def _headers(route: Posted) -> dict[str, Any]:
@@ -154,7 +178,7 @@ def _text(operation: str, description: str, kind: str, schema: Schema | None = N
 
 
 def _errors() -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    content = {"application/json": {"schema": _ERROR}}
     return {
         "4XX": {"description": "The request cannot be served as it is.", "content": content},
         "5XX": {"description": "Wait and try again, or see the log: the code says which.", "content": content},

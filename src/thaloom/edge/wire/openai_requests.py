@@ -90,20 +90,46 @@ UNSERVED_IN_COMPLETION: Neutral = UNSERVED | {
 UNSERVED_IN_MESSAGE: Neutral = {"audio": ()}
 
 
-def with_unserved(schema: dict[str, Any], kind: type[GenerationFields]) -> None:
-    """Say of each field that is not served which values are accepted nevertheless."""
+def as_asked(schema: dict[str, Any], kind: type[GenerationFields]) -> None:
+    """Say of each field that is not served which values are accepted nevertheless, and which fields go together."""
     for name, neutral in kind.unserved.items():
         told = "Not served: only what asks for nothing is accepted."
         schema["properties"][name] = {"enum": [*neutral, None], "description": told}
+    for name in kind.older:
+        del schema["properties"][name]
     schema.setdefault("allOf", []).extend(kind.together)
 
 
-def _needs(name: str, kind: str, other: str) -> dict[str, Any]:
+def _needs(name: str, other: str) -> dict[str, Any]:
     """A part of a JSON schema: where `name` is given, `other` must be true."""
-    return {
-        "if": {"properties": {name: {"type": kind}}, "required": [name]},
-        "then": {"properties": {other: {"const": True}}, "required": [other]},
-    }
+    without = {"properties": {name: {"type": "null"}}}
+    return {"anyOf": [without, {"properties": {other: {"const": True}}, "required": [other]}]}
+
+
+OLDER = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar", "json_schema")
+"""Older words for `structured_outputs`. They are served, and not in the document's schemas: of all words for one thing
+one may be given, which takes more cases to say than programs that read schemas go through."""
+OLDER_IN_CHAT = (*OLDER, "functions", "function_call")
+_ONE_FORM = {
+    "anyOf": [{"properties": {name: {"type": "null"}}} for name in ("response_format", "structured_outputs")],
+}
+_ONE_PROMPT = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]}
+_FEW_ANSWERS = {
+    "anyOf": [
+        {"properties": {"n": {"enum": [1, None]}, "best_of": {"enum": [1, None]}}},
+        {"properties": {"n": {"enum": [1, None]}, "prompt": _ONE_PROMPT, "stream": {"enum": [False, None]}}},
+        {"properties": {"best_of": {"type": "null"}, "prompt": _ONE_PROMPT}},
+    ]
+}
+"""A part of a JSON schema: of one prompt many answers, or the best of many, or of many prompts one each. Other
+combinations are served as long as there are not more than MAX_CHOICES answers in all."""
+_MUST_CALL = {
+    "if": {
+        "properties": {"tool_choice": {"anyOf": [{"const": "required"}, {"type": "object"}]}},
+        "required": ["tool_choice"],
+    },
+    "then": {"properties": {"tools": {"type": "array", "minItems": 1}}, "required": ["tools"]},
+}
 
 
 class StreamOptions(Ask):
@@ -116,9 +142,10 @@ class StreamOptions(Ask):
 class GenerationFields(Ask):
     """What both protocols' requests share."""
 
-    model_config = ConfigDict(json_schema_extra=with_unserved)
+    model_config = ConfigDict(json_schema_extra=as_asked)
     unserved: ClassVar[Neutral] = UNSERVED
-    together: ClassVar[list[dict[str, Any]]] = [_needs("stream_options", "object", "stream")]
+    older: ClassVar[tuple[str, ...]] = OLDER
+    together: ClassVar[list[dict[str, Any]]] = [_needs("stream_options", "stream"), _ONE_FORM]
 
     model: ModelName
     temperature: float | None = Field(default=None, ge=0, le=100)
@@ -131,7 +158,7 @@ class GenerationFields(Ask):
     repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
     logit_bias: LogitBias | None = None
     """By token id, in decimal digits."""
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+    seed: int | None = Field(default=None, ge=-(2**63), le=2**64 - 1)
     min_tokens: int | None = Field(default=None, ge=0, lt=2**31)
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
@@ -157,14 +184,17 @@ class GenerationFields(Ask):
 
 class ChatRequest(GenerationFields):
     unserved: ClassVar[Neutral] = UNSERVED_IN_CHAT
+    older: ClassVar[tuple[str, ...]] = OLDER_IN_CHAT
     together: ClassVar[list[dict[str, Any]]] = [
         *GenerationFields.together,
-        _needs("top_logprobs", "integer", "logprobs"),
+        _needs("top_logprobs", "logprobs"),
+        _MUST_CALL,
     ]
 
     messages: list[Message] = Field(min_length=1)
     max_tokens: int | None = Field(default=None, ge=1, lt=2**31)
     max_completion_tokens: int | None = Field(default=None, ge=1, lt=2**31)
+    """Beside `max_tokens`: the smaller counts."""
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     tools: list[FunctionTool] | None = Field(default=None, max_length=MAX_TOOLS)
@@ -182,6 +212,7 @@ class ChatRequest(GenerationFields):
     """False: what the model thinks aloud is left out."""
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    """Then there is no generation prompt."""
     chat_template_kwargs: dict[str, Any] | None = None
     documents: list[dict[str, Any]] | None = None
     """For the model's chat template, if it has a place for them."""
@@ -191,6 +222,16 @@ class ChatRequest(GenerationFields):
 
 class CompletionRequest(GenerationFields):
     unserved: ClassVar[Neutral] = UNSERVED_IN_COMPLETION
+    together: ClassVar[list[dict[str, Any]]] = [
+        *GenerationFields.together,
+        _FEW_ANSWERS,
+        {
+            "anyOf": [
+                {"properties": {"max_tokens": {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 1}]}}},
+                {"properties": {"echo": {"const": True}}, "required": ["echo"]},
+            ]
+        },
+    ]
 
     prompt: (
         str

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, JsonValue
 
 from thaloom.edge.wire.openai import Answer, Ask, ModelName
 
 MAX_DOCUMENTS = 1000
+MAX_PAIRS = 32
 Text = Annotated[str, Field(min_length=1)]
-Texts = Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_DOCUMENTS)]
 
 
 class TextDocument(Ask):
@@ -78,12 +78,24 @@ class Ranking(Answer):
     meta: RankingMeta
 
 
+_ONE: JsonValue = {"properties": {"text_1": {"anyOf": [{"type": "string"}, {"type": "array", "maxItems": 1}]}}}
+
+
+def _pairs(count: int) -> JsonValue:
+    some: JsonValue = {"type": "array", "minItems": count, "maxItems": count}
+    return {"properties": {"text_1": some, "text_2": some}}
+
+
+_AS_MANY: list[JsonValue] = [_ONE, *(_pairs(count) for count in range(2, MAX_PAIRS + 1))]
+
+
 class ScoreRequest(Ask):
     """One text against many, or each against the one at the same place."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": _AS_MANY})
     model: ModelName
-    text_1: Texts
-    text_2: Texts
+    text_1: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PAIRS)]
+    text_2: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_DOCUMENTS)]
 
 
 UNSERVED_IN_SCORE: dict[str, tuple[Any, ...]] = {"truncate_prompt_tokens": ()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.exchange import Answered, Asked, in_turn
-from thaloom.edge.api.openai.requests import validate
+from thaloom.edge.api.fields import validate
 from thaloom.edge.api.openai.unserved import refuse_unserved
 from thaloom.edge.wire.embeddings import UNSERVED_IN_EMBEDDING, EmbeddingRequest
 from thaloom.work.runtime.types import EmbedRequest, Generation

@@ -6,7 +6,7 @@ import functools
 
 from thaloom.base.errors import BadParameter
 from thaloom.edge.api.exchange import Answered, Asked, in_turn
-from thaloom.edge.api.openai.requests import validate
+from thaloom.edge.api.fields import validate
 from thaloom.edge.api.openai.unserved import refuse_unserved
 from thaloom.edge.wire import ranking as wire
 from thaloom.work.runtime.types import Generation, ScoreRequest, Scores

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any, Literal
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.errors import from_validation
+from thaloom.edge.api.fields import validate
 from thaloom.edge.api.generation import Wanted
 from thaloom.edge.api.openai.constraints import constraint, refuse_unserved_forms
 from thaloom.edge.api.openai.messages import chat_messages, refuse_what_is_not_text
@@ -19,7 +17,6 @@ from thaloom.edge.wire.openai_requests import MAX_CHOICES, ChatRequest, Completi
 from thaloom.edge.wire.tokens import TokenizeChat
 from thaloom.work.runtime.types import GenerateRequest, Templating
 
-F = TypeVar("F", bound=BaseModel)
 DEFAULT_COMPLETION_TOKENS = 16
 """Of the completions protocol; a chat goes on until the model ends it."""
 _AS_THEY_ARE = ("frequency_penalty", "min_p", "presence_penalty", "repetition_penalty", "temperature", "top_p")
@@ -49,16 +46,15 @@ def chat(data: dict[str, Any], request_id: RequestId) -> OpenAIWanted:
     refuse_what_is_not_text(data)
     refuse_unserved_forms(data)
     fields = validate(ChatRequest, data)
-    if fields.max_tokens is not None and fields.max_completion_tokens not in (None, fields.max_tokens):
-        raise BadParameter("max_tokens and max_completion_tokens contradict each other", param="max_tokens")
     if fields.top_logprobs is not None and not fields.logprobs:
         raise BadParameter("top_logprobs needs logprobs to be true", param="top_logprobs")
     logprobs = (fields.top_logprobs or 0) if fields.logprobs else None
+    bounds = [bound for bound in (fields.max_tokens, fields.max_completion_tokens) if bound is not None]
     tools = tool_wish(fields)
     form = constraint(fields)
     shared = _shared(fields) | {
         "messages": chat_messages(fields.messages),
-        "max_tokens": fields.max_completion_tokens or fields.max_tokens,
+        "max_tokens": min(bounds) if bounds else None,
         "logprobs": logprobs,
         "tools": tools.tools,
         "tool_use": tools.use,
@@ -111,14 +107,6 @@ def completion(data: dict[str, Any], request_id: RequestId) -> OpenAIWanted:
     )
 
 
-def validate(kind: type[F], data: dict[str, Any]) -> F:
-    """Raises BadParameter."""
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise from_validation(error, data) from error
-
-
 def _wanted(
     fields: GenerationFields, request_id: RequestId, prompts: list[dict[str, Any]], num_each: int
 ) -> dict[str, Any]:
@@ -129,9 +117,6 @@ def _wanted(
         )
     if fields.stream_options is not None and not fields.stream:
         raise BadParameter("stream_options needs stream to be true", param="stream_options")
-    max_tokens = prompts[0]["max_tokens"]
-    if max_tokens is not None and (fields.min_tokens or 0) > max_tokens:
-        raise BadParameter(f"min_tokens {fields.min_tokens} is more than the {max_tokens} allowed", param="min_tokens")
     options = fields.stream_options
     include_usage = options is not None and bool(options.include_usage)
     return {
@@ -196,11 +181,6 @@ def _variables(fields: ChatRequest) -> dict[str, Any]:
 
 
 def templating(fields: ChatRequest | TokenizeChat, variables: dict[str, Any]) -> Templating:
-    """Raises BadParameter."""
-    if fields.continue_final_message and fields.add_generation_prompt:
-        raise BadParameter(
-            "continue_final_message and add_generation_prompt contradict each other", param="continue_final_message"
-        )
     return Templating(
         variables=variables,
         add_generation_prompt=fields.add_generation_prompt is not False,
