@@ -19,6 +19,8 @@ Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 
 
 class GenerationOptions(TypedDict, total=False):
+    """Without the words that `structured_outputs` and `tools` had before: they are for older clients."""
+
     temperature: float | None
     top_p: float | None
     top_k: int | None
@@ -39,12 +41,6 @@ class GenerationOptions(TypedDict, total=False):
     ignore_eos: bool | None
     response_format: Json | None
     structured_outputs: Json | None
-    guided_json: Json | str | None
-    guided_regex: str | None
-    guided_choice: Sequence[str] | None
-    guided_grammar: str | None
-    grammar: str | None
-    json_schema: Json | None
     user: str | None
     service_tier: str | None
 
@@ -56,8 +52,6 @@ class ChatOptions(GenerationOptions, total=False):
     tools: Sequence[Json] | None
     tool_choice: str | Json | None
     parallel_tool_calls: bool | None
-    functions: Sequence[Json] | None
-    function_call: str | Json | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
     verbosity: Literal["low", "medium", "high"] | None
     separate_reasoning: bool | None
