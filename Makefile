@@ -56,8 +56,13 @@ bench-quality: $(BIN)/pytest ## what each format costs in perplexity and KL, on 
 wheel: $(BIN)/pytest  ## dist/thaloom-*.whl with the native library inside: installs without a compiler
 	rm -rf dist && $(BIN)/python -m build --quiet --wheel --outdir dist . && ls -l dist
 
-docs: $(BIN)/thaloom  ## write the generated pages again (docs/errors.md, docs/cli.md)
+docs: $(BIN)/pytest   ## write what is generated again (docs/errors.md, docs/cli.md, the SDK without an event loop)
 	$(BIN)/python tools/generate_docs.py
+	$(BIN)/python tools/generate_sync_client.py
+
+.PHONY: man
+man: $(BIN)/thaloom   ## write the manual, English and Chinese, below build/man; read it: man build/man/man1/thaloom.1
+	$(BIN)/python -m thaloom.user.cli.manual build/man
 
 goldens:              ## make the golden logits again, with torch and transformers in an environment of their own
 	$(PYTHON) -m venv $(VENV)-goldens && $(VENV)-goldens/bin/pip install --quiet --editable '.[goldens]'

@@ -50,7 +50,7 @@ def promtool(page: str) -> list[str]:
     return complaints
 
 
-@pytest.mark.tools
+@pytest.mark.packages
 def test_our_metrics_are_as_prometheus_wants_them(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         door.say("Hello")
@@ -61,7 +61,7 @@ def test_our_metrics_are_as_prometheus_wants_them(tmp_path: Path) -> None:
     in_door(tmp_path, test, worker=FakeWorker(degraded="no compiler"))
 
 
-@pytest.mark.tools
+@pytest.mark.packages
 def test_of_the_names_of_others_it_complains_of_the_colon_alone(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         door.say("Hello")
@@ -169,7 +169,7 @@ def test_every_metric_of_the_dashboard_exists(tmp_path: Path) -> None:
     in_door(tmp_path, test)
 
 
-@pytest.mark.tools
+@pytest.mark.packages
 def test_every_expression_of_the_dashboard_is_one(tmp_path: Path) -> None:
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not here; please run: make deps-system")

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from tests.contract.edge.live_door import live_door
 from tests.contract.edge.scripted import DONE, Scripted, ScriptedDoor, scripted_door
 from thaloom.base.errors import NotServable, QueueFull
 from thaloom.edge.wire import embeddings, ranking, tokens
@@ -350,3 +352,24 @@ def test_embeddings_are_what_the_document_promises() -> None:
         assert wire.ModelList.model_validate(listed).model_dump() == listed
 
     with_door(test)
+
+
+def test_the_real_frontend_tells_tokens_without_a_worker(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with live_door(tmp_path) as door:
+            told = (await door.post("/tokenize", {"prompt": "Hello, 世界!", "return_token_strs": True})).json()
+            assert told["tokens"] == door.tokenizer.encode_prompt("Hello, 世界!")
+            assert (told["count"], told["max_model_len"]) == (len(told["tokens"]), 256)
+            assert len(told["token_strs"]) == told["count"]
+            back = (await door.post("/detokenize", {"tokens": told["tokens"]})).json()
+            assert back == {"prompt": "Hello, 世界!"}
+            chat = (await door.post("/tokenize", {"messages": USER})).json()
+            expected = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+            assert chat["tokens"] == door.tokenizer.encode_rendered(expected)
+            info = (await door.http.get("/tokenizer_info")).json()
+            assert info["vocab_size"] == door.tokenizer.vocab_size
+            assert "im_start" in info["chat_template"]
+            wrong = await door.post("/detokenize", {"tokens": [10**6]})
+            assert refusal(wrong) == (400, "bad_parameter", "tokens")
+
+    asyncio.run(run())

@@ -44,6 +44,7 @@ from thaloom.edge.api.tracing import Tracing
 from thaloom.edge.api.visits import Doorkeeper
 from thaloom.edge.client.control_async import AsyncControlClient
 from thaloom.edge.wire import anthropic as anthropic_wire
+from thaloom.edge.wire import health as health_wire
 from thaloom.edge.wire import openai as wire
 from thaloom.edge.wire.tokens import TokenizerInfoAnswer
 from thaloom.work.runtime.types import Generation
@@ -197,15 +198,15 @@ def _small_routes(generation: Generation, **options: Any) -> FastAPI:
         return await tokens.tokenizer_info(generation, model)
 
     @app.get("/healthz", tags=["node"], operation_id="health")
-    async def healthz() -> health.Health:
+    async def healthz() -> health_wire.Health:
         return health.health()
 
     @app.get("/readyz", tags=["node"], operation_id="readiness")
-    async def readyz() -> health.Readiness:
+    async def readyz() -> health_wire.Readiness:
         return health.readiness(generation)
 
     @app.get("/version", tags=["node"], operation_id="version")
-    async def version() -> health.DoorVersion:
+    async def version() -> health_wire.DoorVersion:
         return health.version()
 
     return app

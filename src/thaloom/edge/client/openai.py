@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from thaloom.base.errors import DeadlineExceeded, InternalError, NodeNotRunning, ThaloomError, WorkerLost
+from thaloom.edge.client.lines import Lines, event_data
 
 if TYPE_CHECKING:
     import httpx2
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 600.0
 """Before the first token a request may wait in a full queue; the door's own deadline is the same."""
-_DATA = "data: "
 
 
 class OpenAIClient:
@@ -60,11 +60,12 @@ class OpenAIClient:
 
     def _chunks(self, response: httpx2.Response) -> Iterator[dict[str, Any]]:
         with self._errors():
-            for line in response.iter_lines():
-                if line == _DATA + "[DONE]":
-                    return
-                if line.startswith(_DATA):
-                    chunk: dict[str, Any] = json.loads(line[len(_DATA) :])
+            lines = Lines()  # not response.iter_lines(), which ends lines at U+2028 and its like as well
+            for content in response.iter_bytes():
+                for data in filter(None, map(event_data, lines.feed(content))):
+                    if data == b"[DONE]":
+                        return
+                    chunk: dict[str, Any] = json.loads(data)
                     if "error" in chunk:
                         raise ThaloomError.from_dict(chunk["error"])
                     yield chunk
