@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.contract.edge.scripted import Scripted
+from tests.contract.edge.scripted_door import Scripted
 from thaloom.base.clock import SystemClock
 from thaloom.base.events import ignore
 from thaloom.edge.api.app import door_app

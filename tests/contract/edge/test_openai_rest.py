@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from tests.contract.edge.live_door import live_door
-from tests.contract.edge.scripted import DONE, Scripted, ScriptedDoor, scripted_door
+from tests.contract.edge.scripted_door import DONE, Scripted, ScriptedDoor, scripted_door
 from thaloom.base.errors import NotServable, QueueFull
 from thaloom.edge.wire import embeddings, ranking, tokens
 from thaloom.edge.wire import openai as wire

@@ -11,7 +11,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.contract.edge.scripted import DONE, Scripted, ScriptedDoor, scripted_door
+from tests.contract.edge.scripted_door import DONE, Scripted, ScriptedDoor, scripted_door
 from thaloom.work.runtime.types import Constraint, Delta, Done, ToolCallPiece
 
 USER: Any = [{"role": "user", "content": "hi"}]

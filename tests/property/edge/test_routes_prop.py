@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message
 
-from tests.contract.edge.scripted import Scripted
+from tests.contract.edge.scripted_door import Scripted
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import ERRORS
 from thaloom.base.events import Recorder

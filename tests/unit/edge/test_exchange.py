@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from tests.contract.edge.scripted import Scripted
+from tests.contract.edge.scripted_door import Scripted
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, BadRequest, ModelNotFound, QueueFull
 from thaloom.edge.api.exchange import Answered, Asked, Exchange, in_turn
