@@ -48,7 +48,8 @@ class TaggedCalls(Blocks):
         self._tags = tags
         self._begin = tags.begin.strip()
         self.begins = (self._begin,) if tags.bare_begin is None else (self._begin, tags.bare_begin)
-        self.marks = self.begins
+        parts = (*self.begins, *tags.name, *tags.key, tags.value_end, tags.end)
+        self.marks = tuple(dict.fromkeys(mark.strip() for part in parts for mark in part.split("\n") if mark.strip()))
 
     def block(self, tape: Tape, told: Told) -> Reading[bool]:
         before, behind = (mark.strip() for mark in self._tags.name)
