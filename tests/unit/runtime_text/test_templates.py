@@ -80,10 +80,8 @@ def test_lines_are_indented_and_numbers_rounded_as_jinja_does_it() -> None:
 
 
 def test_values_are_put_into_a_text() -> None:
-    source = (
-        "{{ '%s=%d, %.2f%%' | format('a', 3, 2.346) }}{% for m in messages %}{{ '%s' | format(m.role) }}{% endfor %}"
-    )
-    assert template(source).render(TURNS) == "a=3, 2.35%systemuser"
+    assert template("{{ '%s=%d, %.2f%%' | format('a', 3, 2.346) }}").render(TURNS) == "a=3, 2.35%"
+    assert template("{% for m in messages %}{{ '%s' | format(m.role) }}{% endfor %}").render(TURNS) == "systemuser"
 
 
 def test_what_a_template_says_against_the_messages_is_told_to_the_caller() -> None:
