@@ -47,11 +47,8 @@ class Pythonic(Blocks):
             yield from tape.blanks()
             yield from tape.literal("," if listed else "\n")
         tape.at = tape.settled if found else tape.at
-        for closing in ("]" * listed, self._end):
-            start = tape.at
-            yield from tape.blanks()
-            if not (yield from tape.literal(closing)):
-                tape.at = start
+        for mark in ("]" * listed, self._end):
+            yield from tape.closing(mark) if mark else ()
         if found:
             tape.settle()
         return found
