@@ -107,3 +107,23 @@ def test_text_between_tags_is_told_as_it_is(name: str, city: str, days: int) -> 
     _, _, heard = hear(hearing(name), [written])
     if "</" not in city and not city.startswith("\n") and not city.endswith("\n"):
         assert json.loads(heard[0][1]) == {"city": city, "days": days}
+
+
+@given(st.sampled_from(NAMES), st.integers(0, 400))
+def test_a_call_cut_off_anywhere_is_whole_only_if_its_arguments_are(name: str, at: int) -> None:
+    text = ONE[name][: min(at, len(ONE[name]))]
+    listening = hearing(name)
+    _, _, calls = hear(listening, [text])
+    assert listening.num_whole_calls <= len(calls) <= 1
+    if listening.num_whole_calls:
+        assert json.loads(calls[0][1]) == PARIS
+    if len(text) == len(ONE[name]):
+        assert listening.num_whole_calls == 1
+
+
+def test_text_between_tags_is_told_as_it_comes() -> None:
+    listening = hearing("qwen3-coder")
+    listening.feed("<tool_call>\n<function=get_weather>\n<parameter=city>\n")
+    parts = [listening.feed(piece) for piece in ('Par"', "is\n", "and ", "</par", "is", "\n</parameter>\n")]
+    told = ["".join(piece.arguments for piece in part.tool_calls) for part in parts]
+    assert told == ['Par\\"', "is", "\\nand ", "", "</paris", '"']

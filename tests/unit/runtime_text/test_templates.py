@@ -79,6 +79,11 @@ def test_lines_are_indented_and_numbers_rounded_as_jinja_does_it() -> None:
     assert template("{{ 2.346 | round(2) }} {{ 7 | round }} {{ 2.1 | round(0, 'ceil') }}").render(TURNS) == "2.35 7 3.0"
 
 
+def test_values_are_put_into_a_text() -> None:
+    assert template("{{ '%s=%d, %.2f%%' | format('a', 3, 2.346) }}").render(TURNS) == "a=3, 2.35%"
+    assert template("{% for m in messages %}{{ '%s' | format(m.role) }}{% endfor %}").render(TURNS) == "systemuser"
+
+
 def test_what_a_template_says_against_the_messages_is_told_to_the_caller() -> None:
     with pytest.raises(BadParameter, match="roles must alternate") as caught:
         template("{{ raise_exception('roles must alternate') }}").render(TURNS)
@@ -127,6 +132,11 @@ def test_what_a_template_says_against_the_messages_is_told_to_the_caller() -> No
         "{{ ('é' * 30000000) | list | length }}{{ ('é,' * 15000000).split(',') | length }}",
         "{{ ([0] * 100000) | tojson(indent=10000) }}",
         "{{ (10 ** 9999) * (10 ** 9999) }}",
+        "{{ '%999999999s' | format('a') }}",
+        "{{ '%.999999999f' | format(1) }}",
+        "{{ '%(a)s' | format(a=1) }}",
+        "{{ '%s%s' | format('a') }}",
+        "{{ ('%s' * 9999) | format(*(['a' * 99999] * 9999)) | length }}",
         "{{ 'a' | indent(999999999) }}",
         "{{ ('a\n' * 9999999) | indent(9999) | length }}",
         "{{ ('a\x0b' * 9999999) | indent('x' * 9999) | length }}",

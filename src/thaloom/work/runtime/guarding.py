@@ -39,7 +39,7 @@ class Guard:
 
     def text(self, text: str) -> str:
         """With all control words broken up, and with what another text behind it could make one of."""
-        check_unmarked(text, "messages")
+        check_unmarked(text + MARK[1:], "messages")  # whatever text comes behind it
         if self._control is None:
             return text
         if self._control.search(text):

@@ -18,7 +18,7 @@ from thaloom.work.runtime.abilities import Abilities, abilities_of
 from thaloom.work.runtime.dialects import Dialect, registry
 from thaloom.work.runtime.dialects.selecting import select
 from thaloom.work.runtime.dialects.thinking import Thinking, thinking_of
-from thaloom.work.runtime.guarding import Guard
+from thaloom.work.runtime.guarding import Guard, check_unmarked
 from thaloom.work.runtime.telling import as_told
 from thaloom.work.runtime.templates import ChatTemplate
 from thaloom.work.runtime.text import Tokenizer, read_text_files
@@ -91,6 +91,7 @@ class Speech:
             return self.chat_tokens(request.messages, request)
         if request.add_special_tokens:
             return self.tokenizer.encode_prompt(request.prompt or "")
+        check_unmarked(request.prompt or "", "prompt")
         return self.tokenizer.encode_rendered(request.prompt or "")
 
 

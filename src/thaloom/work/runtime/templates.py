@@ -7,6 +7,7 @@ saw. Source: huggingface/transformers, src/transformers/utils/chat_template_util
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -33,6 +34,9 @@ each message."""
 MAX_HANDLED_CHARACTERS = 4 * MAX_OUTPUT_CHARACTERS
 """Made or looked through in one rendering: what bounds its memory. A template of the field handles each message some
 five times."""
+_DIRECTIVE = re.compile(r"%(?:\.[0-9]{1,2})?[sdifeg%]")
+_BIGGEST_NUMBER = 4400
+"""Characters of a number, written out: Python writes no longer one."""
 MOST_DIGITS = 100
 """That `round` may be asked for."""
 DEADLINE_S = 2.0
@@ -231,7 +235,7 @@ _WORD = 8
 _UNBOUNDED_METHODS = frozenset({"format", "format_map", "translate", "encode", "to_bytes"})
 """Of text and numbers: those that make much of little, and those that lead to bytes, which are not metered."""
 _UNBOUNDED_FILTERS = (
-    "batch", "center", "format", "pprint", "slice", "striptags", "sum", "urlize", "wordwrap", "xmlattr",
+    "batch", "center", "pprint", "slice", "striptags", "sum", "urlize", "wordwrap", "xmlattr",
 )  # fmt: skip
 _ITERATING_FILTERS = frozenset(
     {"groupby", "list", "map", "max", "min", "reject", "rejectattr", "select", "selectattr", "sort", "unique"}
@@ -306,6 +310,18 @@ def _join(context: Context, items: Iterable[Any], separator: Any = "", attribute
 
 
 @jinja2.pass_context
+def _format(context: Context, pattern: Any, *values: Any) -> str:
+    """`%s`, `%d` and `%.2f` only: a width makes much of little, and a name many copies of one value."""
+    text = str(pattern)
+    if len(re.findall("%", text)) != len(_DIRECTIVE.findall(text)) + len(re.findall("%%", text)):
+        raise _TooMuch("format takes %s, %d, %f with at most two digits, and %%")
+    budget = _budget(context)
+    budget.handle_whole([text, *values])
+    budget.handle(_BIGGEST_NUMBER * sum(isinstance(value, int | float) for value in values))
+    return text % values
+
+
+@jinja2.pass_context
 def _indent(context: Context, text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     _small_numbers([width])
     budget, whole = _budget(context), str(text)
@@ -339,6 +355,7 @@ def _environment(clock: Clock) -> _Environment:
     environment.filters["replace"] = _replace
     environment.filters["join"] = _join
     environment.filters["indent"] = _indent
+    environment.filters["format"] = _format
     environment.filters["round"] = _round
     environment.filters["_counted"] = _counted
     environment.filters["_handled"] = _handled

@@ -84,8 +84,8 @@ class ObjectBlocks(Blocks):
                 tape.at = start
                 break
         tape.at = tape.settled
-        yield from self._closing(tape, "]" if listed else "")
-        yield from self._closing(tape, self._form.end)
+        for mark in ("]" * listed, self._form.end):
+            yield from tape.closing(mark) if mark else ()
         tape.settle()
         return True
 
@@ -96,15 +96,6 @@ class ObjectBlocks(Blocks):
                 yield from tape.blanks()
                 return (yield from tape.peek()) == "{"
         return (yield from tape.peek()) == "{"
-
-    def _closing(self, tape: Tape, mark: str) -> Reading[None]:
-        """Read over the mark, if it comes."""
-        if not mark:
-            return
-        start = tape.at
-        yield from tape.blanks()
-        if not (yield from tape.literal(mark)):
-            tape.at = start
 
     def write(self, calls: Sequence[tuple[str, Any]]) -> str:
         form = self._form

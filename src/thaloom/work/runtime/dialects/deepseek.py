@@ -75,10 +75,10 @@ class MarkedCalls(Blocks):
             return False
         while True:
             tape.settle()
-            yield from tape.blanks()
-            if (yield from tape.literal(marks.section_end)):
+            if (yield from tape.closing(marks.section_end)):
                 tape.settle()
                 return True
+            yield from tape.blanks()
             if not (yield from tape.literal(marks.call)) or not (yield from self._call(tape, told)):
                 tape.at = tape.settled
                 return True
@@ -104,11 +104,9 @@ class MarkedCalls(Blocks):
         told.begin_call(name)
         if (yield from json_text.container(tape, told.arguments)):
             told.end_call()
-        for closing in (_FENCE_END.strip(), marks.call_end):
-            yield from tape.blanks()
-            if (yield from tape.literal(closing)):
+        for mark in (_FENCE_END.strip(), marks.call_end):
+            if (yield from tape.closing(mark)):
                 tape.settle()
-        tape.at = tape.settled
         return True
 
     def write(self, calls: Sequence[tuple[str, Any]]) -> str:

@@ -21,19 +21,26 @@ LLAMA = _plugin(
 )
 """Source: meta-llama/llama-models, models/llama3_1/prompt_format.md; the templates of 3.1 and 3.2."""
 
-PHI4_MINI = _plugin(
-    ObjectForm(name="phi4-mini", begins=("<|tool_call|>",), end="<|/tool_call|>", listed=True),
-    "Phi-4-mini, Granite 3: a JSON list behind <|tool_call|>",
+GRANITE3 = _plugin(
+    ObjectForm(name="granite3", begins=("<|tool_call|>",), listed=True),
+    "Granite 3: a JSON list behind <|tool_call|>",
     ("<|tool_call|>",),
 )
-"""Source: microsoft/Phi-4-mini-instruct and ibm-granite/granite-3.1-8b-instruct, chat templates."""
+"""Source: ibm-granite/granite-3.3-2b-instruct, chat template."""
+
+PHI4_MINI = _plugin(
+    ObjectForm(name="phi4-mini", begins=("<|tool_call|>",), end="<|/tool_call|>", blocks_between="<|tool_call|>"),
+    "Phi-4-mini: JSON objects between <|tool_call|> marks",
+    ("<|tool_call|>", "<|/tool_call|>"),
+)
+"""Source: ggml-org/llama.cpp, models/templates/llama-cpp-microsoft-Phi-4-mini-instruct.jinja."""
 
 TOOL_CALLS = _plugin(
     ObjectForm(name="tool-calls", begins=("<tool_calls>",), end="</tool_calls>", listed=True),
-    "Apriel, Jamba, MiniMax M1: a JSON list, or objects on lines, between <tool_calls> marks",
+    "Apriel, MiniMax M1: a JSON list, or objects on lines, between <tool_calls> marks",
     ("<tool_calls>",),
 )
-"""Source: ServiceNow-AI/Apriel-1.5, ai21labs/AI21-Jamba-1.5 and MiniMaxAI/MiniMax-M1, chat templates."""
+"""Source: Apriel 1.5 and 1.6, and MiniMaxAI/MiniMax-M1, chat templates."""
 
 NEMOTRON = _plugin(
     ObjectForm(name="nemotron", begins=("<TOOLCALL>",), end="</TOOLCALL>", listed=True),

@@ -1,4 +1,4 @@
-"""Calls as Python writes them, `[get_weather(city="Paris"), now()]`: Llama 3.2 and 4, LFM2, OLMo 3.
+"""Calls as Python writes them, `[get_weather(city="Paris"), now()]`: Llama 3.2, LFM2, OLMo 3.
 
 A call is told when it is whole: until then it may turn out to be a list of something else.
 Source: meta-llama/llama-models, models/llama3_2/text_prompt_format.md; templates of LiquidAI/LFM2-1.2B and OLMo 3.
@@ -47,11 +47,8 @@ class Pythonic(Blocks):
             yield from tape.blanks()
             yield from tape.literal("," if listed else "\n")
         tape.at = tape.settled if found else tape.at
-        for closing in ("]" * listed, self._end):
-            start = tape.at
-            yield from tape.blanks()
-            if not (yield from tape.literal(closing)):
-                tape.at = start
+        for mark in ("]" * listed, self._end):
+            yield from tape.closing(mark) if mark else ()
         if found:
             tape.settle()
         return found
@@ -145,11 +142,6 @@ def _plugin(dialect: Pythonic, summary: str, provides: tuple[str, ...]) -> Plugi
 
 
 PYTHONIC = _plugin(Pythonic("pythonic"), "Llama 3.2 as its guide has it: the answer is a list", ("[func_name1(",))
-LLAMA4 = _plugin(
-    Pythonic("llama4", begin="<|python_start|>", end="<|python_end|>"),
-    "Llama 4",
-    ("<|python_start|>", "<|python_end|>"),
-)
 LFM2 = _plugin(Pythonic("lfm2", begin="<|tool_call_start|>", end="<|tool_call_end|>"), "LFM2", ("<|tool_call_start|>",))
 OLMO3 = _plugin(
     Pythonic("olmo3", begin="<function_calls>", end="</function_calls>", lines=True),

@@ -79,6 +79,18 @@ class Tape:
     def blanks(self) -> Reading[str]:
         return (yield from self.over(BLANKS))
 
+    def closing(self, mark: str) -> Reading[bool]:
+        """Read over this, and white space before it, if it comes: also if the text was cut off in the middle of it."""
+        start = self.at
+        yield from self.blanks()
+        if (yield from self.literal(mark)):
+            return True
+        if self.ended and self.at < self.end and mark.startswith(self.ahead()):
+            self.at = self.end
+            return True
+        self.at = start
+        return False
+
     def until(self, marks: Sequence[str], limit: int | None = None) -> Reading[str | None]:
         """Read up to the first of these, and not over it. None at the end, or after `limit` characters without one;
         then `at` is of no use."""
