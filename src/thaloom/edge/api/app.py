@@ -22,6 +22,7 @@ from thaloom.base.errors import ThaloomError
 from thaloom.base.events import Emit
 from thaloom.edge.api import health
 from thaloom.edge.api.document import add_plain_routes
+from thaloom.edge.api.document_common import add_common
 from thaloom.edge.api.errors import error_response, from_http_exception
 from thaloom.edge.api.generation import GenerationRoute
 from thaloom.edge.api.guard import Guard, defect
@@ -106,7 +107,7 @@ def door_app(
 
 def openapi_document(generation: Generation) -> dict[str, Any]:
     """The OpenAPI 3.1 document of everything the door itself serves."""
-    return add_plain_routes(_small_routes(generation).openapi())
+    return add_common(add_plain_routes(_small_routes(generation).openapi()))
 
 
 def _small_routes(generation: Generation, **options: Any) -> FastAPI:

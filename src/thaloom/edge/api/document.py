@@ -51,16 +51,6 @@ def _generation(operation: str, request: str, answer: str, chunk: str) -> dict[s
         "responses": {
             "200": {
                 "description": "The answer; with `stream`, its chunks as server-sent events, then `data: [DONE]`.",
-                "headers": {
-                    "server-timing": {
-                        "description": "What the answer cost in ms: queue, prefill, decode. Not with `stream`.",
-                        "schema": {"type": "string"},
-                    },
-                    "x-thaloom-degraded": {
-                        "description": "Why the answer was made worse than wished. Not with `stream`.",
-                        "schema": {"type": "string"},
-                    },
-                },
                 "content": {
                     "application/json": {"schema": _reference(answer)},
                     _STREAMS: {"schema": {"type": "string", "x-event": _reference(chunk)}},
