@@ -33,6 +33,7 @@ from thaloom.edge.api.guard import is_loopback_name
 from thaloom.kernel.state.keys import KeyReader
 from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.shared_rows import SharedRows
+from thaloom.kernel.state.types import Alias
 from thaloom.work.runtime.doorkeeper import Doorkeeper
 from thaloom.work.runtime.frontend import Frontend
 
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     _hear_libraries(emit)
     with closing(rows):
-        asyncio.run(_serve(run, listener, rows, clock, emit))
+        asyncio.run(_serve(arguments.home, listener, rows, clock, emit))
     return 0
 
 
@@ -123,8 +124,16 @@ def openapi_document() -> dict[str, Any]:
         frontend.close()
 
 
-async def _serve(run: Path, listener: socket.socket, rows: SharedRows, clock: SystemClock, emit: Emit) -> None:
-    frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit)
+async def _serve(home: Path, listener: socket.socket, rows: SharedRows, clock: SystemClock, emit: Emit) -> None:
+    run = home / "run"
+    sent_home: set[asyncio.Task[None]] = set()
+
+    def send_home(alias: Alias, reason: str) -> None:
+        task = asyncio.create_task(_send_home(home, alias, reason, emit))
+        sent_home.add(task)
+        task.add_done_callback(sent_home.discard)
+
+    frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit, on_return=send_home)
     doorkeeper = Doorkeeper(KeyReader(run / "keys.json", emit), rows, clock)
     tracing = traces(os.environ, emit)
     server = _Server(
@@ -191,6 +200,16 @@ def traces(environment: Mapping[str, str], emit: Emit) -> OtelTracing | None:
         emit(Degraded(subject="traces", reason="ExtraAbsent", message=f"pip install 'thaloom[otel]' ({error})"))
         return None
     return OtelTracing()
+
+
+async def _send_home(home: Path, alias: Alias, reason: str, emit: Emit) -> None:
+    """Have the node keep what this door saw, so that every door knows it, and the next one."""
+    from thaloom.edge.client.control import ControlClient
+
+    try:
+        await asyncio.to_thread(ControlClient(home).return_canary, alias.name, alias.revision, reason)
+    except ThaloomError as error:  # without a daemon it holds for this door, for as long as it lives
+        emit(DoorRefused(code=error.code, message=f"{alias.name}: {error.message}"))
 
 
 class _Server(uvicorn.Server):

@@ -3,7 +3,7 @@
     ThaloomError
     ├── Refused                 the caller can mend the request             fault: caller
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
-    │   ├── NotFound: ModelNotFound  ServiceNotFound  DeviceNotFound  KeyNotFound  UnknownPath
+    │   ├── NotFound: ModelNotFound  ServiceNotFound  AliasNotFound  DeviceNotFound  KeyNotFound  UnknownPath
     │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  RevisionConflict
     │   ├── Unauthorized  Forbidden
     │   ├── BodyLate  EncodingNotRead
@@ -139,6 +139,10 @@ class ModelNotFound(NotFound):
 
 class ServiceNotFound(NotFound):
     code = "service_not_found"
+
+
+class AliasNotFound(NotFound):
+    code = "alias_not_found"
 
 
 class DeviceNotFound(NotFound):

@@ -53,6 +53,28 @@ class KeyRemoved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AliasWished(Event):
+    alias: ServiceName
+    services: tuple[str, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasRemoved(Event):
+    alias: ServiceName
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryGone(Event):
+    """A new version did worse, by what a door saw: its share is back with the others."""
+
+    alias: ServiceName
+    service: ServiceName
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStarted(Event):
     role: str
     id: WorkerId

@@ -19,6 +19,7 @@ from thaloom.base.plugins import Absent
 from thaloom.base.procs import resident_bytes
 from thaloom.hal.inventory import Inventory
 from thaloom.hal.types import Device, Reading
+from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig
 from thaloom.init.events import NodeStopping, ServiceRemoved, ServiceWished
 from thaloom.init.history import History
@@ -38,6 +39,7 @@ from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verif
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import (
     AccessKey,
+    Alias,
     KeyLimits,
     NodeStatus,
     PastEvent,
@@ -89,6 +91,7 @@ class Syscalls:
         self._clock = clock
         self._emit: Emit = history
         self._started_at = clock.now()
+        self.aliases = Aliasing(store, history, reconcile_loop.wake)
         self._quantising = Quantising(
             layout, models=models, planner=planner, memory=memory, supervisor=supervisor, emit=history
         )
@@ -228,6 +231,7 @@ class Syscalls:
         """Refuses a wish that cannot be met as things are: unknown model or device, more bytes than are free."""
         require_service_name(spec.name)
         self._require_up()
+        self.aliases.refuse_name(spec.name)
         await self._require_room(spec)
         service = self._store.put_service(spec)
         self._emit(ServiceWished(service=spec.name, model=spec.model, revision=service.revision))
@@ -240,6 +244,11 @@ class Syscalls:
         self._emit(ServiceRemoved(service=name))
         self._reconcile_loop.removed(name)
         await self._reconcile_loop.settle()
+
+    async def put_alias(self, alias: Alias) -> Alias:
+        require_service_name(alias.name)
+        self._require_up()
+        return self.aliases.put(alias)
 
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
         path = self._layout.service_log(name) if _SERVICE.fullmatch(name) else None
@@ -269,11 +278,12 @@ class Syscalls:
         plan = await self._planner.make(spec)
         mine = [process.id for process in self._supervisor if process.lease.service == spec.name]
         free = self._memory.free_bytes(self._supervisor)[plan.device] + self._memory.held_bytes(mine, plan.device)
-        if plan.estimate.total_bytes > free:
+        needed_bytes = plan.estimate.total_bytes * spec.replicas
+        if needed_bytes > free:
             raise OutOfMemory(
-                shortage(spec.name, plan.device, plan.estimate.total_bytes, free),
+                shortage(spec.name, plan.device, needed_bytes, free),
                 device=plan.device,
-                needed_bytes=plan.estimate.total_bytes,
+                needed_bytes=needed_bytes,
                 free_bytes=free,
                 weight_bytes=plan.estimate.weight_bytes,
                 kv_bytes=plan.estimate.kv_bytes,

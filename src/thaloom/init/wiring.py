@@ -149,7 +149,7 @@ class Node:
         self._publisher.withdraw()
 
     async def _adopt(self, found: Found) -> None:
-        ready = {route.socket for route in self._earlier if route.phase == "ready"}
+        ready = {socket for route in self._earlier if route.phase == "ready" for socket in route.sockets}
         await asyncio.gather(*(self._adopt_one(lease, was_ready=lease.socket in ready) for lease in found.alive))
 
     async def _adopt_one(self, lease: Lease, *, was_ready: bool) -> Supervised:

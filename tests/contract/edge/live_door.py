@@ -23,7 +23,7 @@ from thaloom.door import listen
 from thaloom.edge.api.app import door_app
 from thaloom.edge.api.connection import BoundedConnection
 from thaloom.edge.api.tracing import Tracing
-from thaloom.kernel.state.types import Route, Routes
+from thaloom.kernel.state.types import Alias, Route, Routes
 from thaloom.work.runtime.call import Deadlines
 from thaloom.work.runtime.doorkeeper import Doorkeeper
 from thaloom.work.runtime.frontend import Frontend
@@ -37,9 +37,10 @@ class FixedRoutes:
 
     def __init__(self, *routes: Route) -> None:
         self.routes = list(routes)
+        self.aliases: tuple[Alias, ...] = ()
 
     def current(self) -> Routes:
-        return Routes(version=1, published_at=0.0, control_socket="", routes=tuple(self.routes))
+        return Routes(version=1, published_at=0.0, control_socket="", routes=tuple(self.routes), aliases=self.aliases)
 
 
 @dataclass
@@ -82,7 +83,7 @@ def route(folder: Path, files: dict[str, str], **changes: Any) -> Route:
         "name": ServiceName("tiny"),
         "model": "tiny",
         "phase": "ready",
-        "socket": str(folder / "w.sock"),
+        "sockets": (str(folder / "w.sock"),),
         "context_length": 256,
         "created_at": 1_700_000_000.0,
         "tokenizer_files": files,

@@ -38,7 +38,7 @@ def test_health_and_version(tmp_path: Path) -> None:
 def test_readiness_tells_of_every_service(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         (there,) = door.routes.routes
-        door.routes.routes.append(route(tmp_path, there.tokenizer_files, name="big", phase="loading", socket=None))
+        door.routes.routes.append(route(tmp_path, there.tokenizer_files, name="big", phase="loading", sockets=()))
         ready = await door.http.get("/readyz")
         assert ready.status_code == 200
         assert ready.json() == {
@@ -83,7 +83,7 @@ def test_metrics_count_what_happened(tmp_path: Path) -> None:
         door.say("Hello")
         (there,) = door.routes.routes
         door.routes.routes.append(
-            route(tmp_path, there.tokenizer_files, name="gone", socket=str(tmp_path / "gone.sock"))
+            route(tmp_path, there.tokenizer_files, name="gone", sockets=(str(tmp_path / "gone.sock"),))
         )
         assert (await door.chat()).status_code == 200
         assert (await door.chat(stream=True)).status_code == 200

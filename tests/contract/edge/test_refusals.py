@@ -194,7 +194,7 @@ def test_what_a_worker_or_its_absence_refuses_keeps_its_status(tmp_path: Path, s
         (there,) = door.routes.routes
         facts = {name: getattr(there, name) for name in there.__slots__}
         for phase, expected in (("loading", (503, "service_loading", None)), ("failed", (503, "service_failed", None))):
-            door.routes.routes = [type(there)(**facts | {"phase": phase, "socket": None})]
+            door.routes.routes = [type(there)(**facts | {"phase": phase, "sockets": ()})]
             response = await door.chat(stream=stream)
             assert refusal(response) == expected
             assert ("retry-after" in response.headers) == (phase == "loading")

@@ -28,12 +28,14 @@ from thaloom.hal.types import Device, Reading, WeightFormat
 from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verification
 from thaloom.kernel.state.types import (
     AccessKey,
+    Alias,
     KeyLimits,
     NodeStatus,
     PastEvent,
     ProcessStatus,
     ServiceSpec,
     ServiceStatus,
+    Share,
 )
 
 A = TypeVar("A", bound=wire.Answer)
@@ -42,6 +44,15 @@ OnProgress = Callable[[str, int, int | None], None]
 
 _SILENCE_S = 2.0
 """A stream says something at least this often, so that a caller can tell slow from dead."""
+
+
+class AliasPlane(Protocol):
+    """Names that stand for services."""
+
+    def list(self) -> Sequence[Alias]: ...
+    def get(self, name: ServiceName) -> Alias: ...
+    def remove(self, name: ServiceName) -> None: ...
+    def send_home(self, name: ServiceName, revision: int, reason: str) -> Alias: ...
 
 
 class ControlPlane(Protocol):
@@ -68,6 +79,10 @@ class ControlPlane(Protocol):
     async def service(self, name: ServiceName) -> ServiceStatus: ...
     async def serve(self, spec: ServiceSpec) -> ServiceStatus: ...
     async def stop(self, name: ServiceName) -> None: ...
+
+    @property
+    def aliases(self) -> AliasPlane: ...
+    async def put_alias(self, alias: Alias) -> Alias: ...
 
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
         """The last lines, then (with `follow`) what comes, for as long as the service is wished."""
@@ -106,6 +121,7 @@ def control_app(plane: ControlPlane) -> FastAPI:
     _add_model_routes(app, plane)
     _add_service_routes(app, plane)
     _add_key_routes(app, plane)
+    _add_alias_routes(app, plane)
     return app
 
 
@@ -245,6 +261,31 @@ def not_through_the_door(request: Request) -> None:
     """The door says `Via` when it hands a request on. Raises Forbidden."""
     if "via" in request.headers:
         raise Forbidden("keys are managed through the node's own socket only (thaloom token)")
+
+
+def _add_alias_routes(app: FastAPI, plane: ControlPlane) -> None:
+    @app.get(f"{wire.PREFIX}/aliases", tags=["aliases"])
+    async def aliases() -> wire.Aliases:
+        return wire.Aliases(aliases=[_same(wire.Alias, alias) for alias in plane.aliases.list()])
+
+    @app.get(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
+    async def alias(name: str) -> wire.Alias:
+        return _same(wire.Alias, plane.aliases.get(ServiceName(name)))
+
+    @app.put(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
+    async def put_alias(name: str, body: wire.AliasRequest) -> wire.Alias:
+        shares = tuple(Share(service=ServiceName(service), weight=weight) for service, weight in body.services.items())
+        canary = None if body.canary is None else ServiceName(body.canary)
+        return _same(wire.Alias, await plane.put_alias(Alias(name=ServiceName(name), shares=shares, canary=canary)))
+
+    @app.delete(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
+    async def remove_alias(name: str) -> wire.Removed:
+        plane.aliases.remove(ServiceName(name))
+        return wire.Removed(name=name)
+
+    @app.post(f"{wire.PREFIX}/aliases/{{name}}/return", tags=["aliases"])
+    async def return_canary(name: str, body: wire.CanaryReturn) -> wire.Alias:
+        return _same(wire.Alias, plane.aliases.send_home(ServiceName(name), body.revision, body.reason))
 
 
 async def _ndjson(work: Callable[[OnProgress], Awaitable[wire.Answer]]) -> StreamingResponse:

@@ -148,6 +148,26 @@ class ControlClient:
         """From now on the key opens nothing."""
         return self._call(wire.Removed, "DELETE", f"/keys/{quote(name, safe='')}")
 
+    # -- aliases
+
+    def aliases(self) -> list[wire.Alias]:
+        return self._get(wire.Aliases, "/aliases").aliases
+
+    def alias(self, name: str) -> wire.Alias:
+        return self._get(wire.Alias, f"/aliases/{quote(name, safe='')}")
+
+    def put_alias(self, name: str, request: wire.AliasRequest) -> wire.Alias:
+        """Wish that the name stands for these services, or change the wish."""
+        return self._call(wire.Alias, "PUT", f"/aliases/{quote(name, safe='')}", request)
+
+    def remove_alias(self, name: str) -> wire.Removed:
+        return self._call(wire.Removed, "DELETE", f"/aliases/{quote(name, safe='')}")
+
+    def return_canary(self, name: str, revision: int, reason: str) -> wire.Alias:
+        """Tell the node that the canary of this revision did worse: no door sends it requests any more."""
+        request = wire.CanaryReturn(revision=revision, reason=reason)
+        return self._call(wire.Alias, "POST", f"/aliases/{quote(name, safe='')}/return", request)
+
     def wait_ready(
         self, name: str, *, timeout_s: float, on_change: Callable[[wire.Service], None] | None = None
     ) -> wire.Service:

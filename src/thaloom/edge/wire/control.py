@@ -35,6 +35,7 @@ class ServeRequest(Ask):
     """Body of `PUT services/{name}`: the whole wish. What is left out is chosen at start (kernel.state.types)."""
 
     model: str = Field(min_length=1)
+    replicas: int = Field(default=1, ge=1, le=64)
     device: str | None = None
     num_threads: int | None = Field(default=None, ge=1)
     context_length: int | None = Field(default=None, ge=1)
@@ -106,6 +107,7 @@ class Condition(Answer):
 class ServiceSpec(Answer):
     name: str
     model: str
+    replicas: int = 1
     device: str | None
     num_threads: int | None
     context_length: int | None
@@ -142,6 +144,7 @@ class Service(Answer):
     operator_levels: dict[str, str]
     running: int
     waiting: int
+    ready_replicas: int = 0
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.kind == kind), None)
@@ -149,6 +152,40 @@ class Service(Answer):
 
 class Services(Answer):
     services: list[Service]
+
+
+class AliasRequest(Ask):
+    """Body of `PUT aliases/{name}`: the services the name stands for, each with its weight."""
+
+    services: dict[str, int] = Field(min_length=1)
+    canary: str | None = None
+    """One of the services: watched, and left out as soon as it does worse than the others."""
+
+
+class CanaryReturn(Ask):
+    """Body of `POST aliases/{name}/return`: what a door saw of the canary of this revision."""
+
+    revision: int = Field(ge=1)
+    reason: str = Field(min_length=1, max_length=500)
+
+
+class Share(Answer):
+    service: str
+    weight: int
+
+
+class Alias(Answer):
+    name: str
+    shares: list[Share]
+    canary: str | None
+    returned: str
+    """Why the canary gets no requests now; empty: it does."""
+    created_at: float
+    revision: int
+
+
+class Aliases(Answer):
+    aliases: list[Alias]
 
 
 class Process(Answer):

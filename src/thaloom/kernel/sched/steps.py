@@ -24,6 +24,8 @@ from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets, choose_chunk
 from thaloom.kernel.sched.step_times import StepShape, StepTimes
 
+NO_LIMIT = 2**31
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepLimits:
@@ -56,6 +58,8 @@ class Running(NamedTuple):
     num_tokens: int
     num_computed: int
     num_blocks: int
+    most_rows: int = NO_LIMIT
+    """In one step."""
 
     @property
     def pending(self) -> int:
@@ -72,6 +76,8 @@ class Waiting:
     num_tokens: int
     reused_tokens: int
     new_blocks: int
+    most_rows: int = NO_LIMIT
+    """In one step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +126,7 @@ def plan_step(snapshot: Snapshot) -> StepPlan:
     budget = _chunk(snapshot, decoding)
     for sequence in snapshot.running:
         if sequence.pending > 1 and budget:
-            count = min(sequence.pending, budget)
+            count = min(sequence.pending, budget, sequence.most_rows)
             rows.append(Rows(sequence.id, count))
             budget -= count
     admit = []
@@ -128,7 +134,7 @@ def plan_step(snapshot: Snapshot) -> StepPlan:
     for arrival in snapshot.waiting[: max(places, 0)]:
         if not budget or arrival.new_blocks > free:
             break
-        count = min(arrival.num_tokens - arrival.reused_tokens, budget)
+        count = min(arrival.num_tokens - arrival.reused_tokens, budget, arrival.most_rows)
         admit.append(arrival.id)
         rows.append(Rows(arrival.id, count))
         budget -= count

@@ -61,6 +61,18 @@ MIGRATIONS = (
     ),
     Migration(
         version=3,
+        summary="names that stand for services",
+        statements=(
+            """CREATE TABLE aliases (
+                name TEXT PRIMARY KEY NOT NULL,
+                alias TEXT NOT NULL,
+                created_at REAL NOT NULL,
+                revision INTEGER NOT NULL CHECK (revision >= 1)
+            )""",
+        ),
+    ),
+    Migration(
+        version=4,
         summary="keys that let clients in, and what their holders may do",
         statements=(
             """CREATE TABLE access_keys (

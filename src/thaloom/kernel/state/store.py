@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from thaloom.base.clock import Clock
 from thaloom.base.config import from_mapping
 from thaloom.base.errors import (
+    AliasNotFound,
     BadParameter,
     KeyNotFound,
     NameTaken,
@@ -22,7 +23,7 @@ from thaloom.base.errors import (
 )
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.state.database import Database
-from thaloom.kernel.state.types import AccessKey, JournalEntry, Lease, Service, ServiceSpec
+from thaloom.kernel.state.types import AccessKey, Alias, JournalEntry, Lease, Service, ServiceSpec
 
 JOURNAL_ENTRIES = 100_000
 """Kept; older ones are dropped. Some 20 MB, and a year of a quiet node."""
@@ -84,6 +85,48 @@ class StateStore:
         with self._database.write() as connection:
             if connection.execute("DELETE FROM services WHERE name = ?", (name,)).rowcount == 0:
                 raise ServiceNotFound(f"no service {name!r}")
+
+    def put_alias(self, alias: Alias, *, expected_revision: int | None = None) -> Alias:
+        """Wish for an alias, or change it. The same again changes nothing, not even the revision.
+
+        `expected_revision` as in `put_service`.
+        """
+        with self._database.write() as connection:
+            row = connection.execute("SELECT * FROM aliases WHERE name = ?", (alias.name,)).fetchone()
+            present = None if row is None else _read_alias(row)
+            revision = present.revision if present else 0
+            if expected_revision is not None and expected_revision != revision:
+                raise RevisionConflict(
+                    f"alias {alias.name!r} has revision {revision}, not {expected_revision}", revision=revision
+                )
+            created_at = present.created_at if present else self._clock.now()
+            if present == dataclasses.replace(alias, created_at=created_at, revision=revision):
+                return present
+            wished = dataclasses.replace(alias, created_at=created_at, revision=revision + 1)
+            facts = dataclasses.asdict(wished)
+            del facts["name"], facts["created_at"], facts["revision"]
+            connection.execute(
+                "INSERT OR REPLACE INTO aliases (name, alias, created_at, revision) VALUES (?, ?, ?, ?)",
+                (wished.name, _encode(facts), wished.created_at, wished.revision),
+            )
+            return wished
+
+    def aliases(self) -> list[Alias]:
+        """All, by name."""
+        return [_read_alias(row) for row in self._database.read("SELECT * FROM aliases ORDER BY name")]
+
+    def alias(self, name: ServiceName) -> Alias:
+        """Raises AliasNotFound."""
+        rows = self._database.read("SELECT * FROM aliases WHERE name = ?", (name,))
+        if not rows:
+            raise AliasNotFound(f"no alias {name!r}")
+        return _read_alias(rows[0])
+
+    def delete_alias(self, name: ServiceName) -> None:
+        """Raises AliasNotFound."""
+        with self._database.write() as connection:
+            if connection.execute("DELETE FROM aliases WHERE name = ?", (name,)).rowcount == 0:
+                raise AliasNotFound(f"no alias {name!r}")
 
     def put_lease(self, lease: Lease) -> None:
         """Remember a process, before anybody relies on it."""
@@ -160,6 +203,11 @@ def _service(connection: sqlite3.Connection, name: ServiceName) -> Service | Non
 def _read_service(row: sqlite3.Row) -> Service:
     spec = _read(ServiceSpec, _decode(row["spec"]))
     return Service(spec=spec, created_at=row["created_at"], revision=row["revision"])
+
+
+def _read_alias(row: sqlite3.Row) -> Alias:
+    facts = {"name": row["name"], "created_at": row["created_at"], "revision": row["revision"]}
+    return _read(Alias, _decode(row["alias"]) | facts)
 
 
 def _read(kind: type[T], data: dict[str, Any]) -> T:

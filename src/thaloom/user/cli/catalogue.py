@@ -19,6 +19,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "section.more": ("More", "其他"),
     "section.device": ("Devices", "设备"),
     "section.token": ("Keys", "密钥"),
+    "section.alias": ("Aliases", "别名"),
     # -- verbs
     "verb.thaloom": (
         "Finds every accelerator of this machine, keeps models, and serves them.",
@@ -55,6 +56,20 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verb.ps": ("List services, what they hold and what they do", "列出服务及其占用与负载"),
     "verb.stop": ("Serve a model no longer", "停止服务"),
     "verb.logs": ("Show the log of a service, the daemon or the door", "查看服务、守护进程或门户的日志"),
+    "verb.alias": ("Names that stand for services", "代表服务的别名"),
+    "verb.alias.set": ("Let a name stand for services", "让一个名称代表若干服务"),
+    "more.alias.set": (
+        "Requests for NAME are shared among the services by their weights (default 1). A canary is watched: once it "
+        "fails more often, or is slower, than the others, it gets no more requests.",
+        "发往 NAME 的请求按权重（默认 1）分给各服务。金丝雀服务受到监视："
+        "一旦比其他服务失败更多或更慢，就不再收到请求。",
+    ),
+    "examples.alias.set": (
+        "thaloom alias set chat qwen\nthaloom alias set chat qwen=95 qwen-new=5 --canary qwen-new",
+        "thaloom alias set chat qwen\nthaloom alias set chat qwen=95 qwen-new=5 --canary qwen-new",
+    ),
+    "verb.alias.ls": ("List the aliases", "列出别名"),
+    "verb.alias.rm": ("Remove aliases", "删除别名"),
     "verb.pull": ("Import a model from a folder or a file", "从文件夹或文件导入模型"),
     "more.pull": (
         "A folder in Hugging Face layout, a .safetensors or a .gguf file. GGUF, AWQ and GPTQ are converted, and "
@@ -151,6 +166,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verb.help": ("Show help for a verb", "显示某个命令的帮助"),
     # -- arguments
     "argument.model": ("A model of the store: NAME or NAME:TAG", "模型库中的模型：名称 或 名称:标签"),
+    "argument.alias.set.name": ("The alias", "别名"),
+    "argument.alias.set.services": ("The services, each with its weight", "服务，可带权重"),
+    "argument.alias.rm.names": ("Aliases, as `thaloom alias ls` shows them", "别名，见 thaloom alias ls"),
     "argument.models": ("Models of the store", "模型库中的模型"),
     "argument.device": ("A device's id, as `thaloom device ls` shows it", "设备标识，见 thaloom device ls"),
     "argument.name": ("A service, or one of the node's own processes", "服务名，或节点自身的进程"),
@@ -184,6 +202,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.num_threads": ("Threads to compute with (default: the node's choice).", "计算线程数（默认由节点选择）。"),
     "option.context_length": ("Longest prompt and answer together.", "提示词与回答的总长度上限。"),
     "option.kv_bytes": ("Memory for keys and values, as 512MiB.", "键值缓存内存，如 512MiB。"),
+    "option.replicas": ("Workers that serve it side by side (default 1).", "并排提供服务的进程数（默认 1）。"),
+    "option.canary": ("The service to be watched, one of those named.", "受监视的服务，须是所列服务之一。"),
     "option.max_sequences": ("Requests computed at once (default 16).", "同时计算的请求数（默认 16）。"),
     "option.max_queue": ("Requests that may wait (default 128).", "可排队的请求数（默认 128）。"),
     "option.chunk_tokens": ("Prompt tokens in one step (default 256).", "每步提示词 token 数（默认 256）。"),
@@ -218,6 +238,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "word.yes": ("yes", "有"),
     "word.no": ("no", "无"),
     # -- headings
+    "head.services": ("SERVICES", "服务"),
+    "head.canary": ("CANARY", "金丝雀"),
     "head.name": ("NAME", "名称"),
     "head.model": ("MODEL", "模型"),
     "head.state": ("STATE", "状态"),
@@ -307,6 +329,20 @@ TEXTS: dict[str, tuple[str, str]] = {
     "status.door.ready": ("ready, pid {pid}", "就绪，进程号 {pid}"),
     "status.door.not_ready": ("not ready, pid {pid}", "未就绪，进程号 {pid}"),
     "status.models": ("models", "模型数"),
+    "alias.set": ("{name} stands for {shares}", "{name} 代表 {shares}"),
+    "alias.none": (
+        "There are no aliases. Add one: thaloom alias set NAME SERVICE",
+        "没有别名。添加：thaloom alias set 名称 服务",
+    ),
+    "alias.removed": ("{name} stands for nothing any more", "{name} 不再代表任何服务"),
+    "alias.returned": (
+        "{name}: {service} gets no requests, because {reason}",
+        "{name}：{service} 不再收到请求，原因：{reason}",
+    ),
+    "alias.bad_share": (
+        "{value!r} is not SERVICE or SERVICE=WEIGHT, each service once",
+        "{value!r} 不是 服务 或 服务=权重（每个服务一次）",
+    ),
     "device.absent": ("driver {name}: not available, because {reason}", "驱动 {name} 不可用，原因：{reason}"),
     # -- models
     "ls.none": ("The store is empty. Import one: thaloom pull PATH", "模型库为空。导入模型：thaloom pull 路径"),
@@ -432,6 +468,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.prompt_too_long": ("prompt too long", "提示词过长"),
     "title.model_not_found": ("no such model", "没有这个模型"),
     "title.service_not_found": ("no such service", "没有这个服务"),
+    "title.alias_not_found": ("no such alias", "没有这个别名"),
     "title.device_not_found": ("no such device", "没有这个设备"),
     "title.already_running": ("running already", "节点已在运行"),
     "title.port_taken": ("port taken", "端口被占用"),
@@ -476,6 +513,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "hint.model_not_found": (
         "`thaloom ls` lists the models; `thaloom pull PATH` imports one",
         "thaloom ls 列出模型；thaloom pull 路径 导入模型",
+    ),
+    "hint.alias_not_found": (
+        "`thaloom alias ls` lists the aliases; `thaloom alias set NAME SERVICE` adds one",
+        "thaloom alias ls 列出别名；thaloom alias set 名称 服务 添加别名",
     ),
     "hint.service_not_found": (
         "`thaloom ps` lists the services; `thaloom serve MODEL` adds one",

@@ -29,6 +29,10 @@ def services(_context: click.Context, _parameter: click.Parameter, incomplete: s
     return _offer(incomplete, lambda node: [service.name for service in node.services()])
 
 
+def aliases(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return _offer(incomplete, lambda node: [alias.name for alias in node.aliases()])
+
+
 def logs(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     return _offer(incomplete, lambda node: [service.name for service in node.services()], always=("daemon", "door"))
 

@@ -36,6 +36,7 @@ thaloom = Verbs(
             "ps": _HERE + "ps:command",
             "stop": _HERE + "stop:command",
             "logs": _HERE + "logs:command",
+            "alias": _HERE + "alias:command",
         },
         "section.models": {
             "pull": _HERE + "pull:command",

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 from thaloom.base.clock import Clock
 from thaloom.base.errors import ThaloomError, WorkerLost
-from thaloom.kernel.state.types import Route
 from thaloom.work.runtime.answers import AnswerText
-from thaloom.work.runtime.call import Call
 from thaloom.work.runtime.messages import Finished, Generate, PromptLogprobs, Started, Tokens
 from thaloom.work.runtime.types import Delta, Done, FinishReason
-
-Readmit = Callable[[Generate, Route], Awaitable[tuple[Call, Route]]]
-"""Asks whoever serves the model by now, other than the worker of this route, which was lost."""
+from thaloom.work.runtime.workers import Placed, Workers
 
 
 class Answer(AsyncIterator[Delta | Done]):
@@ -21,17 +17,16 @@ class Answer(AsyncIterator[Delta | Done]):
 
     def __init__(
         self,
-        admit: Readmit,
-        route: Route,
-        call: Call,
+        workers: Workers,
+        placed: Placed,
         message: Generate,
         text: AnswerText,
         clock: Clock,
     ) -> None:
         self.degraded: str | None = None
-        self._admit = admit
-        self._route = route
-        self._call = call
+        self._workers = workers
+        self._placed = placed
+        self._call = placed.call
         self._message = message
         self._text = text
         self._clock = clock
@@ -65,9 +60,11 @@ class Answer(AsyncIterator[Delta | Done]):
                 raise
             self._call.close()  # nothing was shown: whoever serves the model by now may answer instead
             try:
-                self._call, self._route = await self._admit(self._message, self._route)
+                lost_one = self._placed.socket
+                self._placed = await self._workers.begin(self._placed.service, self._message, tried=[lost_one])
             except ThaloomError as refusal:
                 raise lost from refusal
+            self._call = self._placed.call
             return await self._call.next()
 
     def _take(self, reply: Tokens | PromptLogprobs | Finished) -> Delta | Done:

@@ -8,7 +8,7 @@ import secrets
 from thaloom.base.errors import BadParameter, PromptTooLong
 from thaloom.work.runtime.messages import Embed, Generate, Grammar
 from thaloom.work.runtime.prompting import Speech, prompt_field
-from thaloom.work.runtime.types import PRIORITIES, EmbedRequest, GenerateRequest, Pooling, Sampling
+from thaloom.work.runtime.types import PRIORITIES, Constraint, EmbedRequest, GenerateRequest, Pooling, Sampling
 
 
 def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, context_length: int | None) -> Generate:
@@ -43,7 +43,7 @@ def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, cont
         repetition_penalty=sampling.repetition_penalty,
         logit_bias=_bias(sampling, speech),
         min_tokens=request.min_tokens,
-        grammar=None if constraint is None else Grammar(kind=constraint.kind, text=constraint.text),
+        grammar=None if constraint is None else _grammar(constraint, speech),
         prompt_logprobs=request.logprobs if request.echo else None,
         rank=PRIORITIES.index(request.priority),
     )
@@ -54,6 +54,11 @@ def stop_tokens_of(request: GenerateRequest, speech: Speech) -> list[int]:
     speech.tokenizer.check_tokens(request.stop_tokens, "stop_token_ids")
     own = () if request.ignore_eos else speech.tokenizer.stop_tokens
     return sorted({*own, *request.stop_tokens})
+
+
+def _grammar(constraint: Constraint, speech: Speech) -> Grammar:
+    ends = list(speech.tokenizer.stop_tokens)
+    return Grammar(kind=constraint.kind, text=constraint.text, param=constraint.param, ends=ends)
 
 
 def _bias(sampling: Sampling, speech: Speech) -> list[tuple[int, float]]:

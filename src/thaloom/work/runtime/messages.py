@@ -20,10 +20,12 @@ _LENGTH = struct.Struct(">I")
 
 
 class Grammar(msgspec.Struct, frozen=True, kw_only=True):
-    """What the answer must be, as types.Constraint."""
+    """What the answer must be, as types.Constraint. `ends`: the model's own stop tokens."""
 
     kind: str
     text: str
+    param: str
+    ends: list[int]
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):

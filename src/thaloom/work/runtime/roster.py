@@ -118,7 +118,13 @@ class Roster:
     def _snapshot(self) -> Snapshot:
         return Snapshot(
             running=tuple(
-                Running(sequence.ticket, len(sequence.tokens), sequence.num_computed, len(sequence.blocks))
+                Running(
+                    sequence.ticket,
+                    len(sequence.tokens),
+                    sequence.num_computed,
+                    len(sequence.blocks),
+                    sequence.most_rows,
+                )
                 for sequence in self._running
             ),
             waiting=tuple(self._arrivals()),
@@ -141,6 +147,7 @@ class Roster:
                 num_tokens=len(sequence.tokens),
                 reused_tokens=len(found) * BLOCK_TOKENS,
                 new_blocks=blocks_for(len(sequence.tokens)) - num_in_use,
+                most_rows=sequence.most_rows,
             )
             arrivals.append(arrival)
             free -= arrival.new_blocks

