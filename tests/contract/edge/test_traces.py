@@ -21,7 +21,7 @@ from tests.contract.edge.test_openai_client import in_door
 from thaloom.base.events import Recorder
 from thaloom.door import traces
 from thaloom.edge.api import gen_ai
-from thaloom.edge.api.guard import AnswerServed
+from thaloom.edge.api.access_log import AnswerServed
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

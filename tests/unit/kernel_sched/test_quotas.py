@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,7 +64,7 @@ def test_what_exceeds_a_minute_waits_for_a_full_bucket_and_no_longer() -> None:
     usage = quotas.reserve(full, limits, 1000, 0.0)
     assert isinstance(usage, Usage)
     assert usage.tokens == -940.0, "and is charged in full"
-    assert isinstance(quotas.reserve(dataclasses.replace(full, tokens=59.0), limits, 1000, 0.0), Refusal)
+    assert isinstance(quotas.reserve(full._replace(tokens=59.0), limits, 1000, 0.0), Refusal)
 
 
 def test_requests_at_the_same_time_are_counted_and_the_wait_is_expected_from_those_before() -> None:

@@ -161,7 +161,6 @@ def ask(
 ) -> Generate:
     return Generate(
         id=id,
-        rank=rank,
         prompt=list(prompt),
         max_tokens=max_tokens,
         temperature=temperature,

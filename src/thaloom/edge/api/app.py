@@ -25,6 +25,7 @@ from thaloom.edge.api.anthropic import models as anthropic_models
 from thaloom.edge.api.anthropic import speaking as anthropic
 from thaloom.edge.api.anthropic.errors import VERSION_HEADER
 from thaloom.edge.api.document import add_plain_routes
+from thaloom.edge.api.document_common import add_common
 from thaloom.edge.api.errors import error_response, from_http_exception
 from thaloom.edge.api.exchange import Exchange
 from thaloom.edge.api.generation import GenerationRoute
@@ -164,7 +165,7 @@ def door_app(
 
 def openapi_document(generation: Generation) -> dict[str, Any]:
     """The OpenAPI 3.1 document of everything the door itself serves."""
-    return add_plain_routes(_small_routes(generation).openapi())
+    return add_common(add_plain_routes(_small_routes(generation).openapi()))
 
 
 def _small_routes(generation: Generation, **options: Any) -> FastAPI:

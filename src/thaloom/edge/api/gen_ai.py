@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from thaloom.edge.api.guard import AnswerServed, RequestServed
+from thaloom.edge.api.access_log import AnswerServed, RequestServed
 
 OPERATION_NAME = "gen_ai.operation.name"
 PROVIDER_NAME = "gen_ai.provider.name"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,53 +19,17 @@ from thaloom.base.clock import Clock
 from thaloom.base.errors import BadRequest, Forbidden, InternalError, ThaloomError, TooLarge
 from thaloom.base.events import Emit, Event, at_level
 from thaloom.base.ids import RequestId, new_request_id
+from thaloom.edge.api.access_log import line_of
 from thaloom.edge.api.anthropic import errors as anthropic_errors
 from thaloom.edge.api.cost import ASKED_BY, cost_comment, cost_headers
 from thaloom.edge.api.errors import error_response
 from thaloom.edge.api.metrics import DoorMetrics
-from thaloom.edge.api.tracing import Span, Tracing, trace_id, traceparent_of
+from thaloom.edge.api.tracing import Span, Tracing, traceparent_of
 from thaloom.edge.api.visits import CURRENT, Doorkeeper, Tab, allowance_headers, shown_keys
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestServed(Event):
-    """The access log. `status` 499: the client left before there was an answer. `key`: its name, if it showed one that
-    is known."""
-
-    request: RequestId
-    method: str
-    path: str
-    status: int
-    duration_ms: float
-    key: str | None = None
-    trace: str | None = None
-    """The id of the trace it belongs to, if its sender or we follow one (W3C Trace Context)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerServed(RequestServed):
-    """The same of a request that asked for a model. `finish`: why its answers ended, empty where none did; of several
-    answers, times are of the slowest."""
-
-    model: str
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    finish: tuple[str, ...]
-    queue_ms: float
-    prefill_ms: float
-    decode_ms: float
-    degraded: tuple[str, ...]
-
-
-@at_level("debug")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeServed(RequestServed):
-    """One of the questions that machines ask every few seconds, answered well: no news."""
 
 
 @at_level("error")
@@ -157,7 +120,7 @@ class Guard:
             self._metrics.open_requests.labels(route).dec()
             self._metrics.requests.labels(route, _method_name(scope["method"]), str(status)).inc()
             self._metrics.request_seconds.labels(route).observe(duration_s)
-            served = _served(scope, request_id, status, duration_s, tab, is_probe=route in _PROBES)
+            served = line_of(scope, request_id, status, duration_s, tab, is_probe=route in _PROBES)
             self._emit(served)
             if span is not None:
                 span.end(served)
@@ -245,34 +208,6 @@ _ROUTES = frozenset(
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 _OPEN_TO_ALL = _PROBES | {"/", "/version", "/openapi.json"}
 """What says nothing of anybody's prompts, and is asked by machines that have no key."""
-
-
-def _served(
-    scope: Scope, request_id: RequestId, status: int, duration_s: float, tab: Tab, *, is_probe: bool
-) -> RequestServed:
-    facts: dict[str, Any] = {
-        "request": request_id,
-        "method": scope["method"],
-        "path": scope["path"],
-        "status": status,
-        "duration_ms": round(duration_s * 1000, 3),
-        "key": None if tab.visit is None else tab.visit.key,
-        "trace": trace_id(tab.traceparent),
-    }
-    if not tab.model:
-        return (ProbeServed if status == 200 and is_probe else RequestServed)(**facts)
-    return AnswerServed(
-        **facts,
-        model=tab.model,
-        prompt_tokens=tab.prompt_tokens,
-        cached_tokens=tab.cached_tokens,
-        completion_tokens=tab.completion_tokens,
-        finish=tuple(tab.finish),
-        queue_ms=round(tab.queue_s * 1000, 3),
-        prefill_ms=round(tab.prefill_s * 1000, 3),
-        decode_ms=round(tab.decode_s * 1000, 3),
-        degraded=tuple(sorted(tab.degraded)),
-    )
 
 
 def _mark(message: Message, request_id: RequestId, tab: Tab) -> None:

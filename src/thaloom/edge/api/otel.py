@@ -20,8 +20,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from thaloom import __version__
 from thaloom.base.events import Event
+from thaloom.edge.api.access_log import RequestServed
 from thaloom.edge.api.gen_ai import attributes, span_name
-from thaloom.edge.api.guard import RequestServed
 
 LAST_WORDS_S = 2.0
 """For what still waits to be sent when the door closes."""

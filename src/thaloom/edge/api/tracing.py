@@ -25,7 +25,7 @@ class Span(Protocol):
         ...
 
     def end(self, served: Event) -> None:
-        """`served`: guard.RequestServed."""
+        """`served`: access_log.RequestServed."""
         ...
 
 
