@@ -147,3 +147,15 @@ def test_a_start_that_fails_on_a_file_is_told_by_its_name() -> None:
 def test_a_start_that_fails_by_our_mistake_keeps_its_traceback() -> None:
     assert boot_error(KeyError("x")) is None
     assert boot_error(ExceptionGroup("tasks", [PortTaken("taken"), KeyError("x")])) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "closed"), [("1", True), ("yes", True), ("ON", True), ("0", False), ("false", False), ("", False)]
+)
+def test_the_air_gap_is_a_switch_that_cannot_be_misread(tmp_path: Path, text: str, closed: bool) -> None:
+    assert read_config(tmp_path / "config.toml", {"THALOOM_AIRGAP": text}).air_gap is closed
+    (tmp_path / "config.toml").write_text("air_gap = true\n")
+    assert read_config(tmp_path / "config.toml", {}).air_gap
+    assert read_config(tmp_path / "config.toml", {"THALOOM_AIRGAP": "0"}).air_gap is False
+    with pytest.raises(BadParameter, match="THALOOM_AIRGAP"):
+        read_config(tmp_path / "config.toml", {"THALOOM_AIRGAP": "ture"})

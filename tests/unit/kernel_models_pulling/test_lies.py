@@ -179,7 +179,8 @@ def test_a_token_for_one_hub_is_not_for_another_that_somebody_names(hub: FakeHub
     "path",
     [
         "../evil.json", "/etc/evil.json", "a/../../evil.json", "..", "", "a//b.json", "./x.json", "C:/evil.json",
-        "a\\..\\evil.json", "evil\x00.json", "evil\n.json", "x" * 300, "ev\u202eil.json", None, 7, ["config.json"],
+        "a\\..\\evil.json", "evil\x00.json", "evil\n.json", "x" * 300, "ev\u202eil.json", "\ud800.json",
+        None, 7, ["config.json"],
     ],
 )  # fmt: skip
 def test_a_path_that_is_none(hub: FakeHub, puller: Puller, path: Any) -> None:
@@ -189,7 +190,7 @@ def test_a_path_that_is_none(hub: FakeHub, puller: Puller, path: Any) -> None:
     assert hub.files_asked() == []
 
 
-@pytest.mark.parametrize("size", [-1, 1 << 60, 1.5, "7", None, True])
+@pytest.mark.parametrize("size", [-1, 1 << 60, 1.5, "7", "\ud800", None, True])
 def test_a_size_that_is_none(hub: FakeHub, puller: Puller, size: Any) -> None:
     hub.twist = about_listing(first(size=size))
     refused(puller, UntrustedSource, "bad_size", "")
@@ -306,6 +307,7 @@ def refused(puller: Puller, leaf: type[ThaloomError], rule: str, words: str) -> 
     with pytest.raises(leaf) as refusal:
         puller()
     assert refusal.value.details["rule"] == rule
+    json.dumps(refusal.value.to_dict(), ensure_ascii=False).encode()  # it has to travel
     assert words in refusal.value.message
     assert puller.is_empty()
     assert puller.unfinished() == []

@@ -10,7 +10,7 @@ from thaloom.base.errors import QueueFull
 from thaloom.edge.api.hub.shelf import Shelf
 from thaloom.kernel.models.types import FileEntry
 
-MOST_AT_ONCE = 64
+MOST_AT_ONCE = 32
 """Each holds a chunk of 4 MiB while its client takes it."""
 SEND_BYTES = 256 * 1024
 

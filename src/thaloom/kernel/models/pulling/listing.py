@@ -111,9 +111,9 @@ def is_plain_path(path: Any) -> bool:
 
 def _file(path: Any, size: Any, sha256: Any, sha1: Any, where: str) -> RemoteFile:
     if not is_plain_path(path):
-        raise UntrustedSource(f"{where} lists a file {str(path)[:200]!r}", rule="bad_path", file=ascii(path)[:200])
+        raise UntrustedSource(f"{where} lists a file {ascii(path)[:200]}", rule="bad_path", file=ascii(path)[:200])
     if type(size) is not int or not 0 <= size <= MOST_FILE_BYTES:
-        raise UntrustedSource(f"{where} says {path!r} has {str(size)[:50]} bytes", rule="bad_size", file=path)
+        raise UntrustedSource(f"{where} says {path!r} has {ascii(size)[:50]} bytes", rule="bad_size", file=path)
     if isinstance(sha256, str) and is_digest(sha256.lower()):
         return RemoteFile(path=path, num_bytes=size, sha256=Digest(sha256.lower()), git_sha1=None)
     if sha256 is None and isinstance(sha1, str) and _SHA1.fullmatch(sha1):
