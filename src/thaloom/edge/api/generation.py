@@ -10,7 +10,7 @@ import asyncio
 import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
@@ -54,6 +54,10 @@ class Choice:
     tool_calls: list[ToolCallPiece] = field(default_factory=list)
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     done: Done | None = None
+    num_tokens: int = 0
+    """Of the answer so far."""
+    prompt_tokens: int | None = None
+    """Once it is known."""
     num_decoded: int = 0
     """Characters of all tokens told so far: where the next token's text begins (completions' `text_offset`)."""
     decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _UTF8("replace"))
@@ -63,6 +67,9 @@ class Choice:
         self.reasoning += delta.reasoning
         self.tool_calls += delta.tool_calls
         self.logprobs += delta.logprobs
+        self.num_tokens += delta.num_tokens
+        if delta.prompt_tokens is not None:
+            self.prompt_tokens = delta.prompt_tokens
 
     @property
     def has_news(self) -> bool:
@@ -95,13 +102,6 @@ class Form(Protocol):
     def error_event(self, error: ThaloomError) -> bytes:
         """What a stream that failed ends with."""
         ...
-
-
-@runtime_checkable
-class TellsPrompt(Protocol):
-    """A form whose stream opens with the number of the prompt's tokens, where the runtime knows it by then."""
-
-    prompt_tokens: int | None
 
 
 W = TypeVar("W", bound=Wanted)
@@ -186,8 +186,6 @@ class _Answering:
                     (b"x-accel-buffering", b"no"),
                 ]
             )
-            if isinstance(self._form, TellsPrompt):
-                self._form.prompt_tokens = getattr(answers[0], "prompt_tokens", None)
             if opening := self._form.opening():
                 await self._write(opening)
             await follow(answers, self._forward)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 
 from thaloom.base.clock import Clock
@@ -36,11 +37,6 @@ class Answer(AsyncIterator[Delta | Done]):
         self._last: Done | None = None
         self._ended = False
 
-    @property
-    def prompt_tokens(self) -> int:
-        """Known from the beginning: how many of them were cached is not."""
-        return len(self._message.prompt)
-
     async def __anext__(self) -> Delta | Done:
         if self._ended:
             raise StopAsyncIteration
@@ -74,9 +70,12 @@ class Answer(AsyncIterator[Delta | Done]):
 
     def _take(self, reply: Tokens | PromptLogprobs | Finished) -> Delta | Done:
         if isinstance(reply, Tokens):
-            if self._first_at is None:
+            first = self._first_at is None
+            if first:
                 self._first_at, self._started = self._clock.monotonic(), reply.started
             delta = self._text.feed(reply)
+            if first:
+                delta = dataclasses.replace(delta, prompt_tokens=len(self._message.prompt))
             if self._text.stopped:
                 self._call.close()
                 self._last = self._cut_short()

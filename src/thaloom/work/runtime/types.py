@@ -191,6 +191,8 @@ class Delta:
     logprobs: tuple[PositionLogprobs, ...] = ()
     reasoning: str = ""
     tool_calls: tuple[ToolCallPiece, ...] = ()
+    prompt_tokens: int | None = None
+    """How many tokens the prompt has; of the first delta, where it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
