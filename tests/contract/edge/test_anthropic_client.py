@@ -14,7 +14,7 @@ from anthropic import AsyncAnthropic
 from pydantic import BaseModel
 
 from tests.contract.edge.live_door import LiveDoor
-from tests.contract.edge.scripted import Scripted, calls, done, says, scripted_door, thinks
+from tests.contract.edge.played_runtime import Scripted, calls, done, says, scripted_door, thinks
 from tests.contract.edge.test_openai_client import in_door
 from thaloom.base.errors import (
     BadParameter,

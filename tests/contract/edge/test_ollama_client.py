@@ -17,7 +17,7 @@ import uvicorn
 from ollama import AsyncClient, ResponseError
 
 from tests.contract.edge.live_door import LiveDoor
-from tests.contract.edge.scripted import Scripted, calls, done, says, scripted_door, thinks
+from tests.contract.edge.played_runtime import Scripted, calls, done, says, scripted_door, thinks
 from tests.contract.edge.test_openai_client import in_door
 from tests.unit.edge_control.plane import MANIFEST, Plane, standing
 from thaloom import __version__
