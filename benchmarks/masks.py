@@ -55,9 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     given = parser.parse_args()
     limits = StepLimits(max_sequences=given.batch, chunk_tokens=256)
-    bench = Bench(
-        given.shape, weights=given.weights, num_threads=2, limits=limits, context=1024, contexts=2 * given.batch
-    )
+    bench = Bench(given.shape, weights=given.weights, num_threads=2, limits=limits, context=1024, contexts=2 * given.batch)
     record: dict[str, Any] = {**machine(), **{name: str(value) for name, value in vars(given).items()}, "schemas": {}}
     vocabulary = read_vocabulary(given.tokenizer.read_bytes(), bench.vocab)
     for name, schema in SCHEMAS.items():
@@ -66,9 +64,7 @@ def main() -> None:
     write_record("masks", record)
 
 
-def measure(
-    bench: Bench, grammars: Grammars, schema: Any, given: argparse.Namespace, limits: StepLimits
-) -> dict[str, float]:
+def measure(bench: Bench, grammars: Grammars, schema: Any, given: argparse.Namespace, limits: StepLimits) -> dict[str, float]:
     grammar = Grammar(kind="json_schema", text=json.dumps(schema), param="response_format", ends=[1])
     begun = time.perf_counter()
     grammars.matcher(grammar)
@@ -86,10 +82,8 @@ def measure(
     free_ms = statistics.median(free for free, _ in pairs) * 1e3
     cost = statistics.median(held - free for free, held in pairs) * 1e3
     found = {"compile_ms": compile_s * 1e3, "step_ms": free_ms, "mask_ms": cost, "share": cost / free_ms}
-    print(
-        f"{given.shape}, batch {given.batch}: step {free_ms:.2f} ms, masks {cost:.2f} ms, {cost / free_ms:.1%}; "
-        f"compiled in {compile_s * 1e3:.1f} ms"
-    )
+    print(f"{given.shape}, batch {given.batch}: step {free_ms:.2f} ms, masks {cost:.2f} ms, {cost / free_ms:.1%}; "
+          f"compiled in {compile_s * 1e3:.1f} ms")
     return found
 
 
