@@ -201,6 +201,7 @@ def test_a_format_is_a_constraint(field: str) -> None:
     constraint = request(**{field: {"format": wanted} if field == "output_config" else wanted}).constraint
     assert constraint is not None
     assert (constraint.kind, json.loads(constraint.text)) == ("json_schema", schema)
+    assert constraint.param.split(".")[0] == field
 
 
 def test_ids_look_as_the_protocols_do() -> None:

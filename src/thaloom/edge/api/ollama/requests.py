@@ -172,10 +172,10 @@ def _constraint(wanted: str | dict[str, Any] | None) -> types.Constraint | None:
     if wanted is None or wanted == "":
         return None
     if wanted == "json":
-        return types.Constraint(kind="json_object")
+        return types.Constraint(kind="json_object", param="format")
     if isinstance(wanted, str):
         raise BadParameter(f"format: {wanted!r} is neither 'json' nor a JSON schema", param="format")
-    return types.Constraint(kind="json_schema", text=json.dumps(wanted, ensure_ascii=False))
+    return types.Constraint(kind="json_schema", text=json.dumps(wanted, ensure_ascii=False), param="format")
 
 
 def _template_variables(think: bool | str | None) -> dict[str, Any]:
