@@ -256,6 +256,8 @@ def test_tokens_are_counted(tmp_path: Path) -> None:
         assert (await client.beta.messages.count_tokens(model="tiny", messages=USER)).input_tokens == 5
         with pytest.raises(anthropic.NotFoundError):
             await client.messages.count_tokens(model="none", messages=USER)
+        with pytest.raises(anthropic.NotFoundError):  # what is most wrong is told first
+            await client.messages.count_tokens(model="none", messages=[])
 
     spoken(tmp_path, test)
 

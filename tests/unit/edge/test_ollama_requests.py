@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from thaloom.base.errors import BadParameter
+from thaloom.base.errors import BadParameter, ModelNotFound
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.ollama.names import local_name, source_of, tagged
 from thaloom.edge.api.ollama.requests import OllamaWanted, Presence, chat, generate, read
@@ -201,6 +201,12 @@ def test_what_is_no_name(name: str) -> None:
     for refused in (local_name, source_of):
         with pytest.raises(BadParameter):
             refused(name)
+
+
+def test_a_name_that_no_model_can_have_is_not_found() -> None:
+    for name in ("x" * 64, "_hidden", "a..b", "x:" + "y" * 64):
+        with pytest.raises(ModelNotFound):
+            local_name(name)
 
 
 def test_a_hubs_model_has_no_tag() -> None:

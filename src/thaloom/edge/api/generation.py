@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from starlette.types import Receive, Scope, Send
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import DeadlineExceeded, ModelNotFound, ThaloomError
+from thaloom.base.errors import BadParameter, DeadlineExceeded, ModelNotFound, ThaloomError
 from thaloom.base.ids import RequestId, new_request_id
 from thaloom.edge.api.body import ClientGone, read_object, while_connected
 from thaloom.edge.api.follow import Item, close_all, follow, start_all
@@ -131,7 +131,10 @@ class GenerationRoute(Generic[W]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             data = await read_object(scope, receive)
-            wanted = self._speaking.read(data, new_request_id(self._speaking.id_prefix))
+            try:
+                wanted = self._speaking.read(data, new_request_id(self._speaking.id_prefix))
+            except BadParameter as error:
+                raise told_first(self._generation, data, error) from error
             await self.answer(wanted, receive, send)
         except ClientGone:
             return  # an answer that has begun is cut by the server: nobody takes it for whole
@@ -269,10 +272,22 @@ def find_served(generation: Generation, name: str) -> ServedModel | None:
     return next((model for model in generation.models() if name in (model.name, f"{model.name}:latest")), None)
 
 
+def told_first(generation: Generation, data: dict[str, Any], error: BadParameter) -> ThaloomError:
+    """Of a request for a model that is not here, that; else `error`. Raises NodeNotRunning."""
+    name = data.get("model")
+    if isinstance(name, str) and name and find_served(generation, name) is None:
+        return _missing(generation, name)
+    return error
+
+
 def get_served(generation: Generation, name: str) -> ServedModel:
     """Raises ModelNotFound, NodeNotRunning."""
     served = find_served(generation, name)
     if served is None:
-        names = ", ".join(sorted(model.name for model in generation.models())) or "none"
-        raise ModelNotFound(f"no model {name!r} is served here (served: {names})", param="model")
+        raise _missing(generation, name)
     return served
+
+
+def _missing(generation: Generation, name: str) -> ModelNotFound:
+    names = ", ".join(sorted(model.name for model in generation.models())) or "none"
+    return ModelNotFound(f"no model {name!r} is served here (served: {names})", param="model")

@@ -43,7 +43,12 @@ Whole = Annotated[int, BeforeValidator(_whole_number)]
 KeepAlive = Annotated[str, Field(pattern=_DURATION, max_length=64)] | int | float
 """How long a model stays loaded after the request. Read only where it is all there is: with nothing to generate, 0 ends
 the service. Otherwise services stay until somebody stops them."""
-Name = Annotated[str, Field(min_length=1, max_length=256)]
+NAME = (
+    r"^([A-Za-z0-9][A-Za-z0-9._-]*(:[0-9]{1,5})?/)?([A-Za-z0-9_][A-Za-z0-9._-]*/)?"
+    r"[A-Za-z0-9_][A-Za-z0-9._-]*(:[A-Za-z0-9_][A-Za-z0-9._-]*)?$"
+)
+"""`[host/][namespace/]model[:tag]`."""
+Name = Annotated[str, Field(max_length=256, pattern=NAME)]
 
 
 class Options(Ask):
@@ -284,14 +289,14 @@ class ListedModels(Answer):
 class LoadedModel(Answer):
     name: str
     model: str
-    size: int | None
-    """null: not measured yet."""
+    size: int | None = None
+    """Left out: not measured yet."""
     digest: str
     details: Details
     expires_at: str
     """Far away: services stay until somebody stops them."""
     size_vram: int
-    context_length: int | None
+    context_length: int | None = None
 
 
 class LoadedModels(Answer):
