@@ -97,7 +97,7 @@ class GenerationFields(Ask):
     model: Name
     stream: bool | None = None
     """As if true where it is left out."""
-    format: str | dict[str, Any] | None = None
+    format: Literal["", "json"] | dict[str, Any] | None = None
     """`json`, or a JSON schema the answer has to follow."""
     options: Options | None = None
     keep_alive: KeepAlive | None = None
