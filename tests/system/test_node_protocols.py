@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anthropic
 import ollama
 import pytest
@@ -34,6 +36,14 @@ def test_an_ollama_client_needs_nobody_to_prepare_the_node(node: Node) -> None:
         again = "".join(line.message.content or "" for line in client.chat("tiny", asked, options=options, stream=True))
         assert again == first.message.content
         assert client.show("tiny").template
+        schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"],
+                  "additionalProperties": False}  # fmt: skip
+        held = client.chat("tiny", asked, format=schema, options={"temperature": 0})
+        assert set(json.loads(held.message.content or "")) == {"ok"}
+        with pytest.raises(ollama.ResponseError, match="format"):
+            client.chat("tiny", asked, format={"type": "nonsense"})
+        cut = client.generate("tiny", "chmod", raw=True, options=options | {"stop": [" "], "repeat_penalty": 1.1})
+        assert " " not in (cut.response or "")
         client.copy("tiny", "mine")
         assert [model.model for model in client.list().models] == ["mine:latest", "tiny:latest"]
         with pytest.raises(ollama.ResponseError, match="is served as") as caught:

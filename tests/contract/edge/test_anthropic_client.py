@@ -14,7 +14,7 @@ from anthropic import AsyncAnthropic
 from pydantic import BaseModel
 
 from tests.contract.edge.live_door import LiveDoor
-from tests.contract.edge.playing import Scripted, calls, done, says, scripted_door, thinks
+from tests.contract.edge.played_runtime import Scripted, calls, done, says, scripted_door, thinks
 from tests.contract.edge.test_openai_client import in_door
 from thaloom.base.errors import (
     BadParameter,
@@ -256,6 +256,8 @@ def test_tokens_are_counted(tmp_path: Path) -> None:
         assert (await client.beta.messages.count_tokens(model="tiny", messages=USER)).input_tokens == 5
         with pytest.raises(anthropic.NotFoundError):
             await client.messages.count_tokens(model="none", messages=USER)
+        with pytest.raises(anthropic.NotFoundError):  # what is most wrong is told first
+            await client.messages.count_tokens(model="none", messages=[])
 
     spoken(tmp_path, test)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from starlette.types import Message
 
-from tests.contract.edge.playing import Scripted, calls, done, says, thinks
+from tests.contract.edge.played_runtime import Scripted, calls, done, says, thinks
 from thaloom.base.clock import ManualClock
 from thaloom.base.events import Recorder
 from thaloom.edge.api.app import door_app

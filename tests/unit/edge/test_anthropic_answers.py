@@ -49,8 +49,9 @@ def streamed(made: AnthropicForm, deltas: list[Delta]) -> list[Any]:
     written = made.opening()
     for one in deltas:
         choice.add(one)
-        written += made.chunk(choice)
-        choice.told()
+        if choice.has_news:
+            written += made.chunk(choice)
+            choice.told()
     choice.done = DONE
     written += made.chunk(choice) + made.closing([choice])
     events = []

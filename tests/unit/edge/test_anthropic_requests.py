@@ -59,7 +59,6 @@ def user(*blocks: Any) -> list[dict[str, Any]]:
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
         ({"messages": user()}, "messages[0].content"),
-        ({"messages": user(text(""))}, "messages[0].content"),
         ({"messages": user({"type": "text"})}, "messages[0].content[0].text"),
         ({"messages": user({"type": "image", "source": {}})}, "messages[0].content[0].type"),
         ({"messages": user(text("x"), {"type": "document", "source": {}})}, "messages[0].content[1].type"),
@@ -125,6 +124,12 @@ def test_what_asks_for_nothing_is_let_pass() -> None:
 def test_neighbours_of_one_role_are_one_turn() -> None:
     made = turns(("user", "a"), ("user", [text("b"), text("c")]), ("assistant", "d"), ("assistant", "e"), ("user", "f"))
     assert [(turn.role, turn.content) for turn in made] == [("user", "a\nb\nc"), ("assistant", "d\ne"), ("user", "f")]
+
+
+def test_an_empty_word_is_none() -> None:
+    assert [(turn.role, turn.content) for turn in turns(("user", [text("")]))] == [("user", "")]
+    made = turns(("user", "a"), ("assistant", ""), ("assistant", [text("")]), ("user", [text("b"), text("")]))
+    assert [(turn.role, turn.content) for turn in made] == [("user", "a\nb")]
 
 
 def test_results_and_words_keep_their_order() -> None:
@@ -201,6 +206,7 @@ def test_a_format_is_a_constraint(field: str) -> None:
     constraint = request(**{field: {"format": wanted} if field == "output_config" else wanted}).constraint
     assert constraint is not None
     assert (constraint.kind, json.loads(constraint.text)) == ("json_schema", schema)
+    assert constraint.param.split(".")[0] == field
 
 
 def test_ids_look_as_the_protocols_do() -> None:

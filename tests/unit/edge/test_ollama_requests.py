@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from thaloom.base.errors import BadParameter
+from thaloom.base.errors import BadParameter, ModelNotFound
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.ollama.names import local_name, source_of, tagged
 from thaloom.edge.api.ollama.requests import OllamaWanted, Presence, chat, generate, read
@@ -53,7 +53,6 @@ def prompted(**changes: Any) -> GenerateRequest:
         ({"keep_alive": "soon"}, "keep_alive"),
         ({"keep_alive": [5]}, "keep_alive"),
         ({"logprobs": 1}, "logprobs"),
-        ({"top_logprobs": 3}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"options": []}, "options"),
         ({"options": {"temperature": -1}}, "options.temperature"),
@@ -126,6 +125,10 @@ def test_options_become_what_the_sampler_knows(options: dict[str, Any], changes:
 def test_how_long_an_answer_may_be() -> None:
     assert [request(options={"num_predict": number}).max_tokens for number in (-2, -1, 0, 5)] == [None, None, None, 5]
     assert request().up_to_context
+
+
+def test_likeliest_tokens_are_told_to_who_asks_for_any() -> None:
+    assert [request(logprobs=given, top_logprobs=3).logprobs for given in (True, False, None)] == [3, None, None]
 
 
 def test_stops_may_be_one_or_many() -> None:
@@ -201,6 +204,12 @@ def test_what_is_no_name(name: str) -> None:
     for refused in (local_name, source_of):
         with pytest.raises(BadParameter):
             refused(name)
+
+
+def test_a_name_that_no_model_can_have_is_not_found() -> None:
+    for name in ("x" * 64, "_hidden", "a..b", "x:" + "y" * 64):
+        with pytest.raises(ModelNotFound):
+            local_name(name)
 
 
 def test_a_hubs_model_has_no_tag() -> None:

@@ -10,7 +10,7 @@ import asyncio
 import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
@@ -104,13 +104,6 @@ class Form(Protocol):
         ...
 
 
-@runtime_checkable
-class TellsPrompt(Protocol):
-    """A form whose stream opens with the number of the prompt's tokens, where the runtime knows it by then."""
-
-    prompt_tokens: int | None
-
-
 W = TypeVar("W", bound=Wanted)
 
 
@@ -191,8 +184,6 @@ class _Answering:
                     (b"x-accel-buffering", b"no"),
                 ]
             )
-            if isinstance(self._form, TellsPrompt):
-                self._form.prompt_tokens = getattr(answers[0], "prompt_tokens", None)
             if opening := self._form.opening():
                 await self._write(opening)
             await follow(answers, self._forward)

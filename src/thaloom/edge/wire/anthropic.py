@@ -69,6 +69,16 @@ BLOCKS = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result")
 
 
 class Message(Ask):
+    """Only the assistant may have said nothing."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"role": {"const": "assistant"}}},
+            "else": {"properties": {"content": {"anyOf": [{"type": "string", "minLength": 1},
+                                                          {"type": "array", "minItems": 1}]}}},
+        }
+    )  # fmt: skip
+
     role: Literal["user", "assistant", "system"]
     content: str | list[Block]
 

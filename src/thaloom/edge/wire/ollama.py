@@ -39,33 +39,38 @@ def _whole_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole_number)]
+_WHOLE = BeforeValidator(_whole_number)
 KeepAlive = Annotated[str, Field(pattern=_DURATION, max_length=64)] | int | float
 """How long a model stays loaded after the request. Read only where it is all there is: with nothing to generate, 0 ends
 the service. Otherwise services stay until somebody stops them."""
-Name = Annotated[str, Field(min_length=1, max_length=256)]
+NAME = (
+    r"^([A-Za-z0-9][A-Za-z0-9._-]*(:[0-9]{1,5})?/)?([A-Za-z0-9_][A-Za-z0-9._-]*/)?"
+    r"[A-Za-z0-9_][A-Za-z0-9._-]*(:[A-Za-z0-9_][A-Za-z0-9._-]*)?$"
+)
+"""`[host/][namespace/]model[:tag]`."""
+Name = Annotated[str, Field(max_length=256, pattern=NAME)]
 
 
 class Options(Ask):
     """How the answer is made. Options of Ollama's engine about where and how to run (`num_ctx`, `num_gpu` ...) are let
     pass: no prompt is ever cut to a length, one that does not fit is refused with both lengths."""
 
-    num_predict: Whole | None = Field(default=None, ge=-(2**31), lt=2**31)
+    num_predict: Annotated[int, Field(ge=-(2**31), lt=2**31), _WHOLE] | None = None
     """Most tokens of the answer; 0 or less: until the model ends it or the context is full."""
     temperature: float | None = Field(default=None, ge=0, le=100)
-    top_k: Whole | None = Field(default=None, ge=-1, lt=2**31)
+    top_k: Annotated[int, Field(ge=-1, lt=2**31), _WHOLE] | None = None
     top_p: float | None = Field(default=None, ge=0, le=1)
     min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: Whole | None = Field(default=None, ge=-(2**63), lt=2**64)
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64), _WHOLE] | None = None
     """-1: drawn afresh."""
     stop: str | list[str] | None = None
     repeat_penalty: float | None = Field(default=None, ge=0.01, le=100)
     """Of every token of the prompt and the answer so far, whatever their distance."""
-    repeat_last_n: Whole | None = Field(default=None, ge=-1, lt=2**31)
+    repeat_last_n: Annotated[int, Field(ge=-1, lt=2**31), _WHOLE] | None = None
     """0 turns `repeat_penalty` off, -1 is all; a window between is refused if there is a penalty."""
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    num_ctx: Whole | None = Field(default=None, ge=0, lt=2**31)
+    num_ctx: Annotated[int, Field(ge=0, lt=2**31), _WHOLE] | None = None
 
 
 UNSERVED_OPTIONS: dict[str, tuple[Any, ...]] = {
@@ -92,14 +97,14 @@ class GenerationFields(Ask):
     model: Name
     stream: bool | None = None
     """As if true where it is left out."""
-    format: str | dict[str, Any] | None = None
+    format: Literal["", "json"] | dict[str, Any] | None = None
     """`json`, or a JSON schema the answer has to follow."""
     options: Options | None = None
     keep_alive: KeepAlive | None = None
     think: bool | Literal["low", "medium", "high", "max"] | None = None
     """Told to the model's template; left out, the template's own way."""
     logprobs: bool | None = None
-    top_logprobs: Whole | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), _WHOLE] | None = None
 
 
 class GenerateRequest(GenerationFields):
@@ -153,7 +158,7 @@ class EmbedRequest(Ask):
     input: str | Annotated[list[str], Field(max_length=MAX_INPUTS)] | None = None
     truncate: bool | None = None
     """Let pass, and not done: a text that does not fit is refused with both lengths."""
-    dimensions: Whole | None = Field(default=None, ge=0, lt=2**31)
+    dimensions: Annotated[int, Field(ge=0, lt=2**31), _WHOLE] | None = None
     keep_alive: KeepAlive | None = None
 
 
@@ -284,14 +289,14 @@ class ListedModels(Answer):
 class LoadedModel(Answer):
     name: str
     model: str
-    size: int | None
-    """null: not measured yet."""
+    size: int | None = None
+    """Left out: not measured yet."""
     digest: str
     details: Details
     expires_at: str
     """Far away: services stay until somebody stops them."""
     size_vram: int
-    context_length: int | None
+    context_length: int | None = None
 
 
 class LoadedModels(Answer):

@@ -40,11 +40,6 @@ class Answer(AsyncIterator[Delta | Done]):
         """Whether anything of this worker's answer was told."""
         self._ended = False
 
-    @property
-    def prompt_tokens(self) -> int:
-        """Known from the beginning: how many of them were cached is not."""
-        return len(self._message.prompt)
-
     async def __anext__(self) -> Delta | Done:
         if self._ended:
             raise StopAsyncIteration

@@ -29,14 +29,12 @@ STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 class AnthropicForm:
     """generation.Form for one message. Belongs to one request: it knows which block of its stream is open."""
 
-    prompt_tokens: int | None = None
-    """Told by the route before a stream opens, where it is known by then."""
-
     def __init__(self, wanted: AnthropicWanted) -> None:
         self._head = {"id": wanted.id, "type": "message", "role": "assistant", "model": wanted.model}
         self._max_tokens = wanted.requests[0].max_tokens
         self._thinking = wanted.thinking
         self._thinking_text = wanted.thinking_text
+        self._started = False
         self._index = -1
         self._open: _Kind | None = None
         self._before_text = self._after_text = b""
@@ -56,21 +54,17 @@ class AnthropicForm:
         return to_json(self._head | {"content": content} | self._stopped(choice.done) | {"usage": _usage(choice.done)})
 
     def opening(self) -> bytes:
-        """The prompt's tokens are told as they are known: which of them were cached comes with the end."""
-        usage = _EMPTY_USAGE | {"input_tokens": self.prompt_tokens or 0}
-        message: dict[str, Any] = {
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": usage,
-        }
-        return _event("message_start", {"message": self._head | message}) + PING
+        """Nothing yet: `message_start` tells the prompt's tokens, which are known with the first of the answer."""
+        return b""
 
     def chunk(self, choice: Choice) -> bytes:
         """What has come since the last chunk; the caller empties it afterwards."""
         if self._open == "text" and choice.text and not choice.tool_calls and choice.done is None:  # as nearly all are
             return self._before_text + to_json(choice.text) + self._after_text
         events: list[bytes] = []
+        if not self._started:
+            self._started = True
+            events.append(self._start(choice))
         if choice.reasoning and self._thinking:
             self._think(choice.reasoning, events)
         if choice.text:
@@ -90,6 +84,13 @@ class AnthropicForm:
 
     def error_event(self, error: ThaloomError) -> bytes:
         return b"event: error\ndata: " + to_json(error_body(error)) + b"\n\n"
+
+    def _start(self, choice: Choice) -> bytes:
+        """Which of the prompt's tokens were cached comes with the end."""
+        known = choice.prompt_tokens if choice.done is None else choice.done.prompt_tokens
+        usage = _EMPTY_USAGE | {"input_tokens": known or 0}
+        message: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+        return _event("message_start", {"message": self._head | message}) + PING
 
     def _think(self, thought: str, events: list[bytes]) -> None:
         if self._open != "thinking":

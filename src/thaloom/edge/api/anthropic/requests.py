@@ -205,12 +205,13 @@ def _template_variables(fields: Prompt) -> dict[str, Any]:
 
 def _constraint(fields: Prompt) -> Constraint | None:
     wanted: OutputFormat | None = None if fields.output_config is None else fields.output_config.format
+    param = "output_format" if wanted is None else "output_config.format"
     wanted = wanted or fields.output_format
     if wanted is None:
         return None
     if fields.tool_choice is not None and fields.tool_choice.type in ("any", "tool"):
         raise BadParameter("tool_choice: a tool cannot be demanded together with an output format", param="tool_choice")
-    return Constraint(kind="json_schema", text=json.dumps(wanted.json_schema, ensure_ascii=False))
+    return Constraint(kind="json_schema", text=json.dumps(wanted.json_schema, ensure_ascii=False), param=param)
 
 
 def _sampling_changes(fields: MessagesRequest) -> dict[str, float | int]:

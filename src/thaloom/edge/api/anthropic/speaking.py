@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from thaloom.base.errors import UnknownPath
+from thaloom.base.errors import BadParameter, UnknownPath
 from thaloom.edge.api.anthropic import requests
 from thaloom.edge.api.anthropic.answers import AnthropicForm
 from thaloom.edge.api.anthropic.requests import AnthropicWanted
-from thaloom.edge.api.generation import Speaking
+from thaloom.edge.api.generation import Speaking, told_first
 from thaloom.edge.api.object_route import ObjectRoute
 from thaloom.edge.wire import anthropic as wire
 from thaloom.work.runtime.types import Generation, ServedModel
@@ -25,7 +25,11 @@ def count_tokens(generation: Generation) -> ObjectRoute:
     """Counts as the prompt of the same request would be counted, by the model's own tokenizer."""
 
     async def answer(data: dict[str, Any]) -> wire.TokensCount:
-        told = await generation.tokenize(requests.count_tokens(data))
+        try:
+            asked = requests.count_tokens(data)
+        except BadParameter as error:
+            raise told_first(generation, data, error) from error
+        told = await generation.tokenize(asked)
         return wire.TokensCount(input_tokens=len(told.tokens))
 
     return ObjectRoute(answer)

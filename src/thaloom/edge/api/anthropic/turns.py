@@ -25,8 +25,7 @@ def chat_messages(messages: Sequence[Message]) -> tuple[list[ChatMessage], bool]
     """The turns, and whether the answer goes on with the last one. Raises BadParameter."""
     turns = _Turns()
     for index, message in enumerate(messages):
-        last = index == len(messages) - 1
-        if _is_empty(message) and not (last and message.role == "assistant"):
+        if not message.content and message.role != "assistant":
             raise BadParameter(f"messages[{index}].content: must not be empty", param=f"messages[{index}].content")
         turns.add(index, message)
     if not turns.made:
@@ -71,7 +70,7 @@ class _Turns:
         for place, block in enumerate(message.content):
             where = f"messages[{index}].content[{place}]"
             if isinstance(block, TextBlock):
-                if block.text:
+                if block.text or message.role == "user":
                     self._say(message.role, block.text)
             elif isinstance(block, ToolResultBlock):
                 self._require(message.role, "user", where)

@@ -10,9 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import DeadlineExceeded, ModelNotFound, NodeNotRunning, ServiceFailed, ServiceNotFound
+from thaloom.base.errors import (
+    BadParameter,
+    DeadlineExceeded,
+    ModelNotFound,
+    NodeNotRunning,
+    ServiceFailed,
+    ServiceNotFound,
+    ThaloomError,
+)
 from thaloom.edge.api.generation import find_served
 from thaloom.edge.api.ollama.names import local_name
 from thaloom.edge.api.ollama.node import Node
@@ -56,6 +65,18 @@ class Loading:
             return
         with contextlib.suppress(ServiceNotFound):
             await self.node.stop(served.name)
+
+    async def told_first(self, data: dict[str, Any], error: BadParameter) -> ThaloomError:
+        """Of a request for a model that is not here, that; else `error`."""
+        asked = data.get("model")
+        if not isinstance(asked, str) or not asked:
+            return error
+        try:
+            if self._served(asked) is None:
+                await self._stored(asked)
+        except ThaloomError as missing:
+            return missing if isinstance(missing, ModelNotFound) else error
+        return error
 
     def _served(self, asked: str) -> ServedModel | None:
         return find_served(self.generation, asked) or find_served(self.generation, local_name(asked))

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 
-from thaloom.base.errors import BadParameter
+from thaloom.base.errors import BadParameter, ModelNotFound
+from thaloom.edge.wire.ollama import NAME
+from thaloom.kernel.models.types import ModelName
 
-_NAME = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*(?::\d{1,5})?/)?(?:[A-Za-z0-9_][A-Za-z0-9._-]*/)?"
-                   r"[A-Za-z0-9_][A-Za-z0-9._-]*(?::[A-Za-z0-9_][A-Za-z0-9._-]*)?")  # fmt: skip
+_NAME = re.compile(NAME)
 
 
 def local_name(name: str) -> str:
     """What a model of that name is called in the store: no host, no namespace, small letters, no tag `latest`.
 
-    Raises BadParameter for what is no name.
+    Raises BadParameter for what is no name, ModelNotFound for one that no model here can have.
     """
     _check(name)
-    model, colon, tag = name.rpartition("/")[2].partition(":")
-    return model.lower() if not colon or tag == "latest" else f"{model.lower()}:{tag}"
+    model, _, tag = name.rpartition("/")[2].partition(":")
+    try:
+        return str(ModelName(model.lower(), tag or "latest"))
+    except BadParameter as error:
+        raise ModelNotFound(f"model {name!r} not found: {error.message}", param="model") from error
 
 
 def tagged(name: str) -> str:

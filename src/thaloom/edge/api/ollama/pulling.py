@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from thaloom.base.errors import InternalError, ThaloomError
+from thaloom.base.errors import BadParameter, InternalError, ModelNotFound, ThaloomError
 from thaloom.edge.api.body import ClientGone, read_object, while_connected
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.ollama.errors import body as error_body
@@ -45,7 +45,7 @@ class PullRoute:
         """A model of that name, if there is one, gives way to what the source has now, as there."""
         request = control.PullRequest(source=source_of(name), name=local_name(name), replace=True)
         told: wire.Progress | None = None
-        async with contextlib.aclosing(self.node.pull(request)) as lines:
+        async with contextlib.aclosing(self._lines(name, request)) as lines:
             async for line in lines:
                 if isinstance(line, control.PullDone):
                     yield wire.Progress(status="success")
@@ -57,6 +57,16 @@ class PullRoute:
                     yield progress
                 told = progress
         raise InternalError("the pull ended without its last word")
+
+    async def _lines(
+        self, name: str, request: control.PullRequest
+    ) -> AsyncGenerator[control.Progress | control.PullDone, None]:
+        try:
+            async with contextlib.aclosing(self.node.pull(request)) as lines:
+                async for line in lines:
+                    yield line
+        except BadParameter as error:  # a name there is no source for: whatever else is asked is right
+            raise ModelNotFound(f"model {name!r} cannot be pulled: {error.message}", param="model") from error
 
 
 async def _stream(first: wire.Progress | None, steps: AsyncGenerator[wire.Progress, None], send: Send) -> None:

@@ -118,8 +118,6 @@ def _wanted(
     kind: Literal["chat", "generate"], request_id: RequestId, fields: GenerationFields, **prompt: Any
 ) -> OllamaWanted:
     options = fields.options or Options()
-    if fields.top_logprobs and not fields.logprobs:
-        raise BadParameter("top_logprobs needs logprobs to be true", param="top_logprobs")
     num_predict = options.num_predict or 0
     request = types.GenerateRequest(
         id=request_id,
@@ -172,10 +170,8 @@ def _constraint(wanted: str | dict[str, Any] | None) -> types.Constraint | None:
     if wanted is None or wanted == "":
         return None
     if wanted == "json":
-        return types.Constraint(kind="json_object")
-    if isinstance(wanted, str):
-        raise BadParameter(f"format: {wanted!r} is neither 'json' nor a JSON schema", param="format")
-    return types.Constraint(kind="json_schema", text=json.dumps(wanted, ensure_ascii=False))
+        return types.Constraint(kind="json_object", param="format")
+    return types.Constraint(kind="json_schema", text=json.dumps(wanted, ensure_ascii=False), param="format")
 
 
 def _template_variables(think: bool | str | None) -> dict[str, Any]:

@@ -46,8 +46,8 @@ def routes(loading: Loading, *, generation: Generation, node: Node, clock: Clock
     async def copy(data: dict[str, Any]) -> Answered:
         """What has that name already gives way, as there."""
         fields = read(wire.CopyRequest, data)
-        request = control.CopyRequest(name=local_name(fields.destination), replace=True)
-        await node.copy_model(local_name(fields.source), request)
+        source = (await node.model(local_name(fields.source))).name
+        await node.copy_model(source, control.CopyRequest(name=local_name(fields.destination), replace=True))
         return None
 
     async def delete(data: dict[str, Any]) -> Answered:

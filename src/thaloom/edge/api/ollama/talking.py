@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from thaloom.base.clock import Clock
+from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId, new_request_id
 from thaloom.edge.api.body import ClientGone, read_object, while_connected
 from thaloom.edge.api.errors import to_json
@@ -40,7 +41,11 @@ class OllamaRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            wanted = self._read(await read_object(scope, receive), new_request_id())
+            data = await read_object(scope, receive)
+            try:
+                wanted = self._read(data, new_request_id())
+            except BadParameter as error:
+                raise await self._loading.told_first(data, error) from error
             if isinstance(wanted, Presence):
                 body = await while_connected(receive, self._present(wanted))
                 await Response(to_json(body), media_type="application/json")(scope, receive, send)

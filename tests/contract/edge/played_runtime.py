@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,9 +57,9 @@ def calls(index: int, name: str, *arguments: str) -> list[Delta]:
 
 
 class _Answer:
-    """As the real one: knows how long its prompt is before its first item."""
+    """As the real one: its first delta tells how long the prompt is."""
 
-    prompt_tokens = 20
+    _first = True
 
     def __init__(self, items: Sequence[Delta | Done | ThaloomError]) -> None:
         self._items = iter(items)
@@ -73,6 +74,9 @@ class _Answer:
             raise StopAsyncIteration
         if isinstance(item, ThaloomError):
             raise item
+        if isinstance(item, Delta) and self._first:
+            self._first = False
+            return dataclasses.replace(item, prompt_tokens=20)
         return item
 
 
