@@ -4,7 +4,7 @@
     ├── Refused                 the caller can mend the request             fault: caller
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
     │   ├── NotFound: ModelNotFound  ServiceNotFound  DeviceNotFound  UnknownPath  NotKept
-    │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict
+    │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict  WrongState
     │   ├── Forbidden
     │   └── NotServable
     ├── Untrusted               the data is not what it says it is          fault: caller
@@ -176,6 +176,12 @@ class RevisionConflict(Conflict):
     """Somebody changed it since the caller looked; look again and repeat."""
 
     code = "revision_conflict"
+
+
+class WrongState(Conflict):
+    """What was asked cannot be done to it as it is: it is over already, or is not of the kind that has an end."""
+
+    code = "wrong_state"
 
 
 class Forbidden(Refused):

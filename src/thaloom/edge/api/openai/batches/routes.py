@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import BadParameter, NotKept
+from thaloom.base.errors import BadParameter, NotKept, WrongState
 from thaloom.edge.api.body import ClientGone, read_object
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.keeping import Keeping
@@ -97,7 +97,7 @@ class BatchRoutes:
         if batch is None:
             batch = await asyncio.to_thread(self._keeping.batches.get, batch_id)
             if batch.status != "cancelling":
-                raise BadParameter(f"batch {batch_id!r} is {batch.status} and cannot be cancelled", param="batch_id")
+                raise WrongState(f"batch {batch_id!r} is {batch.status} and cannot be cancelled", param="batch_id")
         self._kick()
         return _json(batch_object(batch))
 

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import BadParameter, ThaloomError
+from thaloom.base.errors import BadParameter, NotKept, ThaloomError, WrongState
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.body import ClientGone, read_object
 from thaloom.edge.api.errors import to_json
@@ -158,7 +158,7 @@ class KeptResponseRoutes:
         if after is not None:
             places = [place for place, item in enumerate(items) if item["id"] == after]
             if not places:
-                raise BadParameter(f"after: no item {after[:200]!r} is in the input of {kept.id!r}", param="after")
+                raise NotKept(f"no item {after[:200]!r} is in the input of {kept.id!r}", param="after")
             items = items[places[0] + 1 :]
         return _json(page(items[:limit], has_more=len(items) > limit))
 
@@ -166,7 +166,7 @@ class KeptResponseRoutes:
         """Of a response that is made already, nothing changes."""
         kept = await self._kept(request)
         if not kept.body["background"]:
-            raise BadParameter(
+            raise WrongState(
                 f"response {kept.id!r} was not made in the background: closing its connection would have cancelled it",
                 param="response_id",
             )
