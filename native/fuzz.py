@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from thaloom.hal.draws import EDIT
 from thaloom.hal.drivers.cpu import native
 from thaloom.hal.drivers.cpu.encode import encode
 from thaloom.hal.testing.programs import (
@@ -221,9 +223,10 @@ class Mutator:
         if values * 4 > MOST_BYTES:
             values = 0
         step.result, step.result_values = heap.take(values * 4), values
+        step.gives_states = int(rng.choice([0, 0, 0, 1, 1, 2]))
         return step
 
-    def draws(self, heap: Heap, step: native.Step) -> native.Draws:
+    def draws(self, heap: Heap, step: native.Step, width: int) -> native.Draws:
         """Draws from what the step left (or from zeros), some of them bent, from any bits in place of logits."""
         rng, count = self._rng, int(step.num_outputs)
         columns = int(rng.choice([0, 1, 5, 100]))
@@ -242,6 +245,8 @@ class Mutator:
                 np.array([0, 2**53 - 1, 2**53, 2**64 - 1], np.uint64)
             )
             wishes["num_top"][int(rng.integers(count))] = ctypes.c_int32(self.number(columns)).value
+        for index in range(count):
+            self.bend(heap, wishes[index : index + 1], width)
         if step.result_values and rng.integers(3) == 0:
             bits = rng.integers(0, 2**32, step.result_values, np.uint32)
             ctypes.memmove(step.result, bits.ctypes.data, bits.nbytes)
@@ -257,6 +262,25 @@ class Mutator:
         if rng.integers(8) == 0:
             setattr(draws, str(rng.choice(["logits", "wishes", "drawn", "top"])), None)
         return draws
+
+
+    def bend(self, heap: Heap, wish: NDArray[Any], width: int) -> None:
+        """Edits and allowed tokens for one draw; mostly such as are possible."""
+        rng = self._rng
+        if rng.integers(2):
+            edits = np.zeros(int(rng.integers(1, 5)), EDIT)
+            edits["token"] = rng.integers(0, width, len(edits))
+            edits["scale"], edits["add"] = rng.choice([1.0, 0.5, 1e-38], len(edits)), rng.choice([0.0, 3e38], len(edits))
+            if rng.integers(8) == 0:
+                edits["token"][0] = ctypes.c_int32(self.number(width)).value
+                edits["scale"][0], edits["add"][0] = rng.choice(ODD_REALS), rng.choice(ODD_REALS)
+            wish["edits"], wish["num_edits"] = heap.hold(edits.tobytes()), len(edits)
+        if rng.integers(2):
+            words = (width + 31) // 32
+            bits = rng.integers(0, 2**32, words, np.uint32)
+            wish["allowed"], wish["allowed_words"] = heap.hold(bits.tobytes()), words
+            if rng.integers(8) == 0:
+                wish["allowed_words"] = int(rng.integers(0, words + 1))
 
 
 def run_case(library: native.Library, number: int, seed: int, outcomes: Counter[str]) -> None:
@@ -309,7 +333,7 @@ def _run(
             except ValueError:
                 outcomes["step refused"] += 1
             try:
-                library.draw(handle, mutator.draws(heap, step), message)
+                library.draw(handle, mutator.draws(heap, step, plan.result_width), message)
                 outcomes["draws made"] += 1
             except ValueError:
                 outcomes["draws refused"] += 1

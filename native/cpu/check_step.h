@@ -9,6 +9,17 @@
 
 namespace thaloom {
 
+inline const thaloom_instruction &last_instruction(const Program &program) {
+  return program.operations[program.operations.size() - 1].told;
+}
+
+inline bool gives_logits(const Program &program) { return last_instruction(program).op == THALOOM_LOGITS; }
+
+// Floats from one row of states to the next, of a program that gives logits.
+inline size_t state_stride(const Program &program) {
+  return round_up(program.matrices(last_instruction(program).weights[0]).columns, kGroup);
+}
+
 class StepChecker {
  public:
   // `places`: room for one number for each row. No blocks means no pool.
@@ -30,7 +41,9 @@ class StepChecker {
     if (!s.tokens || !s.positions || !s.sequences || (s.table_columns && !s.block_tables) ||
         (s.num_outputs && (!s.outputs || !s.result)) || reinterpret_cast<uintptr_t>(s.result) % 64)
       return refuse(message, THALOOM_BAD_STEP, "an array of the step is missing or not aligned");
-    if (s.result_values < uint64_t{s.num_outputs} * program.result_stride)
+    if (s.gives_states > 1 || (s.gives_states && !gives_logits(program)))
+      return refuse(message, THALOOM_BAD_STEP, "this program gives no states");
+    if (s.result_values < uint64_t{s.num_outputs} * (s.gives_states ? state_stride(program) : program.result_stride))
       return refuse(message, THALOOM_BAD_STEP, "no room for %u results", s.num_outputs);
     if (int32_t status = check_rows()) return status;
     for (uint32_t i = 0; i < s.num_outputs; ++i)
@@ -94,10 +107,6 @@ class StepChecker {
   }
 };
 
-inline bool gives_logits(const Program &program) {
-  return program.operations[program.operations.size() - 1].told.op == THALOOM_LOGITS;
-}
-
 // Draws against the contract, before anything is written. Logits are the caller's: any bits will do.
 inline int32_t check_draws(const Program &program, const thaloom_draws &d, thaloom_message *message) {
   if (!gives_logits(program)) return refuse(message, THALOOM_BAD_STEP, "this program gives no logits to draw from");
@@ -112,6 +121,15 @@ inline int32_t check_draws(const Program &program, const thaloom_draws &d, thalo
     const bool is_possible = w.temperature >= 0 && w.temperature <= 1.7976931348623157e308 && w.top_p > 0 &&
                              w.top_p <= 1 && w.min_p >= 0 && w.min_p <= 1 && w.uniform_steps >> 53 == 0;
     if (!is_possible) return refuse(message, THALOOM_BAD_STEP, "draw %u is of impossible numbers", i);
+    if (w.allowed_words != (w.allowed ? (program.result_width + 31) / 32 : 0))
+      return refuse(message, THALOOM_BAD_STEP, "draw %u allows tokens by %u words", i, w.allowed_words);
+    if (w.num_edits && !w.edits) return refuse(message, THALOOM_BAD_STEP, "the edits of draw %u are missing", i);
+    for (uint32_t k = 0; k < w.num_edits; ++k) {
+      const thaloom_edit &e = w.edits[k];
+      const bool is_token = e.token >= 0 && static_cast<uint32_t>(e.token) < program.result_width;
+      if (!is_token || !(e.scale > 0) || !std::isfinite(e.scale) || !std::isfinite(e.add))
+        return refuse(message, THALOOM_BAD_STEP, "edit %u of draw %u is impossible", k, i);
+    }
     if (w.num_top > 0 && static_cast<uint32_t>(w.num_top) > d.top_columns)
       return refuse(message, THALOOM_BAD_STEP, "draw %u reports %d tokens; there is room for %u", i, w.num_top,
                     d.top_columns);

@@ -184,7 +184,7 @@ class Executable {
                    step_.result + i * program.result_stride, program.result_width, t.numbers[0] != 0);
         });
         break;
-      case THALOOM_LOGITS: score_vocabulary(t); break;
+      case THALOOM_LOGITS: step_.gives_states ? tell_states(t) : score_vocabulary(t); break;
       default: run_by_rows(number);
     }
     return op.span;
@@ -299,6 +299,14 @@ class Executable {
       float *out = value(t.out).at(static_cast<size_t>(adapted_[i]));
       for (uint32_t k = 0; k < width; ++k) out[k] += scale * large.at(i)[k];
     }
+  }
+
+  void tell_states(const thaloom_instruction &t) {
+    const size_t width = program.matrices(t.weights[0]).columns, stride = state_stride(program);
+    each_row(step_.num_outputs, width, [&](size_t i) {
+      const float *x = value(t.slots[0]).at(static_cast<size_t>(step_.outputs[i]));
+      std::memcpy(step_.result + i * stride, x, width * sizeof(float));
+    });
   }
 
   void score_vocabulary(const thaloom_instruction &t) {

@@ -57,12 +57,13 @@ THALOOM_INLINE uint32_t id_of(uint64_t rank) { return ~static_cast<uint32_t>(ran
 // One thread's means to draw from rows of up to `width` logits, in a workspace of num_numbers(width).
 class Sampler {
  public:
-  static constexpr size_t num_numbers(size_t width) { return 2 * round_up(width, kRun); }
+  static constexpr size_t num_numbers(size_t width) { return 2 * round_up(width, kRun) + round_up(width, kRun) / 2; }
 
   void bind(uint64_t *workspace, size_t width) {
     num_weights_ = round_up(width, kRun);
     weights_ = workspace;
     ranks_ = workspace + num_weights_;
+    edited_ = reinterpret_cast<float *>(ranks_ + num_weights_);
   }
 
   // `top`: room for told.num_top ids.
@@ -73,8 +74,12 @@ class Sampler {
     look(drawn);
     if (drawn.num_not_finite) return;
     highest_ = drawn.highest;
+    if (told.num_edits || told.allowed) edit(told);
+    if (highest_ == -__builtin_inff()) return;  // nothing is allowed
     drawn.token = static_cast<int32_t>(told.temperature == 0 ? first_highest() : choose(told));
     if (told.num_top < 0) return;
+    logits_ = logits;  // what is reported is the model's own
+    highest_ = drawn.highest;
     drawn.total = weigh_all(1.0, 0);
     drawn.num_top = static_cast<uint32_t>(std::min<size_t>(static_cast<size_t>(told.num_top), width));
     const uint64_t *ranks = likeliest(drawn.num_top);
@@ -84,6 +89,7 @@ class Sampler {
  private:
   uint64_t *weights_;  // of every token, 0 if it was filtered out; zeros behind them up to a whole run
   uint64_t *ranks_;    // of whatever must be put in order
+  float *edited_;
   size_t num_weights_;
   uint64_t masses_[kBuckets];
   const float *logits_;
@@ -126,6 +132,26 @@ class Sampler {
       drawn.highest = std::max(drawn.highest, logits_[i]);
       drawn.num_not_finite += !std::isfinite(logits_[i]);
     }
+  }
+
+  // From here on `logits_` is a copy in which edits are made and what is not allowed is -infinity.
+  void edit(const thaloom_draw &told) {
+    std::memcpy(edited_, logits_, width_ * sizeof(float));
+    for (uint32_t i = 0; i < told.num_edits; ++i) {
+      const thaloom_edit &e = told.edits[i];
+      float &x = edited_[e.token];
+      x = (x > 0 ? x / e.scale : x * e.scale) + e.add;
+      x = std::min(std::max(x, -__FLT_MAX__), __FLT_MAX__);
+    }
+    for (size_t first = 0; told.allowed && first < width_; first += 32) {
+      const uint32_t allowed = told.allowed[first / 32];
+      const size_t end = std::min(first + 32, width_);
+      for (size_t i = first; allowed != ~0u && i < end; ++i)
+        if (!(allowed >> (i - first) & 1)) edited_[i] = -__builtin_inff();
+    }
+    logits_ = edited_;
+    highest_ = -__builtin_inff();
+    for (size_t i = 0; i < width_; ++i) highest_ = std::max(highest_, logits_[i]);
   }
 
   size_t first_highest() const {

@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of a struct or of a meaning below. native.py holds the same number. */
-#define THALOOM_CPU_ABI 5u
+#define THALOOM_CPU_ABI 6u
 
 enum thaloom_status {
   THALOOM_OK = 0,
@@ -145,6 +145,15 @@ struct thaloom_step {
   uint32_t num_outputs;
   float *result; /* num_outputs x result_stride, aligned to 64 bytes */
   uint64_t result_values;
+  uint32_t gives_states; /* 1: what the logits would be made of, instead of them; rows of 16 floats and more */
+  uint32_t reserved;
+};
+
+/* What is done to the logit of one token before a draw: x > 0 ? x / scale : x * scale, then + add. */
+struct thaloom_edit {
+  int32_t token;
+  float scale;
+  float add;
 };
 
 /* How one row of logits becomes a token. See hal/draws.py for the meanings. */
@@ -155,10 +164,14 @@ struct thaloom_draw {
   uint64_t uniform_steps; /* below 2^53 */
   uint32_t top_k;         /* 0: all */
   int32_t num_top;        /* likeliest tokens to report; -1: no logarithms of probabilities at all */
+  const struct thaloom_edit *edits;
+  const uint32_t *allowed; /* a bit for each token, the lowest first: whether it may be drawn; null: all may */
+  uint32_t num_edits;
+  uint32_t allowed_words; /* as many as hold a bit for each token, or 0 */
 };
 
 struct thaloom_drawn {
-  int32_t token; /* -1 where a logit is not finite */
+  int32_t token; /* -1 where a logit is not finite, or no token is allowed */
   uint32_t num_not_finite;
   float highest;    /* logit */
   uint32_t num_top; /* ids written */

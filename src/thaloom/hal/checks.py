@@ -83,12 +83,15 @@ class StepChecker:
         self._has_store = bool(program.kv)
         self._adapters = {step.adapter for step in program.instructions if isinstance(step, Lora)}
         tables = [step.weight for step in program.instructions if isinstance(step, Embedding)]
+        self._gives_logits = isinstance(program.instructions[-1], Logits)
         self._vocab_size = min((program.weights[name][0] for name in tables), default=2**31 - 1)
 
     def check(self, step: Step, num_blocks: int) -> None:
         """Raises ValueError that names what is wrong. Reads only."""
         self._check_shapes(step)
         self._check_ranges(step)
+        if step.states and not self._gives_logits:
+            raise ValueError("this program gives no states")
         self._check_rows(step)
         if self._has_store:
             self._check_blocks(step, num_blocks)

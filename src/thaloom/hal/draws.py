@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +36,18 @@ _EXP = tuple(1.0 / math.factorial(power) for power in range(11, -1, -1))
 """Taylor's series to the 11th power: off by 6e-15 at most for |x| <= ln(2) / 2."""
 
 
+Allowed = NDArray[np.uint32]
+"""(ceil(V / 32),) one bit for each token, the lowest first: whether it may be drawn. Bits beyond V mean nothing."""
+EDIT = np.dtype([("token", np.int32), ("scale", np.float32), ("add", np.float32)])
+Edits = NDArray[np.void]
+"""(E,) of EDIT: what is done to the logits of some tokens, one after the other: x / scale where x is positive, else
+x * scale; then + add; what is too large for a float becomes the largest. Scales are positive."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """How one row becomes a token: temperature, then top-k, top-p, min-p, then one draw by a number given from outside.
+    """How one row becomes a token: edits, then only what is allowed, then temperature, top-k, top-p, min-p, then one
+    draw by a number given from outside.
 
     temperature 0 is greedy: the highest logit, the lower id on a tie; of the rest only `num_top` is then looked at.
     """
@@ -54,6 +63,10 @@ class Draw:
     """In [0, 1), a multiple of 2^-53: where in the distribution the token lies, by increasing id."""
     num_top: int | None = None
     """How many of the likeliest to report, with logarithms of probabilities. None: neither."""
+    report: tuple[int, ...] = ()
+    """Tokens whose logarithms of probabilities are reported too, if any are."""
+    edits: Edits | None = field(default=None, compare=False)
+    allowed: Allowed | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.temperature < math.inf and self.top_k >= 0 and 0.0 < self.top_p <= 1.0):
@@ -69,17 +82,19 @@ class Draw:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logprobs:
-    """Natural logarithms of the model's own probabilities: before temperature and filters."""
+    """Natural logarithms of the model's own probabilities: before edits, temperature and filters."""
 
     chosen: float
     top_tokens: tuple[int, ...]
     top_logprobs: tuple[float, ...]
+    reported: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
     token: int
-    """-1 where a logit was not finite: no token is better than a random one that looks like an answer."""
+    """-1 where a logit was not finite (no token is better than a random one that looks like an answer), or where no
+    token was allowed."""
     num_not_finite: int = 0
     logprobs: Logprobs | None = None
 
@@ -89,19 +104,47 @@ def draw(logits: Row, wish: Draw) -> Drawn:
     num_not_finite = logits.size - int(np.count_nonzero(np.isfinite(logits)))
     if num_not_finite:
         return Drawn(token=-1, num_not_finite=num_not_finite)
-    token = int(np.argmax(logits)) if wish.temperature == 0 else pick(candidates(logits, wish), wish.uniform_steps)
+    edited = edit(logits, wish)
+    if edited.max() == -np.inf:
+        return Drawn(token=-1)
+    token = int(np.argmax(edited)) if wish.temperature == 0 else pick(candidates(edited, wish), wish.uniform_steps)
     if wish.num_top is None:
         return Drawn(token=token)
     top = likeliest(logits, wish.num_top)
     total = int(weigh(logits, 1.0).sum())
-    return Drawn(token=token, logprobs=logprobs(logits, token, top, highest=float(logits.max()), total=total))
+    return Drawn(token=token, logprobs=logprobs(logits, token, top, wish, highest=float(logits.max()), total=total))
 
 
-def logprobs(logits: Row, token: int, top: NDArray[np.integer], *, highest: float, total: int) -> Logprobs:
-    """Of the chosen token and of `top`. `highest`: the highest logit; `total`: all weights at temperature 1."""
+def edit(logits: Row, wish: Draw) -> Row:
+    """The row to draw from: a copy, unless there is nothing to do; -infinity for what is not allowed."""
+    if wish.edits is None and wish.allowed is None:
+        return logits
+    edited = logits.copy()
+    largest = np.finfo(np.float32).max
+    with np.errstate(over="ignore"):
+        for token, scale, add in () if wish.edits is None else wish.edits:
+            x = edited[token]
+            edited[token] = np.clip((x / scale if x > 0 else x * scale) + add, -largest, largest)
+    if wish.allowed is not None:
+        bits = np.unpackbits(wish.allowed.astype("<u4").view(np.uint8), bitorder="little")
+        edited[bits[: logits.size] == 0] = -np.inf
+    return edited
+
+
+def logprobs(logits: Row, token: int, top: NDArray[np.integer], wish: Draw, *, highest: float, total: int) -> Logprobs:
+    """Of the chosen token, of `top` and of what the wish names. `highest`: the highest logit; `total`: all weights at
+    temperature 1."""
     normaliser = math.log(total / UNIT)
-    chosen, *others = (float(logits[index]) - highest - normaliser for index in (token, *top))
-    return Logprobs(chosen=chosen, top_tokens=tuple(int(index) for index in top), top_logprobs=tuple(others))
+
+    def of(index: int) -> float:
+        return float(logits[index]) - highest - normaliser
+
+    return Logprobs(
+        chosen=of(token),
+        top_tokens=tuple(int(index) for index in top),
+        top_logprobs=tuple(of(int(index)) for index in top),
+        reported=tuple(of(index) for index in wish.report),
+    )
 
 
 def candidates(logits: Row, wish: Draw) -> Weights:

@@ -435,6 +435,8 @@ class _Player(Generic[A]):
         return ops.binary("divide", x, ops.binary("maximum", length, self._scalar(1e-12)))
 
     def _logits(self, op: Logits, stage: _Stage[A]) -> A:
+        if stage.step.states:
+            return self._outputs(stage, op.x)
         scores = self._matmul(self._outputs(stage, op.x), self._weights[op.weight])
         return self._softcapped(self._scaled(scores, op.scale), op.softcap)
 

@@ -333,6 +333,8 @@ class Step:
     """(num_outputs,) the rows whose result is wanted"""
     adapters: NDArray[np.int32] | None = None
     """(R,) which LoRA adapter each row uses, -1 for none"""
+    states: bool = False
+    """Of a program that ends in logits: the result is what these would be made of, (num_outputs, D)"""
 
     @property
     def num_rows(self) -> int:

@@ -261,6 +261,8 @@ def _pool(op: Pool, context: _Context) -> F32:
 
 
 def _logits(op: Logits, context: _Context) -> F32:
+    if context.step.states:
+        return context.slots[op.x][context.step.outputs]
     matrix = context.weights[op.weight]
 
     def score(row: F32) -> F32:

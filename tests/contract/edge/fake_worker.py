@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from thaloom.base.errors import ThaloomError
 from thaloom.work.runtime.messages import (
     Accepted,
+    Embed,
     Failed,
     Finished,
     Generate,
     GetStatus,
     LogprobRow,
+    PromptLogprobs,
     Reply,
     Started,
+    State,
     Tokens,
     WorkerStats,
     encode,
@@ -31,6 +37,8 @@ class FakeWorker:
 
     tokens: Sequence[int] = ()
     reason: str = "stop"
+    stop_token: int | None = None
+    """Said to have ended the answer."""
     refuse_with: ThaloomError | None = None
     silent: bool = False
     """Takes the connection and never answers."""
@@ -43,6 +51,7 @@ class FakeWorker:
     degraded: str | None = None
     silent_status: bool = False
     requests: list[Generate] = field(default_factory=list)
+    embeds: list[Embed] = field(default_factory=list)
     num_open: int = 0
     num_cancelled: int = 0
     connections: set[asyncio.Task[None]] = field(default_factory=set)
@@ -80,6 +89,8 @@ class FakeWorker:
                 await self._send(writer, stats(self))
             elif isinstance(request, Generate):
                 await self._generate(request, reader, writer)
+            elif isinstance(request, Embed):
+                await self._embed(request, writer)
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
@@ -108,6 +119,9 @@ class FakeWorker:
             await self._send(writer, Failed(error=self.refuse_with.to_dict()))
             return
         await self._send(writer, Accepted(waiting=0))
+        if request.prompt_logprobs is not None:
+            rows = [prompt_row(token, request.prompt_logprobs) for token in request.prompt[1:]]
+            await self._send(writer, PromptLogprobs(rows=rows))
         played = 0
         while True:
             for token in self.tokens:
@@ -135,8 +149,18 @@ class FakeWorker:
                 queue_s=0.001,
                 prefill_s=0.002,
                 decode_s=0.003,
+                stop_token=self.stop_token,
             ),
         )
+
+    async def _embed(self, request: Embed, writer: asyncio.StreamWriter) -> None:
+        """The state of a text is 3, 4 and its length."""
+        self.embeds.append(request)
+        if self.refuse_with is not None:
+            await self._send(writer, Failed(error=self.refuse_with.to_dict()))
+            return
+        await self._send(writer, Accepted(waiting=0))
+        await self._send(writer, State(values=struct.pack("<3f", 3.0, 4.0, len(request.prompt))))
 
     @staticmethod
     async def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
@@ -144,11 +168,16 @@ class FakeWorker:
         await writer.drain()
 
 
+def prompt_row(token: int, num_top: int) -> LogprobRow:
+    others = [(token + step) % 256 for step in range(num_top)]
+    return LogprobRow(chosen=-0.5, top_tokens=others, top_logprobs=[-0.5 - step for step in range(num_top)])
+
+
 def row(request: Generate, token: int) -> list[LogprobRow] | None:
     if request.logprobs is None:
         return None
-    others = [(token + step) % 256 for step in range(request.logprobs)]
-    return [LogprobRow(chosen=-0.5, top_tokens=others, top_logprobs=[-0.5 - step for step in range(len(others))])]
+    reported = [-(len(request.prompt) % 7 + index) * 1.0 for index in range(len(request.report))]
+    return [msgspec.structs.replace(prompt_row(token, request.logprobs), reported=reported)]
 
 
 def stats(worker: FakeWorker) -> WorkerStats:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract.edge.fake_worker import FakeWorker
 from tests.contract.edge.live_door import LiveDoor
-from tests.contract.edge.scripted import Scripted, ended, said
+from tests.contract.edge.rehearsed import Scripted, ended, said
 from tests.contract.edge.test_batches_kill import busy_door
 from tests.contract.edge.test_door_process import home_with_routes
 from tests.contract.edge.test_openai_client import in_door

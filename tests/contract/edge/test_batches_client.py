@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from tests.contract.edge.live_door import LiveDoor, live_door
-from tests.contract.edge.scripted import Scripted, Step, ended, said
+from tests.contract.edge.rehearsed import Scripted, Step, ended, said
 from tests.contract.edge.test_openai_client import in_door
 from tests.contract.edge.test_refusals import refusal
 from thaloom.base.errors import QueueFull, WorkerLost

@@ -44,7 +44,7 @@ async def door_process(home: Path) -> AsyncIterator[tuple[asyncio.subprocess.Pro
 
 def home_with_routes(tmp_path: Path) -> Path:
     run = tmp_path / "run"
-    run.mkdir()
+    run.mkdir(exist_ok=True)
     there = route(tmp_path, text_files(tmp_path / "model"))
     publish(run / "routes.json", Routes(version=1, published_at=0.0, control_socket="", routes=(there,)))
     return tmp_path
@@ -70,7 +70,7 @@ def test_it_serves_from_published_routes_and_finishes_streams_before_it_ends(tmp
             assert process.stderr is not None
             events = [json.loads(line) for line in (await process.stderr.read()).splitlines()]
             assert events[-1]["event"] == "DoorClosed"
-            assert {event["event"] for event in events} == {"RequestServed", "DoorClosed"}
+            assert {event["event"] for event in events} == {"AnswerServed", "DoorClosed"}
 
     asyncio.run(run())
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from tests.contract.edge.live_door import LiveDoor
-from tests.contract.edge.scripted import Scripted
+from tests.contract.edge.rehearsed import Scripted
 from tests.contract.edge.test_openai_client import in_door
 from tests.contract.edge.test_refusals import refusal
 from thaloom.kernel.state.kept import KeepLimits

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.contract.edge.live_door import LiveDoor
-from tests.contract.edge.scripted import Scripted
+from tests.contract.edge.rehearsed import Scripted
 from tests.contract.edge.test_openai_client import in_door
 
 PARTS = ("/v1/responses", "/v1/files", "/v1/batches")

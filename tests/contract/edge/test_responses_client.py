@@ -13,7 +13,7 @@ import pydantic
 import pytest
 
 from tests.contract.edge.live_door import LiveDoor
-from tests.contract.edge.scripted import Scripted, called, ended, said, thought
+from tests.contract.edge.rehearsed import Scripted, called, ended, said, thought
 from tests.contract.edge.test_openai_client import in_door
 from tests.contract.edge.test_refusals import refusal
 from thaloom.base.errors import QueueFull, WorkerLost

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tests.unit.runtime.doubles import VOCAB, HistoryExecutable
 from thaloom.base.clock import SystemClock
+from thaloom.base.errors import NotServable
 from thaloom.base.events import Recorder
 from thaloom.base.ids import DeviceId, Digest, ServiceName, WorkerId
 from thaloom.hal.ops import Step
@@ -25,6 +26,7 @@ from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.connection import Patience
 from thaloom.work.runtime.events import WorkerListening
+from thaloom.work.runtime.grammars import Grammars
 from thaloom.work.runtime.loading import LoadedModel
 from thaloom.work.runtime.messages import (
     Failed,
@@ -38,6 +40,7 @@ from thaloom.work.runtime.messages import (
 )
 from thaloom.work.runtime.service import WorkerService
 from thaloom.work.runtime.spec import WorkerSpec
+from thaloom.work.runtime.text import Vocabulary
 
 CONTEXT = 4096
 NUM_BLOCKS = 600
@@ -115,7 +118,12 @@ def loaded(executable: HistoryExecutable, *, max_sequences: int = 4, max_queue: 
         num_threads=1,
         manifest=manifest,
         operator_levels={},
+        grammars=Grammars(no_tokenizer, VOCAB),
     )
+
+
+def no_tokenizer() -> Vocabulary:
+    raise NotServable("a made-up model has no tokenizer")
 
 
 @dataclass

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from tests.contract.edge.scripted import Scripted
+from tests.contract.edge.rehearsed import Scripted
 from thaloom.base.clock import SystemClock
 from thaloom.base.events import Recorder
 from thaloom.edge.api.app import door_app

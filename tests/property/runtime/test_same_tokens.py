@@ -16,7 +16,7 @@ from tests.property.runtime.models import CONTEXT, NUM_BLOCKS, VOCAB, ready
 from tests.unit.runtime.doubles import Bench, Cost, ask, line, make_bench
 from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.sched.chunks import StepTargets
-from thaloom.work.runtime.messages import Generate, Tokens
+from thaloom.work.runtime.messages import Generate, PromptLogprobs, Tokens
 from thaloom.work.runtime.sequence import Ticket
 
 CHUNKS = (1, 2, 7, 16, 33, 64, 128, 512)
@@ -52,20 +52,27 @@ def requests() -> tuple[Generate, ...]:
                 top_p=0.95 if drawn else 1.0,
                 seed=number,
                 logprobs=1,
+                frequency_penalty=0.5 if number % 7 == 3 else 0.0,
+                repetition_penalty=1.2 if number % 7 == 5 else 1.0,
+                logit_bias=[(number, 2.5)] if number % 6 == 2 else [],
+                prompt_logprobs=1 if number % 8 == 6 else None,
             )
         )
     return tuple(found)
 
 
 Answer = list[tuple[int, float, float]]
-"""Tokens, each with its log-probability and that of the likeliest: equal to the last bit, or the luck of a wide
-margin between two logits would pass for sameness."""
+"""Tokens (-1: one of the prompt), each with its log-probability and that of the likeliest: equal to the last bit, or
+the luck of a wide margin between two logits would pass for sameness."""
 
 
 def answer(bench: Bench, ticket: Ticket) -> Answer:
     parts = [reply for reply in bench.news[ticket] if isinstance(reply, Tokens)]
-    rows = [row for part in parts for row in part.logprobs or []]
-    tokens = [token for part in parts for token in part.tokens]
+    of_prompt = [reply for reply in bench.news[ticket] if isinstance(reply, PromptLogprobs)]
+    rows = [
+        row for part in [*of_prompt, *parts] for row in (part.logprobs if isinstance(part, Tokens) else part.rows) or []
+    ]
+    tokens = [-1 for part in of_prompt for _ in part.rows] + [token for part in parts for token in part.tokens]
     return [(token, row.chosen, row.top_logprobs[0]) for token, row in zip(tokens, rows, strict=True)]
 
 

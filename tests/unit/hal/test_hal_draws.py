@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thaloom.hal.draws import FLOOR, UNIFORM_STEPS, UNIT, Draw, Drawn, candidates, draw, exp, pick, weigh
+from thaloom.hal.draws import EDIT, FLOOR, UNIFORM_STEPS, UNIT, Draw, Drawn, candidates, draw, edit, exp, pick, weigh
 
 
 def row(*logits: float) -> np.ndarray:
@@ -25,6 +25,29 @@ def test_greedy_takes_the_highest_and_the_lower_id_on_a_tie() -> None:
     greedy = Draw(temperature=0.0, top_k=1, top_p=0.1, min_p=1.0, uniform=0.9)
     assert draw(row(1, 3, 2), greedy) == Drawn(token=1)
     assert draw(row(1, 3, 3), greedy) == Drawn(token=1)
+
+
+def test_edits_divide_what_is_positive_and_multiply_the_rest_and_then_add() -> None:
+    edits = np.array([(0, 2.0, 0.0), (1, 2.0, 0.0), (2, 1.0, 10.0), (2, 1.0, -1.0)], EDIT)
+    assert edit(row(4, -4, 0, 1), Draw(edits=edits)).tolist() == [2, -8, 9, 1]
+    assert draw(row(4, -4, 0, 1), Draw(edits=edits)) == Drawn(token=2)
+    largest = float(np.finfo(np.float32).max)
+    assert edit(row(largest), Draw(edits=np.array([(0, 0.01, 0.0)], EDIT))).tolist() == [largest]
+
+
+def test_only_what_is_allowed_is_drawn_and_what_is_reported_is_the_models_own() -> None:
+    logits = row(*np.log([0.5, 0.3, 0.2]))
+    wish = Draw(allowed=np.array([0b110], np.uint32), num_top=1, report=(2, 0))
+    found = draw(logits, wish)
+    assert found.token == 1
+    assert found.logprobs is not None
+    assert found.logprobs.top_tokens == (0,)
+    assert np.exp([found.logprobs.chosen, *found.logprobs.reported]) == pytest.approx([0.3, 0.2, 0.5])
+    assert {draw(logits, Draw(temperature=9.0, uniform=u / 64, allowed=wish.allowed)).token for u in range(64)} == {
+        1,
+        2,
+    }
+    assert draw(logits, Draw(allowed=np.array([8], np.uint32))).token == -1, "nothing is allowed"
 
 
 def test_draws_follow_the_probabilities() -> None:

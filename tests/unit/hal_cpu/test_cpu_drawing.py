@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from thaloom.hal.checks import MemoryWeights
-from thaloom.hal.draws import UNIFORM_STEPS, Draw, Drawn, draw
+from thaloom.hal.draws import EDIT, UNIFORM_STEPS, Draw, Drawn, draw
 from thaloom.hal.driver import Executable, Limits, SamplesNatively
 from thaloom.hal.drivers.cpu.driver import CpuDriver
 from thaloom.hal.drivers.cpu.probe import DEVICE_ID
@@ -71,6 +72,22 @@ WISHES = st.builds(
 )
 
 
+def bent(wish: Draw, rng: np.random.Generator, vocab_size: int) -> Draw:
+    """With edits, with some tokens forbidden (now and then all), with tokens to report."""
+    edits = np.zeros(int(rng.integers(0, 9)), EDIT)
+    edits["token"] = rng.integers(0, vocab_size, len(edits))
+    edits["scale"] = rng.choice([1.0, 1.3, 0.01, 1e-38, 100.0], len(edits))
+    edits["add"] = rng.choice([0.0, -100.0, 100.0, 1.5, -3e38], len(edits))
+    allowed = rng.random((vocab_size + 31) // 32 * 32) < rng.choice([0.0, 0.001, 0.1, 0.9, 1.0])
+    words = np.packbits(allowed, bitorder="little").view(np.uint32)
+    return dataclasses.replace(
+        wish,
+        edits=edits if rng.integers(2) else None,
+        allowed=words if rng.integers(3) else None,
+        report=tuple(rng.integers(0, vocab_size, int(rng.integers(0, 3))).tolist()),
+    )
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     vocab_size=st.sampled_from(SIZES), seed=st.integers(0, 2**32 - 1), draws=st.lists(WISHES, min_size=1, max_size=6)
@@ -79,6 +96,36 @@ def test_any_rows_and_wishes(build: str, vocab_size: int, seed: int, draws: list
     rows = random_rows(np.random.default_rng(seed), len(draws), vocab_size)
     with scoring(vocab_size) as executable:
         assert drawn(executable, rows, draws) == defined(rows, draws)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    vocab_size=st.sampled_from(SIZES), seed=st.integers(0, 2**32 - 1), draws=st.lists(WISHES, min_size=1, max_size=6)
+)
+def test_any_edits_and_any_tokens_allowed(build: str, vocab_size: int, seed: int, draws: list[Draw]) -> None:
+    rng = np.random.default_rng(seed)
+    rows = random_rows(rng, len(draws), vocab_size)
+    wishes = [bent(wish, rng, vocab_size) for wish in draws]
+    with scoring(vocab_size) as executable:
+        found = drawn(executable, rows, wishes)
+    assert found == defined(rows, wishes)
+    for wish, each in zip(wishes, found, strict=True):
+        if each.token >= 0 and wish.allowed is not None:
+            assert wish.allowed[each.token // 32] >> (each.token % 32) & 1, "a token that was forbidden"
+
+
+def test_impossible_edits_and_masks_are_refused(build: str) -> None:
+    rows = np.zeros((1, 40), np.float32)
+    edit = np.zeros(1, EDIT)
+    for token, scale, add in ((40, 1, 0), (-1, 1, 0), (0, 0, 0), (0, -1, 0), (0, np.nan, 0), (0, 1, np.inf)):
+        edit["token"], edit["scale"], edit["add"] = token, scale, add
+        with scoring(40) as executable, pytest.raises(ValueError, match="impossible"):
+            drawn(executable, rows, [Draw(edits=edit)])
+    for words in (1, 3):
+        with scoring(40) as executable, pytest.raises(ValueError, match="words"):
+            drawn(executable, rows, [Draw(allowed=np.zeros(words, np.uint32))])
+    with scoring(40) as executable, pytest.raises(ValueError, match="array"):
+        drawn(executable, rows, [Draw(allowed=np.zeros(2, np.int64))])  # type: ignore[arg-type]
 
 
 def test_a_large_vocabulary_on_any_number_of_threads(build: str) -> None:

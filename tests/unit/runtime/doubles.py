@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
 from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.engine import Emission, Engine
-from thaloom.work.runtime.messages import Failed, Finished, Generate, Tokens
+from thaloom.work.runtime.grammars import Matcher
+from thaloom.work.runtime.messages import Embed, Failed, Finished, Generate, PromptLogprobs, State, Tokens
 from thaloom.work.runtime.sequence import Ticket
 
 VOCAB = 61
@@ -75,12 +77,15 @@ class HistoryExecutable:
             assert (block, position % BLOCK_TOKENS) not in written, "two rows write the same place"
             written.add((block, position % BLOCK_TOKENS))
             self.blocks[block, position % BLOCK_TOKENS] = token
-        results = np.zeros((len(step.outputs), VOCAB), dtype=np.float32)
+        results = np.zeros((len(step.outputs), 2 if step.states else VOCAB), dtype=np.float32)
         for index, row in enumerate(step.outputs):
             table = step.block_tables[step.sequences[row]]
             length = int(step.positions[row]) + 1
             history = self.blocks[table[: -(-length // BLOCK_TOKENS)]].reshape(-1)[:length]
-            results[index] = np.nan if int(history[-1]) in self.poisoned else habitual(history.tolist(), self.habit)
+            if step.states:
+                results[index] = int(history[-1]), length
+            else:
+                results[index] = np.nan if int(history[-1]) in self.poisoned else habitual(history.tolist(), self.habit)
         return results
 
     def copy_block(self, source: int, target: int) -> None:
@@ -151,9 +156,12 @@ def ask(
     seed: int = 1,
     stop_tokens: Sequence[int] = (),
     logprobs: int | None = None,
+    rank: int = 1,
+    **others: Any,
 ) -> Generate:
     return Generate(
         id=id,
+        rank=rank,
         prompt=list(prompt),
         max_tokens=max_tokens,
         temperature=temperature,
@@ -163,6 +171,7 @@ def ask(
         seed=seed,
         stop_tokens=list(stop_tokens),
         logprobs=logprobs,
+        **others,
     )
 
 
@@ -173,10 +182,10 @@ class Bench:
     engine: Engine
     clock: ManualClock
     events: Recorder
-    news: dict[Ticket, list[Tokens | Finished | Failed]] = field(default_factory=dict)
+    news: dict[Ticket, list[PromptLogprobs | Tokens | Finished | State | Failed]] = field(default_factory=dict)
 
-    def submit(self, request: Generate) -> Ticket:
-        ticket, _ = self.engine.submit(request)
+    def submit(self, request: Generate | Embed, matcher: Matcher | None = None) -> Ticket:
+        ticket, _ = self.engine.submit(request, matcher)
         self.news[ticket] = []
         return ticket
 
@@ -196,7 +205,7 @@ class Bench:
             assert most_steps, "the engine does not come to an end"
 
     def ended(self, ticket: Ticket) -> bool:
-        return bool(self.news[ticket]) and isinstance(self.news[ticket][-1], Finished | Failed)
+        return bool(self.news[ticket]) and isinstance(self.news[ticket][-1], Finished | State | Failed)
 
     def tokens(self, ticket: Ticket) -> list[int]:
         return [token for reply in self.news[ticket] if isinstance(reply, Tokens) for token in reply.tokens]

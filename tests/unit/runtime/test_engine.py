@@ -99,6 +99,21 @@ def test_a_pool_too_small_for_all_preempts_the_youngest_and_changes_no_token() -
     assert engine.engine.counters.prompt_tokens == 60, "a preempted prompt is counted once"
 
 
+def test_where_requests_wait_the_urgent_come_first_and_answers_stay_the_same() -> None:
+    engine, _ = bench(max_sequences=1)
+    running = engine.submit(ask([9], 4))
+    engine.step(1)
+    tickets = {rank: engine.submit(ask([rank, 3], 4, rank=rank)) for rank in (2, 1, 0)}
+    ended: list[int] = []
+    while engine.engine.busy:
+        engine.step()
+        ended += [rank for rank, ticket in tickets.items() if rank not in ended and engine.ended(ticket)]
+    assert ended == [0, 1, 2]
+    assert engine.tokens(running) == greedy([9], 4)
+    for rank, ticket in tickets.items():
+        assert engine.tokens(ticket) == greedy([rank, 3], 4)
+
+
 def test_sampling_survives_preemption() -> None:
     def answers(num_blocks: int) -> list[list[int]]:
         engine, _ = bench(num_blocks=num_blocks, chunk_tokens=64)
@@ -155,7 +170,16 @@ class TestRefusals:
             ({"prompt": []}, "prompt"),
             ({"prompt": [1, VOCAB]}, "prompt"),
             ({"prompt": [-1]}, "prompt"),
-            ({"max_tokens": 0}, "max_tokens"),
+            ({"max_tokens": -1}, "max_tokens"),
+            ({"min_tokens": 2}, "min_tokens"),
+            ({"min_tokens": -1}, "min_tokens"),
+            ({"logit_bias": [(VOCAB, 1.0)]}, "logit_bias"),
+            ({"logit_bias": [(0, 101.0)]}, "logit_bias"),
+            ({"report": [-1]}, "report"),
+            ({"prompt_logprobs": 21}, "prompt_logprobs"),
+            ({"frequency_penalty": 2.1}, "frequency_penalty"),
+            ({"presence_penalty": float("nan")}, "presence_penalty"),
+            ({"repetition_penalty": 0.0}, "repetition_penalty"),
             ({"logprobs": 21}, "logprobs"),
             ({"logprobs": -1}, "logprobs"),
             ({"temperature": -0.5}, "temperature"),

@@ -7,7 +7,8 @@ import asyncio
 from tests.unit.runtime.doubles import ask
 from thaloom.kernel.memory.pages import root_key
 from thaloom.work.runtime.batch import Work, lay_out
-from thaloom.work.runtime.messages import Accepted, Failed, Finished, LogprobRow, Reply, Started, Tokens
+from thaloom.work.runtime.choosing import Chooser
+from thaloom.work.runtime.messages import Accepted, Failed, Finished, Generate, LogprobRow, Reply, Started, Tokens
 from thaloom.work.runtime.outbox import Outbox, merge
 from thaloom.work.runtime.pace import UNMEASURED_S, Pace
 from thaloom.work.runtime.sequence import Sequence
@@ -33,8 +34,12 @@ class TestPace:
         assert pace.next_place_s([]) == 0.5
 
 
+def chooser(request: Generate) -> Chooser:
+    return Chooser(request, Sampling(), vocab_size=200, matcher=None)
+
+
 def sequence(tokens: list[int], *, computed: int, blocks: list[int]) -> Sequence:
-    made = Sequence(ask(tokens), Sampling(), root=root_key(b""), now=0.0)
+    made = Sequence(ask(tokens), chooser(ask(tokens)), root=root_key(b""), now=0.0)
     made.num_computed, made.blocks = computed, blocks
     return made
 

@@ -63,6 +63,8 @@ def test_a_prompt_of_no_tokens_is_refused(tmp_path: Path, asked: GenerateRequest
             {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 20},
             Sampling(temperature=0.6, top_p=0.9, top_k=20),
         ),
+        ({"repetition_penalty": 1.05}, Sampling(repetition_penalty=1.05)),
+        ({"do_sample": False, "repetition_penalty": 1.1}, Sampling(temperature=0.0, repetition_penalty=1.1)),
         ({"temperature": None, "top_k": None}, Sampling()),
         ({"temperature": True, "top_k": 50.0}, Sampling()),  # a worker would refuse each request that carried these
     ],
@@ -71,7 +73,7 @@ def test_the_models_own_sampling_is_the_default(tmp_path: Path, config: dict[str
     assert read(tmp_path, generation_config=config).sampling == expected
 
 
-@pytest.mark.parametrize("config", [{"repetition_penalty": 1.05}, {"top_p": 7.0}])
+@pytest.mark.parametrize("config", [{"repetition_penalty": -1.0}, {"top_p": 7.0}])
 def test_a_wish_of_the_model_that_is_not_followed_is_told(tmp_path: Path, config: dict[str, Any]) -> None:
     recorder = Recorder()
     assert read(tmp_path, recorder, generation_config=config).sampling == Sampling()

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
-from thaloom.edge.wire.openai import MAX_TOP_LOGPROBS, Answer, Ask
+from thaloom.edge.wire.openai import Answer, Ask
+from thaloom.edge.wire.openai_requests import MAX_TOP_LOGPROBS
 
 MAX_INPUT_ITEMS = 100_000
 MAX_TOOLS = 1024

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.hal.checks import MemoryWeights
 from thaloom.hal.driver import Backend, Executable, Limits
-from thaloom.hal.ops import TOLERANCE
+from thaloom.hal.ops import TOLERANCE, Step
 from thaloom.hal.quantise import convert
 from thaloom.hal.reference import ReferencePool, run_reference
 from thaloom.hal.testing.programs import VOCAB_SIZE, Case
@@ -31,8 +31,8 @@ class Bench:
     case: Case
     executable: Executable
 
-    def play(self, sequences: list[TokenSequence], schedule: Schedule) -> list[F32]:
-        return play(self.executable.run, sequences, schedule)
+    def play(self, sequences: list[TokenSequence], schedule: Schedule, *, states: bool = False) -> list[F32]:
+        return play(lambda step: self.executable.run(replace(step, states=states)), sequences, schedule)
 
 
 @contextmanager
@@ -64,11 +64,15 @@ def sequences_for(case: Case, seed: int = 1, lengths: tuple[int, ...] = LENGTHS)
     return make_sequences(lengths, rng, vocab_size=VOCAB_SIZE, num_blocks=NUM_BLOCKS, adapters=case.adapters)
 
 
-def right(case: Case, sequences: list[TokenSequence]) -> list[F32]:
+def right(case: Case, sequences: list[TokenSequence], *, states: bool = False) -> list[F32]:
     """What the reference says, (n, width) for each sequence."""
     kv = ReferencePool(case.program, NUM_BLOCKS, case.kv_dtype)
     weights = convert(case.program, case.weights, case.weight_format)
-    return play(lambda step: run_reference(case.program, weights, step, kv), sequences, together(sequences))
+
+    def run(step: Step) -> F32:
+        return run_reference(case.program, weights, replace(step, states=states), kv)
+
+    return play(run, sequences, together(sequences))
 
 
 def expect_close(case: Case, found: list[F32], wanted: list[F32]) -> None:

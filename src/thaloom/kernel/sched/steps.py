@@ -7,10 +7,11 @@ The rules, in order:
    else; the engine frees its blocks and asks again. A preempted sequence keeps its tokens and computes them again.
 3. Running sequences with more to compute (prompts) share the rows that `chunks` finds right, at most `chunk_tokens`,
    oldest first.
-4. Waiting sequences are admitted strictly in order of arrival, while there is a place in the batch, a row left for
-   them, and blocks for *all* tokens they have now. Nobody overtakes, so nobody starves.
+4. Waiting sequences are admitted strictly in the order they stand in (line.py: that of arrival among equals), while
+   there is a place in the batch, a row left for them, and blocks for *all* tokens they have now. None is passed over,
+   so nobody starves.
 
-Why it ends: running sequences are always older than waiting ones, the oldest is never preempted while another runs,
+Why it ends: running sequences always stand before waiting ones, the first is never preempted while another runs,
 and alone it fits (the engine refuses at submission what never will). So the oldest goes on in every step.
 """
 
@@ -22,6 +23,8 @@ from typing import NamedTuple
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets, choose_chunk
 from thaloom.kernel.sched.step_times import StepShape, StepTimes
+
+NO_LIMIT = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,8 @@ class Running(NamedTuple):
     num_tokens: int
     num_computed: int
     num_blocks: int
+    most_rows: int = NO_LIMIT
+    """In one step."""
 
     @property
     def pending(self) -> int:
@@ -71,6 +76,8 @@ class Waiting:
     num_tokens: int
     reused_tokens: int
     new_blocks: int
+    most_rows: int = NO_LIMIT
+    """In one step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +126,7 @@ def plan_step(snapshot: Snapshot) -> StepPlan:
     budget = _chunk(snapshot, decoding)
     for sequence in snapshot.running:
         if sequence.pending > 1 and budget:
-            count = min(sequence.pending, budget)
+            count = min(sequence.pending, budget, sequence.most_rows)
             rows.append(Rows(sequence.id, count))
             budget -= count
     admit = []
@@ -127,7 +134,7 @@ def plan_step(snapshot: Snapshot) -> StepPlan:
     for arrival in snapshot.waiting[: max(places, 0)]:
         if not budget or arrival.new_blocks > free:
             break
-        count = min(arrival.num_tokens - arrival.reused_tokens, budget)
+        count = min(arrival.num_tokens - arrival.reused_tokens, budget, arrival.most_rows)
         admit.append(arrival.id)
         rows.append(Rows(arrival.id, count))
         budget -= count

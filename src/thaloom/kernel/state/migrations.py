@@ -59,6 +59,32 @@ MIGRATIONS = (
             "CREATE INDEX journal_by_action ON journal (action)",
         ),
     ),
+    Migration(
+        version=3,
+        summary="names that stand for services",
+        statements=(
+            """CREATE TABLE aliases (
+                name TEXT PRIMARY KEY NOT NULL,
+                alias TEXT NOT NULL,
+                created_at REAL NOT NULL,
+                revision INTEGER NOT NULL CHECK (revision >= 1)
+            )""",
+        ),
+    ),
+    Migration(
+        version=4,
+        summary="keys that let clients in, and what their holders may do",
+        statements=(
+            """CREATE TABLE access_keys (
+                name TEXT PRIMARY KEY NOT NULL,
+                id TEXT NOT NULL UNIQUE,
+                digest TEXT NOT NULL,
+                limits TEXT NOT NULL,
+                created_at REAL NOT NULL,
+                expires_at REAL
+            )""",
+        ),
+    ),
 )
 
 _VERSIONS = """CREATE TABLE IF NOT EXISTS schema_version (

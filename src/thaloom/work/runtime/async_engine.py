@@ -10,7 +10,8 @@ from thaloom.base.errors import DeadlineExceeded, ThaloomError
 from thaloom.base.events import Emit
 from thaloom.work.runtime.engine import Emission, Engine
 from thaloom.work.runtime.events import ReaderLeftBehind
-from thaloom.work.runtime.messages import Failed, Generate
+from thaloom.work.runtime.grammars import Matcher
+from thaloom.work.runtime.messages import Embed, Failed, Generate
 from thaloom.work.runtime.outbox import Outbox
 from thaloom.work.runtime.runner import EngineRunner
 from thaloom.work.runtime.sequence import Ticket
@@ -36,7 +37,7 @@ class AsyncEngine:
         self._engine = engine
         self._emit = emit
         self._max_tokens_behind = max_tokens_behind
-        self._outboxes: dict[Ticket, tuple[Generate, Outbox]] = {}
+        self._outboxes: dict[Ticket, tuple[Generate | Embed, Outbox]] = {}
         self._runner = EngineRunner(engine, deliver=self._deliver, broken=self._tell_broken)
 
     def _deliver(self, news: list[Emission]) -> None:
@@ -55,9 +56,9 @@ class AsyncEngine:
         still be handed out."""
         return await asyncio.to_thread(self._runner.stop, timeout_s)
 
-    def submit(self, request: Generate) -> Submission:
+    def submit(self, request: Generate | Embed, matcher: Matcher | None) -> Submission:
         """Raises what Engine.submit raises."""
-        ticket, waiting = self._engine.submit(request)
+        ticket, waiting = self._engine.submit(request, matcher)
         outbox = Outbox(self._max_tokens_behind)
         self._outboxes[ticket] = (request, outbox)  # before any news of it: they come by this very loop
         self._runner.wake()
@@ -82,7 +83,7 @@ class AsyncEngine:
             elif outbox.ended:
                 del self._outboxes[ticket]
 
-    def _leave_behind(self, ticket: Ticket, request: Generate, outbox: Outbox) -> None:
+    def _leave_behind(self, ticket: Ticket, request: Generate | Embed, outbox: Outbox) -> None:
         self._emit(ReaderLeftBehind(request=request.id, tokens_behind=outbox.num_tokens))
         error = DeadlineExceeded(
             f"the reader is {outbox.num_tokens} tokens behind; the answer was cut off so that others go on",

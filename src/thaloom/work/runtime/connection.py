@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from thaloom.base.errors import BadParameter, NotServable, ThaloomError
+from thaloom.base.errors import BadParameter, ThaloomError
 from thaloom.work.runtime.async_engine import Submission
 from thaloom.work.runtime.messages import (
     Accepted,
@@ -29,7 +29,7 @@ class Host(Protocol):
 
     def status(self) -> WorkerStats: ...
 
-    def take(self, request: Generate) -> Submission:
+    async def take(self, request: Generate | Embed) -> Submission:
         """Raises whatever refuses the request."""
         ...
 
@@ -83,18 +83,16 @@ class Connection:
     async def _answer(self, request: Request) -> None:
         if isinstance(request, GetStatus):
             await self._say(self._host.status())
-        elif isinstance(request, Generate):
+        elif isinstance(request, Generate | Embed):
             await self._generate(request)
-        elif isinstance(request, Embed):
-            raise NotServable("this worker gives no states")
         elif not request.grace_s >= 0:  # also refuses NaN
             raise BadParameter(f"grace_s must not be negative, not {request.grace_s}", param="grace_s")
         else:
             self._host.stop(request.grace_s)
             await self._say(self._host.status())
 
-    async def _generate(self, request: Generate) -> None:
-        submission = self._host.take(request)
+    async def _generate(self, request: Generate | Embed) -> None:
+        submission = await self._host.take(request)
         self.generating = True
         gone = asyncio.create_task(self._reader.read(1))  # ends when it goes away, or says more: nobody has to
         pump = asyncio.create_task(self._pump(submission))

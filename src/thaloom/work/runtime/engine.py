@@ -23,23 +23,29 @@ from thaloom.base.events import Emit
 from thaloom.hal.draws import Drawn
 from thaloom.hal.driver import Executable
 from thaloom.kernel.memory.pages import root_key
-from thaloom.work.runtime.admission import EngineConfig, admit
+from thaloom.work.runtime.admission import EngineConfig, admit, as_generate
 from thaloom.work.runtime.batch import Work, lay_out
+from thaloom.work.runtime.choosing import Chooser
 from thaloom.work.runtime.counters import EngineCounters, EngineLoad
 from thaloom.work.runtime.events import StepFailed
-from thaloom.work.runtime.messages import Failed, Finished, Generate, LogprobRow, Tokens
+from thaloom.work.runtime.grammars import Matcher
+from thaloom.work.runtime.messages import (
+    Embed,
+    Failed,
+    Finished,
+    Generate,
+    PromptLogprobs,
+    State,
+    Tokens,
+)
 from thaloom.work.runtime.pace import Pace
+from thaloom.work.runtime.results import Chosen, Found, results_of, rows_of
 from thaloom.work.runtime.roster import Roster
-from thaloom.work.runtime.sampling import draw_all, refusal, wish
 from thaloom.work.runtime.sequence import Sequence, Ticket
-from thaloom.work.runtime.types import FinishReason
+from thaloom.work.runtime.types import FinishReason, Pooling
 
-Emission = tuple[Ticket, Tokens | Finished | Failed]
-"""News of one request. After Finished or Failed there is no more."""
-
-
-Chosen = list[Drawn | ThaloomError]
-"""Of one sequence in one step: tokens in order; an error, if there is one, is the last."""
+Emission = tuple[Ticket, PromptLogprobs | Tokens | Finished | State | Failed]
+"""News of one request. After Finished, State or Failed there is no more."""
 
 
 class Engine:
@@ -70,13 +76,17 @@ class Engine:
         with self._lock:
             return self._roster.load()
 
-    def submit(self, request: Generate) -> tuple[Ticket, int]:
-        """Put a request in the queue: its ticket, and how many wait before it.
+    def submit(self, request: Generate | Embed, matcher: Matcher | None = None) -> tuple[Ticket, int]:
+        """Put a request in the queue: its ticket, and how many wait before it. `matcher`: of its grammar, compiled.
 
         Raises BadParameter, PromptTooLong or QueueFull (with when to come back), and then keeps nothing.
         """
+        pooling: Pooling | None = None
+        if isinstance(request, Embed):
+            request, pooling = as_generate(request)
         sampling = admit(request, self._config)
-        sequence = Sequence(request, sampling, root=self._root, now=self._monotonic())
+        chooser = Chooser(request, sampling, vocab_size=self._config.vocab_size, matcher=matcher)
+        sequence = Sequence(request, chooser, root=self._root, now=self._monotonic(), pooling=pooling)
         if self._config.prefix_reuse:
             sequence.reusable_keys()  # hashed here, in the caller's time, not under the lock
         with self._lock:
@@ -121,18 +131,26 @@ class Engine:
             self._roster.check()
 
     def step(self) -> list[Emission]:
-        """One forward pass over what there is to do, and the news of it. Nothing to do: no news.
+        """What there is to do next, and the news of it. Nothing to do: no news.
 
-        A pass that raises fails the requests in it and nobody else. DeviceLost fails all and sets `lost`.
+        One forward pass, or two where some want tokens and others states. A pass that raises fails the requests in it
+        and nobody else. DeviceLost fails all and sets `lost`.
         """
         with self._lock:
             work = self._roster.next_work(self._monotonic())
-            if not work:
-                return []
+        news: list[Emission] = []
+        for part in _passes(work):
+            news += self._pass(part)
+            if self.lost is not None:
+                break
+        return news
+
+    def _pass(self, work: list[Work]) -> list[Emission]:
+        with self._lock:
             step = lay_out(work)
         started = self._monotonic()
         try:
-            chosen = _choose_all(self._executable, work, self._executable.run(step))
+            found = results_of(self._executable, work, self._executable.run(step))
         except Exception as error:  # noqa: BLE001 - supervisor of the device: whatever it raised, the others go on
             return self._fail_step(work, error)
         seconds = self._monotonic() - started
@@ -141,27 +159,58 @@ class Engine:
             self.counters.step_seconds += seconds
             self._pace.stepped(seconds)
             self._roster.took(work, seconds)
-            return [news for item, found in zip(work, chosen, strict=True) for news in self._advance(item, found)]
+            return [news for item, each in zip(work, found, strict=True) for news in self._advance(item, each)]
 
-    def _advance(self, item: Work, chosen: Chosen) -> list[Emission]:
-        """Take what was chosen, and tell it. All but the last of it were guessed rightly."""
+    def _advance(self, item: Work, found: Found) -> list[Emission]:
+        """Take what was found, and tell it."""
         sequence = item.sequence
         if sequence.state == "ended":  # cancelled while it was being computed
             return []
+        if isinstance(found, np.ndarray):
+            return self._add_states(item, found)
+        told, chosen = found
+        news: list[Emission] = []
+        if told:
+            sequence.num_told = item.reported.stop
+            news.append((sequence.ticket, PromptLogprobs(rows=told)))
+        return news + self._add_tokens(item, chosen)
+
+    def _add_states(self, item: Work, states: NDArray[np.float32]) -> list[Emission]:
+        """(rows reported, D)"""
+        sequence = item.sequence
+        self._roster.computed(item, 0)
+        if len(states):
+            total = states.sum(axis=0, dtype=np.float64)
+            sequence.pooled = total if sequence.pooled is None or item.start == 0 else sequence.pooled + total
+        if item.end < len(sequence.tokens) or sequence.pooled is None:
+            return []
+        self._roster.end(sequence)
+        count = len(sequence.tokens) if sequence.pooling == "mean" else 1
+        return [(sequence.ticket, State(values=(sequence.pooled / count).astype("<f4").tobytes()))]
+
+    def _add_tokens(self, item: Work, chosen: Chosen) -> list[Emission]:
+        """All but the last of them were guessed rightly."""
+        sequence = item.sequence
         num_accepted = max(0, len(chosen) - 1)
         self.counters.drafted_tokens += len(item.draft)
         self.counters.accepted_tokens += num_accepted
         failure = chosen[-1] if chosen and isinstance(chosen[-1], ThaloomError) else None
         choices = [choice for choice in chosen if isinstance(choice, Drawn)]
+        if sequence.request.max_tokens == 0:  # only its prompt was of interest
+            choices = []
         stopped = bool(choices) and choices[-1].token in sequence.stop_tokens
         news = self._take(sequence, choices[:-1] if stopped else choices) if choices else []
         self.counters.completion_tokens += len(choices)
         self._roster.computed(item, num_accepted)
+        failure = failure or (None if stopped else _told(sequence.chooser, choices))
         if failure is not None:
             news.append(self._fail(sequence, failure))
         elif stopped:
-            news.append(self._finish(sequence, "stop", completion_tokens=sequence.num_generated + 1))
-        elif sequence.num_generated == sequence.request.max_tokens:
+            found = choices[-1].token
+            news.append(self._finish(sequence, "stop", completion_tokens=sequence.num_generated + 1, stop_token=found))
+        elif sequence.chooser.complete:
+            news.append(self._finish(sequence, "stop", completion_tokens=sequence.num_generated))
+        elif item.wants_token and sequence.num_generated == sequence.request.max_tokens:
             news.append(self._finish(sequence, "length", completion_tokens=sequence.num_generated))
         return news
 
@@ -172,12 +221,17 @@ class Engine:
             return []
         tokens = [choice.token for choice in choices]
         sequence.tokens += tokens
-        return [(sequence.ticket, Tokens(tokens=tokens, logprobs=_rows(choices), started=started))]
+        return [(sequence.ticket, Tokens(tokens=tokens, logprobs=rows_of(choices), started=started))]
 
-    def _finish(self, sequence: Sequence, reason: FinishReason, *, completion_tokens: int) -> Emission:
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, *, completion_tokens: int, stop_token: int | None = None
+    ) -> Emission:
         self._roster.end(sequence)
         self._pace.answered(completion_tokens)
-        return sequence.ticket, sequence.finished(reason, completion_tokens=completion_tokens, now=self._monotonic())
+        account = sequence.finished(
+            reason, completion_tokens=completion_tokens, stop_token=stop_token, now=self._monotonic()
+        )
+        return sequence.ticket, account
 
     def _fail(self, sequence: Sequence, error: ThaloomError) -> Emission:
         self._roster.end(sequence)
@@ -202,32 +256,19 @@ def _typed(error: Exception) -> ThaloomError:
     return InternalError(f"a forward pass failed: {type(error).__name__}: {error}")
 
 
-def _choose_all(executable: Executable, work: Sequence_[Work], logits: NDArray[np.float32]) -> list[Chosen]:
-    """What follows in every work, row by row. Reads nothing that changes meanwhile: no lock is held."""
-    wishes = [
-        wish(item.sequence.sampling, position=item.end + index, num_top=item.sequence.request.logprobs)
-        for item in work
-        for index in range(item.num_outputs)
+def _passes(work: list[Work]) -> list[list[Work]]:
+    """What wants tokens, and what wants states: one step can give either."""
+    parts = [
+        [item for item in work if item.sequence.pooling is None],
+        [item for item in work if item.sequence.pooling is not None],
     ]
-    drawn = iter(draw_all(executable, logits, wishes) if wishes else [])
-    return [_keep(item, list(itertools.islice(drawn, item.num_outputs))) for item in work]
+    return [part for part in parts if part]
 
 
-def _keep(item: Work, drawn: list[Drawn]) -> Chosen:
-    """Of the tokens drawn from position `end` on: one, and for each guess that was right one more, until a stop token.
-    What was drawn after a wrong guess means nothing."""
-    chosen: Chosen = []
-    for index, found in enumerate(drawn):
-        chosen.append(refusal(found, item.end + index) or found)
-        if item.draft[index : index + 1] != (found.token,) or found.token in item.sequence.stop_tokens:
-            break
-    return chosen
-
-
-def _rows(choices: list[Drawn]) -> list[LogprobRow] | None:
-    rows = [
-        LogprobRow(chosen=row.chosen, top_tokens=list(row.top_tokens), top_logprobs=list(row.top_logprobs))
-        for row in (choice.logprobs for choice in choices)
-        if row is not None
-    ]
-    return rows or None
+def _told(chooser: Chooser, choices: list[Drawn]) -> ThaloomError | None:
+    """Tell the chooser what was chosen; why it cannot go on from there, if it cannot."""
+    try:
+        chooser.take(choice.token for choice in choices)
+    except ThaloomError as error:
+        return error
+    return None

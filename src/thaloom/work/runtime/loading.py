@@ -24,7 +24,9 @@ from thaloom.kernel.sched.drafts import DRAFT_ROWS
 from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.architectures import Architecture, select
+from thaloom.work.runtime.grammars import Grammars
 from thaloom.work.runtime.spec import WorkerSpec
+from thaloom.work.runtime.text import read_vocabulary
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_CONTEXTS_IN_POOL = 4
@@ -48,6 +50,7 @@ class LoadedModel:
     num_threads: int
     manifest: Manifest
     operator_levels: dict[str, str]
+    grammars: Grammars
 
     def close(self) -> None:
         self.executable.close()
@@ -99,6 +102,7 @@ def load(
         )
     finally:
         weights.close()
+    vocab_size = shape.vocab_size
     ledger.correct(spec.worker, device.id, executable.weight_bytes, purpose="weights")
     try:
         num_blocks = size_pool(spec.kv_bytes, context, executable.block_bytes)
@@ -110,7 +114,7 @@ def load(
         executable=executable,
         pool=pool,
         config=EngineConfig(
-            vocab_size=shape.vocab_size,
+            vocab_size=vocab_size,
             context_length=context,
             num_blocks=num_blocks,
             limits=limits,
@@ -125,6 +129,7 @@ def load(
         num_threads=num_threads,
         manifest=manifest,
         operator_levels=_levels(program, backend),
+        grammars=Grammars(lambda: read_vocabulary(model.read_file("tokenizer.json"), vocab_size), vocab_size),
     )
 
 

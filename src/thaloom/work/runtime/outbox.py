@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from thaloom.work.runtime.messages import Failed, Finished, LogprobRow, Reply, Tokens
+from thaloom.work.runtime.messages import Failed, Finished, LogprobRow, Reply, State, Tokens
 
 MAX_TOKENS_BEHIND = 4096
 
 
 class Outbox:
-    """Filled and emptied on the event loop's thread. After Finished or Failed nothing more goes in."""
+    """Filled and emptied on the event loop's thread. After Finished, State or Failed nothing more goes in."""
 
     def __init__(self, max_tokens: int = MAX_TOKENS_BEHIND) -> None:
         self._max_tokens = max_tokens
@@ -28,7 +28,7 @@ class Outbox:
         added = len(reply.tokens) if isinstance(reply, Tokens) else 0
         if self.num_tokens + added > self._max_tokens:
             return False
-        self.ended = isinstance(reply, Finished | Failed)
+        self.ended = isinstance(reply, Finished | State | Failed)
         kept = self._straight is None or bool(self._replies) or not self._straight(reply)
         if kept:
             self.num_tokens += added

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.errors import InternalError
-from thaloom.hal.draws import Draw, Drawn, draw
+from thaloom.hal.draws import Allowed, Draw, Drawn, Edits, draw
 from thaloom.hal.driver import Executable, SamplesNatively
 from thaloom.work.runtime.types import Sampling
 
@@ -23,11 +23,22 @@ Logits = NDArray[np.float32]
 _MASK = 2**64 - 1
 
 
-def wish(sampling: Sampling, *, position: int, num_top: int | None) -> Draw:
+def wish(
+    sampling: Sampling,
+    *,
+    position: int,
+    num_top: int | None,
+    report: tuple[int, ...] = (),
+    edits: Edits | None = None,
+    allowed: Allowed | None = None,
+) -> Draw:
     """The draw of the token at `position` (0 is the prompt's first). `num_top`: how many likeliest to report, None: no
-    logprobs. `sampling.seed` must be set unless temperature is 0."""
+    logprobs. `sampling.seed` must be set unless temperature is 0. The rest is as Draw has it."""
+    is_plain = edits is None and allowed is None
     if sampling.temperature == 0:
-        return _greedy(num_top)
+        return (
+            _greedy(num_top, report) if is_plain else Draw(num_top=num_top, report=report, edits=edits, allowed=allowed)
+        )
     return Draw(
         temperature=sampling.temperature,
         top_k=sampling.top_k,
@@ -35,12 +46,15 @@ def wish(sampling: Sampling, *, position: int, num_top: int | None) -> Draw:
         min_p=sampling.min_p,
         uniform=uniform(sampling.seed or 0, position),
         num_top=num_top,
+        report=report,
+        edits=edits,
+        allowed=allowed,
     )
 
 
-@functools.cache
-def _greedy(num_top: int | None) -> Draw:
-    return Draw(num_top=num_top)
+@functools.lru_cache(maxsize=256)
+def _greedy(num_top: int | None, report: tuple[int, ...]) -> Draw:
+    return Draw(num_top=num_top, report=report)
 
 
 def draw_all(executable: Executable, logits: Logits, wishes: Sequence[Draw]) -> Sequence[Drawn]:
@@ -58,8 +72,10 @@ def samples_natively(kind: type) -> bool:
 
 def refusal(drawn: Drawn, position: int) -> InternalError | None:
     """Why there is no token, if there is none."""
-    if not drawn.num_not_finite:
+    if drawn.token >= 0:
         return None
+    if not drawn.num_not_finite:
+        return InternalError(f"no token is allowed at position {position}", position=position)
     return InternalError(
         f"the model gave {drawn.num_not_finite} logits that are not finite for position {position}", position=position
     )

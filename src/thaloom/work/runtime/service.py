@@ -27,8 +27,9 @@ from thaloom.work.runtime.events import (
     WorkerReady,
     WorkerStopped,
 )
+from thaloom.work.runtime.grammars import Grammars, Matcher
 from thaloom.work.runtime.loading import LoadedModel, LoadingStopped
-from thaloom.work.runtime.messages import Generate, WorkerStats
+from thaloom.work.runtime.messages import Embed, Generate, Grammar, WorkerStats
 from thaloom.work.runtime.outbox import MAX_TOKENS_BEHIND
 from thaloom.work.runtime.sequence import Ticket
 from thaloom.work.runtime.spec import WorkerSpec
@@ -46,6 +47,7 @@ LAST_STEP_S = 10.0
 SPARE_CONNECTIONS = 64
 """Connections beyond those a full queue needs: for status, and for hearing that the queue is full."""
 RETRY_LOADING_S = 1.0
+MOST_COMPILING = 64
 
 
 class WorkerService:
@@ -76,6 +78,7 @@ class WorkerService:
         self._changed = asyncio.Event()  # somebody asked to stop, or sooner, or the engine broke
         self._deadline: float | None = None
         self._failure: ThaloomError | None = None
+        self._num_compiling = 0
 
     async def run(self) -> None:
         """Returns after `stop` was called and its grace is over. Raises the ThaloomError that ends the worker."""
@@ -114,11 +117,27 @@ class WorkerService:
         model, engine, _ = self._serving
         return serving_stats(self._spec, self.phase, model, engine)
 
-    def take(self, request: Generate) -> Submission:
-        """Raises ServiceLoading unless ready, and whatever Engine.submit raises."""
+    async def take(self, request: Generate | Embed) -> Submission:
+        """Raises ServiceLoading unless ready, and whatever Grammars.matcher and Engine.submit raise."""
+        matcher = None
+        if isinstance(request, Generate) and request.grammar is not None:
+            matcher = await self._compile(request.grammar, self._ready()[0].grammars)
+        return self._ready()[2].submit(request, matcher)
+
+    def _ready(self) -> tuple[LoadedModel, Engine, AsyncEngine]:
         if self.phase != "ready" or self._serving is None:
             raise ServiceLoading(f"service {self._spec.service!r} is {self.phase}", retry_after_s=RETRY_LOADING_S)
-        return self._serving[2].submit(request)
+        return self._serving
+
+    async def _compile(self, grammar: Grammar, grammars: Grammars) -> Matcher:
+        """Few at a time, in threads: others go on being served. Raises QueueFull if too many wait."""
+        if self._num_compiling >= MOST_COMPILING:
+            raise QueueFull(f"{MOST_COMPILING} constraints are being compiled already", retry_after_s=RETRY_LOADING_S)
+        self._num_compiling += 1
+        try:
+            return await asyncio.to_thread(grammars.matcher, grammar)
+        finally:
+            self._num_compiling -= 1
 
     def drop(self, ticket: Ticket) -> None:
         if self._serving is not None:

@@ -52,6 +52,8 @@ class Speculation:
     def _offer(self, sequence: Sequence) -> Offer:
         lookup = self._read(sequence)
         length = len(sequence.tokens)
+        if sequence.chooser.looks_back:
+            return Offer(length, 0, 0.0, 0.0)
         left = sequence.request.max_tokens - sequence.num_generated - 1  # the last token is never computed
         if left < 1 or not lookup.ready:
             return Offer(length, 0, 0.0, 0.0)

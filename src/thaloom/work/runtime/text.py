@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from thaloom.base.errors import BadParameter, MalformedFile, NotServable
 from thaloom.work.runtime.detokenise import Detokeniser, read_decoding
+from thaloom.work.runtime.guarding import Guard, check_unmarked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,35 @@ def read_text_files(files: Mapping[str, str]) -> TextFiles:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """What a parser over tokens needs of a tokenizer."""
+
+    tokens: tuple[bytes, ...]
+    """The bytes each stands for, by id; special ones as they are written."""
+    special: tuple[int, ...]
+    encode: Callable[[str], list[int]]
+    """Without special tokens."""
+
+
+def read_vocabulary(data: bytes, vocab_size: int) -> Vocabulary:
+    """`data`: a tokenizer.json. Raises MalformedFile, NotServable."""
+    fast, decoder = _parse(data, "tokenizer.json")
+    decoding = read_decoding(decoder)
+    special = tuple(token for token, entry in fast.get_added_tokens_decoder().items() if entry.special)
+    written = [fast.id_to_token(token) for token in range(vocab_size)]
+    tokens = [b"" if word is None else decoding.token_bytes(word) for word in written]
+    for token in special:
+        if token < vocab_size:
+            tokens[token] = (written[token] or "").encode()
+
+    def encode(text: str) -> list[int]:
+        found: list[int] = fast.encode(text, add_special_tokens=False).ids
+        return found
+
+    return Vocabulary(tokens=tuple(tokens), special=special, encode=encode)
+
+
 class Tokenizer:
     """Text to tokens and back. Safe for several threads at once; nothing in it changes."""
 
@@ -53,6 +83,11 @@ class Tokenizer:
         self._decoding = read_decoding(decoder)
         added = self._fast.get_added_tokens_decoder()
         self._special = frozenset(token for token, entry in added.items() if entry.special)
+        self.special = {entry.content: token for token, entry in added.items() if entry.special}
+        """Tokens that are no text, by how they are written."""
+        self.added = tuple(entry.content for entry in added.values())
+        """All that were added to the vocabulary proper, special or not."""
+        self.guard = Guard(self._fast)
         self.bos_token = _special_token(files, "bos_token")
         self.eos_token = _special_token(files, "eos_token")
         self._bos = None if self.bos_token is None else self._fast.token_to_id(self.bos_token)
@@ -72,6 +107,7 @@ class Tokenizer:
         `add_bos_token`, where the files say it, has the last word over the post-processor; never two of them.
         Raises BadParameter for text the tokenizer has no tokens for.
         """
+        check_unmarked(text, "prompt")
         tokens = self._encode(text, "prompt", special=True)
         if self._bos is not None:
             begins = tokens[:1] == [self._bos]
@@ -86,12 +122,17 @@ class Tokenizer:
         return tokens
 
     def encode_rendered(self, text: str) -> list[int]:
-        """A rendered chat: the template has written every special token already."""
+        """A rendered chat: the template has written every special token already. What the caller wrote is `guarded`."""
         return self._encode(text, "messages", special=False)
 
-    def detokeniser(self, *, at_start: bool, special: bool = False) -> Detokeniser:
-        """`special`: with special tokens as they are written."""
-        return Detokeniser(self._decoding, self._written if special else self._text_token, at_start=at_start)
+    def detokeniser(self, *, at_start: bool, special: bool = False, shown: frozenset[int] = frozenset()) -> Detokeniser:
+        """`special`: with special tokens as they are written; or only those that are to be `shown`."""
+
+        def some(token: int) -> str | None:
+            return self._written(token) if token in shown else self._text_token(token)
+
+        token_of = self._written if special else some if shown else self._text_token
+        return Detokeniser(self._decoding, token_of, at_start=at_start)
 
     def decode(self, tokens: Iterable[int], *, at_start: bool = True, special: bool = False) -> str:
         """All of them at once; with special tokens as they are written if `special`."""
@@ -145,13 +186,20 @@ class Tokenizer:
 def _load(path: Path) -> tuple[FastTokenizer, dict[str, Any] | None]:
     try:
         data = path.read_bytes()
-        decoder = _read_decoder(data).decoder
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+    except OSError as error:
         raise MalformedFile(f"{path.name}: {error}") from error
+    return _parse(data, path.name)
+
+
+def _parse(data: bytes, name: str) -> tuple[FastTokenizer, dict[str, Any] | None]:
+    try:
+        decoder = _read_decoder(data).decoder
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise MalformedFile(f"{name}: {error}") from error
     try:
         fast = FastTokenizer.from_buffer(data)
     except Exception as error:  # `tokenizers` raises bare Exception for whatever it cannot read
-        raise MalformedFile(f"{path.name}: {error}") from error
+        raise MalformedFile(f"{name}: {error}") from error
     fast.no_truncation()  # files often carry the settings of some training run: nothing is ever truncated here
     fast.no_padding()
     return fast, decoder

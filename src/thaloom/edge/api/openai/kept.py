@@ -35,7 +35,6 @@ class KeptPart:
         self._keeping = keeping
         self._clock = clock
         self._emit = emit
-        self._metrics = metrics
         self._turns = Turns()
         self._news = News(clock)
         kick = self._news.tell
@@ -55,9 +54,7 @@ class KeptPart:
         """Meanwhile what nobody waits for is worked on. `app` is the whole door, which answers the lines of batches."""
         keeping, turns, news, clock = self._keeping, self._turns, self._news, self._clock
         kinds = (
-            BackgroundResponses(
-                self._generation, keeping=keeping, turns=turns, news=news, clock=clock, metrics=self._metrics
-            ),
+            BackgroundResponses(self._generation, keeping=keeping, turns=turns, news=news, clock=clock),
             Batches(app, keeping=keeping, turns=turns, news=news, clock=clock, emit=self._emit),
         )
         errands = Errands(kinds, sweep=self._sweep, news=news, clock=clock, emit=self._emit)

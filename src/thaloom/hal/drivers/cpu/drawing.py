@@ -5,16 +5,19 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from thaloom.hal.draws import Draw, Drawn, logprobs
+from thaloom.hal.draws import EDIT, Draw, Drawn, logprobs
 from thaloom.hal.drivers.cpu import native
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
 
-_DRAW, _DRAWN = struct.Struct("dddQIi"), struct.Struct("iIfIQ")
+_DRAW, _DRAWN = struct.Struct("dddQIiPPII"), struct.Struct("iIfIQ")
 """native.Draw and native.Drawn, to be written and read at once."""
+_WORD = np.dtype(np.uint32)
 
 
 def draw_rows(
@@ -40,16 +43,30 @@ def draw_rows(
     library.draw(handle, told, native.Message())
 
     def read(row: int, wish: Draw, token: int, num_not_finite: int, highest: float, num_top: int, total: int) -> Drawn:
-        if num_not_finite or wish.num_top is None:
+        if token < 0 or wish.num_top is None:
             return Drawn(token=token, num_not_finite=num_not_finite)
         stride = plan.result_stride
         logits = result.data.view(np.float32)[row * stride : (row + 1) * stride]
         likeliest = np.empty(0, np.int32) if top is None else top[row, :num_top]
-        return Drawn(token=token, logprobs=logprobs(logits, token, likeliest, highest=highest, total=total))
+        return Drawn(token=token, logprobs=logprobs(logits, token, likeliest, wish, highest=highest, total=total))
 
     return [read(row, draws[row], *found) for row, found in enumerate(_DRAWN.iter_unpack(drawn))]
 
 
-def _told(wish: Draw, columns: int) -> tuple[float, float, float, int, int, int]:
+def _told(wish: Draw, columns: int) -> tuple[float, float, float, int, int, int, int, int, int, int]:
+    """The fields of native.Draw. Edits and what is allowed are pointed to: the wish keeps them."""
     num_top = -1 if wish.num_top is None else min(wish.num_top, columns)
-    return wish.temperature, wish.top_p, wish.min_p, wish.uniform_steps, min(wish.top_k, 2**32 - 1), num_top
+    top_k = min(wish.top_k, 2**32 - 1)
+    edits, num_edits = _array(wish.edits, EDIT)
+    allowed, num_words = _array(wish.allowed, _WORD)
+    filters = (wish.temperature, wish.top_p, wish.min_p, wish.uniform_steps, top_k, num_top)
+    return *filters, edits, allowed, num_edits, num_words
+
+
+def _array(values: NDArray[Any] | None, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Where it lies, and how long it is."""
+    if values is None or not len(values):
+        return 0, 0
+    if values.dtype != dtype or not values.flags.c_contiguous or values.ndim != 1:
+        raise ValueError(f"an array of {values.dtype} in a draw, not of {dtype}")
+    return values.ctypes.data, len(values)

@@ -19,7 +19,7 @@ from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
 from thaloom.hal.drivers.cpu.weights import PackedWeights
 from thaloom.hal.host import Budget
-from thaloom.hal.ops import Lora, Program, Step
+from thaloom.hal.ops import Logits, Lora, Program, Step
 from thaloom.hal.types import Device, DType, Support
 
 _KV_DTYPES: dict[DType, int] = {"f32": native.F32, "bf16": native.BF16, "f16": native.F16, "i8": native.I8}
@@ -94,6 +94,8 @@ class CpuExecutable:
         self._weights = weights
         self._has_store = bool(program.kv)
         self._max_rows = limits.max_rows
+        last = program.instructions[-1]
+        self._state_width = program.weights[last.weight][-1] if isinstance(last, Logits) else 0
         self._adapters = {step.adapter for step in program.instructions if isinstance(step, Lora)}
         encoded = encode(
             program,
@@ -144,14 +146,17 @@ class CpuExecutable:
         handle = self._living()
         self._check_pool()
         told, keep = self._encode(step)
-        memory = self._result_for(len(step.outputs))
+        if len(step.outputs) > self._max_rows:
+            raise ValueError(f"{len(step.outputs)} outputs; at most {self._max_rows}")
+        width = self._state_width if step.states else self._plan.result_width
+        stride = -(-width // 16) * 16 if step.states else self._plan.result_stride
+        memory = self._result_for(len(step.outputs) * stride)
         told.result = memory.address
         told.result_values = memory.num_bytes // 4
         self._num_results = 0
         self._library.step(handle, told, self._message)
         del keep  # until here the library read from them
-        self._num_results = len(step.outputs)
-        stride, width = self._plan.result_stride, self._plan.result_width
+        self._num_results = 0 if step.states else len(step.outputs)
         values = memory.data.view(np.float32)[: len(step.outputs) * stride]
         return values.reshape(len(step.outputs), stride)[:, :width]
 
@@ -193,12 +198,10 @@ class CpuExecutable:
         if self._result is not None:
             self._result.free()
 
-    def _result_for(self, num_outputs: int) -> HostMemory:
-        if num_outputs > self._max_rows:
-            raise ValueError(f"{num_outputs} outputs; at most {self._max_rows}")
+    def _result_for(self, num_values: int) -> HostMemory:
         if self._result is None:
             raise InternalError("an executable without memory for results")
-        needed = num_outputs * self._plan.result_stride * 4
+        needed = num_values * 4
         if needed > self._result.num_bytes:
             larger = self._backend.allocate(needed)
             self._result.free()
@@ -215,6 +218,7 @@ class CpuExecutable:
             num_sequences=len(step.block_tables),
             table_columns=step.block_tables.shape[1],
             num_outputs=len(step.outputs),
+            gives_states=step.states,
         )
         keep = []
         for name, shape in (

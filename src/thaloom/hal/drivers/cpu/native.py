@@ -20,7 +20,7 @@ from pathlib import Path
 
 from thaloom.base.errors import DriverUnavailable, InternalError, OutOfMemory
 
-ABI = 5
+ABI = 6
 FOLDER = Path(__file__).parent / "lib"
 BUILD_INFO = "BUILD_INFO.json"
 
@@ -149,6 +149,8 @@ class Step(ctypes.Structure):
         ("num_outputs", ctypes.c_uint32),
         ("result", ctypes.c_void_p),
         ("result_values", ctypes.c_uint64),
+        ("gives_states", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
     )
 
 
@@ -172,6 +174,10 @@ class Draw(ctypes.Structure):
         ("uniform_steps", ctypes.c_uint64),
         ("top_k", ctypes.c_uint32),
         ("num_top", ctypes.c_int32),
+        ("edits", ctypes.c_void_p),
+        ("allowed", ctypes.c_void_p),
+        ("num_edits", ctypes.c_uint32),
+        ("allowed_words", ctypes.c_uint32),
     )
 
 

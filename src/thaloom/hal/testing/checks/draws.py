@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from thaloom.hal.draws import Draw, Drawn, draw
+from thaloom.hal.draws import EDIT, Draw, Drawn, Edits, draw
 from thaloom.hal.driver import Executable, SamplesNatively
 from thaloom.hal.testing.bench import bench, sequences_for
 from thaloom.hal.testing.programs import VOCAB_SIZE, Case, tiny_model
@@ -74,7 +74,18 @@ def _random_wish(rng: np.random.Generator) -> Draw:
         min_p=float(rng.choice([0.0, 0.0, 0.05, 1.0])),
         uniform=float(rng.random()),
         num_top=[None, 0, 3, 1000][int(rng.integers(4))],
+        report=(1, 0)[: int(rng.integers(3))],
+        edits=_random_edits(rng) if rng.integers(2) else None,
+        allowed=rng.integers(0, 2**32, (VOCAB_SIZE + 31) // 32, np.uint32) if rng.integers(2) else None,
     )
+
+
+def _random_edits(rng: np.random.Generator) -> Edits:
+    edits = np.zeros(4, EDIT)
+    edits["token"] = rng.integers(0, VOCAB_SIZE, 4)
+    edits["scale"] = rng.choice([1.0, 1.3, 0.5], 4)
+    edits["add"] = rng.choice([0.0, -100.0, 2.0], 4)
+    return edits
 
 
 def _compare(found: Sequence[Drawn], rows: NDArray[np.float32], wishes: list[Draw]) -> None:

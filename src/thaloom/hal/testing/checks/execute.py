@@ -57,6 +57,20 @@ def whole_models(subject: Subject) -> None:
             expect_close(case, made.play(sequences, together(sequences)), right(case, sequences))
 
 
+@check("execute.whole_models.states")
+def states_are_right(subject: Subject) -> None:
+    """What logits are made of, where they are asked for instead."""
+    backend = subject.open()
+    for seed in range(2):
+        case = tiny_model(seed)
+        sequences = sequences_for(case)
+        with bench(backend, case) as made:
+            expect_close(
+                case, made.play(sequences, together(sequences), states=True), right(case, sequences, states=True)
+            )
+            expect_close(case, made.play(sequences, together(sequences)), right(case, sequences))
+
+
 @check("execute.whole_models.bf16_weights", "weights:bf16")
 def whole_models_bf16(subject: Subject) -> None:
     case = tiny_model(7, dtype="bf16")

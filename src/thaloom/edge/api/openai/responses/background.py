@@ -10,9 +10,8 @@ from thaloom.base.errors import DeadlineExceeded, ThaloomError, Unavailable
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.errands import REST_S, News, unless
 from thaloom.edge.api.follow import Item, follow, start_all
-from thaloom.edge.api.generation import Choice, find_served
+from thaloom.edge.api.generation import Choice
 from thaloom.edge.api.keeping import Keeping
-from thaloom.edge.api.metrics import DoorMetrics
 from thaloom.edge.api.openai.responses.before import said_before
 from thaloom.edge.api.openai.responses.reading import ResponseWanted, read, wanted
 from thaloom.edge.api.openai.responses.writing import ResponseForm
@@ -42,14 +41,12 @@ class BackgroundResponses:
         turns: Turns,
         news: News,
         clock: Clock,
-        metrics: DoorMetrics,
     ) -> None:
         self._generation = generation
         self._keeping = keeping
         self._turns = turns
         self._news = news
         self._clock = clock
-        self._metrics = metrics
 
     def claim(self, beside: Collection[str]) -> ResponseJob | None:
         return self._keeping.responses.claim(beside=beside)
@@ -96,9 +93,6 @@ class BackgroundResponses:
                     choice.add(item)
 
         await follow(await start_all(self._generation, asked.requests), take)
-        served = find_served(self._generation, asked.model)
-        if choice.done is not None and served is not None:
-            self._metrics.observe_answer(served.name, choice.done)
         return choice
 
     async def _until_stopped(self, job: ResponseJob) -> None:

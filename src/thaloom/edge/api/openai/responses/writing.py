@@ -12,7 +12,7 @@ from typing import Any
 from thaloom.base.errors import ThaloomError
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.generation import Choice
-from thaloom.edge.api.openai.answers import LEAST_LOGPROB
+from thaloom.edge.api.openai.logprobs import LEAST_LOGPROB
 from thaloom.edge.api.openai.responses.items import Item, new_id
 from thaloom.edge.api.openai.responses.reading import ResponseWanted
 from thaloom.edge.wire.responses import ResponsesRequest

@@ -1,0 +1,98 @@
+"""What one sequence's own text changes of how its next token is chosen: penalties, biases, its constraint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from thaloom.hal.draws import EDIT, Allowed, Draw, Edits
+from thaloom.work.runtime.grammars import Matcher
+from thaloom.work.runtime.messages import Generate
+from thaloom.work.runtime.sampling import wish
+from thaloom.work.runtime.types import Sampling
+
+
+class Chooser:
+    """Changed by its engine only: `take` every token that was chosen, in order."""
+
+    def __init__(self, request: Generate, sampling: Sampling, *, vocab_size: int, matcher: Matcher | None) -> None:
+        self._request = request
+        self._sampling = sampling
+        self._matcher = matcher
+        self._report = tuple(request.report)
+        self._num_taken = 0
+        self._biases = dict(sampling.logit_bias)
+        self._counts: dict[int, int] = {}
+        """Of tokens in the answer."""
+        self._penal = (sampling.frequency_penalty, sampling.presence_penalty) != (0.0, 0.0)
+        self._places: dict[int, int] = {}
+        """Where in `_edits` a token stands."""
+        self._edits: Edits = np.zeros(16, EDIT)
+        self._held: Allowed | None = _all_but(request.stop_tokens, vocab_size) if request.min_tokens else None
+        """Of an answer that may not end yet."""
+        self._prompt = frozenset(request.prompt if sampling.repetition_penalty != 1.0 else ())
+        for token in self._prompt.union(self._biases):
+            self._edit(token)
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a token changes how those after it are chosen: then nothing can be guessed ahead."""
+        repeats = self._sampling.repetition_penalty != 1.0
+        return self._penal or repeats or self._matcher is not None or self._num_taken < self._request.min_tokens
+
+    @property
+    def complete(self) -> bool:
+        """The constraint lets nothing follow any more."""
+        return self._matcher is not None and self._matcher.complete
+
+    def wish(self, position: int) -> Draw:
+        """The draw of the token at `position`. Its arrays are good until the next `take`. Raises BadParameter where the
+        constraint has become too complex."""
+        return wish(
+            self._sampling,
+            position=position,
+            num_top=self._request.logprobs,
+            report=self._report,
+            edits=self._edits[: len(self._places)] if self._places else None,
+            allowed=self._allowed(),
+        )
+
+    def take(self, tokens: Iterable[int]) -> None:
+        """Raises BadParameter as `wish` does."""
+        for token in tokens:
+            self._num_taken += 1
+            if self._penal or self._sampling.repetition_penalty != 1.0:
+                self._counts[token] = self._counts.get(token, 0) + 1
+                self._edit(token)
+            if self._matcher is not None:
+                self._matcher.take(token)
+
+    def _allowed(self) -> Allowed | None:
+        held = self._held if self._num_taken < self._request.min_tokens else None
+        if self._matcher is None:
+            return held
+        allowed = self._matcher.allowed()
+        if held is not None and (allowed & held).any():  # an answer that can only end may end
+            allowed &= held
+        return allowed
+
+    def _edit(self, token: int) -> None:
+        """Bring a token's edit to where the text stands."""
+        place = self._places.setdefault(token, len(self._places))
+        if place == len(self._edits):
+            self._edits = np.concatenate([self._edits, np.zeros_like(self._edits)])
+        count = self._counts.get(token, 0)
+        add = self._biases.get(token, 0.0) - self._sampling.frequency_penalty * count
+        if count:
+            add -= self._sampling.presence_penalty
+        repeats = self._sampling.repetition_penalty != 1.0 and (count > 0 or token in self._prompt)
+        self._edits[place] = (token, self._sampling.repetition_penalty if repeats else 1.0, add)
+
+
+def _all_but(tokens: Iterable[int], vocab_size: int) -> Allowed:
+    allowed: Allowed = np.full((vocab_size + 31) // 32, 0xFFFFFFFF, np.uint32)
+    for token in tokens:
+        if 0 <= token < vocab_size:
+            allowed[token // 32] &= np.uint32(~(1 << token % 32) & 0xFFFFFFFF)
+    return allowed

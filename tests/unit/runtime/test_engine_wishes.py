@@ -1,0 +1,237 @@
+"""What a request may want beside plain tokens: penalties, constraints, its prompt's log-probabilities, states."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, models
+
+from tests.unit.runtime.doubles import VOCAB, Bench, HistoryExecutable, ask, greedy, logits_of, make_bench
+from thaloom.base.errors import BadParameter
+from thaloom.hal.draws import likeliest
+from thaloom.work.runtime.grammars import Grammars, Matcher
+from thaloom.work.runtime.messages import Embed, Finished, Grammar, PromptLogprobs, State, Tokens
+from thaloom.work.runtime.text import Vocabulary, read_vocabulary
+
+PROMPT = [3, 1, 4, 1, 5]
+COUNT = 40
+"""Long enough for tokens to come again."""
+
+
+def bench_of(chunk_tokens: int = 64) -> Bench:
+    return make_bench(HistoryExecutable(64), num_blocks=64, chunk_tokens=chunk_tokens)
+
+
+def answer(**wishes: object) -> list[int]:
+    bench = bench_of()
+    ticket = bench.submit(ask(PROMPT, COUNT, **wishes))  # type: ignore[arg-type]
+    bench.run()
+    return bench.tokens(ticket)
+
+
+def by_hand(count: int, *, frequency: float = 0.0, presence: float = 0.0, repetition: float = 1.0) -> list[int]:
+    history = list(PROMPT)
+    for _ in range(count):
+        logits = logits_of(history).astype(np.float32)
+        generated = history[len(PROMPT) :]
+        for token in set(history):
+            if repetition != 1.0:
+                x = logits[token]
+                logits[token] = x / np.float32(repetition) if x > 0 else x * np.float32(repetition)
+        for token in set(generated):
+            logits[token] += np.float32(-frequency * generated.count(token) - presence)
+        history.append(int(np.argmax(logits)))
+    return history[len(PROMPT) :]
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"frequency": 1.5},
+        {"presence": 2.0},
+        {"repetition": 3.0},
+        {"frequency": 0.7, "presence": -1.0, "repetition": 0.6},
+    ],
+)
+def test_penalties_are_what_they_are_defined_to_be(wish: dict[str, float]) -> None:
+    found = answer(**{f"{name}_penalty": value for name, value in wish.items()})
+    assert found == by_hand(COUNT, **wish)
+    assert found != greedy(PROMPT, COUNT), "a case in which nothing changes shows nothing"
+
+
+def test_a_bias_can_force_and_forbid_a_token() -> None:
+    assert answer(logit_bias=[(7, 100.0)]) == [7] * COUNT
+    usual = greedy(PROMPT, 1)[0]
+    assert usual not in answer(logit_bias=[(usual, -100.0)])
+
+
+def test_an_answer_does_not_end_before_min_tokens() -> None:
+    stops = greedy(PROMPT, 3)[:1]
+    bench = bench_of()
+    at_once, later = (bench.submit(ask(PROMPT, 12, stop_tokens=stops, min_tokens=count)) for count in (0, 6))
+    bench.run()
+    assert (bench.tokens(at_once), bench.finished(at_once).completion_tokens) == ([], 1)
+    assert len(bench.tokens(later)) >= 6
+    assert stops[0] not in bench.tokens(later)[:6]
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 7, 64])
+def test_a_prompt_tells_its_log_probabilities_once_and_in_order(chunk_tokens: int) -> None:
+    prompt = [(7 * i) % VOCAB for i in range(70)]
+    bench = bench_of(chunk_tokens=chunk_tokens)
+    ticket = bench.submit(ask(prompt, 2, prompt_logprobs=2, logprobs=0))
+    beside = bench.submit(ask(prompt, 2))
+    bench.run()
+    news = bench.news[ticket]
+    assert [type(reply) for reply in news[-3:]] == [Tokens, Tokens, Finished]
+    rows = [row for reply in news if isinstance(reply, PromptLogprobs) for row in reply.rows]
+    assert len(rows) == len(prompt) - 1
+    for position, row in enumerate(rows):
+        logits = logits_of(prompt[: position + 1]).astype(np.float64)
+        logprobs = logits - np.log(np.exp(logits).sum())
+        assert row.chosen == pytest.approx(logprobs[prompt[position + 1]], abs=1e-5)
+        assert row.top_tokens == likeliest(logits_of(prompt[: position + 1]), 2).tolist()
+    assert bench.tokens(beside) == greedy(prompt, 2)
+
+
+def test_a_prompt_alone_can_be_of_interest() -> None:
+    bench = bench_of()
+    ticket = bench.submit(ask(PROMPT, 0, prompt_logprobs=0))
+    bench.run()
+    assert [type(reply) for reply in bench.news[ticket]] == [PromptLogprobs, Finished]
+    assert (bench.finished(ticket).reason, bench.finished(ticket).completion_tokens) == ("length", 0)
+
+
+def test_tokens_asked_about_are_reported_with_each_token() -> None:
+    bench = bench_of()
+    ticket = bench.submit(ask(PROMPT, 2, logprobs=0, report=[9, 2]))
+    bench.run()
+    (first, *_) = [row for reply in bench.news[ticket] if isinstance(reply, Tokens) for row in reply.logprobs or []]
+    logits = logits_of(PROMPT).astype(np.float64)
+    wanted = logits - np.log(np.exp(logits).sum())
+    assert first.reported == pytest.approx([wanted[9], wanted[2]], abs=1e-5)
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 7, 64])
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_states_are_pooled_over_all_chunks(chunk_tokens: int, pooling: str) -> None:
+    """The made-up device's state of a row is its token and its length."""
+    prompt = [(11 * i) % VOCAB for i in range(40)]
+    bench = bench_of(chunk_tokens=chunk_tokens)
+    beside = bench.submit(ask(prompt, 5))
+    bench.step()
+    ticket = bench.submit(Embed(id="e", prompt=prompt, pooling=pooling))
+    bench.run()
+    (state,) = bench.news[ticket]
+    assert isinstance(state, State)
+    found = np.frombuffer(state.values, "<f4").tolist()
+    wanted = [np.mean(prompt), 20.5] if pooling == "mean" else [prompt[-1], 40.0]
+    assert found == pytest.approx(wanted)
+    assert bench.tokens(beside) == greedy(prompt, 5), "an answer beside it"
+
+
+def test_an_unknown_pooling_is_refused() -> None:
+    with pytest.raises(BadParameter, match="mean or last"):
+        bench_of().engine.submit(Embed(id="e", prompt=[1], pooling="first"))
+
+
+CHARACTERS = "".join(chr(32 + token) for token in range(VOCAB - 1))
+"""What the tokens stand for; the last one is the end."""
+
+
+def vocabulary() -> Vocabulary:
+    vocab = {character: token for token, character in enumerate(CHARACTERS)}
+    made = FastTokenizer(models.BPE(vocab=vocab | {"<end>": VOCAB - 1}, merges=[]))
+    made.decoder = decoders.Fuse()
+    made.add_special_tokens(["<end>"])
+    return read_vocabulary(str(made.to_str()).encode(), VOCAB)
+
+
+GRAMMARS = Grammars(vocabulary, VOCAB)
+
+
+def matcher(kind: str, text: str) -> Matcher:
+    return GRAMMARS.matcher(Grammar(kind=kind, text=text, param="response_format", ends=[VOCAB - 1]))
+
+
+def written(kind: str, text: str, *, stops: list[int] | None = None, **wishes: object) -> tuple[str, str]:
+    """The answer as characters, and why it ended."""
+    bench = bench_of()
+    request = ask(PROMPT, 40, stop_tokens=[VOCAB - 1] if stops is None else stops, **wishes)  # type: ignore[arg-type]
+    ticket = bench.submit(request, matcher(kind, text))
+    bench.run()
+    return "".join(CHARACTERS[token] for token in bench.tokens(ticket)), bench.finished(ticket).reason
+
+
+def test_a_constraint_is_kept_from_the_first_token_to_the_end() -> None:
+    assert written("regex", "[A-C]{3}-[0-9]{2}")[1] == "stop"
+    for seed in range(20):
+        text, reason = written("regex", "[A-C]{3}-[0-9]{2}", temperature=1.5, seed=seed)
+        assert reason == "stop"
+        head, tail = text.split("-")
+        assert set(head) <= set("ABC")
+        assert len(head) == 3
+        assert tail.isdigit()
+        assert len(tail) == 2
+
+
+def test_an_answer_that_can_only_end_ends_even_without_stop_tokens() -> None:
+    assert written("choice", '["AB", "CD"]', stops=[]) in {("AB", "stop"), ("CD", "stop")}
+    assert written("choice", '["AB", "CD"]', min_tokens=4)[1] == "stop", "there is no way to be longer"
+
+
+def test_a_schema_and_a_grammar() -> None:
+    text, reason = written("json_schema", json.dumps({"type": "integer", "minimum": 10, "maximum": 99}))
+    assert (reason, 10 <= int(text) <= 99) == ("stop", True)
+    assert written("lark", 'start: "X" /[0-9]/ "Y"')[0][::2] == "XY"
+    assert written("gbnf", 'root ::= "YES" | "NO"')[0] in ("YES", "NO")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("regex", "("),
+        ("regex", "(?=look)"),
+        ("json_schema", "[]"),
+        ("json_schema", "{"),
+        ("json_schema", '{"type": "nonsense"}'),
+        ("json_schema", '{"$ref": "#/nowhere"}'),
+        ("choice", "[]"),
+        ("choice", "[1]"),
+        ("lark", "start: nowhere"),
+        ("gbnf", "root := wrong"),
+        ("lark", "x" * 300_000),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_by_the_callers_word(kind: str, text: str) -> None:
+    with pytest.raises(BadParameter, match="response_format cannot be followed") as caught:
+        matcher(kind, text)
+    assert caught.value.param == "response_format"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("regex", "(a{1,1000}){1,1000}"),
+        ("regex", "(" * 5000 + "a" + ")*" * 5000),
+        ("regex", "(a|b|ab)*" * 3000),
+        ("json_schema", json.dumps({"type": "array", "minItems": 10**9, "items": {"type": "string"}})),
+        ("json_schema", json.dumps({"type": "string", "minLength": 10**7})),
+        ("json_schema", json.dumps({"enum": [f"{i:06}" for i in range(20_000)]})),
+        ("json_schema", '{"anyOf":[' * 150 + "{}" + "]}" * 150),
+        ("json_schema", json.dumps({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}})),
+    ],
+)
+def test_what_explodes_is_refused_or_followed_but_does_not_hang(kind: str, text: str) -> None:
+    with contextlib.suppress(BadParameter):
+        made = matcher(kind, text)
+        for _ in range(8):
+            allowed = made.allowed()
+            token = int(np.flatnonzero(np.unpackbits(allowed.view(np.uint8), bitorder="little"))[0])
+            made.take(token)
+            if made.complete:
+                break
