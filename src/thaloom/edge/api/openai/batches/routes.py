@@ -22,6 +22,7 @@ from thaloom.edge.api.openai.responses.items import new_id
 from thaloom.edge.api.openai.responses.reading import validate
 from thaloom.edge.api.openai.responses.routes import page
 from thaloom.edge.api.queries import whole_number
+from thaloom.edge.api.visits import key_of_request
 from thaloom.edge.wire.files import COMPLETION_WINDOW_S, BatchRequest
 from thaloom.kernel.state.types import KeptBatch
 
@@ -64,6 +65,7 @@ class BatchRoutes:
                 id=new_id("batch"),
                 endpoint=asked.endpoint,
                 input_file=file.id,
+                key=key_of_request(),
                 created_at=now,
                 expires_at=now + COMPLETION_WINDOW_S[asked.completion_window],
                 metadata=asked.metadata,

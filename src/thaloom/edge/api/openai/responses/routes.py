@@ -26,6 +26,7 @@ from thaloom.edge.api.openai.responses.items import new_id
 from thaloom.edge.api.openai.responses.reading import ResponseWanted, read, read_tokens, to_tokenize, wanted
 from thaloom.edge.api.openai.responses.writing import ResponseForm
 from thaloom.edge.api.queries import is_descending, whole_number
+from thaloom.edge.api.visits import key_of_request
 from thaloom.kernel.state.types import KeptResponse
 from thaloom.work.runtime.types import Generation
 
@@ -66,7 +67,7 @@ class ResponsesRoute:
             input=wanted.items,
             body=body,
         )
-        await asyncio.to_thread(self._keeping.responses.put, kept, request=data)
+        await asyncio.to_thread(self._keeping.responses.put, kept, request=data, key=key_of_request())
         self._kick()
         return body
 
