@@ -5,7 +5,7 @@
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
     │   ├── NotFound: ModelNotFound  ServiceNotFound  AliasNotFound  DeviceNotFound  UnknownPath
     │   │             NotKept  KeyNotFound
-    │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict
+    │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict  WrongState
     │   ├── Unauthorized  Forbidden  AirGapped
     │   ├── BodyLate  EncodingNotRead
     │   └── NotServable
@@ -201,6 +201,12 @@ class RevisionConflict(Conflict):
     """Somebody changed it since the caller looked; look again and repeat."""
 
     code = "revision_conflict"
+
+
+class WrongState(Conflict):
+    """What was asked cannot be done to it as it is: it is over already, or is not of the kind that has an end."""
+
+    code = "wrong_state"
 
 
 class Unauthorized(Refused):

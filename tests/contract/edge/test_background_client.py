@@ -14,7 +14,8 @@ import pytest
 from tests.contract.edge.fake_worker import FakeWorker
 from tests.contract.edge.live_door import LiveDoor
 from tests.contract.edge.rehearsed import Scripted, ended, said
-from tests.contract.edge.test_door_process import door_process, home_with_routes
+from tests.contract.edge.test_batches_kill import busy_door
+from tests.contract.edge.test_door_process import home_with_routes
 from tests.contract.edge.test_openai_client import in_door
 from tests.contract.edge.test_refusals import refusal
 from thaloom.base.errors import ModelNotFound, QueueFull, WorkerLost
@@ -128,7 +129,7 @@ def test_it_outlives_a_door_that_is_killed(tmp_path: Path) -> None:
         worker = FakeWorker(tokens=[39, 72], pause=asyncio.Event())
         home = home_with_routes(tmp_path)
         async with worker.listening(tmp_path / "w.sock"):
-            async with door_process(home) as (process, client):
+            async with busy_door(home) as (process, client):
                 response = (await client.post("/v1/responses", json=ASK)).json()
                 async with asyncio.timeout(20):
                     while not worker.num_open:
@@ -138,7 +139,7 @@ def test_it_outlives_a_door_that_is_killed(tmp_path: Path) -> None:
             await worker.until_idle()
             assert worker.pause is not None
             worker.pause.set()
-            async with door_process(home) as (_, client):
+            async with busy_door(home) as (_, client):
                 async with asyncio.timeout(20):
                     while (found := (await client.get(f"/v1/responses/{response['id']}")).json())["status"] in UNMADE:
                         await asyncio.sleep(0.01)

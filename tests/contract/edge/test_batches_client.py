@@ -107,7 +107,7 @@ def test_a_file_with_mistakes_fails_the_batch_and_names_their_lines(tmp_path: Pa
         found = [(error.code, error.line, error.param) for error in batch.errors.data]
         assert found == [("invalid_line", 2, None), ("duplicate_custom_id", 3, "custom_id"), ("invalid_line", 4, "url")]
         assert (batch.output_file_id, batch.error_file_id) == (None, None)
-        with pytest.raises(openai.BadRequestError, match="is failed and cannot be cancelled"):
+        with pytest.raises(openai.ConflictError, match="is failed and cannot be cancelled"):
             await door.client.batches.cancel(batch.id)
 
     in_door(tmp_path, test, generation=Scripted())

@@ -4,9 +4,11 @@ once."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,19 @@ from tests.contract.edge.fake_worker import FakeWorker
 from tests.contract.edge.test_door_process import door_process, home_with_routes
 
 NUM_LINES = 120
+
+
+@contextlib.asynccontextmanager
+async def busy_door(home: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, httpx2.AsyncClient]]:
+    """A door process whose log is read, or a pipe full of served requests would stop it."""
+    async with door_process(home) as (process, client):
+        assert process.stderr is not None
+        reading = asyncio.create_task(process.stderr.read())
+        try:
+            yield process, client
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
 def jsonl() -> bytes:
@@ -58,7 +73,7 @@ def test_a_batch_outlives_its_doors_and_answers_every_line_once(tmp_path: Path) 
         worker = FakeWorker(tokens=[39, 72] * 8)
         home = home_with_routes(tmp_path)
         async with worker.listening(tmp_path / "w.sock"):
-            async with door_process(home) as (process, client):
+            async with busy_door(home) as (process, client):
                 file_id = await upload(client)
                 asked = {"input_file_id": file_id, "endpoint": "/v1/completions", "completion_window": "24h"}
                 batch_id = (await client.post("/v1/batches", json=asked)).json()["id"]
@@ -67,12 +82,12 @@ def test_a_batch_outlives_its_doors_and_answers_every_line_once(tmp_path: Path) 
                 await process.wait()
             answered = answered_on_disk(home)
             assert 5 <= len(answered) < NUM_LINES, "it was not killed in the middle"
-            async with door_process(home) as (process, client), door_process(home) as (other, _):
+            async with busy_door(home) as (process, client), busy_door(home) as (other, _):
                 await until_answered(client, batch_id, len(answered) + 20)
                 process.send_signal(signal.SIGKILL)  # one of the two works on it: that one, or the other goes on
                 await process.wait()
                 assert other.returncode is None
-            async with door_process(home) as (process, client):
+            async with busy_door(home) as (process, client):
                 batch = await until_answered(client, batch_id, NUM_LINES)
                 async with asyncio.timeout(30):
                     while (batch := await batch_of(client, batch_id))["status"] != "completed":
@@ -105,7 +120,7 @@ def test_an_upload_cut_by_kill_9_leaves_nothing_for_the_next_door(tmp_path: Path
             b"Content-Length: 9000000\r\n\r\n"
             b'--b1\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
         )
-        async with door_process(home) as (process, client):
+        async with busy_door(home) as (process, client):
             port = client.base_url.port
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(head + b"x" * 4_000_000)
@@ -116,7 +131,7 @@ def test_an_upload_cut_by_kill_9_leaves_nothing_for_the_next_door(tmp_path: Path
             await process.wait()
             writer.close()
         assert len(list((home / "kept" / "files").iterdir())) == 1
-        async with door_process(home) as (_, client):
+        async with busy_door(home) as (_, client):
             assert (await client.get("/v1/files")).json()["data"] == []
             async with asyncio.timeout(30):
                 while list((home / "kept" / "files").iterdir()):

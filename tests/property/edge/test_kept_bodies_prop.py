@@ -137,7 +137,7 @@ def test_one_wrong_field_of_a_response_is_named(name: str, value: Any) -> None:
     check(status, body)
     if status == 400 and b"bad_parameter" in body:
         param = json.loads(body)["error"]["param"]
-        assert param.split(".")[0].split("[")[0] in (name, "stream_options")
+        assert param.split(".")[0].split("[")[0] in (name, "store")
 
 
 @settings(deadline=None)

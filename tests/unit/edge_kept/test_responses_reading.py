@@ -164,6 +164,7 @@ def test_sampling_lengths_logprobs_and_effort() -> None:
     assert request(reasoning={"effort": "none"}).templating.variables["enable_thinking"] is False
     assert request(include=["message.output_text.logprobs"]).logprobs == 0
     assert request(top_logprobs=4).logprobs == 4
+    assert request(max_output_tokens=16.0).max_tokens == 16
     plain = request()
     assert (plain.logprobs, plain.max_tokens, plain.sampling_changes, plain.templating.variables) == (
         None,
@@ -231,6 +232,9 @@ def test_harmless_fields_are_let_pass_and_storing_is_the_default() -> None:
         ({"text": {"verbosity": "high"}}, "text.verbosity"),
         ({"temperature": "hot"}, "temperature"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"max_output_tokens": 1.5}, "max_output_tokens"),
+        ({"max_output_tokens": True}, "max_output_tokens"),
+        ({"seed": 1e300}, "seed"),
         ({"top_logprobs": 21}, "top_logprobs"),
         ({"include": ["everything"]}, "include[0]"),
         ({"metadata": {"a": 1}}, "metadata.a"),
@@ -242,7 +246,8 @@ def test_harmless_fields_are_let_pass_and_storing_is_the_default() -> None:
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"context_management": [{"type": "compaction"}]}, "context_management"),
         ({"moderation": {"model": "m"}}, "moderation"),
-        ({"stream_options": {"include_obfuscation": True}}, "stream_options"),
+        ({"input": [{"type": {}, "role": "user", "content": "x"}]}, "input[0]"),
+        ({"input": [{"type": None, "role": "user", "content": "x"}]}, "input[0]"),
         ({"previous_response_id": ""}, "previous_response_id"),
     ],
 )

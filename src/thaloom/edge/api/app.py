@@ -100,7 +100,7 @@ def door_app(
     generation = MeteredGeneration(generation, metrics, clock)
     proxy = ControlProxy(control_socket)
     node = AsyncControlClient(control_socket)
-    keeper = None if keeping is None else kept.KeptPart(generation, keeping, clock, emit, metrics)
+    keeper = None if keeping is None else kept.KeptPart(generation, keeping, clock, emit, metrics, doorkeeper)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

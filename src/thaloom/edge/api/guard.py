@@ -25,7 +25,7 @@ from thaloom.edge.api.cost import ASKED_BY, cost_comment, cost_headers
 from thaloom.edge.api.errors import error_response
 from thaloom.edge.api.metrics import DoorMetrics
 from thaloom.edge.api.tracing import Span, Tracing, traceparent_of
-from thaloom.edge.api.visits import CURRENT, Doorkeeper, Tab, allowance_headers, shown_keys
+from thaloom.edge.api.visits import CURRENT, OF_A_BATCH, Doorkeeper, Tab, allowance_headers, shown_keys
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
@@ -101,7 +101,7 @@ class Guard:
         self._metrics.open_requests.labels(route).inc()
         try:
             check(headers)
-            self._let_in(tab, scope["path"], headers)
+            self._let_in(tab, scope, headers)
             await self._app(scope, receive, send_marked)
         except ThaloomError as error:
             self._metrics.errors.labels(error.code).inc()
@@ -130,15 +130,18 @@ class Guard:
             return None
         return self._tracing.begin(scope["method"], headers)
 
-    def _let_in(self, tab: Tab, path: str, headers: Headers) -> None:
+    def _let_in(self, tab: Tab, scope: Scope, headers: Headers) -> None:
         """Raises Unauthorized, and Forbidden for what no key opens yet."""
+        path = scope["path"]
+        tab.patient = OF_A_BATCH in scope
         if self._doorkeeper is None or path in _OPEN_TO_ALL:
             return
         if path.startswith("/thaloom/v1/"):
             if self._doorkeeper.asks_for_keys:
                 raise Forbidden("where keys are required, the control API is served on the node's own socket only")
             return
-        tab.visit = self._doorkeeper.enter(shown_keys(headers))
+        held = scope.get(OF_A_BATCH)
+        tab.visit = self._doorkeeper.enter(shown_keys(headers)) if held is None else self._doorkeeper.enter_as(held)
 
 
 def defect(request_id: str) -> InternalError:

@@ -13,8 +13,8 @@ from thaloom.kernel.state.types import BatchLine, BatchStatus, KeptBatch, KeptFi
 
 
 class ResponseStore(Protocol):
-    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None) -> None:
-        """With `request`, it is still to be made."""
+    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None, key: str | None = None) -> None:
+        """With `request`, it is still to be made, for the holder of the key of this name."""
         ...
 
     def get(self, response_id: str) -> KeptResponse: ...

@@ -54,7 +54,9 @@ class MeteredGeneration:
         num_prompt = prompt_estimate(request) if is_new else 0
         num_answer = ASSUMED_ANSWER_TOKENS if request.max_tokens is None else request.max_tokens
         charge = Charge(tab, request.model, num_prompt + num_answer)
-        if tab.visit is not None and tab.visit.priority != request.priority:
+        if tab.patient:
+            request = dataclasses.replace(request, priority="low")
+        elif tab.visit is not None and tab.visit.priority != request.priority:
             request = dataclasses.replace(request, priority=tab.visit.priority)
         watch = _Watch(self._metrics, self._clock)
         try:

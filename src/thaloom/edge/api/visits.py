@@ -50,6 +50,10 @@ class Doorkeeper(Protocol):
         """Let a request in that showed these keys; None: it needs none. Raises Unauthorized."""
         ...
 
+    def enter_as(self, name: str) -> Visit | None:
+        """Let in what the holder of the key of this name asked for earlier. Raises Unauthorized if it is gone."""
+        ...
+
     @property
     def asks_for_keys(self) -> bool: ...
 
@@ -71,6 +75,8 @@ class Tab:
     finish: list[str] = field(default_factory=list)
     """Why each answer ended, in the order they did."""
     degraded: set[str] = field(default_factory=set)
+    patient: bool = False
+    """Nobody waits for it: it comes last where requests wait."""
     traceparent: str | None = None
     """For what is done elsewhere for this request: of its own span, or as its sender gave it."""
     over: bool = False
@@ -101,6 +107,17 @@ class Tab:
 
 CURRENT: ContextVar[Tab | None] = ContextVar("thaloom_request", default=None)
 """Of the request that is being served; None outside of any."""
+
+
+OF_A_BATCH = "thaloom.batch"
+"""In the scope of a request the door makes of itself: who asked for it (the name of a key, or None). No client can say
+so: a scope holds what the server puts there."""
+
+
+def key_of_request() -> str | None:
+    """The name of the key that the request being served was let in with."""
+    tab = CURRENT.get()
+    return None if tab is None or tab.visit is None else tab.visit.key
 
 
 def shown_keys(headers: Headers) -> list[str]:

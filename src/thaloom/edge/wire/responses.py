@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from thaloom.edge.wire.openai import Answer, Ask
 from thaloom.edge.wire.openai_requests import MAX_TOP_LOGPROBS
 
 MAX_INPUT_ITEMS = 100_000
 MAX_TOOLS = 1024
+WHOLE = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
+"""16.0 is 16, as JSON Schema has it."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Metadata = Annotated[
     dict[
@@ -135,7 +137,7 @@ class JsonSchemaFormat(Ask):
 
 class TextConfig(Ask):
     format: Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")] | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
+    verbosity: Literal["medium"] | None = None
 
 
 class Reasoning(Ask):
@@ -156,22 +158,22 @@ class ResponsesRequest(Ask):
     tools: list[FunctionTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
-    max_tool_calls: int | None = Field(default=None, ge=1, lt=2**31)
+    max_tool_calls: Annotated[int, Field(ge=1, lt=2**31), WHOLE] | None = None
     """Of hosted tools, of which there are none."""
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
-    max_output_tokens: int | None = Field(default=None, ge=1, lt=2**31)
+    max_output_tokens: Annotated[int, Field(ge=1, lt=2**31), WHOLE] | None = None
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=-1, lt=2**31)
+    top_k: Annotated[int, Field(ge=-1, lt=2**31), WHOLE] | None = None
     min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64), WHOLE] | None = None
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
-    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), WHOLE] | None = None
     include: list[Includable] | None = Field(default=None, max_length=100)
-    truncation: Literal["auto", "disabled"] | None = None
+    truncation: Literal["disabled"] | None = None
     store: bool | None = None
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None

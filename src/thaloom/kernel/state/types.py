@@ -272,6 +272,8 @@ class ResponseJob:
     previous: str | None
     created_at: float
     request: dict[str, Any]
+    key: str | None = None
+    """The name of the key it was asked with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +313,8 @@ class KeptBatch:
     created_at: float
     expires_at: float
     """What is not answered by then is given up."""
+    key: str | None = None
+    """The name of the key it was asked with: its lines are answered under the limits of that."""
     status: BatchStatus = "validating"
     metadata: dict[str, str] | None = None
     output_expires_after_s: float | None = None

@@ -627,6 +627,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "a batch still reads it: cancel the batch, or wait for its end",
         "仍有批处理在读取它：请取消该批处理，或等待其结束",
     ),
+    "hint.wrong_state": (
+        "look at it: what was asked does not apply to it any more",
+        "请查看其状态：该操作对它已不再适用",
+    ),
     "hint.not_kept": (
         "it was deleted, has expired, or gave way to newer ones; [keep] in config.toml says how much is kept",
         "它已被删除、已过期，或已让位于更新的内容；config.toml 的 [keep] 决定保留多少",

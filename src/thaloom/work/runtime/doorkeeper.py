@@ -46,6 +46,20 @@ class Doorkeeper:
             if not self._keys.require_keys:
                 return None
             raise Unauthorized("this key is not known here" if shown else "a key is required here, and none was sent")
+        return self._visit(key)
+
+    def enter_as(self, name: str) -> KeyVisit | None:
+        """Let in what the holder of this key asked for earlier, under the limits the key has now. None: nobody asks
+        for a key any more. Raises Unauthorized if the key is gone or has expired."""
+        self._look()
+        if not self._keys.keys:
+            return None
+        key = next((key for key in self._keys.keys if key.name == name), None)
+        if key is None:
+            raise Unauthorized(f"the key {name!r}, which this was asked with, is not known here any more")
+        return self._visit(key)
+
+    def _visit(self, key: AccessKey) -> KeyVisit:
         if key.expires_at is not None and self._clock.now() >= key.expires_at:
             raise Unauthorized(f"the key {key.name!r} has expired")
         return KeyVisit(key, self._rows, self._clock)

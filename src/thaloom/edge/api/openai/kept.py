@@ -15,13 +15,13 @@ from thaloom.base.events import Emit
 from thaloom.edge.api.errands import Errands, News
 from thaloom.edge.api.keeping import Keeping
 from thaloom.edge.api.metrics import DoorMetrics
-from thaloom.edge.api.openai.batches.asking import OF_A_BATCH
 from thaloom.edge.api.openai.batches.routes import BatchRoutes
 from thaloom.edge.api.openai.batches.runner import Batches
 from thaloom.edge.api.openai.files.routes import FileRoutes
 from thaloom.edge.api.openai.responses.background import BackgroundResponses
 from thaloom.edge.api.openai.responses.routes import KeptResponseRoutes, ResponsesRoute
 from thaloom.edge.api.turns import Turns
+from thaloom.edge.api.visits import OF_A_BATCH, Doorkeeper
 from thaloom.work.runtime.types import Generation
 
 
@@ -29,12 +29,19 @@ class KeptPart:
     """`streaming`: by path, what is to be reached without a framework's layers; `routes`: all else."""
 
     def __init__(
-        self, generation: Generation, keeping: Keeping, clock: Clock, emit: Emit, metrics: DoorMetrics
+        self,
+        generation: Generation,
+        keeping: Keeping,
+        clock: Clock,
+        emit: Emit,
+        metrics: DoorMetrics,
+        doorkeeper: Doorkeeper | None = None,
     ) -> None:
         self._generation = generation
         self._keeping = keeping
         self._clock = clock
         self._emit = emit
+        self._doorkeeper = doorkeeper
         self._turns = Turns()
         self._news = News(clock)
         kick = self._news.tell
@@ -54,7 +61,9 @@ class KeptPart:
         """Meanwhile what nobody waits for is worked on. `app` is the whole door, which answers the lines of batches."""
         keeping, turns, news, clock = self._keeping, self._turns, self._news, self._clock
         kinds = (
-            BackgroundResponses(self._generation, keeping=keeping, turns=turns, news=news, clock=clock),
+            BackgroundResponses(
+                self._generation, keeping=keeping, turns=turns, news=news, clock=clock, doorkeeper=self._doorkeeper
+            ),
             Batches(app, keeping=keeping, turns=turns, news=news, clock=clock, emit=self._emit),
         )
         errands = Errands(kinds, sweep=self._sweep, news=news, clock=clock, emit=self._emit)
@@ -67,7 +76,7 @@ class KeptPart:
 
     def turn(self, scope: Scope) -> AbstractContextManager[None]:
         """Around a request for an answer: while somebody waits for one, batches hold back."""
-        return contextlib.nullcontext() if scope.get(OF_A_BATCH) else self._turns.interactive()
+        return contextlib.nullcontext() if OF_A_BATCH in scope else self._turns.interactive()
 
     def _sweep(self) -> None:
         self._keeping.files.sweep()

@@ -52,7 +52,7 @@ def add_kept_routes(document: dict[str, Any]) -> dict[str, Any]:
 
 def _responses() -> dict[str, Any]:
     refused = ", ".join([*REFUSED, "truncation (auto)", "hosted tools", "background with stream"])
-    stream = {"text/event-stream": {"schema": {"type": "string"}}}
+    stream: dict[str, Any] = {"text/event-stream": {}}
     create = _operation(
         "create_response",
         "Make a response",
@@ -75,7 +75,9 @@ def _responses() -> dict[str, Any]:
                 "get_response",
                 "A response that is kept",
                 _json("Response"),
-                parameters=[_parameter("stream", "Only false: what is kept is not streamed.")],
+                parameters=[
+                    _parameter("stream", "What is kept is not streamed.", {"type": "boolean", "enum": [False]})
+                ],
             ),
             delete=_operation("delete_response", "Keep it no longer", _json("ResponseDeleted")),
         ),
@@ -99,6 +101,10 @@ def _files() -> dict[str, Any]:
             "schema": {
                 "type": "object",
                 "required": ["file", "purpose"],
+                "dependentRequired": {
+                    "expires_after[anchor]": ["expires_after[seconds]"],
+                    "expires_after[seconds]": ["expires_after[anchor]"],
+                },
                 "properties": {
                     "file": {"type": "string", "contentMediaType": "application/octet-stream"},
                     "purpose": {"type": "string", "enum": list(files.PURPOSES)},

@@ -42,6 +42,7 @@ STEPS = (
             """CREATE TABLE jobs (
                 id TEXT PRIMARY KEY NOT NULL REFERENCES responses (id) ON DELETE CASCADE,
                 request TEXT NOT NULL,
+                key TEXT,
                 owner TEXT NOT NULL
             )""",
             """CREATE TABLE files (

@@ -21,11 +21,11 @@ class KeptResponses:
     def __init__(self, ledger: KeptLedger) -> None:
         self._ledger = ledger
 
-    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None) -> None:
+    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None, key: str | None = None) -> None:
         """Keep it, in place of the longest unused ones if there is no room. What it builds upon counts as used now,
         so that a conversation that goes on never loses its beginning. Raises DiskFull, StateUnusable.
 
-        With `request` it is still to be made, and gives way to none until it is.
+        With `request` it is still to be made, for the holder of `key`, and gives way to none until it is.
         """
         now = self._ledger.clock.now()
         said, body = _encode(response.input), _encode(response.body)
@@ -42,7 +42,9 @@ class KeptResponses:
                 (response.id, response.previous, response.created_at, now, said, body, num_bytes),
             )
             if job is not None:
-                connection.execute("INSERT INTO jobs (id, request, owner) VALUES (?, ?, '')", (response.id, job))
+                connection.execute(
+                    "INSERT INTO jobs (id, request, key, owner) VALUES (?, ?, ?, '')", (response.id, job, key)
+                )
 
     def get(self, response_id: str) -> KeptResponse:
         """Raises NotKept."""
@@ -93,6 +95,7 @@ class KeptResponses:
                         previous=row["previous"],
                         created_at=row["created_at"],
                         request=json.loads(row["request"]),
+                        key=row["key"],
                     )
         return None
 
@@ -142,7 +145,7 @@ class KeptResponses:
 
 
 _IS_MADE = "id NOT IN (SELECT id FROM jobs)"
-_JOBS = "SELECT responses.*, jobs.request, jobs.owner FROM jobs JOIN responses USING (id)"
+_JOBS = "SELECT responses.*, jobs.request, jobs.key, jobs.owner FROM jobs JOIN responses USING (id)"
 
 
 def _rewrite(connection: sqlite3.Connection, response_id: str, body: dict[str, Any]) -> bool:

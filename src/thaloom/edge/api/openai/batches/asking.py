@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Scope
 
-OF_A_BATCH = "thaloom.batch"
-"""Marks the scope of such a request: it waits for its turn, and nobody waits for it."""
+from thaloom.edge.api.visits import OF_A_BATCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +17,9 @@ class Answer:
     body: bytes
 
 
-async def ask(app: ASGIApp, path: str, body: bytes) -> Answer:
-    """POST `body` to `path`. To cancel this is to leave as a client does."""
+async def ask(app: ASGIApp, path: str, body: bytes, *, key: str | None) -> Answer:
+    """POST `body` to `path`, for the holder of the key of this name (None: it was asked without one). To cancel this is
+    to leave as a client does."""
     sent: list[Message] = []
     inbox: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -48,7 +48,7 @@ async def ask(app: ASGIApp, path: str, body: bytes) -> Answer:
         ],
         "server": ("127.0.0.1", 0),
         "client": ("127.0.0.1", 0),
-        OF_A_BATCH: True,
+        OF_A_BATCH: key,
     }
     await app(scope, receive, send)
     headers = dict(sent[0]["headers"])

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import BadParameter, NotKept
+from thaloom.base.errors import BadParameter, NotKept, WrongState
 from thaloom.edge.api.body import ClientGone, read_object
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.keeping import Keeping
@@ -22,6 +22,7 @@ from thaloom.edge.api.openai.responses.items import new_id
 from thaloom.edge.api.openai.responses.reading import validate
 from thaloom.edge.api.openai.responses.routes import page
 from thaloom.edge.api.queries import whole_number
+from thaloom.edge.api.visits import key_of_request
 from thaloom.edge.wire.files import COMPLETION_WINDOW_S, BatchRequest
 from thaloom.kernel.state.types import KeptBatch
 
@@ -64,6 +65,7 @@ class BatchRoutes:
                 id=new_id("batch"),
                 endpoint=asked.endpoint,
                 input_file=file.id,
+                key=key_of_request(),
                 created_at=now,
                 expires_at=now + COMPLETION_WINDOW_S[asked.completion_window],
                 metadata=asked.metadata,
@@ -97,7 +99,7 @@ class BatchRoutes:
         if batch is None:
             batch = await asyncio.to_thread(self._keeping.batches.get, batch_id)
             if batch.status != "cancelling":
-                raise BadParameter(f"batch {batch_id!r} is {batch.status} and cannot be cancelled", param="batch_id")
+                raise WrongState(f"batch {batch_id!r} is {batch.status} and cannot be cancelled", param="batch_id")
         self._kick()
         return _json(batch_object(batch))
 

@@ -126,7 +126,7 @@ class Batches:
         num_lost = 0
         while True:
             async with self._turns.patient():
-                answer = await ask(self._app, batch.endpoint, body)
+                answer = await ask(self._app, batch.endpoint, body, key=batch.key)
             if is_cancelled():  # a route answers even then
                 raise asyncio.CancelledError
             again_in_s, is_lost = _again(answer)

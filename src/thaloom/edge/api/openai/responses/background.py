@@ -16,6 +16,7 @@ from thaloom.edge.api.openai.responses.before import said_before
 from thaloom.edge.api.openai.responses.reading import ResponseWanted, read, wanted
 from thaloom.edge.api.openai.responses.writing import ResponseForm
 from thaloom.edge.api.turns import Turns
+from thaloom.edge.api.visits import CURRENT, Doorkeeper, Tab
 from thaloom.kernel.state.types import ResponseJob
 from thaloom.work.runtime.types import Done, Generation
 
@@ -41,12 +42,14 @@ class BackgroundResponses:
         turns: Turns,
         news: News,
         clock: Clock,
+        doorkeeper: Doorkeeper | None,
     ) -> None:
         self._generation = generation
         self._keeping = keeping
         self._turns = turns
         self._news = news
         self._clock = clock
+        self._doorkeeper = doorkeeper
 
     def claim(self, beside: Collection[str]) -> ResponseJob | None:
         return self._keeping.responses.claim(beside=beside)
@@ -71,7 +74,7 @@ class BackgroundResponses:
                 before = await said_before(self._keeping, job.previous)
                 asked = wanted(read(job.request), RequestId(job.id), before=before)
                 async with self._turns.patient():
-                    choice = await self._generated(asked)
+                    choice = await self._held_by(job.key, asked)
             except ThaloomError as error:
                 num_lost += not isinstance(error, Unavailable)
                 if not error.retryable or num_lost >= MAX_LOST:
@@ -81,6 +84,17 @@ class BackgroundResponses:
             else:
                 form.whole([choice])
                 return
+
+    async def _held_by(self, key: str | None, asked: ResponseWanted) -> Choice:
+        """Generated under the limits of the key it was asked with, as they are now. Raises Unauthorized too."""
+        keeper = self._doorkeeper
+        visit = None if keeper is None else keeper.enter([]) if key is None else keeper.enter_as(key)
+        tab = Tab(visit=visit, patient=True)
+        CURRENT.set(tab)  # of the task that makes this response, and nothing else
+        try:
+            return await self._generated(asked)
+        finally:
+            tab.end()
 
     async def _generated(self, asked: ResponseWanted) -> Choice:
         choice = Choice(index=0)

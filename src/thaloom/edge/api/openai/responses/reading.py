@@ -62,18 +62,10 @@ def read(data: dict[str, Any]) -> ResponsesRequest:
     """Raises BadParameter."""
     _refuse_hosted(data)
     asked = validate(ResponsesRequest, data)
-    if asked.truncation == "auto":
-        raise BadParameter(
-            "truncation: nothing is ever left out of a prompt here; one that is too long is refused", param="truncation"
-        )
     if asked.background and asked.stream:
         raise BadParameter("stream: a response made in the background is not streamed; ask for it", param="stream")
     if asked.background and asked.store is False:
         raise BadParameter("store: a response made in the background can only be had where it is kept", param="store")
-    if asked.text is not None and asked.text.verbosity not in (None, "medium"):
-        raise BadParameter("text.verbosity: no model here knows another than medium", param="text.verbosity")
-    if asked.stream_options is not None and not asked.stream:
-        raise BadParameter("stream_options needs stream to be true", param="stream_options")
     _use_of_tools(asked.tools, asked.tool_choice)
     return asked
 
@@ -150,6 +142,10 @@ def _refuse_hosted(data: dict[str, Any]) -> None:
     for name, reason in REFUSED.items():
         if data.get(name) not in (None, [], {}):
             raise BadParameter(f"{name}: {reason}", param=name)
+    if data.get("truncation") == "auto":
+        raise BadParameter(
+            "truncation: nothing is ever left out of a prompt here; one that is too long is refused", param="truncation"
+        )
     tools = data.get("tools")
     for index, tool in enumerate(tools if isinstance(tools, list) else []):
         if isinstance(tool, dict) and isinstance(kind := tool.get("type"), str) and kind != "function":
@@ -164,7 +160,7 @@ def _refuse_hosted(data: dict[str, Any]) -> None:
 def _typed(index: int, item: Any) -> Any:
     if not isinstance(item, dict):
         return item
-    kind = item.get("type") or "message"
+    kind = item.get("type", "message")
     if isinstance(kind, str) and kind not in ITEM_TYPES:
         raise BadParameter(
             f"input[{index}].type: items of type {kind!r} are not served here (served: {', '.join(ITEM_TYPES)})",

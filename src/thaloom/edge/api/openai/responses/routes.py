@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import BadParameter, ThaloomError
+from thaloom.base.errors import BadParameter, NotKept, ThaloomError, WrongState
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.body import ClientGone, read_object
 from thaloom.edge.api.errors import to_json
@@ -26,6 +26,7 @@ from thaloom.edge.api.openai.responses.items import new_id
 from thaloom.edge.api.openai.responses.reading import ResponseWanted, read, read_tokens, to_tokenize, wanted
 from thaloom.edge.api.openai.responses.writing import ResponseForm
 from thaloom.edge.api.queries import is_descending, whole_number
+from thaloom.edge.api.visits import key_of_request
 from thaloom.kernel.state.types import KeptResponse
 from thaloom.work.runtime.types import Generation
 
@@ -66,7 +67,7 @@ class ResponsesRoute:
             input=wanted.items,
             body=body,
         )
-        await asyncio.to_thread(self._keeping.responses.put, kept, request=data)
+        await asyncio.to_thread(self._keeping.responses.put, kept, request=data, key=key_of_request())
         self._kick()
         return body
 
@@ -158,7 +159,7 @@ class KeptResponseRoutes:
         if after is not None:
             places = [place for place, item in enumerate(items) if item["id"] == after]
             if not places:
-                raise BadParameter(f"after: no item {after[:200]!r} is in the input of {kept.id!r}", param="after")
+                raise NotKept(f"no item {after[:200]!r} is in the input of {kept.id!r}", param="after")
             items = items[places[0] + 1 :]
         return _json(page(items[:limit], has_more=len(items) > limit))
 
@@ -166,7 +167,7 @@ class KeptResponseRoutes:
         """Of a response that is made already, nothing changes."""
         kept = await self._kept(request)
         if not kept.body["background"]:
-            raise BadParameter(
+            raise WrongState(
                 f"response {kept.id!r} was not made in the background: closing its connection would have cancelled it",
                 param="response_id",
             )
