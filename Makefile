@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 export THALOOM_HOME ?= $(CURDIR)/.thaloom
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-full bench bench-engine bench-quality wheel docs goldens sanitize sanitize-all fuzz fuzz-formats schemathesis aarch64 clean deps-system
+.PHONY: help run test check check-full bench bench-engine bench-quality load wheel docs goldens sanitize sanitize-all fuzz fuzz-formats schemathesis aarch64 clean deps-system
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*##|^[a-z0-9-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -43,6 +43,9 @@ bench: $(BIN)/thaloom ## measure a node of this machine and write dated records 
 
 bench-engine: $(BIN)/thaloom ## install and run other engines beside ours (hours the first time; SHORT=1: does the harness work)
 	$(BIN)/python -m benchmarks.engine $(if $(SHORT),--short) $(ARGS)
+
+load: $(BIN)/thaloom  ## the door alone: 1,000 streams, 10,000 abandoned connections, a million requests (SHORT=1: as CI)
+	$(BIN)/python -m benchmarks.load $(if $(SHORT),--short) $(ARGS)
 
 bench-quality: $(BIN)/pytest ## what each format costs in perplexity and KL, on documents the bundled model never saw
 	test -x $(VENV)-quality/bin/python || $(PYTHON) -m venv $(VENV)-quality

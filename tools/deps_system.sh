@@ -1,10 +1,8 @@
 #!/bin/sh
 # Distribution packages that tests use. Debian and its kin; elsewhere this names them and changes nothing.
 set -eu
-packages="g++ make xz-utils g++-aarch64-linux-gnu qemu-user"
+packages="g++ make xz-utils g++-aarch64-linux-gnu qemu-user prometheus mandoc zsh fish"
 
-# The manual and completion are tried with these.
-packages="$packages mandoc zsh fish"
 missing=""
 for package in $packages; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok' || missing="$missing $package"

@@ -22,8 +22,8 @@ from thaloom.user.cli.texts import VARIABLES, has_text, language, text
 ROOT = Path(__file__).resolve().parents[3]
 CONTEXTS = {context.command_path: context for context in contexts()}
 PROMISED = {
-    *("up", "down", "status", "device", "pull", "ls", "show", "rm", "verify"),
-    *("quantize", "run", "serve", "ps", "stop", "logs", "version", "completion", "help"),
+    *("up", "down", "status", "device", "outgoing", "pull", "ls", "show", "rm", "verify"),
+    *("quantize", "run", "serve", "ps", "stop", "logs", "alias", "token", "version", "completion", "help"),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.generation import Choice, cost_headers
+from thaloom.edge.api.generation import Choice
 from thaloom.edge.api.openai.answers import OpenAIForm
 from thaloom.edge.api.openai.requests import chat, completion
 from thaloom.edge.wire import openai as wire
@@ -112,18 +112,6 @@ def test_offsets_count_whole_characters() -> None:
         grown.logprobs = [position]
         offsets += event(form.chunk(grown))["choices"][0]["logprobs"]["text_offset"]
     assert offsets == [0, 1, 1, 2]
-
-
-def test_answers_say_what_they_cost_and_whether_they_were_degraded() -> None:
-    headers = dict(cost_headers([DONE]))
-    assert headers[b"server-timing"] == b"queue;dur=100.0, prefill;dur=200.0, decode;dur=300.0"
-    assert headers[b"openai-processing-ms"] == b"600"
-    assert b"x-thaloom-degraded" not in headers
-    worse = Done(
-        reason="stop", prompt_tokens=1, completion_tokens=1, cached_tokens=0, queue_s=0, prefill_s=0, decode_s=0,
-        degraded="no compiler\r\nx: é",
-    )  # fmt: skip
-    assert dict(cost_headers([DONE, worse]))[b"x-thaloom-degraded"] == b"no compiler x: ?"
 
 
 TOOLS = [{"type": "function", "function": {"name": "f"}}]

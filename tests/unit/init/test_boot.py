@@ -32,6 +32,16 @@ def test_flags_over_environment_over_file(tmp_path: Path) -> None:
     assert read_config(path, {"THALOOM_PORT": ""}).tick_s == 1.0
 
 
+def test_how_much_the_door_keeps_is_read_and_checked_with_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[keep]\ndisk_share = 0.5\nmax_files = 7\n")
+    assert read_config(path, {}).keep.max_files == 7
+    for wrong in ("disk_share = 2.0", "max_bytes = 0", "max_file = 1"):
+        path.write_text(f"[keep]\n{wrong}\n")
+        with pytest.raises(BadParameter, match=wrong.split(" ")[0]):
+            read_config(path, {})
+
+
 @pytest.mark.parametrize(
     ("text", "param"),
     [

@@ -156,10 +156,12 @@ def ask(
     seed: int = 1,
     stop_tokens: Sequence[int] = (),
     logprobs: int | None = None,
+    rank: int = 1,
     **others: Any,
 ) -> Generate:
     return Generate(
         id=id,
+        rank=rank,
         prompt=list(prompt),
         max_tokens=max_tokens,
         temperature=temperature,

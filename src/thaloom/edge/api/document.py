@@ -9,6 +9,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from thaloom.edge.api.anthropic import document as anthropic
+from thaloom.edge.api.hub.document import add_hub
+from thaloom.edge.api.ollama import document as ollama
+from thaloom.edge.api.openai.kept_document import add_kept_routes
 from thaloom.edge.wire import embeddings, openai, ranking, tokens
 from thaloom.edge.wire.openai_requests import (
     OLDER,
@@ -113,10 +117,13 @@ def add_plain_routes(document: dict[str, Any]) -> dict[str, Any]:
     """The document with the routes of `POSTED`, `/metrics`, `/` and itself added."""
     paths = document["paths"]
     add_posted(document, POSTED)
+    anthropic.describe(document)
+    ollama.describe(document)
+    add_hub(document)
     paths["/metrics"] = {"get": _text("metrics", "Measurements, in Prometheus's text form.", "text/plain")}
     paths["/"] = {"get": _text("index", "A page with the paths served here.", "text/html")}
     paths["/openapi.json"] = {"get": _text("openapi", "This document.", "application/json", {"type": "object"})}
-    return document
+    return add_kept_routes(document)
 
 
 def add_posted(document: dict[str, Any], routes: Mapping[str, Posted]) -> None:

@@ -13,7 +13,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from thaloom.base.errors import BadParameter, BadRequest, MethodNotAllowed, ThaloomError, UnknownPath
+from thaloom.base.errors import (
+    BadParameter,
+    BadRequest,
+    EncodingNotRead,
+    MethodNotAllowed,
+    ThaloomError,
+    Unauthorized,
+    UnknownPath,
+)
+from thaloom.edge.api.anthropic import errors as anthropic_errors
+from thaloom.edge.api.ollama import errors as ollama_errors
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -38,19 +48,30 @@ def error_body(error: ThaloomError) -> dict[str, Any]:
     return {"error": body}
 
 
-_FORMS: tuple[tuple[str, Callable[[ThaloomError], dict[str, Any]]], ...] = ()
+Write = Callable[[ThaloomError, str | None], dict[str, Any]]
+"""The body that tells an error; the second argument is the request's id, where there is one."""
+_FORMS: tuple[tuple[str, Write], ...] = ((anthropic_errors.PATH, anthropic_errors.body), ("/api/", ollama_errors.body))
 """Protocols with a form of their own, by the beginning of their paths; all others get OpenAI's."""
 
 
-def error_response(error: ThaloomError, path: str) -> Response:
-    """In the form of the protocol that is spoken at `path`."""
+def error_response(
+    error: ThaloomError, path: str, headers: Headers | None = None, request_id: str | None = None
+) -> Response:
+    """In the form of the protocol that is spoken at `path`, or of a client that names it in its headers."""
     extra: dict[str, str] = {}
     if isinstance(error, MethodNotAllowed):
         extra["allow"] = error.details.get("allowed", "")
+    if isinstance(error, EncodingNotRead):
+        extra["accept-encoding"] = "gzip, identity"  # what would be read (RFC 7694, 3)
+    if isinstance(error, Unauthorized):
+        extra["www-authenticate"] = "Bearer"  # a 401 must say how (RFC 9110, 15.5.2)
     if error.retry_after_s is not None:
         extra["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
-    form = next((form for prefix, form in _FORMS if path.startswith(prefix)), error_body)
-    return Response(to_json(form(error)), error.http_status, extra, media_type="application/json")
+    if anthropic_errors.is_spoken(path, headers or {}):
+        path = anthropic_errors.PATH
+    write = next((write for prefix, write in _FORMS if path.startswith(prefix)), None)
+    body = error_body(error) if write is None else write(error, request_id)
+    return Response(to_json(body), error.http_status, extra, media_type="application/json")
 
 
 def from_http_exception(request: Request, error: HTTPException) -> ThaloomError:
@@ -119,6 +140,8 @@ def _split(data: Any, location: tuple[int | str, ...], *, missing: bool) -> tupl
 
 
 def _type(error: ThaloomError) -> str:
+    if error.http_status == 401:
+        return "authentication_error"
     if error.http_status == 403:
         return "permission_error"
     if error.http_status == 429:

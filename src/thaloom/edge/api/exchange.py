@@ -16,7 +16,7 @@ from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId, new_request_id
 from thaloom.edge.api.body import ClientGone, read_object, while_connected
 from thaloom.edge.api.errors import to_json
-from thaloom.edge.api.generation import degraded_header, told_first
+from thaloom.edge.api.generation import told_first
 from thaloom.work.runtime.types import Generation
 
 T = TypeVar("T")
@@ -59,8 +59,7 @@ class Exchange:
             return
         except BadParameter as error:
             raise told_first(self._generation, data, error) from error
-        headers = {} if not answered.degraded else {"x-thaloom-degraded": degraded_header(answered.degraded)}
-        await Response(to_json(answered.body), 200, headers, media_type="application/json")(scope, receive, send)
+        await Response(to_json(answered.body), 200, media_type="application/json")(scope, receive, send)
 
 
 async def in_turn(works: Sequence[Callable[[], Awaitable[T]]], *, at_once: int) -> list[T]:

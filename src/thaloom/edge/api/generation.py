@@ -10,7 +10,7 @@ import asyncio
 import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from starlette.types import Receive, Scope, Send
 
@@ -104,6 +104,13 @@ class Form(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsPrompt(Protocol):
+    """A form whose stream opens with the number of the prompt's tokens, where the runtime knows it by then."""
+
+    prompt_tokens: int | None
+
+
 W = TypeVar("W", bound=Wanted)
 
 
@@ -141,11 +148,10 @@ class GenerationRoute(Generic[W]):
 
     async def answer(self, wanted: W, receive: Receive, send: Send) -> None:
         """Serve a request that is read. Raises ClientGone, and ThaloomError where nothing has been sent."""
-        begun = self._clock.monotonic()
         served = find_served(self._generation, wanted.model)
         form = self._speaking.form(wanted, served, self._clock.now())
         label = "" if served is None else served.name  # never a name that somebody made up
-        answer = _Answering(self, wanted, form, send, begun, label)
+        answer = _Answering(self, wanted, form, send)
         try:
             await while_connected(receive, answer.stream() if wanted.stream else answer.whole())
         except ClientGone:
@@ -158,25 +164,21 @@ class GenerationRoute(Generic[W]):
 class _Answering:
     """One request being answered."""
 
-    def __init__(self, route: GenerationRoute[W], wanted: W, form: Form, send: Send, begun: float, label: str) -> None:
+    def __init__(self, route: GenerationRoute[W], wanted: W, form: Form, send: Send) -> None:
         self._generation = route._generation
         self._media_type = route._speaking.media_type
-        self._clock = route._clock
         self._metrics = route._metrics
         self._wanted = wanted
         self._form = form
         self._send = send
-        self._begun = begun
-        self._label = label
         self._choices = [Choice(index=index) for index in range(len(wanted.requests))]
-        self._begun_choices: set[int] = set()
         self._opened = False
 
     async def whole(self) -> None:
         await follow(await start_all(self._generation, self._wanted.requests), self._collect)
         body = self._form.whole(self._choices)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await self._begin(headers + cost_headers(self._dones()))
+        await self._begin(headers)
         await self._write(body, more=False)
 
     async def stream(self) -> None:
@@ -189,6 +191,8 @@ class _Answering:
                     (b"x-accel-buffering", b"no"),
                 ]
             )
+            if isinstance(self._form, TellsPrompt):
+                self._form.prompt_tokens = getattr(answers[0], "prompt_tokens", None)
             if opening := self._form.opening():
                 await self._write(opening)
             await follow(answers, self._forward)
@@ -227,15 +231,8 @@ class _Answering:
         choice = self._choices[index]
         if isinstance(item, Done):
             choice.done = item
-            self._metrics.observe_answer(self._label, item)
-            return
-        if index not in self._begun_choices:
-            self._begun_choices.add(index)
-            self._metrics.first_token_seconds.labels(self._label).observe(self._clock.monotonic() - self._begun)
-        choice.add(item)
-
-    def _dones(self) -> list[Done]:
-        return [choice.done for choice in self._choices if choice.done is not None]
+        else:
+            choice.add(item)
 
     async def _begin(self, headers: list[tuple[bytes, bytes]]) -> None:
         self._opened = True
@@ -246,29 +243,6 @@ class _Answering:
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
         except OSError as error:
             raise ClientGone from error
-
-
-def cost_headers(dones: Sequence[Done]) -> list[tuple[bytes, bytes]]:
-    """What the answer cost, as `Server-Timing` (W3C; milliseconds); of several answers, the slowest of each part."""
-    parts = {
-        "queue": max(done.queue_s for done in dones),
-        "prefill": max(done.prefill_s for done in dones),
-        "decode": max(done.decode_s for done in dones),
-    }
-    timing = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
-    headers = [
-        (b"server-timing", timing.encode()),
-        (b"openai-processing-ms", str(round(1000 * sum(parts.values()))).encode()),
-    ]
-    reasons = frozenset(done.degraded for done in dones if done.degraded is not None)
-    if reasons:
-        headers.append((b"x-thaloom-degraded", degraded_header(reasons).encode()))
-    return headers
-
-
-def degraded_header(reasons: frozenset[str]) -> str:
-    """Why an answer is worse than wished, as plain ASCII in one line."""
-    return " ".join("; ".join(sorted(reasons)).encode("ascii", "replace").decode().split())
 
 
 def find_served(generation: Generation, name: str) -> ServedModel | None:

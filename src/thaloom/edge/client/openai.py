@@ -30,8 +30,10 @@ SILENCE_TIMEOUT_S = 600.0
 class OpenAIClient:
     """A caller of one door. Not for several threads at once; close it, or use it as a context manager."""
 
-    def __init__(self, url: str, *, silence_timeout_s: float = SILENCE_TIMEOUT_S) -> None:
+    def __init__(self, url: str, *, api_key: str | None = None, silence_timeout_s: float = SILENCE_TIMEOUT_S) -> None:
+        """`api_key`: where the door asks for one."""
         self._url = url
+        self._headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         self._silence_timeout_s = silence_timeout_s
         self._client: httpx2.Client | None = None
 
@@ -75,7 +77,9 @@ class OpenAIClient:
         if self._client is None:
             timeout = httpx2.Timeout(self._silence_timeout_s, connect=CONNECT_TIMEOUT_S)
             with_tls = self._url.startswith("https:")  # loading the machine's certificates takes 50 ms
-            self._client = httpx2.Client(base_url=self._url, timeout=timeout, trust_env=False, verify=with_tls)
+            self._client = httpx2.Client(
+                base_url=self._url, headers=self._headers, timeout=timeout, trust_env=False, verify=with_tls
+            )
         return self._client
 
     @contextlib.contextmanager

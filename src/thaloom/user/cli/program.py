@@ -36,6 +36,7 @@ thaloom = Verbs(
             "ps": _HERE + "ps:command",
             "stop": _HERE + "stop:command",
             "logs": _HERE + "logs:command",
+            "alias": _HERE + "alias:command",
         },
         "section.models": {
             "pull": _HERE + "pull:command",
@@ -49,7 +50,9 @@ thaloom = Verbs(
             "up": _HERE + "up:command",
             "down": _HERE + "down:command",
             "status": _HERE + "status:command",
+            "outgoing": _HERE + "outgoing:command",
             "device": _HERE + "device:command",
+            "token": _HERE + "token:command",
         },
         "section.more": {
             "version": _HERE + "version:command",
@@ -57,7 +60,14 @@ thaloom = Verbs(
             "help": _HERE + "help:command",
         },
     },
-    aliases={"list": "ls", "devices": "device", "remove": "rm", "import": "pull", "quantise": "quantize"},
+    aliases={
+        "list": "ls",
+        "devices": "device",
+        "remove": "rm",
+        "import": "pull",
+        "quantise": "quantize",
+        "tokens": "token",
+    },
     params=[TextOption(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version)],
 )
 

@@ -30,6 +30,7 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
 @verb("serve")
 @argument("model", type=a_name, shell_complete=complete_models)
 @option("--name", type=a_name, metavar="NAME")
+@option("--replicas", type=POSITIVE, metavar="N")
 @option("--device", metavar="DEVICE", shell_complete=complete_devices)
 @option("--threads", "num_threads", type=POSITIVE, metavar="N")
 @option("--context", "context_length", type=POSITIVE, metavar="TOKENS")

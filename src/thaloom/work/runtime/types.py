@@ -10,6 +10,8 @@ from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 MAX_TOP_LOGPROBS = 20
 MAX_LOGIT_BIAS = 100.0
 
@@ -121,6 +123,8 @@ class GenerateRequest:
     prompt_tokens: tuple[int, ...] | None = None
     max_tokens: int | None = None
     """None: until the model stops or the context is full."""
+    up_to_context: bool = False
+    """More `max_tokens` than the context still holds are no error: the answer then ends where it is full."""
     min_tokens: int = 0
     """The model may not end its answer before so many tokens."""
     sampling: Sampling | None = None
@@ -147,6 +151,8 @@ class GenerateRequest:
     constraint: Constraint | None = None
     """Not together with tools that must be called."""
     templating: Templating = field(default_factory=Templating)
+    priority: Priority = "normal"
+    """Who comes first where requests wait."""
     separate_reasoning: bool = True
     """What a model thinks aloud comes as Delta.reasoning, if its dialect is known to mark it."""
 
