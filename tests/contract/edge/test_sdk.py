@@ -15,12 +15,13 @@ import pytest
 
 from tests.contract.edge.fake_worker import FakeWorker
 from tests.contract.edge.live_door import LiveDoor
-from tests.contract.edge.sdk_methods import METHODS, AnyClient, ask, method, node, opened
+from tests.contract.edge.sdk_methods import METHODS, NEEDED, OVER_THE_SOCKET, AnyClient, ask, method, node, opened
 from tests.unit.edge_control.plane import Plane
 from thaloom import AsyncClient, Client, Retries
 from thaloom.base.errors import (
     BadParameter,
     DeadlineExceeded,
+    Forbidden,
     InternalError,
     ModelInUse,
     NodeNotRunning,
@@ -71,12 +72,12 @@ def test_every_method_is_answered_with_what_it_promises(short_path: Path, kind: 
         door.say("Hello")
         plane.gate.set()
         plane.phases = itertools.chain(["loading", "loading"], itertools.repeat("ready"))
-        more: dict[str, dict[str, Any]] = {"node.quantise": {"to": "int8"}, "node.serve": {"context_length": 64}}
         for name, arguments in METHODS.items():
             try:
-                answer = await ask(client, name, *arguments, **more.get(name, {}))
-            except ModelInUse:
-                assert name == "node.remove_model"
+                answer = await ask(client, name, *arguments, **NEEDED.get(name, {}))
+            except (ModelInUse, Forbidden) as refused:
+                assert isinstance(refused, Forbidden) == (name in OVER_THE_SOCKET), name
+                assert refused.code == "forbidden" or name == "node.remove_model"
                 continue
             promised = inspect.signature(method(client, name).__func__, eval_str=True).return_annotation
             origin, parts = typing.get_origin(promised), typing.get_args(promised)
@@ -129,6 +130,19 @@ def test_the_other_answers_say_what_they_should(short_path: Path, kind: type[Any
         assert (await ask(client, "node.events", limit=3))[0].fields["message"] == "3"
         made = await ask(client, "node.pull", "/x", name="tiny:v1", on_progress=opens_at_the_first_step(plane))
         assert made.name == "tiny:v1"
+
+    with_node(short_path, kind, test)
+
+
+@KINDS
+def test_a_pull_from_a_hub_says_who_asks(short_path: Path, kind: type[AnyClient]) -> None:
+    async def test(client: AnyClient, _: LiveDoor, plane: Plane) -> None:
+        plane.gate.set()
+        hub = control.HubAccess(hf_token="hf_secret", offline=True)
+        await ask(client, "node.pull", "hf://org/name", hub=hub)
+        model, settings, name, replace, read_through = plane.pulled
+        assert (model.repo, settings.hf_token, settings.offline) == ("org/name", "hf_secret", True)
+        assert (name, replace, read_through) == (None, False, False)
 
     with_node(short_path, kind, test)
 
@@ -330,6 +344,10 @@ def test_a_node_of_this_machine_is_asked_over_its_socket(short_path: Path, kind:
             # The door is somewhere else, or nowhere.
             async with opened(kind, "http://127.0.0.1:9", home=short_path, retries=None) as client:
                 assert (await ask(client, "node.status")).version == "1"
+                made = await ask(client, "node.make_key", "ci", models=["tiny"], requests_per_minute=60)
+                assert (made.key.limits.requests_per_minute, made.key.limits.models) == (60, ["tiny"])
+                assert [key.name for key in (await ask(client, "node.keys")).keys] == ["ci"]
+                assert (await ask(client, "node.remove_key", "ci")).name == "ci"
                 with pytest.raises(NodeNotRunning):
                     await ask(client, "health")
         async with opened(kind, home=short_path, retries=None) as client:
