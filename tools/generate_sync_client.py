@@ -25,7 +25,7 @@ WORDS: tuple[tuple[str, str], ...] = (
     (r"\bawait ", ""),
     (r"\bAsyncGenerator\[(.*), None\]", r"Generator[\1, None, None]"),
     (r"\bAsync([A-Z]\w*)", r"\1"),
-    (r"\basync_(client|connection|node)\b", r"\1"),
+    (r"\bsdk\.async_(\w+)", r"sdk.\1"),
     (r"__a(enter|exit|iter|next)__", r"__\1__"),
     (r"\ba(close|closing|next|read|iter_bytes)\b", r"\1"),
     (r"\bimport asyncio\n", "import time\n"),

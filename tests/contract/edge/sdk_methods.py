@@ -47,6 +47,10 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "node.models": (),
     "node.model": ("tiny:v1",),
     "node.pull": ("/somewhere",),
+    "node.unfinished_pulls": (),
+    "node.remove_pull": ("hf://a/b@main",),
+    "node.outgoing": (),
+    "node.copy_model": ("tiny:v1", "small"),
     "node.quantise": ("tiny",),
     "node.verify": ("tiny",),
     "node.remove_model": ("tiny",),
@@ -55,11 +59,25 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "node.service": ("tiny",),
     "node.wait_ready": ("tiny",),
     "node.logs": ("tiny",),
+    "node.put_alias": ("best", {"tiny": 1}),
+    "node.alias": ("best",),
+    "node.aliases": (),
+    "node.return_canary": ("best",),
+    "node.remove_alias": ("best",),
+    "node.keys": (),
+    "node.make_key": ("ci",),
+    "node.remove_key": ("ci",),
     "node.stop": ("tiny",),
     "node.openapi": (),
     "node.down": (),
 }
-"""In an order in which they can be called one after another; `node.quantise` needs `to` as well."""
+"""In an order in which they can be called one after another."""
+NEEDED: dict[str, dict[str, Any]] = {
+    "node.quantise": {"to": "int8"},
+    "node.return_canary": {"revision": 1, "reason": "worse"},
+}
+"""Keywords without a default."""
+OVER_THE_SOCKET = ("node.keys", "node.make_key", "node.remove_key")
 NO_CALLS = {"aclose", "close", "url", "node"}
 AnyClient = Client | AsyncClient
 

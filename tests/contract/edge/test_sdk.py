@@ -15,12 +15,13 @@ import pytest
 
 from tests.contract.edge.fake_worker import FakeWorker
 from tests.contract.edge.live_door import LiveDoor
-from tests.contract.edge.sdk_methods import METHODS, AnyClient, ask, method, node, opened
+from tests.contract.edge.sdk_methods import METHODS, NEEDED, OVER_THE_SOCKET, AnyClient, ask, method, node, opened
 from tests.unit.edge_control.plane import Plane
 from thaloom import AsyncClient, Client, Retries
 from thaloom.base.errors import (
     BadParameter,
     DeadlineExceeded,
+    Forbidden,
     InternalError,
     ModelInUse,
     NodeNotRunning,
@@ -54,19 +55,30 @@ def with_node(
     asyncio.run(run())
 
 
+def opens_at_the_first_step(plane: Plane) -> Callable[[control.Progress], None]:
+    """The node's long work waits until the caller has heard of it."""
+    loop = asyncio.get_running_loop()
+
+    def hear(step: control.Progress) -> None:
+        if (step.stage, step.done_bytes, step.total_bytes) == ("importing", 3, 7):
+            loop.call_soon_threadsafe(plane.gate.set)
+
+    return hear
+
+
 @KINDS
 def test_every_method_is_answered_with_what_it_promises(short_path: Path, kind: type[AnyClient]) -> None:
     async def test(client: AnyClient, door: LiveDoor, plane: Plane) -> None:
         door.say("Hello")
         plane.gate.set()
         plane.phases = itertools.chain(["loading", "loading"], itertools.repeat("ready"))
-        more: dict[str, dict[str, Any]] = {"node.quantise": {"to": "int8"}, "node.serve": {"context_length": 64}}
+        refused = dict.fromkeys(OVER_THE_SOCKET, Forbidden) | {"node.remove_model": ModelInUse}
         for name, arguments in METHODS.items():
-            try:
-                answer = await ask(client, name, *arguments, **more.get(name, {}))
-            except ModelInUse:
-                assert name == "node.remove_model"
+            if name in refused:
+                with pytest.raises(refused[name]):
+                    await ask(client, name, *arguments)
                 continue
+            answer = await ask(client, name, *arguments, **NEEDED.get(name, {}))
             promised = inspect.signature(method(client, name).__func__, eval_str=True).return_annotation
             origin, parts = typing.get_origin(promised), typing.get_args(promised)
             if isinstance(answer, list):
@@ -116,10 +128,21 @@ def test_the_other_answers_say_what_they_should(short_path: Path, kind: type[Any
         assert [service.name for service in await ask(client, "node.services")] == ["a b"]
         assert await ask(client, "node.logs", "a b", tail=7) == ["follow=False tail=7"]
         assert (await ask(client, "node.events", limit=3))[0].fields["message"] == "3"
-        steps: list[control.Progress] = []
-        asyncio.get_running_loop().call_later(0.1, plane.gate.set)
-        made = await ask(client, "node.pull", "/x", name="tiny:v1", on_progress=steps.append)
-        assert (made.name, [step.done_bytes for step in steps if step.stage == "importing"][:1]) == ("tiny:v1", [3])
+        made = await ask(client, "node.pull", "/x", name="tiny:v1", on_progress=opens_at_the_first_step(plane))
+        assert made.name == "tiny:v1"
+
+    with_node(short_path, kind, test)
+
+
+@KINDS
+def test_a_pull_from_a_hub_says_who_asks(short_path: Path, kind: type[AnyClient]) -> None:
+    async def test(client: AnyClient, _: LiveDoor, plane: Plane) -> None:
+        plane.gate.set()
+        hub = control.HubAccess(hf_token="hf_secret", offline=True)
+        await ask(client, "node.pull", "hf://org/name", hub=hub)
+        model, settings, name, replace, read_through = plane.pulled
+        assert (model.repo, settings.hf_token, settings.offline) == ("org/name", "hf_secret", True)
+        assert (name, replace, read_through) == (None, False, False)
 
     with_node(short_path, kind, test)
 
@@ -142,9 +165,8 @@ def test_refusals_are_the_leaves_they_were(tmp_path: Path, kind: type[AnyClient]
         with pytest.raises(BadParameter):
             await ask(client, "model", "")
         plane.fault = ModelInUse("in use", services=["x"])
-        asyncio.get_running_loop().call_later(0.1, plane.gate.set)
         with pytest.raises(ModelInUse) as used:
-            await ask(client, "node.pull", "/x")
+            await ask(client, "node.pull", "/x", on_progress=opens_at_the_first_step(plane))
         assert used.value.details == {"services": ["x"]}
 
     with_node(tmp_path, kind, test, retries=None)
@@ -322,6 +344,10 @@ def test_a_node_of_this_machine_is_asked_over_its_socket(short_path: Path, kind:
             # The door is somewhere else, or nowhere.
             async with opened(kind, "http://127.0.0.1:9", home=short_path, retries=None) as client:
                 assert (await ask(client, "node.status")).version == "1"
+                made = await ask(client, "node.make_key", "ci", models=["tiny"], requests_per_minute=60)
+                assert (made.key.limits.requests_per_minute, made.key.limits.models) == (60, ["tiny"])
+                assert [key.name for key in (await ask(client, "node.keys")).keys] == ["ci"]
+                assert (await ask(client, "node.remove_key", "ci")).name == "ci"
                 with pytest.raises(NodeNotRunning):
                     await ask(client, "health")
         async with opened(kind, home=short_path, retries=None) as client:

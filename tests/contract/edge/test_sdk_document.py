@@ -31,9 +31,12 @@ WITHOUT_METHOD_BELOW = {
     "/v1/responses": "OpenAI's protocol with a memory: the openai client keeps its state",
     "/v1/files": "OpenAI's files: only its batches use them",
     "/v1/batches": "OpenAI's batches",
+    "/{name}/resolve/": "the hub's files",
+    "/{org}/{name}/resolve/": "the hub's files",
 }
 OPTIONS_OF_THE_SDK = {"on_progress", "timeout_s", "follow"}
 """What methods take and no schema has; `follow` is a query parameter all the same."""
+NOT_FOR_CALLERS = {"read_through": "said by the door's own hub, on behalf of its callers"}
 Operation = tuple[str, str]
 
 
@@ -165,6 +168,7 @@ def properties(operation: dict[str, Any], document: dict[str, Any]) -> tuple[set
         fields = document["components"]["schemas"][one["$ref"].rpartition("/")[2]]["properties"]
         has |= set(fields)
         served |= {name for name, field in fields.items() if "Not served" not in field.get("description", "")}
+        served -= set(NOT_FOR_CALLERS)
     return has, served
 
 

@@ -89,7 +89,7 @@ def test_the_examples_of_the_methods_run(short_path: Path) -> None:
             plane.gate.set()
             plane.source = lambda source: Path("/bundled") / source  # type: ignore[method-assign]
             plane.phases = itertools.repeat("ready")
-            async with opened(Client, door.url) as client:
+            async with opened(Client, door.url, home=short_path) as client:
                 assert isinstance(client, Client)
                 await asyncio.to_thread(client.node.serve, "tiny")
                 await asyncio.to_thread(client.node.serve, "chat", model="tiny")

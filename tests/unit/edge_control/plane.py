@@ -12,6 +12,7 @@ from typing import Any
 
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
+    AliasNotFound,
     BadParameter,
     DeviceNotFound,
     KeyNotFound,
@@ -42,6 +43,7 @@ from thaloom.kernel.models.types import (
 )
 from thaloom.kernel.state.types import (
     AccessKey,
+    Alias,
     Condition,
     DeviceMemory,
     KeyLimits,
@@ -87,6 +89,29 @@ MANIFEST = Manifest(
 )
 
 
+class Aliases:
+    """Implements what ControlPlane has for aliases."""
+
+    def __init__(self) -> None:
+        self.now: dict[str, Alias] = {}
+
+    def list(self) -> Sequence[Alias]:
+        return list(self.now.values())
+
+    def get(self, name: ServiceName) -> Alias:
+        if name not in self.now:
+            raise AliasNotFound(f"no alias {name!r}")
+        return self.now[name]
+
+    def remove(self, name: ServiceName) -> None:
+        self.get(name)
+        del self.now[name]
+
+    def send_home(self, name: ServiceName, revision: int, reason: str) -> Alias:
+        self.now[name] = dataclasses.replace(self.get(name), returned=reason, revision=revision + 1)
+        return self.now[name]
+
+
 class Plane:
     """Implements ControlPlane. `services_now` is what is served; `gate` holds long work back until it is set."""
 
@@ -99,6 +124,7 @@ class Plane:
         self.went_down = False
         self.keys_now: dict[str, AccessKey] = {}
         self.keys_required = True
+        self.aliases = Aliases()
 
     async def status(self) -> NodeStatus:
         return NodeStatus(
@@ -231,6 +257,10 @@ class Plane:
                 raise
 
         return lines()
+
+    async def put_alias(self, alias: Alias) -> Alias:
+        self.aliases.now[alias.name] = alias
+        return alias
 
     async def keys(self) -> tuple[Sequence[AccessKey], bool]:
         return list(self.keys_now.values()), self.keys_required

@@ -1,7 +1,7 @@
 """The Python SDK: `thaloom.Client` and `thaloom.AsyncClient`.
 
-`async_client`, `async_node` and `async_connection` are what is written; `client`, `node` and `connection` are made from
-them by tools/generate_sync_client.py. What both share has no waiting in it: `calls`, `answers`, `retries`, `settings`.
+What is called `async_...` is written; the files without are made from those by tools/generate_sync_client.py. What both
+share has no waiting in it: `calls`, `answers`, `retries`, `settings`.
 """
 
 from thaloom.edge.client.sdk.async_client import AsyncClient

@@ -166,3 +166,10 @@ class AsyncConnection:
         return httpx2.AsyncClient(
             base_url=url, headers=headers, transport=transport, trust_env=False, verify=self._settings.with_tls
         )
+
+
+class AsyncAsking:
+    """Methods that ask over one connection, which is somebody else's to close."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-from collections.abc import AsyncGenerator, Callable
 from typing import Unpack
 
-from thaloom.base.errors import DeadlineExceeded, InternalError, NodeNotRunning, ServiceFailed, ThaloomError
-from thaloom.edge.client.sdk.answers import understood_line
-from thaloom.edge.client.sdk.async_connection import AsyncConnection, AsyncStream
-from thaloom.edge.client.sdk.calls import Call, delete, get, post, put
-from thaloom.edge.client.sdk.options import ServeOptions
+from thaloom.edge.client.sdk.async_models import AsyncModels
+from thaloom.edge.client.sdk.async_services import AsyncServices
+from thaloom.edge.client.sdk.calls import delete, get, post
+from thaloom.edge.client.sdk.options import KeyOptions
 from thaloom.edge.wire import control as wire
 
-OnProgress = Callable[[wire.Progress], None]
-POLL_S = 0.05
 _P = wire.PREFIX
 
 
-class AsyncNode:
+class AsyncNode(AsyncModels, AsyncServices):
     """Every method raises the leaf that the node raised, and NodeNotRunning where none answers.
 
     A model is named `NAME` or `NAME:TAG`. Sizes are bytes, durations seconds, moments seconds since the epoch.
     """
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
 
     # -- the node
 
@@ -60,6 +50,13 @@ class AsyncNode:
         """
         return (await self._connection.ask(wire.Events, get(f"{_P}/events", limit=limit))).events
 
+    async def outgoing(self) -> wire.Outgoing:
+        """Whether this node calls out, and which calls it did not make.
+
+        >>> (await client.node.outgoing()).closed
+        """
+        return await self._connection.ask(wire.Outgoing, get(f"{_P}/outgoing"))
+
     async def down(self) -> wire.GoingDown:
         """Ask the node to stop. It has when the process named in the answer has ended.
 
@@ -84,135 +81,28 @@ class AsyncNode:
         """
         return await self._connection.ask(wire.Device, get(f"{_P}/devices/{{}}", device))
 
-    # -- models
+    # -- keys: over the node's own socket only (`AsyncClient(home=...)`); through the door they are refused
 
-    async def models(self) -> list[wire.Model]:
-        """The models in the store, served or not.
+    async def keys(self) -> wire.Keys:
+        """The keys that open the door, not the secrets themselves.
 
-        >>> [model.name for model in await client.node.models()]
+        >>> [key.name for key in (await client.node.keys()).keys]
         """
-        return (await self._connection.ask(wire.Models, get(f"{_P}/models"))).models
+        return await self._connection.ask(wire.Keys, get(f"{_P}/keys"))
 
-    async def model(self, name: str) -> wire.Model:
-        """A model's card and files. Raises ModelNotFound.
+    async def make_key(self, name: str, **limits: Unpack[KeyOptions]) -> wire.NewKey:
+        """A new key. Its secret is in this answer and nowhere else.
 
-        >>> (await client.node.model("tiny")).card.num_parameters
+        >>> (await client.node.make_key("ci", requests_per_minute=60, models=["tiny"])).secret
         """
-        return await self._connection.ask(wire.Model, get(f"{_P}/models/{{}}", name))
+        return await self._connection.ask(wire.NewKey, post(f"{_P}/keys", name=name, **limits))
 
-    async def pull(
-        self, source: str, *, name: str | None = None, replace: bool = False, on_progress: OnProgress | None = None
-    ) -> wire.Model:
-        """Import a model: an absolute path on the node's machine, or the name of a bundled model. Leaving (an
-        exception, a cancellation) ends the import; nothing half-done stays behind.
+    async def remove_key(self, name: str) -> wire.Removed:
+        """From now on the key opens nothing.
 
-        >>> await client.node.pull("tiny", on_progress=lambda step: print(step.stage, step.done_bytes))
+        >>> await client.node.remove_key("ci")
         """
-        call = post(f"{_P}/models/pull", source=source, name=name, replace=replace)
-        return await self._made(call, on_progress)
-
-    async def quantise(
-        self,
-        model: str,
-        *,
-        to: str,
-        name: str | None = None,
-        replace: bool = False,
-        text: str | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> wire.Model:
-        """Make a model in whole numbers (`to`: int8 or int4) of one in floats. Leaving ends the work.
-
-        >>> (await client.node.quantise("tiny", to="int8")).card.quantisation
-        """
-        call = post(f"{_P}/models/{{}}/quantise", model, to=to, name=name, replace=replace, text=text)
-        return await self._made(call, on_progress)
-
-    async def verify(self, name: str, *, on_progress: OnProgress | None = None) -> wire.Verification:
-        """Have every byte of the model read again. Leaving ends the work.
-
-        >>> (await client.node.verify("tiny")).faults
-        """
-        call = post(f"{_P}/models/{{}}/verify", name, repeatable=True)
-        done = await self._followed(call, on_progress)
-        if isinstance(done, wire.VerifyDone):
-            return done.verification
-        raise InternalError(f"the answer to {call.method} {call.target} is not a verification")
-
-    async def remove_model(self, name: str) -> wire.Removed:
-        """Take a model out of the store. Raises ModelInUse while it is served.
-
-        >>> await client.node.remove_model("tiny-int8")
-        """
-        return await self._connection.ask(wire.Removed, delete(f"{_P}/models/{{}}", name))
-
-    # -- services
-
-    async def services(self) -> list[wire.Service]:
-        """What is served, as it is now.
-
-        >>> [(service.name, service.phase) for service in await client.node.services()]
-        """
-        return (await self._connection.ask(wire.Services, get(f"{_P}/services"))).services
-
-    async def service(self, name: str) -> wire.Service:
-        """One service. Raises ServiceNotFound.
-
-        >>> (await client.node.service("tiny")).running
-        """
-        return await self._connection.ask(wire.Service, get(f"{_P}/services/{{}}", name))
-
-    async def serve(self, name: str, *, model: str | None = None, **wish: Unpack[ServeOptions]) -> wire.Service:
-        """Wish for a service, or change the wish; `model`: by default the model of the same name. Returns at once, see
-        `wait_ready`.
-
-        >>> await client.node.serve("chat", model="tiny", context_length=1024)
-        >>> await client.node.wait_ready("chat")
-        """
-        return await self._connection.ask(wire.Service, put(f"{_P}/services/{{}}", name, model=model or name, **wish))
-
-    async def stop(self, name: str) -> wire.Removed:
-        """Wish for the service no longer. Its worker ends what it is answering first.
-
-        >>> await client.node.stop("chat")
-        """
-        return await self._connection.ask(wire.Removed, delete(f"{_P}/services/{{}}", name))
-
-    async def wait_ready(self, name: str, *, timeout_s: float = 300.0) -> wire.Service:
-        """The service once it is ready. Raises ServiceFailed with its reason, or DeadlineExceeded.
-
-        >>> (await client.node.wait_ready("tiny", timeout_s=60)).phase
-        'ready'
-        """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            service = await self.service(name)
-            ready = service.condition("Ready")
-            if service.phase == "ready":
-                return service
-            why = ready.message if ready else ""
-            if service.phase == "failed":
-                raise ServiceFailed(f"{name!r}: {why or 'failed'}", service=name)
-            if time.monotonic() >= deadline:
-                told = f"{name!r} is still {service.phase} after {timeout_s:g} s"
-                raise DeadlineExceeded(f"{told} ({why})" if why else told, service=name)
-            await asyncio.sleep(POLL_S)
-
-    def logs(self, name: str, *, follow: bool = False, tail: int = 100) -> AsyncStream[str]:
-        """The last `tail` lines of a service's log, without line ends; with `follow`, then all that come.
-
-        >>> async with client.node.logs("tiny", tail=10) as lines:
-        ...     async for line in lines:
-        ...         print(line)
-        """
-        call = get(f"{_P}/services/{{}}/logs", name, follow=follow, tail=tail, endless=follow)
-
-        async def texts() -> AsyncGenerator[str, None]:
-            async with contextlib.aclosing(self._connection.lines(call)) as lines:
-                async for line in lines:
-                    yield line.decode(errors="replace")
-
-        return AsyncStream(texts())
+        return await self._connection.ask(wire.Removed, delete(f"{_P}/keys/{{}}", name))
 
     async def openapi(self) -> dict[str, object]:
         """The control API, described (OpenAPI 3.1).
@@ -220,25 +110,3 @@ class AsyncNode:
         >>> sorted((await client.node.openapi())["paths"])
         """
         return await self._connection.ask_object(get(f"{_P}/openapi.json"))
-
-    # -- below
-
-    async def _made(self, call: Call, on_progress: OnProgress | None) -> wire.Model:
-        done = await self._followed(call, on_progress)
-        if isinstance(done, wire.PullDone):
-            return done.model
-        raise InternalError(f"the answer to {call.method} {call.target} is not a model")
-
-    async def _followed(self, call: Call, on_progress: OnProgress | None) -> wire.PullDone | wire.VerifyDone:
-        """The last word of an answer that tells of its progress."""
-        async with contextlib.aclosing(self._connection.lines(call)) as lines:
-            async for line in lines:
-                match understood_line(call, line):
-                    case wire.Progress() as progress:
-                        if on_progress is not None:
-                            on_progress(progress)
-                    case wire.StreamError(error=error):
-                        raise ThaloomError.from_dict(error.model_dump())
-                    case wire.PullDone() | wire.VerifyDone() as done:
-                        return done
-        raise NodeNotRunning("the node went away before it was done")

@@ -47,9 +47,9 @@ def put(path: str, /, *parts: str, **fields: Any) -> Call:
     return Call(method="PUT", target=target(path, parts), content=to_json(given(fields)), repeatable=True)
 
 
-def delete(path: str, /, *parts: str) -> Call:
+def delete(path: str, /, *parts: str, **query: str) -> Call:
     """Not repeatable: done twice, it says that there is no such thing."""
-    return Call(method="DELETE", target=target(path, parts), repeatable=False)
+    return Call(method="DELETE", target=target(path, parts, query), repeatable=False)
 
 
 def target(path: str, parts: tuple[str, ...] = (), query: Mapping[str, str | int | bool | None] | None = None) -> str:

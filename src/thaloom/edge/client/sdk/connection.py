@@ -167,3 +167,10 @@ class Connection:
         return httpx2.Client(
             base_url=url, headers=headers, transport=transport, trust_env=False, verify=self._settings.with_tls
         )
+
+
+class Asking:
+    """Methods that ask over one connection, which is somebody else's to close."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection

@@ -96,6 +96,7 @@ class TokenizeChatOptions(TypedDict, total=False):
 
 
 class ServeOptions(TypedDict, total=False):
+    replicas: int | None
     device: str | None
     num_threads: int | None
     context_length: int | None
@@ -110,6 +111,15 @@ class ServeOptions(TypedDict, total=False):
     stretch: float | None
     token_s: float | None
     keep_throughput: float | None
+
+
+class KeyOptions(TypedDict, total=False):
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrent: int | None
+    models: Sequence[str] | None
+    priority: Literal["high", "normal", "low"] | None
+    expires_in_s: float | None
 
 
 def turns(messages: Messages) -> Sequence[Message]:
