@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import Digest
-from thaloom.hal.types import DType, WeightFormat
+
+if TYPE_CHECKING:  # else who only names a model, as the door does, would load arrays
+    from thaloom.hal.types import DType, WeightFormat
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """Objects are cut into chunks of this size; the last one is shorter."""
