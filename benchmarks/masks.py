@@ -1,8 +1,8 @@
 """What a constraint costs a step: `python benchmarks/masks.py`. Writes benchmarks/records/<date>-masks.json.
 
-Two engines take turns, step by step, on one model with 16 answers each: one free, one held to a JSON schema. The cost is
-the median over pairs of neighbouring steps, so that what the machine does meanwhile meets both. Beside it what compiling
-takes: the first answer of a schema waits for that, later ones do not.
+Two engines take turns, step by step, on one model with 16 answers each: one free, one held to a JSON schema. The cost
+is the median over pairs of neighbouring steps, so that what the machine does meanwhile meets both. Beside it what
+compiling takes: the first answer of a schema waits for that, later ones do not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 
 from in_process import Bench, ask
 from node import machine, write_record
-from random_models import SHAPES
 
 from thaloom.kernel.sched.chunks import StepTargets
 from thaloom.kernel.sched.steps import StepLimits
@@ -55,7 +54,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     given = parser.parse_args()
     limits = StepLimits(max_sequences=given.batch, chunk_tokens=256)
-    bench = Bench(given.shape, weights=given.weights, num_threads=2, limits=limits, context=1024, contexts=2 * given.batch)
+    bench = Bench(
+        given.shape, weights=given.weights, num_threads=2, limits=limits, context=1024, contexts=2 * given.batch
+    )
     record: dict[str, Any] = {**machine(), **{name: str(value) for name, value in vars(given).items()}, "schemas": {}}
     vocabulary = read_vocabulary(given.tokenizer.read_bytes(), bench.vocab)
     for name, schema in SCHEMAS.items():
@@ -64,7 +65,9 @@ def main() -> None:
     write_record("masks", record)
 
 
-def measure(bench: Bench, grammars: Grammars, schema: Any, given: argparse.Namespace, limits: StepLimits) -> dict[str, float]:
+def measure(
+    bench: Bench, grammars: Grammars, schema: Any, given: argparse.Namespace, limits: StepLimits
+) -> dict[str, float]:
     grammar = Grammar(kind="json_schema", text=json.dumps(schema), param="response_format", ends=[1])
     begun = time.perf_counter()
     grammars.matcher(grammar)
@@ -82,8 +85,10 @@ def measure(bench: Bench, grammars: Grammars, schema: Any, given: argparse.Names
     free_ms = statistics.median(free for free, _ in pairs) * 1e3
     cost = statistics.median(held - free for free, held in pairs) * 1e3
     found = {"compile_ms": compile_s * 1e3, "step_ms": free_ms, "mask_ms": cost, "share": cost / free_ms}
-    print(f"{given.shape}, batch {given.batch}: step {free_ms:.2f} ms, masks {cost:.2f} ms, {cost / free_ms:.1%}; "
-          f"compiled in {compile_s * 1e3:.1f} ms")
+    print(
+        f"{given.shape}, batch {given.batch}: step {free_ms:.2f} ms, masks {cost:.2f} ms, {cost / free_ms:.1%}; "
+        f"compiled in {compile_s * 1e3:.1f} ms"
+    )
     return found
 
 
@@ -94,5 +99,4 @@ def timed(engine: Engine) -> float:
 
 
 if __name__ == "__main__":
-    assert SHAPES
     main()
