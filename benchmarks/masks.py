@@ -91,7 +91,7 @@ def measure(
     cost = statistics.median(held - free for free, held in pairs) * 1e3
     found = {"compile_ms": compile_s * 1e3, "step_ms": free_ms, "mask_ms": cost, "share": cost / free_ms}
     print(
-        f"{given.shape}, {name}, batch {given.batch}: step {free_ms:.2f} ms, masks {cost:.2f} ms, {cost / free_ms:.1%}; "
+        f"{given.shape}, {name}, {given.batch} rows: step {free_ms:.2f} ms, masks {cost:.2f} ms, {cost / free_ms:.1%}; "
         f"compiled in {compile_s * 1e3:.1f} ms"
     )
     return found
