@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from thaloom.base.errors import BadRequest, DeadlineExceeded, InternalError, ServiceLoading, ThaloomError, WorkerLost
 from thaloom.work.runtime.messages import (
     Accepted,
-    Embed,
+    Embedded,
+    Ended,
     Failed,
     Finished,
-    Generate,
     GetStatus,
+    Piece,
     PromptLogprobs,
     Reply,
     ReplyFrames,
     Request,
     State,
+    Task,
     Tokens,
     WorkerStats,
     encode,
@@ -47,7 +49,7 @@ class Call:
         self._deadlines = deadlines
 
     @classmethod
-    async def begin(cls, socket: str, message: Generate | Embed, deadlines: Deadlines) -> Call:
+    async def begin(cls, socket: str, message: Task, deadlines: Deadlines) -> Call:
         """Send the request and wait until it is in the worker's queue.
 
         Raises ServiceLoading if nobody listens, WorkerLost if the worker goes away, DeadlineExceeded, and whatever
@@ -81,6 +83,20 @@ class Call:
         reply = await self._next(self._deadlines.silence_s, "the worker fell silent")
         if not isinstance(reply, (Tokens, Finished, PromptLogprobs)):  # not `|`, which makes a union for each token
             raise InternalError(f"the worker went on with {type(reply).__name__}")
+        return reply
+
+    async def piece(self) -> Piece | Ended:
+        """What comes next of the answer to Ask."""
+        reply = await self._next(self._deadlines.silence_s, "the engine fell silent")
+        if not isinstance(reply, (Piece, Ended)):
+            raise InternalError(f"the worker went on with {type(reply).__name__}")
+        return reply
+
+    async def embedding(self) -> Embedded:
+        """The answer to AskEmbedding."""
+        reply = await self._next(self._deadlines.silence_s, "the engine fell silent")
+        if not isinstance(reply, Embedded):
+            raise InternalError(f"the worker answered with {type(reply).__name__}")
         return reply
 
     async def state(self) -> State:
