@@ -13,6 +13,8 @@ from thaloom.hal.types import DTYPE_BYTES, Device
 from thaloom.kernel.models.types import ModelCard
 from thaloom.kernel.sched.drafts import DRAFT_ROWS
 from thaloom.kernel.state.types import ServiceSpec
+from thaloom.work.runtime.engines.kinds import find
+from thaloom.work.runtime.engines.models import foreign_model
 
 MAX_DEFAULT_CONTEXT = 8192
 DEFAULT_CONTEXTS = 4
@@ -23,6 +25,9 @@ MOST = {"num_threads": 1024, "max_sequences": 4096, "chunk_tokens": 32768, "max_
 for."""
 WORKER_BASE_BYTES = 80 * MIB
 """An empty worker: interpreter, NumPy, the native library. Measured as resident set of one, rounded up."""
+
+FOREIGN_SCRATCH_BYTES = 256 * MIB
+"""Buffers of a foreign engine: a guess, corrected by what its processes are seen to hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,33 @@ def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> E
         weight_bytes=_weight_bytes(spec, card, config),
         kv_bytes=kv_bytes,
         scratch_bytes=_scratch_bytes(spec, card, config),
+        process_bytes=WORKER_BASE_BYTES,
+        context_length=context_length,
+    )
+
+
+def foreign_estimate(spec: ServiceSpec) -> Estimate:
+    """What a foreign engine will take, as far as the files it is to serve tell; of one that runs already nothing but
+    our own worker. Blocks.
+
+    Raises DriverUnavailable for an engine that is not installed, and whatever refuses the model.
+    """
+    kind = find(spec.engine)
+    if kind.command is None:
+        return Estimate(
+            weight_bytes=0,
+            kv_bytes=0,
+            scratch_bytes=0,
+            process_bytes=WORKER_BASE_BYTES,
+            context_length=spec.context_length or 0,
+        )
+    model = foreign_model(spec.engine, spec.model)
+    context_length = model.context(spec.context_length)
+    at_once = min(spec.max_sequences, kind.most_sequences or DEFAULT_CONTEXTS)
+    return Estimate(
+        weight_bytes=model.weight_bytes,
+        kv_bytes=spec.kv_bytes or model.kv_bytes(context_length, at_once),
+        scratch_bytes=FOREIGN_SCRATCH_BYTES,
         process_bytes=WORKER_BASE_BYTES,
         context_length=context_length,
     )

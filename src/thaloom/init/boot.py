@@ -45,6 +45,9 @@ class NodeConfig:
     """Seconds between two rounds of the reconciler when nothing happens: the net under the events that wake it."""
     memory_headroom_bytes: int = 256 * 1024 * 1024
     """Host memory that is never promised to workers: for the daemon, the door and page tables."""
+    engine_hosts: tuple[str, ...] = ()
+    """Names of hosts beyond loopback whose servers engine `openai` may ask, with TLS. Default: none, because what is
+    asked goes there."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:

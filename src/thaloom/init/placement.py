@@ -9,7 +9,7 @@ from thaloom.base.errors import NotServable, ThaloomError
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.hal.inventory import Inventory
 from thaloom.init.actions import Hold
-from thaloom.init.admission import Estimate, choose_device, estimate
+from thaloom.init.admission import Estimate, choose_device, estimate, foreign_estimate
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
 from thaloom.kernel.state.types import Service, ServiceSpec
@@ -19,7 +19,8 @@ from thaloom.kernel.state.types import Service, ServiceSpec
 class Placement:
     """How a service would be started."""
 
-    manifest: Manifest
+    manifest: Manifest | None
+    """None: a foreign engine serves what does not lie in the store."""
     device: DeviceId
     estimate: Estimate
 
@@ -56,7 +57,7 @@ class Planner:
 
     def forget_model(self, name: ModelName) -> None:
         """Another model has that name now."""
-        for key in [key for key, plan in self._plans.items() if plan.manifest.name == name]:
+        for key in [key for key, plan in self._plans.items() if plan.manifest and plan.manifest.name == name]:
             del self._plans[key]
 
     def _device(self, spec: ServiceSpec) -> DeviceId:
@@ -68,6 +69,8 @@ class Planner:
         return device
 
     def _read(self, spec: ServiceSpec, device: DeviceId) -> Placement:
+        if spec.engine != "thaloom":
+            return Placement(manifest=None, device=device, estimate=foreign_estimate(spec))
         manifest = self._models.get(spec.model)
         config = self._models.open(manifest).config()
         return Placement(manifest=manifest, device=device, estimate=estimate(spec, manifest.card, config))

@@ -87,15 +87,16 @@ class Reporter:
         verdict = judge(self._evidence(service.spec.name, process))
         plan = self._planner.known(service)
         stats = process.stats if process is not None else None
-        digest = stats.model_digest if stats is not None else plan.manifest.digest if plan is not None else ""
+        digest = stats.model_digest if stats is not None else plan.manifest.digest if plan and plan.manifest else ""
         context_length = plan.estimate.context_length if plan is not None else None
         return Route(
             name=service.spec.name,
             model=service.spec.model,
             phase=verdict.phase,
             socket=process.lease.socket if process is not None else None,
-            context_length=stats.context_length if stats is not None and stats.ready else context_length,
+            context_length=(stats.context_length if stats is not None and stats.ready else context_length) or None,
             created_at=service.created_at,
+            engine=service.spec.engine,
             tokenizer_files=self._text_files.of(digest) if digest else {},
             reason=verdict.message,
             retry_after_s=None if verdict.phase == "ready" else _RETRY_AFTER_S,
@@ -104,7 +105,9 @@ class Reporter:
     def _outdated(self, service: Service, process: Supervised | None) -> str | None:
         """A worker keeps the model it has loaded when another is imported under its name; it is told, not restarted."""
         plan = self._planner.known(service)
-        if plan is None or process is None or process.stats is None or not process.stats.ready:
+        if plan is None or plan.manifest is None or process is None:
+            return None
+        if process.stats is None or not process.stats.ready:
             return None
         runs, stored = process.stats.model_digest, plan.manifest.digest
         if runs == stored:

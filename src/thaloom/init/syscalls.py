@@ -42,6 +42,7 @@ from thaloom.kernel.state.types import (
     ServiceSpec,
     ServiceStatus,
 )
+from thaloom.work.runtime.engines.places import place_of
 
 T = TypeVar("T")
 OnProgress = Callable[[str, int, int | None], None]
@@ -204,7 +205,11 @@ class Syscalls:
         return manifest
 
     async def remove_model(self, name: ModelName) -> None:
-        users = [service.spec.name for service in self._store.services() if ModelName.parse(service.spec.model) == name]
+        users = [
+            service.spec.name
+            for service in self._store.services()
+            if service.spec.engine == "thaloom" and ModelName.parse(service.spec.model) == name
+        ]
         if users:
             raise ModelInUse(
                 f"model {str(name)!r} is served as {', '.join(map(repr, users))}; stop that first", services=users
@@ -223,6 +228,8 @@ class Syscalls:
         """Refuses a wish that cannot be met as things are: unknown model or device, more bytes than are free."""
         require_service_name(spec.name)
         self._require_up()
+        if spec.engine == "openai":
+            place_of(spec.url, self._config.engine_hosts)
         await self._require_room(spec)
         service = self._store.put_service(spec)
         self._emit(ServiceWished(service=spec.name, model=spec.model, revision=service.revision))

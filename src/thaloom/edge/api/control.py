@@ -271,7 +271,9 @@ def quantised_name(model: ModelName, to: WeightFormat) -> str:
 
 
 def service_spec(name: str, body: wire.ServeRequest) -> ServiceSpec:
-    fields = body.model_dump() | {"model": str(ModelName.parse(body.model))}
+    fields = body.model_dump()
+    if body.engine == "thaloom":
+        fields["model"] = str(ModelName.parse(body.model))
     return ServiceSpec(name=ServiceName(name), **fields)
 
 

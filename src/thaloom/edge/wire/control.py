@@ -35,6 +35,10 @@ class ServeRequest(Ask):
     """Body of `PUT services/{name}`: the whole wish. What is left out is chosen at start (kernel.state.types)."""
 
     model: str = Field(min_length=1)
+    """Of an engine that the node starts: an absolute path. Of `openai`: the server's own name for its model."""
+    engine: Literal["thaloom", "llama.cpp", "vllm", "openai"] = "thaloom"
+    url: str | None = Field(default=None, min_length=1, max_length=2048)
+    """Where the server of engine `openai` answers, as `http://127.0.0.1:8000/v1`."""
     device: str | None = None
     num_threads: int | None = Field(default=None, ge=1)
     context_length: int | None = Field(default=None, ge=1)
@@ -92,6 +96,8 @@ class Condition(Answer):
 class ServiceSpec(Answer):
     name: str
     model: str
+    engine: str = "thaloom"
+    url: str | None = None
     device: str | None
     num_threads: int | None
     context_length: int | None

@@ -10,6 +10,8 @@ from thaloom.base.events import Event
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 
 Phase = Literal["pending", "loading", "ready", "failed", "stopping"]
+EngineName = Literal["thaloom", "llama.cpp", "vllm", "openai"]
+"""Ours, two that a worker starts, and a server that speaks the OpenAI protocol and runs already."""
 ConditionKind = Literal["Ready", "Degraded", "Outdated"]
 
 
@@ -19,7 +21,11 @@ class ServiceSpec:
 
     name: ServiceName
     model: str
-    """`name[:tag]` in the store."""
+    """`name[:tag]` in the store; of an engine that is started, the absolute path of what it is to serve; of `openai`,
+    the server's own name for it."""
+    engine: EngineName = "thaloom"
+    url: str | None = None
+    """Where the server of engine `openai` answers, as http://127.0.0.1:8000/v1."""
     device: DeviceId | None = None
     num_threads: int | None = None
     context_length: int | None = None
@@ -50,6 +56,8 @@ class ServiceSpec:
             value = getattr(self, field_name)
             if value is not None and value < 1:
                 raise BadParameter(f"{field_name} must be at least 1, not {value}", param=field_name)
+        if self.url is not None and self.engine != "openai":
+            raise BadParameter(f"a url goes with engine 'openai', not with {self.engine!r}", param="url")
         for field_name, low, high in (("stretch", 1.0, 1e6), ("token_s", 0.0, 1e6), ("keep_throughput", 0.0, 1.0)):
             if not low <= getattr(self, field_name) <= high:  # also refuses NaN
                 raise BadParameter(f"{field_name} must be between {low:g} and {high:g}", param=field_name)
@@ -137,6 +145,8 @@ class Route:
     socket: str | None
     context_length: int | None
     created_at: float
+    engine: EngineName = "thaloom"
+    """A foreign one is asked in text."""
     tokenizer_files: dict[str, str] = field(default_factory=dict)
     """Tokenizer, its config, generation config and template, by name: absolute paths of ready copies on disk."""
     reason: str = ""

@@ -47,9 +47,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "examples.serve": (
         "thaloom serve tiny\nthaloom serve my-model --name chat --context 4096 --kv-bytes 2GiB\n"
-        "thaloom serve my-model --weights int8",
+        "thaloom serve my-model --weights int8\nthaloom serve ./my-model.gguf --engine llama.cpp",
         "thaloom serve tiny\nthaloom serve my-model --name chat --context 4096 --kv-bytes 2GiB\n"
-        "thaloom serve my-model --weights int8",
+        "thaloom serve my-model --weights int8\nthaloom serve ./my-model.gguf --engine llama.cpp",
     ),
     "verb.ps": ("List services, what they hold and what they do", "列出服务及其占用与负载"),
     "verb.stop": ("Serve a model no longer", "停止服务"),
@@ -129,6 +129,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "argument.prompt": ("What to ask; `-` reads standard input", "提问内容；- 表示读取标准输入"),
     "argument.shell": ("Which shell", "shell 名称"),
     "argument.words": ("A verb, as `run` or `device ls`", "命令，例如 run 或 device ls"),
+    "argument.serve.model": (
+        "A model of the store; with --engine llama.cpp or vllm a path, with openai the server's name for it",
+        "模型库中的模型；--engine 为 llama.cpp 或 vllm 时为路径，为 openai 时为该服务器上的模型名",
+    ),
     "argument.run.model": ("A service, or a model of the store", "服务名，或模型库中的模型"),
     # -- options
     "option.help": ("Show this help.", "显示此帮助。"),
@@ -172,6 +176,14 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.kv_dtype": (
         "Keep keys and values in f32, f16, bf16 or i8 (default: to fit the weights).",
         "键值格式：f32、f16、bf16 或 i8（默认随权重）。",
+    ),
+    "option.engine": (
+        "Who computes: thaloom (default), llama.cpp, vllm, or openai, a server that runs already.",
+        "计算引擎：thaloom（默认）、llama.cpp、vllm，或 openai（已在运行的服务器）。",
+    ),
+    "option.url": (
+        "Where the server of --engine openai answers, as http://127.0.0.1:8000/v1.",
+        "--engine openai 所用服务器的地址，如 http://127.0.0.1:8000/v1。",
     ),
     "option.weights": ("Keep weights as stored, or in int8 or int4.", "权重格式：stored（原样）、int8 或 int4。"),
     "option.max_tokens": ("End the answer after N tokens.", "回答最多 N 个 token。"),
@@ -356,6 +368,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "usage.no_verb": ("no such command: {name!r}", "没有这个命令：{name!r}"),
     "usage.no_option": ("no such option: {name}", "没有这个选项：{name}"),
     "usage.missing": ("{name} is missing", "缺少 {name}"),
+    "usage.no_such_path": ("there is no such file or folder: {path!r}", "没有这样的文件或文件夹：{path!r}"),
     "usage.bad_name": (
         "{name!r} is not a name (a folder is imported first: thaloom pull PATH)",
         "{name!r} 不是名称（文件夹需先导入：thaloom pull 路径）",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import struct
 from collections.abc import AsyncIterator
@@ -26,7 +27,8 @@ from thaloom.work.runtime.answering import Answer
 from thaloom.work.runtime.answers import AnswerText
 from thaloom.work.runtime.asking import embed_message, message_of
 from thaloom.work.runtime.call import Call, Deadlines
-from thaloom.work.runtime.messages import Embed, Generate, Tokens
+from thaloom.work.runtime.foreign import ForeignAnswer, require_own
+from thaloom.work.runtime.messages import Ask, AskEmbedding, Generate, Task, Tokens
 from thaloom.work.runtime.prompting import Speech, SpeechCache
 from thaloom.work.runtime.scoring import judges, question, score_of
 from thaloom.work.runtime.types import (
@@ -80,6 +82,9 @@ class Frontend:
 
     async def start(self, request: GenerateRequest) -> AsyncIterator[Delta | Done]:
         route, _ = self._ready_route(request.model)
+        if route.engine != "thaloom":
+            call, _ = await self._admit(request.model, Ask(request=request))
+            return ForeignAnswer(call)
         speech = await self._speeches.get(route.model, route.tokenizer_files)
         prompt = await self._speeches.tokenise(speech, request)
         message = message_of(request, prompt, speech, route.context_length or speech.context_length)
@@ -95,6 +100,7 @@ class Frontend:
 
     async def tokenize(self, request: TokenizeRequest) -> Tokenized:
         route = self._known_route(request.model)
+        require_own(route, "tokenizing")
         speech = await self._speeches.get(route.model, route.tokenizer_files)
         tokens = await self._speeches.tokenize(speech, request)
         return Tokenized(
@@ -105,12 +111,14 @@ class Frontend:
 
     async def detokenize(self, model: str, tokens: tuple[int, ...]) -> str:
         route = self._known_route(model)
+        require_own(route, "detokenizing")
         speech = await self._speeches.get(route.model, route.tokenizer_files)
         speech.tokenizer.check_tokens(tokens, "tokens")
         return speech.tokenizer.decode(tokens, special=True)
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         route = self._known_route(model)
+        require_own(route, "telling of its tokenizer")
         speech = await self._speeches.get(route.model, route.tokenizer_files)
         return TokenizerInfo(
             vocab_size=speech.tokenizer.vocab_size,
@@ -127,6 +135,8 @@ class Frontend:
 
     async def embed(self, request: EmbedRequest) -> Embedding:
         route, _ = self._ready_route(request.model)
+        if route.engine != "thaloom":
+            return await self._ask_embedding(request)
         speech = await self._speeches.get(route.model, route.tokenizer_files)
         prompt = await self._speeches.text_tokens(speech, request)
         message = embed_message(
@@ -141,8 +151,18 @@ class Frontend:
         values = struct.unpack(f"<{len(state.values) // 4}f", state.values)
         return Embedding(values=_shaped(values, request), prompt_tokens=len(prompt), degraded=degraded)
 
+    async def _ask_embedding(self, request: EmbedRequest) -> Embedding:
+        call, route = await self._admit(request.model, AskEmbedding(request=request))
+        try:
+            told = (await call.embedding()).embedding
+            degraded = await self._ask_degraded(route)
+        finally:
+            call.close()
+        return dataclasses.replace(told, values=_shaped(told.values, request), degraded=degraded)
+
     async def score(self, request: ScoreRequest) -> Scores:
         route, _ = self._ready_route(request.model)
+        require_own(route, "scoring")
         speech = await self._speeches.get(route.model, route.tokenizer_files)
         tokens = judges(speech, request.model)
         turns = asyncio.Semaphore(MOST_SCORED_AT_ONCE)
@@ -182,7 +202,7 @@ class Frontend:
     async def _readmit(self, message: Generate, lost: Route) -> tuple[Call, Route]:
         return await self._admit(lost.name, message, lost=lost.socket)
 
-    async def _admit(self, model: str, message: Generate | Embed, *, lost: str | None = None) -> tuple[Call, Route]:
+    async def _admit(self, model: str, message: Task, *, lost: str | None = None) -> tuple[Call, Route]:
         """A worker that took the request. Tries a second one, silently, if the route leads elsewhere by now.
 
         `lost` is the socket of a worker that was already tried in vain.

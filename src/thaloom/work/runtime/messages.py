@@ -201,6 +201,8 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     drafted_tokens_total: int = 0
     """Guessed tokens that were verified; `accepted_tokens_total` of them were right."""
     accepted_tokens_total: int = 0
+    engine: str = "thaloom"
+    """A foreign one's `weight_bytes` are all its processes hold: nobody can tell more."""
     phase: str = "ready"
     """`loading`, `ready` or `stopping`."""
 
