@@ -38,6 +38,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/health":
+            if MOOD == "never healthy":
+                print("asked how it is", flush=True)
             self.answer(503 if MOOD == "never healthy" else 200, {"status": "ok"})
         else:
             self.answer(200, {"object": "list", "data": [{"id": MODEL, "max_model_len": 512}]})

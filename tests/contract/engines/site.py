@@ -19,7 +19,7 @@ import pytest
 
 from tests.contract.runtime.harness import Client
 from tests.gguf_files import encode_gguf
-from thaloom.base.clock import SystemClock
+from thaloom.base.clock import Clock, SystemClock
 from thaloom.base.events import Recorder
 from thaloom.base.ids import RequestId, ServiceName, WorkerId
 from thaloom.work.runtime.engines.loading import load_foreign
@@ -88,13 +88,15 @@ class Guest:
 
 
 @contextlib.asynccontextmanager
-async def guest(folder: Path, *, ready: bool = True, ready_s: float = 20.0, **changes: Any) -> AsyncIterator[Guest]:
+async def guest(
+    folder: Path, *, ready: bool = True, ready_s: float = 20.0, clock: Clock | None = None, **changes: Any
+) -> AsyncIterator[Guest]:
     """A worker over a foreign engine, ready if asked for; ended with it."""
     some_gguf(folder)
     spec = spec_of(folder, **changes)
     events = Recorder()
     start = functools.partial(EngineProcess, log=(folder / "engine.log").open("wb"), grace_s=0.5)
-    clock = SystemClock()
+    clock = clock or SystemClock()
     service = WorkerService(
         spec,
         lambda stop: load_foreign(spec, stop, clock, ready_s=ready_s, start=start, environment=os.environ),

@@ -14,6 +14,7 @@ import pytest
 from tests.contract.engines.site import FAKE, asked, guest, install, question, some_gguf
 from tests.contract.runtime.harness import error_of
 from tests.system.node import eventually
+from thaloom.base.clock import SystemClock
 from thaloom.base.errors import DriverUnavailable, ServiceFailed, UnsafeFormat, WorkerLost
 from thaloom.base.ids import RequestId
 from thaloom.work.runtime.engines.http import Waits
@@ -249,10 +250,17 @@ def test_an_engine_that_dies_while_it_loads_says_why(tmp_path: Path, monkeypatch
 def test_an_engine_that_is_never_well_is_given_up_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, mood="never healthy")
 
+    class Impatient(SystemClock):
+        """An hour passes once the engine was asked how it is."""
+
+        def monotonic(self) -> float:
+            asked_once = b"asked how it is" in (tmp_path / "engine.log").read_bytes()
+            return super().monotonic() + (3600.0 if asked_once else 0.0)
+
     async def run() -> None:
-        async with guest(tmp_path, ready_s=0.5) as site:
-            with pytest.raises(ServiceFailed, match=r"not ready within 0.5 s: .*503.*fake engine: never healthy"):
-                await site.task
+        async with guest(tmp_path, ready_s=1800.0, clock=Impatient()) as site:
+            with pytest.raises(ServiceFailed, match=r"(?s)not ready within 1800 s: .*503.*fake engine: never healthy"):
+                await asyncio.wait_for(site.task, 30)
         await gone(str(tmp_path))
 
     asyncio.run(run())

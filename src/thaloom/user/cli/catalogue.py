@@ -130,8 +130,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "argument.shell": ("Which shell", "shell 名称"),
     "argument.words": ("A verb, as `run` or `device ls`", "命令，例如 run 或 device ls"),
     "argument.serve.model": (
-        "A model of the store; with --engine llama.cpp or vllm a path, with openai the server's name for it",
-        "模型库中的模型；--engine 为 llama.cpp 或 vllm 时为路径，为 openai 时为该服务器上的模型名",
+        "A model of the store; for another engine a path, or its server's name",
+        "模型库中的模型；其他引擎用路径，或其服务器上的模型名",
     ),
     "argument.run.model": ("A service, or a model of the store", "服务名，或模型库中的模型"),
     # -- options

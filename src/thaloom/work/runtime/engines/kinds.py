@@ -53,6 +53,8 @@ class Kind:
     """A larger seed is folded into 0 .. most_seed."""
     otherwise: str
     """What it does in another way than a worker of ours: the reason of the Degraded condition."""
+    hides_refusals: bool = False
+    """Whether a stream it refuses is empty; asked for the whole, it says why."""
     most_sequences: int | None = None
     """Requests at once; None: as many as asked for."""
     command: Callable[[Start], list[str]] | None = None
@@ -143,6 +145,7 @@ LLAMA_CPP_PYTHON = Kind(
     constraints=frozenset({"json_schema", "json_object"}),
     most_seed=2**31 - 1,
     otherwise=_OTHERWISE.format("llama-cpp-python, one request at a time,"),
+    hides_refusals=True,
     most_sequences=1,
     command=_llama_cpp_python,
     key_variable="API_KEY",

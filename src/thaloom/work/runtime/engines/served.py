@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -166,8 +166,8 @@ class ForeignServed:
         words = self._engine.process.last_words()
         self._site.broken(WorkerLost(f"engine {self._engine.kind.name!r} ended: {words}", retry_after_s=1.0))
 
-    async def _answer(self, asked: Ask | AskEmbedding, path: str, body: object, outbox: Outbox) -> None:
-        began = self._site.clock.monotonic()
+    async def _answer(self, asked: Ask | AskEmbedding, path: str, body: dict[str, Any], outbox: Outbox) -> None:
+        began, empty = self._site.clock.monotonic(), False
         try:
             async with self._turns:
                 self._running += 1
@@ -177,12 +177,14 @@ class ForeignServed:
                         if answer.status != 200:
                             raise await _refusal(answer)
                         if isinstance(asked, Ask):
-                            await self._follow(asked, answer, outbox, queue_s)
+                            empty = not await self._follow(asked, answer, outbox, queue_s)
                         else:
                             values, prompt_tokens = embedding_of(await answer.json())
                             self._totals.prompt_tokens += prompt_tokens
                             embedding = Embedding(values=values, prompt_tokens=prompt_tokens)
                             self._put(outbox, Embedded(embedding=embedding))
+                    if empty:
+                        raise await self._why_empty(path, body)
                 finally:
                     self._running -= 1
         except ThaloomError as error:
@@ -194,7 +196,13 @@ class ForeignServed:
             self._site.emit(ConnectionFailed(message=message))
             outbox.put(Failed(error=InternalError(f"the worker broke: {message}").to_dict()))
 
-    async def _follow(self, asked: Ask, answer: Answer, outbox: Outbox, queue_s: float) -> None:
+    async def _why_empty(self, path: str, body: dict[str, Any]) -> ThaloomError:
+        whole = {name: value for name, value in body.items() if name != "stream_options"} | {"stream": False}
+        async with request(self._engine.place, "POST", path, whole, self._waits) as answer:
+            return WorkerLost("the engine's answer was empty") if answer.status == 200 else await _refusal(answer)
+
+    async def _follow(self, asked: Ask, answer: Answer, outbox: Outbox, queue_s: float) -> bool:
+        """False if nothing came at all from an engine that refuses so."""
         clock, chunks, events = self._site.clock, Chunks(), EventStream()
         began, first_at = clock.monotonic(), None
         if asked.request.echo and asked.request.prompt:
@@ -211,6 +219,8 @@ class ForeignServed:
             if over:
                 break
         told, now = chunks.told, clock.monotonic()
+        if told.reason is None and self._engine.kind.hides_refusals and first_at is None:
+            return False
         if told.reason is None:
             raise WorkerLost("the engine's answer was cut off; the request may be sent again", retry_after_s=1.0)
         completion_tokens = told.num_pieces if told.completion_tokens is None else told.completion_tokens
@@ -231,6 +241,7 @@ class ForeignServed:
             reasoning_tokens=told.reasoning_tokens,
         )
         self._put(outbox, Ended(done=done))
+        return True
 
     def _put(self, outbox: Outbox, reply: Reply) -> None:
         """Raises DeadlineExceeded if the reader is too far behind."""
