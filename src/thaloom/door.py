@@ -105,7 +105,7 @@ def openapi_document() -> dict[str, Any]:
     """What `/openapi.json` answers, without a node: for docs/openapi.json."""
     frontend = Frontend(RouteReader(Path("routes.json")), SystemClock(), ignore)
     try:
-        return app.openapi_document(frontend)
+        return app.openapi_document(frontend, frontend)
     finally:
         frontend.close()
 
@@ -115,7 +115,7 @@ async def _serve(home: Path, listener: socket.socket, clock: SystemClock, emit: 
     frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit)
     server = _Server(
         uvicorn.Config(
-            app.door_app(frontend, control_socket=run / "control.sock", clock=clock, emit=emit),
+            app.door_app(frontend, control_socket=run / "control.sock", clock=clock, emit=emit, inference=frontend),
             loop="asyncio",
             http=BoundedConnection,
             ws="none",

@@ -64,6 +64,10 @@ async def _serve(spec: WorkerSpec, clock: Clock, emit: Emit) -> None:
 
 
 def _load(spec: WorkerSpec, clock: Clock, emit: Emit, stop: threading.Event) -> LoadedModel | Servable:
+    if spec.engine == "onnx":
+        from thaloom.work.runtime.engines.onnx.loading import load_onnx  # an extra: only where it is asked for
+
+        return load_onnx(spec, ModelStore(Path(spec.store), clock, emit))
     if spec.engine != "thaloom":
         return load_foreign(spec, stop, clock)
     drivers: Registry[Driver] = Registry("driver")

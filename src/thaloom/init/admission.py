@@ -102,6 +102,21 @@ def foreign_estimate(spec: ServiceSpec) -> Estimate:
     )
 
 
+def onnx_estimate(spec: ServiceSpec, card: ModelCard) -> Estimate:
+    """What ONNX Runtime will take: the weights beside what it makes of them, and a guess for what passes between."""
+    for name in ("max_sequences", "max_queue", "num_threads"):
+        wanted = getattr(spec, name)
+        if wanted is not None and wanted > MOST[name]:
+            raise BadParameter(f"{name} may be at most {MOST[name]}, not {wanted}", param=name)
+    return Estimate(
+        weight_bytes=2 * card.weight_bytes,
+        kv_bytes=0,
+        scratch_bytes=FOREIGN_SCRATCH_BYTES,
+        process_bytes=WORKER_BASE_BYTES,
+        context_length=0,
+    )
+
+
 def context_for(spec: ServiceSpec, card: ModelCard) -> int:
     """The context length asked for, else the model's own, at most 8,192. Raises BadParameter beyond the model's."""
     if spec.context_length is not None:

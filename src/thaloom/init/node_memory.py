@@ -10,7 +10,7 @@ from thaloom.hal.types import Device, Reading
 from thaloom.init.admission import WORKER_BASE_BYTES, Estimate
 from thaloom.init.supervisor import Supervised
 from thaloom.kernel.memory.ledger import Ledger
-from thaloom.kernel.state.types import DeviceMemory
+from thaloom.kernel.state.types import GUESTS, DeviceMemory
 
 _PROCESS = "process"
 """What a worker holds besides weights, keys and values, and scratch: interpreter and libraries."""
@@ -59,7 +59,7 @@ class NodeMemory:
         if stats is None or not stats.ready or stats.device not in self._capacity:
             return
         device = DeviceId(stats.device)
-        if stats.engine != "thaloom":
+        if stats.engine in GUESTS:
             self._measured_foreign(process.id, device, stats.weight_bytes)
             return
         taken = {"weights": stats.weight_bytes, "kv": stats.kv_bytes, "scratch": stats.scratch_bytes}
@@ -135,5 +135,5 @@ class NodeMemory:
 def _resident(process: Supervised) -> int:
     """With what a foreign engine's processes hold, which are not the worker's own."""
     stats = process.stats
-    foreign = stats.weight_bytes if stats is not None and stats.ready and stats.engine != "thaloom" else 0
+    foreign = stats.weight_bytes if stats is not None and stats.ready and stats.engine in GUESTS else 0
     return foreign + (resident_bytes(process.lease.pid) or 0)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from importlib.util import find_spec
 
-from thaloom.base.errors import NotServable, ThaloomError
+from thaloom.base.errors import DriverUnavailable, NotServable, ThaloomError
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.hal.inventory import Inventory
 from thaloom.init.actions import Hold
-from thaloom.init.admission import Estimate, choose_device, estimate, foreign_estimate
+from thaloom.init.admission import Estimate, choose_device, estimate, foreign_estimate, onnx_estimate
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
-from thaloom.kernel.state.types import Service, ServiceSpec
+from thaloom.kernel.state.types import GUESTS, Service, ServiceSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +70,20 @@ class Planner:
         return device
 
     def _read(self, spec: ServiceSpec, device: DeviceId) -> Placement:
-        if spec.engine != "thaloom":
+        if spec.engine in GUESTS:
             return Placement(manifest=None, device=device, estimate=foreign_estimate(spec))
         manifest = self._models.get(spec.model)
+        check_engine(spec, manifest)
+        if spec.engine == "onnx":
+            return Placement(manifest=manifest, device=device, estimate=onnx_estimate(spec, manifest.card))
         config = self._models.open(manifest).config()
         return Placement(manifest=manifest, device=device, estimate=estimate(spec, manifest.card, config))
+
+
+def check_engine(spec: ServiceSpec, manifest: Manifest) -> None:
+    """Raises NotServable if the engine is not the one for such a model, DriverUnavailable if it is not installed."""
+    if (manifest.card.family == "onnx") != (spec.engine == "onnx"):
+        right = "onnx" if manifest.card.family == "onnx" else "thaloom"
+        raise NotServable(f"model {spec.model!r} is served by engine {right!r}, not {spec.engine!r}", param="engine")
+    if spec.engine == "onnx" and find_spec("onnxruntime") is None:
+        raise DriverUnavailable("engine 'onnx' is not installed: pip install 'thaloom[onnx]'")

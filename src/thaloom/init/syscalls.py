@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import re
 import threading
@@ -36,6 +37,7 @@ from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verification
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import (
+    GUESTS,
     NodeStatus,
     PastEvent,
     ProcessStatus,
@@ -208,7 +210,7 @@ class Syscalls:
         users = [
             service.spec.name
             for service in self._store.services()
-            if service.spec.engine == "thaloom" and ModelName.parse(service.spec.model) == name
+            if service.spec.engine not in GUESTS and ModelName.parse(service.spec.model) == name
         ]
         if users:
             raise ModelInUse(
@@ -228,6 +230,7 @@ class Syscalls:
         """Refuses a wish that cannot be met as things are: unknown model or device, more bytes than are free."""
         require_service_name(spec.name)
         self._require_up()
+        spec = await asyncio.to_thread(self._with_engine, spec)
         if spec.engine == "openai":
             place_of(spec.url, self._config.engine_hosts)
         await self._require_room(spec)
@@ -255,6 +258,12 @@ class Syscalls:
     def _require_up(self) -> None:
         if self._reconcile_loop.going_down:
             raise NodeNotRunning("the node is going down")
+
+    def _with_engine(self, spec: ServiceSpec) -> ServiceSpec:
+        """The wish, with the one engine there is for the model where the caller left that open."""
+        if spec.engine == "thaloom" and self._models.get(spec.model).card.family == "onnx":
+            return dataclasses.replace(spec, engine="onnx")
+        return spec
 
     async def _require_room(self, spec: ServiceSpec) -> None:
         plan = await self._planner.make(spec)

@@ -105,6 +105,7 @@ async def live_door(
         control_socket=folder / "control.sock",
         clock=SystemClock(),
         emit=events,
+        inference=frontend,
     )
     worker = worker or FakeWorker()
     async with worker.listening(folder / "w.sock"), serving(app, connection) as url:

@@ -71,7 +71,7 @@ def test_the_front_page_leads_to_pages_that_exist(tmp_path: Path) -> None:
         page = await door.http.get("/")
         assert page.headers["content-type"].startswith("text/html")
         links = [part.split('"')[0] for part in page.text.split('href="')[1:]]
-        assert len(links) == 9
+        assert len(links) == 10
         for link in links:
             assert (await door.http.get(link)).status_code in (200, 405, 503), link
 

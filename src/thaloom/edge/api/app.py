@@ -25,12 +25,14 @@ from thaloom.edge.api.document import add_plain_routes
 from thaloom.edge.api.errors import error_response, from_http_exception
 from thaloom.edge.api.generation import GenerationRoute
 from thaloom.edge.api.guard import Guard, defect
+from thaloom.edge.api.kserve.document import add_infer_route
+from thaloom.edge.api.kserve.routes import add_routes, infer_route
 from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
 from thaloom.edge.api.proxy import ControlProxy
 from thaloom.edge.wire import openai as wire
-from thaloom.work.runtime.types import Generation
+from thaloom.work.runtime.types import Generation, Inference
 
 DESCRIPTION = "Local models behind the OpenAI protocol. The control API has its own document: /thaloom/v1/openapi.json"
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
@@ -38,6 +40,7 @@ PAGES = {
     "/v1/models": "models served here (OpenAI)",
     "/v1/chat/completions": "chat (OpenAI; POST)",
     "/v1/completions": "completions (OpenAI; POST)",
+    "/v2": "models that are no language models (Open Inference Protocol)",
     "/healthz": "whether the door lives",
     "/readyz": "whether it can serve, and what",
     "/version": "what it is",
@@ -53,8 +56,10 @@ def door_app(
     control_socket: Path,
     clock: Clock,
     emit: Emit,
+    inference: Inference | None = None,
 ) -> ASGIApp:
-    """Everything the door serves, behind its guard. `generation` is work.runtime.frontend.Frontend in real life."""
+    """Everything the door serves, behind its guard. `generation` and `inference` are work.runtime.frontend.Frontend in
+    real life; without `inference` there is no /v2."""
     metrics = DoorMetrics()
     proxy = ControlProxy(control_socket)
 
@@ -63,7 +68,7 @@ def door_app(
         yield
         await proxy.close()
 
-    app = _small_routes(generation, lifespan=lifespan, exception_handlers=_error_handlers(metrics))
+    app = _small_routes(generation, inference, lifespan=lifespan, exception_handlers=_error_handlers(metrics))
 
     streaming = {
         path: GenerationRoute(speaking, generation=generation, clock=clock, metrics=metrics)
@@ -74,7 +79,7 @@ def door_app(
 
     async def openapi(_: Request) -> Response:
         if not document:
-            document.update(openapi_document(generation))
+            document.update(openapi_document(generation, inference))
         return JSONResponse(document)
 
     for route in app.routes:
@@ -82,6 +87,7 @@ def door_app(
             route.methods.add("HEAD")  # wherever GET is served, as Starlette's own routes do (RFC 9110, 9.1)
     app.router.routes += [
         *(Route(path, route, methods=["POST"]) for path, route in streaming.items()),
+        *(() if inference is None else (infer_route(inference),)),
         Route("/metrics", MetricsPage(metrics, generation).__call__, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
@@ -97,12 +103,13 @@ def door_app(
     return Guard(door, clock=clock, emit=emit, metrics=metrics)
 
 
-def openapi_document(generation: Generation) -> dict[str, Any]:
+def openapi_document(generation: Generation, inference: Inference | None = None) -> dict[str, Any]:
     """The OpenAPI 3.1 document of everything the door itself serves."""
-    return add_plain_routes(_small_routes(generation).openapi())
+    document = add_plain_routes(_small_routes(generation, inference).openapi())
+    return document if inference is None else add_infer_route(document)
 
 
-def _small_routes(generation: Generation, **options: Any) -> FastAPI:
+def _small_routes(generation: Generation, inference: Inference | None = None, **options: Any) -> FastAPI:
     app = FastAPI(
         title="Thaloom",
         version=__version__,
@@ -135,6 +142,8 @@ def _small_routes(generation: Generation, **options: Any) -> FastAPI:
     async def version() -> health.DoorVersion:
         return health.version()
 
+    if inference is not None:
+        add_routes(app, inference)
     return app
 
 

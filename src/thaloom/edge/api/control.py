@@ -26,7 +26,7 @@ from thaloom.base.plugins import Absent
 from thaloom.edge.wire import control as wire
 from thaloom.hal.types import Device, Reading, WeightFormat
 from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verification
-from thaloom.kernel.state.types import NodeStatus, PastEvent, ProcessStatus, ServiceSpec, ServiceStatus
+from thaloom.kernel.state.types import GUESTS, NodeStatus, PastEvent, ProcessStatus, ServiceSpec, ServiceStatus
 
 A = TypeVar("A", bound=wire.Answer)
 OnProgress = Callable[[str, int, int | None], None]
@@ -272,7 +272,7 @@ def quantised_name(model: ModelName, to: WeightFormat) -> str:
 
 def service_spec(name: str, body: wire.ServeRequest) -> ServiceSpec:
     fields = body.model_dump()
-    if body.engine == "thaloom":
+    if body.engine not in GUESTS:
         fields["model"] = str(ModelName.parse(body.model))
     return ServiceSpec(name=ServiceName(name), **fields)
 

@@ -38,7 +38,11 @@ def error_body(error: ThaloomError) -> dict[str, Any]:
     return {"error": body}
 
 
-_FORMS: tuple[tuple[str, Callable[[ThaloomError], dict[str, Any]]], ...] = ()
+def kserve_body(error: ThaloomError) -> dict[str, Any]:
+    return {"error": error.message}
+
+
+_FORMS: tuple[tuple[str, Callable[[ThaloomError], dict[str, Any]]], ...] = (("/v2", kserve_body),)
 """Protocols with a form of their own, by the beginning of their paths; all others get OpenAI's."""
 
 

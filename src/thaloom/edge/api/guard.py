@@ -174,6 +174,8 @@ def _request_id(headers: Headers) -> RequestId:
 
 _ROUTES = frozenset(
     {"/", "/v1/models", "/v1/chat/completions", "/v1/completions", "/healthz", "/readyz", "/version", "/metrics",
+     "/v2", "/v2/health/live",
+     "/v2/health/ready",
      "/openapi.json"}
 )  # fmt: skip
 
@@ -185,7 +187,7 @@ def _route_name(path: str) -> str:
     """A label out of a small set, whatever paths strangers try."""
     if path in _ROUTES:
         return path
-    for prefix in ("/v1/models/", "/thaloom/v1/"):
+    for prefix in ("/v1/models/", "/v2/models/", "/thaloom/v1/"):
         if path.startswith(prefix):
             return prefix + "*"
     return "other"

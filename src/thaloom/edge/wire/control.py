@@ -36,7 +36,7 @@ class ServeRequest(Ask):
 
     model: str = Field(min_length=1)
     """Of an engine that the node starts: an absolute path. Of `openai`: the server's own name for its model."""
-    engine: Literal["thaloom", "llama.cpp", "vllm", "openai"] = "thaloom"
+    engine: Literal["thaloom", "llama.cpp", "vllm", "openai", "onnx"] = "thaloom"
     url: str | None = Field(default=None, min_length=1, max_length=2048)
     """Where the server of engine `openai` answers, as `http://127.0.0.1:8000/v1`."""
     device: str | None = None
@@ -233,6 +233,14 @@ class Quantisation(Answer):
     quality: Quality | None
 
 
+class ModelTensor(Answer):
+    """What goes into a model that is no language model, or comes out of it. `shape`: -1 is any size."""
+
+    name: str
+    dtype: str
+    shape: list[int] | None
+
+
 class ModelCard(Answer):
     architecture: str
     family: str
@@ -246,6 +254,8 @@ class ModelCard(Answer):
     license: str | None
     summary: str | None
     quantisation: Quantisation | None = None
+    inputs: list[ModelTensor] = []
+    outputs: list[ModelTensor] = []
 
 
 class Model(Answer):

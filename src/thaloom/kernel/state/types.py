@@ -10,8 +10,11 @@ from thaloom.base.events import Event
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 
 Phase = Literal["pending", "loading", "ready", "failed", "stopping"]
-EngineName = Literal["thaloom", "llama.cpp", "vllm", "openai"]
-"""Ours, two that a worker starts, and a server that speaks the OpenAI protocol and runs already."""
+EngineName = Literal["thaloom", "llama.cpp", "vllm", "openai", "onnx"]
+"""Ours, two that a worker starts, a server that speaks the OpenAI protocol and runs already; and ONNX Runtime in the
+worker, for what is no language model."""
+GUESTS: frozenset[EngineName] = frozenset({"llama.cpp", "vllm", "openai"})
+"""Engines in processes of their own, which are asked in text."""
 ConditionKind = Literal["Ready", "Degraded", "Outdated"]
 
 

@@ -56,10 +56,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verb.logs": ("Show the log of a service, the daemon or the door", "查看服务、守护进程或门户的日志"),
     "verb.pull": ("Import a model from a folder or a file", "从文件夹或文件导入模型"),
     "more.pull": (
-        "A folder in Hugging Face layout, a .safetensors or a .gguf file. GGUF, AWQ and GPTQ are converted, and "
+        "A folder in Hugging Face layout, a .safetensors, .gguf or .onnx file. GGUF, AWQ and GPTQ are converted, and "
         "`thaloom show` says what that changed. Every byte is hashed; formats that can run code on load (pickle and "
         "its kin) are refused. `tiny` is the model that comes with Thaloom.",
-        "支持 Hugging Face 布局的文件夹、.safetensors 或 .gguf 文件。"
+        "支持 Hugging Face 布局的文件夹、.safetensors、.gguf 或 .onnx 文件。"
         "GGUF、AWQ、GPTQ 会被转换，thaloom show 说明其影响。"
         "每个字节都会计算哈希；加载时可能执行代码的格式（pickle 等）一律拒绝。tiny 是随附的模型。",
     ),
@@ -178,8 +178,8 @@ TEXTS: dict[str, tuple[str, str]] = {
         "键值格式：f32、f16、bf16 或 i8（默认随权重）。",
     ),
     "option.engine": (
-        "Who computes: thaloom (default), llama.cpp, vllm, or openai, a server that runs already.",
-        "计算引擎：thaloom（默认）、llama.cpp、vllm，或 openai（已在运行的服务器）。",
+        "Who computes: thaloom (default), llama.cpp, vllm, openai (a server that runs already), or onnx.",
+        "计算引擎：thaloom, llama.cpp, vllm, openai, onnx。",
     ),
     "option.url": (
         "Where the server of --engine openai answers, as http://127.0.0.1:8000/v1.",
@@ -221,6 +221,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.architecture": ("ARCHITECTURE", "架构"),
     "head.dtypes": ("DTYPES", "数据类型"),
     "head.converted": ("CONVERTED", "转换"),
+    "head.inputs": ("INPUTS", "输入"),
+    "head.outputs": ("OUTPUTS", "输出"),
     "head.quality": ("QUALITY", "质量"),
     "head.vocabulary": ("VOCABULARY", "词表"),
     "head.tokenizer": ("TOKENIZER", "分词器"),

@@ -49,7 +49,7 @@ def _name_of(model: str) -> str:
 @verb("serve")
 @argument("model", shell_complete=complete_models)
 @option("--name", type=a_name, metavar="NAME")
-@option("--engine", type=click.Choice(["thaloom", "llama.cpp", "vllm", "openai"]), metavar="ENGINE")
+@option("--engine", type=click.Choice(["thaloom", "llama.cpp", "vllm", "openai", "onnx"]), metavar="ENGINE")
 @option("--url", metavar="URL")
 @option("--device", metavar="DEVICE", shell_complete=complete_devices)
 @option("--threads", "num_threads", type=POSITIVE, metavar="N")
@@ -72,7 +72,7 @@ def command(
 ) -> None:
     from thaloom.edge.wire.control import ServeRequest
 
-    own = wish["engine"] in (None, "thaloom")
+    own = wish["engine"] in (None, "thaloom", "onnx")
     model = a_name(model) if own else _foreign(model, str(wish["engine"]))
     with connect() as node:
         served = ensure_model(node, model, output).name if own else model

@@ -13,6 +13,7 @@ from thaloom.work.runtime.messages import (
     Failed,
     Finished,
     GetStatus,
+    InferDone,
     Piece,
     PromptLogprobs,
     Reply,
@@ -96,6 +97,13 @@ class Call:
         """The answer to AskEmbedding."""
         reply = await self._next(self._deadlines.silence_s, "the engine fell silent")
         if not isinstance(reply, Embedded):
+            raise InternalError(f"the worker answered with {type(reply).__name__}")
+        return reply
+
+    async def inferred(self) -> InferDone:
+        """The answer to Infer."""
+        reply = await self._next(self._deadlines.silence_s, "the model fell silent")
+        if not isinstance(reply, InferDone):
             raise InternalError(f"the worker answered with {type(reply).__name__}")
         return reply
 

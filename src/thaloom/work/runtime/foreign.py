@@ -41,7 +41,15 @@ class ForeignAnswer(AsyncIterator[Delta | Done]):
 
 def require_own(route: Route, what: str) -> None:
     """Raises NotServable for what needs tokens, which a foreign engine keeps to itself."""
+    if route.engine == "onnx":
+        raise NotServable(f"{route.name!r} is no language model; it is asked at /v2/models", param="model")
     if route.engine != "thaloom":
         raise NotServable(
             f"{route.name!r} is served by engine {route.engine!r}: {what} needs its tokens", param="model"
         )
+
+
+def require_tensors(route: Route) -> None:
+    """Raises NotServable for what is no model of tensors."""
+    if route.engine != "onnx":
+        raise NotServable(f"{route.name!r} is a language model; it is asked at /v1", param="model")

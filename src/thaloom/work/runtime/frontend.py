@@ -19,16 +19,19 @@ from thaloom.base.errors import (
     ServiceFailed,
     ServiceLoading,
     ThaloomError,
+    TooLarge,
     WorkerLost,
 )
 from thaloom.base.events import Emit
-from thaloom.kernel.state.types import Route, Routes
+from thaloom.base.units import format_bytes
+from thaloom.kernel.models.types import ModelTensor
+from thaloom.kernel.state.types import GUESTS, Route, Routes
 from thaloom.work.runtime.answering import Answer
 from thaloom.work.runtime.answers import AnswerText
 from thaloom.work.runtime.asking import embed_message, message_of
 from thaloom.work.runtime.call import Call, Deadlines
-from thaloom.work.runtime.foreign import ForeignAnswer, require_own
-from thaloom.work.runtime.messages import Ask, AskEmbedding, Generate, Task, Tokens
+from thaloom.work.runtime.foreign import ForeignAnswer, require_own, require_tensors
+from thaloom.work.runtime.messages import MAX_FRAME_BYTES, Ask, AskEmbedding, Generate, Infer, Task, Tokens, encode
 from thaloom.work.runtime.prompting import Speech, SpeechCache
 from thaloom.work.runtime.scoring import judges, question, score_of
 from thaloom.work.runtime.types import (
@@ -37,6 +40,8 @@ from thaloom.work.runtime.types import (
     Embedding,
     EmbedRequest,
     GenerateRequest,
+    Inferred,
+    InferRequest,
     ScoreRequest,
     Scores,
     ServedModel,
@@ -82,9 +87,10 @@ class Frontend:
 
     async def start(self, request: GenerateRequest) -> AsyncIterator[Delta | Done]:
         route, _ = self._ready_route(request.model)
-        if route.engine != "thaloom":
+        if route.engine in GUESTS:
             call, _ = await self._admit(request.model, Ask(request=request))
             return ForeignAnswer(call)
+        require_own(route, "an answer")
         speech = await self._speeches.get(route.model, route.tokenizer_files)
         prompt = await self._speeches.tokenise(speech, request)
         message = message_of(request, prompt, speech, route.context_length or speech.context_length)
@@ -135,8 +141,9 @@ class Frontend:
 
     async def embed(self, request: EmbedRequest) -> Embedding:
         route, _ = self._ready_route(request.model)
-        if route.engine != "thaloom":
+        if route.engine in GUESTS:
             return await self._ask_embedding(request)
+        require_own(route, "an embedding")
         speech = await self._speeches.get(route.model, route.tokenizer_files)
         prompt = await self._speeches.text_tokens(speech, request)
         message = embed_message(
@@ -159,6 +166,27 @@ class Frontend:
         finally:
             call.close()
         return dataclasses.replace(told, values=_shaped(told.values, request), degraded=degraded)
+
+    def serves(self, model: str) -> bool:
+        route = self._known_route(model)
+        return route.phase == "ready" and route.socket is not None
+
+    async def tensors(self, model: str) -> tuple[tuple[ModelTensor, ...], tuple[ModelTensor, ...]]:
+        route, socket = self._ready_route(model)
+        require_tensors(route)
+        stats = await Call.status(socket, self._deadlines)
+        return tuple(stats.inputs), tuple(stats.outputs)
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        require_tensors(self._ready_route(request.model)[0])
+        message = Infer(request=request)
+        if len(encode(message)) > MAX_FRAME_BYTES:
+            raise TooLarge(f"the inputs have more than the {format_bytes(MAX_FRAME_BYTES)} that are taken")
+        call, _ = await self._admit(request.model, message)
+        try:
+            return (await call.inferred()).result
+        finally:
+            call.close()
 
     async def score(self, request: ScoreRequest) -> Scores:
         route, _ = self._ready_route(request.model)

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from thaloom.base.errors import BadRequest
-from thaloom.work.runtime.types import Delta, Done, Embedding, EmbedRequest, GenerateRequest
+from thaloom.kernel.models.types import ModelTensor
+from thaloom.work.runtime.types import Delta, Done, Embedding, EmbedRequest, GenerateRequest, Inferred, InferRequest
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
@@ -71,6 +72,12 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
 
 class AskEmbedding(msgspec.Struct, frozen=True, kw_only=True, tag="ask_embedding"):
     request: EmbedRequest
+
+
+class Infer(msgspec.Struct, frozen=True, kw_only=True, tag="infer"):
+    """Ask for one pass through a model that is no language model."""
+
+    request: InferRequest
 
 
 class GetStatus(msgspec.Struct, frozen=True, tag="get_status"):
@@ -137,6 +144,12 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True, tag="embedded"):
     embedding: Embedding
 
 
+class InferDone(msgspec.Struct, frozen=True, kw_only=True, tag="infer_done"):
+    """The answer to Infer, and its end."""
+
+    result: Inferred
+
+
 class Tokens(msgspec.Struct, frozen=True, kw_only=True, tag="tokens"):
     tokens: list[int]
     logprobs: list[LogprobRow] | None
@@ -201,16 +214,21 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     drafted_tokens_total: int = 0
     """Guessed tokens that were verified; `accepted_tokens_total` of them were right."""
     accepted_tokens_total: int = 0
+    inputs: list[ModelTensor] = []
+    """Of a model that is no language model."""
+    outputs: list[ModelTensor] = []
     engine: str = "thaloom"
     """A foreign one's `weight_bytes` are all its processes hold: nobody can tell more."""
     phase: str = "ready"
     """`loading`, `ready` or `stopping`."""
 
 
-Task = Generate | Embed | Ask | AskEmbedding
+Task = Generate | Embed | Ask | AskEmbedding | Infer
 """What is queued and answered in its turn."""
 Request = Task | GetStatus | Shutdown
-Reply = Accepted | PromptLogprobs | Tokens | Finished | Piece | Ended | Embedded | Failed | State | WorkerStats
+Reply = (
+    Accepted | PromptLogprobs | Tokens | Finished | Piece | Ended | Embedded | InferDone | Failed | State | WorkerStats
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder = msgspec.msgpack.Decoder(Request)

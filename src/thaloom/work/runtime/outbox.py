@@ -5,10 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from thaloom.work.runtime.messages import Embedded, Ended, Failed, Finished, LogprobRow, Piece, Reply, State, Tokens
+from thaloom.work.runtime.messages import (
+    Embedded,
+    Ended,
+    Failed,
+    Finished,
+    InferDone,
+    LogprobRow,
+    Piece,
+    Reply,
+    State,
+    Tokens,
+)
 
 MAX_TOKENS_BEHIND = 4096
-_LAST = (Finished, State, Ended, Embedded, Failed)
+_LAST = (Finished, State, Ended, Embedded, InferDone, Failed)
 
 
 class Outbox:

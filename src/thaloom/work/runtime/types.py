@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
+from thaloom.kernel.models.types import ModelTensor
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 MAX_TOP_LOGPROBS = 20
@@ -294,6 +295,53 @@ class ServedModel:
     ready: bool
     context_length: int | None
     created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorValue:
+    """An array on its way in or out. `dtype` as the Open Inference Protocol names it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+    """Rows first, little-endian; BYTES: each element as its length in 4 bytes and itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferRequest:
+    """One pass through a model that is no language model."""
+
+    id: RequestId
+    model: str
+    inputs: tuple[TensorValue, ...]
+    outputs: tuple[str, ...] = ()
+    """Empty: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inferred:
+    outputs: tuple[TensorValue, ...]
+    queue_s: float
+    compute_s: float
+    batch_rows: int
+    """Rows computed together, those of others included; 0: the model's rows are not known to be independent."""
+
+
+class Inference(Protocol):
+    """What the door needs for models that are no language models; implemented by work.runtime.frontend."""
+
+    def serves(self, model: str) -> bool:
+        """Whether requests to it are taken now. Raises ModelNotFound."""
+        ...
+
+    async def tensors(self, model: str) -> tuple[tuple[ModelTensor, ...], tuple[ModelTensor, ...]]:
+        """Inputs and outputs. Raises as Generation.start does, and NotServable for a language model."""
+        ...
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        """Raises as `tensors` does, and BadParameter, TooLarge, QueueFull, DeadlineExceeded."""
+        ...
 
 
 class Generation(Protocol):
