@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 export THALOOM_HOME ?= $(CURDIR)/.thaloom
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-full bench bench-engine bench-quality wheel docs goldens sanitize sanitize-all fuzz fuzz-formats aarch64 clean deps-system
+.PHONY: help run test check check-full bench bench-engine bench-quality load wheel docs goldens sanitize sanitize-all fuzz fuzz-formats schemathesis aarch64 clean deps-system
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*##|^[a-z0-9-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -44,6 +44,9 @@ bench: $(BIN)/thaloom ## measure a node of this machine and write dated records 
 bench-engine: $(BIN)/thaloom ## install and run other engines beside ours (hours the first time; SHORT=1: does the harness work)
 	$(BIN)/python -m benchmarks.engine $(if $(SHORT),--short) $(ARGS)
 
+load: $(BIN)/thaloom  ## the door alone: 1,000 streams, 10,000 abandoned connections, a million requests (SHORT=1: as CI)
+	$(BIN)/python -m benchmarks.load $(if $(SHORT),--short) $(ARGS)
+
 bench-quality: $(BIN)/pytest ## what each format costs in perplexity and KL, on documents the bundled model never saw
 	test -x $(VENV)-quality/bin/python || $(PYTHON) -m venv $(VENV)-quality
 	$(VENV)-quality/bin/python -m pip install --quiet --disable-pip-version-check lxml
@@ -53,8 +56,13 @@ bench-quality: $(BIN)/pytest ## what each format costs in perplexity and KL, on 
 wheel: $(BIN)/pytest  ## dist/thaloom-*.whl with the native library inside: installs without a compiler
 	rm -rf dist && $(BIN)/python -m build --quiet --wheel --outdir dist . && ls -l dist
 
-docs: $(BIN)/thaloom  ## write the generated pages again (docs/errors.md, docs/cli.md)
+docs: $(BIN)/pytest   ## write what is generated again (docs/errors.md, docs/cli.md, the SDK without an event loop)
 	$(BIN)/python tools/generate_docs.py
+	$(BIN)/python tools/generate_sync_client.py
+
+.PHONY: man
+man: $(BIN)/thaloom   ## write the manual, English and Chinese, below build/man; read it: man build/man/man1/thaloom.1
+	$(BIN)/python -m thaloom.user.cli.manual build/man
 
 goldens:              ## make the golden logits again, with torch and transformers in an environment of their own
 	$(PYTHON) -m venv $(VENV)-goldens && $(VENV)-goldens/bin/pip install --quiet --editable '.[goldens]'
@@ -72,6 +80,9 @@ fuzz: $(BIN)/pytest   ## mutated programs and steps against the sanitized native
 
 fuzz-formats: $(BIN)/pytest  ## 100,000 mutated safetensors and GGUF files against their readers
 	$(BIN)/python -m tests.fuzz_formats --cases 100000
+
+schemathesis: $(BIN)/pytest  ## the door held to its OpenAPI document, with many examples of each operation
+	SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/pytest -q --timeout 0 tests/contract/edge/test_document.py
 
 aarch64: $(BIN)/pytest  ## cross-compile for 64-bit ARM and run the driver's tests on emulated processors (no speed)
 	$(BIN)/python tools/aarch64.py

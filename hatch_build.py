@@ -1,4 +1,5 @@
-"""Builds the native part of the CPU driver at install time, where there is a compiler; goes on without one.
+"""Builds the native part of the CPU driver at install time, where there is a compiler; goes on without one. A wheel
+gets the manual as well, written by the commands themselves.
 
 One C++ file is compiled once for each level of the instruction set, side by side; the driver picks one at run time.
 What was built, or why nothing was, is written to lib/BUILD_INFO.json, and the driver repeats it: an install without
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -182,17 +184,43 @@ def contribute(root: Path, version: str, build_data: dict[str, Any]) -> str | No
     return reason
 
 
+def contribute_manual(root: Path, folder: Path, build_data: dict[str, Any]) -> str | None:
+    """Write the manual below `folder`, and tell the backend: `man` looks in share/man beside a program's own folder,
+    in a virtual environment too. Returns why there is none, or None."""
+    places = [str(root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-m", "thaloom.user.cli.manual", str(folder)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
+    try:
+        subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    except subprocess.CalledProcessError as error:
+        return (error.stderr.splitlines() or [f"exit status {error.returncode}"])[-1]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    build_data["shared_data"][str(folder)] = "share/man"
+    return None
+
+
 if BuildHookInterface is not None:
 
     class CustomBuildHook(BuildHookInterface[Any]):
         """Called by hatchling. A source distribution carries the sources, so nothing is built for it."""
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+            self.manual: str | None = None
             if self.target_name != "wheel":
                 return
             reason = contribute(Path(self.root), version, build_data)
             if reason:
                 self.app.display_warning(f"The native CPU library is missing or not complete: {reason}.")
+            if version != "editable":
+                self.manual = tempfile.mkdtemp(prefix="thaloom-manual")
+                reason = contribute_manual(Path(self.root), Path(self.manual), build_data)
+                if reason:
+                    self.app.display_warning(f"The manual is missing: {reason}.")
+
+        def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+            if self.manual is not None:
+                shutil.rmtree(self.manual)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Distribution packages that tests use. Debian and its kin; elsewhere this names them and changes nothing.
 set -eu
-packages="g++ make xz-utils g++-aarch64-linux-gnu qemu-user"
+packages="g++ make xz-utils g++-aarch64-linux-gnu qemu-user prometheus mandoc zsh fish"
 
 missing=""
 for package in $packages; do

@@ -22,3 +22,5 @@ import json, sys
 degraded = [c for c in service["conditions"] if c["kind"] == "Degraded" and c["status"]]
 assert service["phase"] == "ready" and not degraded, service
 '
+# The manual lies where `man` looks for it, in both languages.
+for page in man1/thaloom.1 man1/thaloom-run.1 zh_CN/man1/thaloom-run.1; do [ -s "$work/venv/share/man/$page" ]; done

@@ -8,35 +8,49 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import functools
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from thaloom.base import config
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import BadParameter, Forbidden, PortTaken, ThaloomError
-from thaloom.base.events import Emit, Event, at_level, ignore
+from thaloom.base.events import Degraded, Emit, Event, at_level, ignore
 from thaloom.base.log import LogWriter
 from thaloom.edge.api import app
-from thaloom.edge.api.connection import BoundedConnection
+from thaloom.edge.api.connection import MAX_CONNECTIONS, with_bounds
 from thaloom.edge.api.guard import is_loopback_name
+from thaloom.kernel.state.kept import KeepLimits, open_kept
+from thaloom.kernel.state.keys import KeyReader
 from thaloom.kernel.state.routes import RouteReader
+from thaloom.kernel.state.shared_rows import SharedRows
+from thaloom.kernel.state.types import Alias
+from thaloom.work.runtime.doorkeeper import Doorkeeper
 from thaloom.work.runtime.frontend import Frontend
+
+if TYPE_CHECKING:
+    from thaloom.edge.api.otel import OtelTracing
+    from thaloom.edge.client.read_through import ReadThrough
+    from thaloom.kernel.models.store import ModelStore
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7411
 GRACE_S = 10
 """For running answers after SIGTERM; what is not done by then is cut."""
 BACKLOG = 1024
+OWN_DESCRIPTORS = 256
+"""For files, sockets to the daemon, and connections on their way out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +85,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     clock = SystemClock()
     emit = LogWriter(clock)
+    run = arguments.home / "run"
     try:
+        limits = config.read_table(KeepLimits, arguments.home / "config.toml", "keep")
         listener = listen(arguments.host, arguments.port)
+        run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        rows = SharedRows(run / "limits.rows")
     except ThaloomError as error:
         emit(DoorRefused(code=error.code, message=error.message))
         return error.exit_code
     _hear_libraries(emit)
-    asyncio.run(_serve(arguments.home, listener, clock, emit))
+    with closing(rows):
+        asyncio.run(_serve(arguments.home, limits, listener, rows, clock, emit))
     return 0
 
 
@@ -110,14 +129,36 @@ def openapi_document() -> dict[str, Any]:
         frontend.close()
 
 
-async def _serve(home: Path, listener: socket.socket, clock: SystemClock, emit: Emit) -> None:
+async def _serve(
+    home: Path, limits: KeepLimits, listener: socket.socket, rows: SharedRows, clock: SystemClock, emit: Emit
+) -> None:
     run = home / "run"
-    frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit)
+    kept = open_kept(home / "kept", clock, limits)
+    sent_home: set[asyncio.Task[None]] = set()
+
+    def send_home(alias: Alias, reason: str) -> None:
+        task = asyncio.create_task(_send_home(home, alias, reason, emit))
+        sent_home.add(task)
+        task.add_done_callback(sent_home.discard)
+
+    frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit, on_return=send_home)
+    doorkeeper = Doorkeeper(KeyReader(run / "keys.json", emit), rows, clock)
+    tracing = traces(os.environ, emit)
     server = _Server(
         uvicorn.Config(
-            app.door_app(frontend, control_socket=run / "control.sock", clock=clock, emit=emit, inference=frontend),
+            app.door_app(
+                frontend,
+                control_socket=run / "control.sock",
+                keeping=kept,
+                doorkeeper=doorkeeper,
+                tracing=tracing,
+                hub=functools.partial(_open_hub, home, clock, emit),
+                inference=frontend,
+                clock=clock,
+                emit=emit,
+            ),
             loop="asyncio",
-            http=BoundedConnection,
+            http=with_bounds(max_connections=_room_for_connections()),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -138,7 +179,57 @@ async def _serve(home: Path, listener: socket.socket, clock: SystemClock, emit: 
         await server.serve(sockets=[listener])
     finally:
         frontend.close()
+        kept.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
     emit(DoorClosed(pid=os.getpid()))
+
+
+async def _send_home(home: Path, alias: Alias, reason: str, emit: Emit) -> None:
+    """Have the node keep what this door saw, so that every door knows it, and the next one."""
+    from thaloom.edge.client.control import ControlClient
+
+    try:
+        await asyncio.to_thread(ControlClient(home).return_canary, alias.name, alias.revision, reason)
+    except ThaloomError as error:  # without a daemon it holds for this door, for as long as it lives
+        emit(DoorRefused(code=error.code, message=f"{alias.name}: {error.message}"))
+
+
+def _room_for_connections() -> int:
+    """How many connections there are descriptors for: as many as the system lets us ask for, two for each, and some
+    for ourselves."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_CONNECTIONS + OWN_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    room = MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else (soft - OWN_DESCRIPTORS) // 2
+    return max(16, min(MAX_CONNECTIONS, room))
+
+
+def traces(environment: Mapping[str, str], emit: Emit) -> OtelTracing | None:
+    """What writes traces, where OpenTelemetry's own variables ask for it."""
+    endpoints = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    asked = any(environment.get(name) for name in endpoints) or environment.get("OTEL_TRACES_EXPORTER") == "otlp"
+    off = (
+        environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none"
+    )
+    if not asked or off:
+        return None
+    try:
+        from thaloom.edge.api.otel import OtelTracing
+    except ImportError as error:
+        emit(Degraded(subject="traces", reason="ExtraAbsent", message=f"pip install 'thaloom[otel]' ({error})"))
+        return None
+    return OtelTracing()
+
+
+def _open_hub(home: Path, clock: SystemClock, emit: Emit) -> tuple[ModelStore, ReadThrough]:
+    """The store as a hub. Loaded when somebody asks for a model: most doors never need it, and it brings arrays."""
+    from thaloom.edge.client.read_through import ReadThrough
+    from thaloom.kernel.models.store import ModelStore
+
+    return ModelStore(home / "models", clock, emit), ReadThrough(home)
 
 
 class _Server(uvicorn.Server):

@@ -27,15 +27,29 @@ def read_toml(kind: type[T], path: Path) -> T:
     Raises BadParameter that names the file and the key for bad syntax, an unknown key or a wrong type.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        data = {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadParameter(f"{path}: {error}") from error
-    try:
-        return from_mapping(kind, data)
+        return from_mapping(kind, _read(path))
     except BadParameter as error:
         raise BadParameter(f"{path}: {error.message}", param=error.param) from error
+
+
+def read_table(kind: type[T], path: Path, name: str) -> T:
+    """The settings in one table of `path`, whose other tables are for others to read. Raises as `read_toml`."""
+    try:
+        table = _read(path).get(name, {})
+        if not isinstance(table, dict):
+            raise BadParameter(f"{name!r} must be a table", param=name)
+        return from_mapping(kind, table, prefix=f"{name}.")
+    except BadParameter as error:
+        raise BadParameter(f"{path}: {error.message}", param=error.param) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadParameter(str(error)) from error
 
 
 def from_mapping(kind: type[T], data: Mapping[str, Any], *, prefix: str = "") -> T:

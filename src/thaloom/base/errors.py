@@ -3,14 +3,17 @@
     ThaloomError
     ├── Refused                 the caller can mend the request             fault: caller
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
-    │   ├── NotFound: ModelNotFound  ServiceNotFound  DeviceNotFound  UnknownPath
-    │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  RevisionConflict
-    │   ├── Forbidden
+    │   ├── NotFound: ModelNotFound  ServiceNotFound  AliasNotFound  DeviceNotFound  UnknownPath
+    │   │             NotKept  KeyNotFound
+    │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict  WrongState
+    │   ├── Unauthorized  Forbidden  AirGapped
+    │   ├── BodyLate  EncodingNotRead
     │   └── NotServable
     ├── Untrusted               the data is not what it says it is          fault: caller
-    │   ├── CorruptObject  UnsafeFormat  MalformedFile
+    │   ├── CorruptObject  UnsafeFormat  MalformedFile  UntrustedSource
     ├── Unavailable             wait and try again                          fault: nobody
-    │   ├── QueueFull  ServiceLoading  NodeNotRunning
+    │   ├── QueueFull  RateLimited  TooManyConnections  ServiceLoading  NodeNotRunning
+    │   ├── SourceUnavailable
     ├── HostShort               this machine lacks something                fault: host
     │   ├── DiskFull  OutOfMemory  DeviceLost  DriverUnavailable  StateUnusable
     └── Broken                  we failed                                   fault: thaloom
@@ -107,6 +110,20 @@ class TooLarge(Refused):
     http_status = 413
 
 
+class BodyLate(Refused):
+    """The body of a request did not arrive in time; the connection is closed. Send it again, faster."""
+
+    code = "body_late"
+    http_status, retryable = 408, True
+
+
+class EncodingNotRead(Refused):
+    """The body is compressed in a way the door does not read; the message names those it does."""
+
+    code = "encoding_not_read"
+    http_status = 415
+
+
 class MethodNotAllowed(Refused):
     """The path exists, but not with this HTTP method."""
 
@@ -126,14 +143,28 @@ class ServiceNotFound(NotFound):
     code = "service_not_found"
 
 
+class AliasNotFound(NotFound):
+    code = "alias_not_found"
+
+
 class DeviceNotFound(NotFound):
     code = "device_not_found"
+
+
+class KeyNotFound(NotFound):
+    code = "key_not_found"
 
 
 class UnknownPath(NotFound):
     """Nothing is served under this path; docs and `/` list what is."""
 
     code = "unknown_path"
+
+
+class NotKept(NotFound):
+    """No response, file or batch with this id is kept here: never was, was deleted, or gave way to newer ones."""
+
+    code = "not_kept"
 
 
 class Conflict(Refused):
@@ -160,16 +191,42 @@ class ModelInUse(Conflict):
     code = "model_in_use"
 
 
+class FileInUse(Conflict):
+    """A batch that is not over reads the file; cancel it, or wait for its end."""
+
+    code = "file_in_use"
+
+
 class RevisionConflict(Conflict):
     """Somebody changed it since the caller looked; look again and repeat."""
 
     code = "revision_conflict"
 
 
+class WrongState(Conflict):
+    """What was asked cannot be done to it as it is: it is over already, or is not of the kind that has an end."""
+
+    code = "wrong_state"
+
+
+class Unauthorized(Refused):
+    """This node asks for a key, and none was sent, or one it does not know, or one that has expired."""
+
+    code = "unauthorized"
+    http_status, exit_code = 401, 8
+
+
 class Forbidden(Refused):
     """A foreign Host or Origin, a bind beyond loopback, an operation the caller may not do."""
 
     code = "forbidden"
+    http_status, exit_code = 403, 8
+
+
+class AirGapped(Refused):
+    """This node makes no outgoing calls; the message names the one that would have gone out."""
+
+    code = "air_gapped"
     http_status, exit_code = 403, 8
 
 
@@ -202,6 +259,13 @@ class MalformedFile(Untrusted):
     code = "malformed_file"
 
 
+class UntrustedSource(Untrusted):
+    """A hub answered what no honest one answers (a length that is not true, a path that leaves its folder, a redirect
+    to where it may not lead ...). `details` name the rule it broke; nothing of it was kept."""
+
+    code = "untrusted_source"
+
+
 class Unavailable(ThaloomError):
     http_status, exit_code, fault, retryable = 503, 5, "nobody", True
 
@@ -211,12 +275,32 @@ class QueueFull(Unavailable):
     http_status = 429
 
 
+class RateLimited(Unavailable):
+    """The key has used up one of its limits for now; the message names which, and `Retry-After` says when it will be
+    enough again."""
+
+    code = "rate_limited"
+    http_status = 429
+
+
+class TooManyConnections(Unavailable):
+    """The door holds as many connections as it may, from this client or altogether. Close some, or reuse them."""
+
+    code = "too_many_connections"
+
+
 class ServiceLoading(Unavailable):
     code = "service_loading"
 
 
 class NodeNotRunning(Unavailable):
     code = "node_not_running"
+
+
+class SourceUnavailable(Unavailable):
+    """Another machine that we asked does not answer, or not now. What a pull has got is kept."""
+
+    code = "source_unavailable"
 
 
 class HostShort(ThaloomError):

@@ -18,6 +18,7 @@ Kind = Literal[
     "driver",
     "engine",
     "architecture",
+    "dialect",
     "policy",
     "source",
     "detector",

@@ -13,6 +13,7 @@ _FACTORS = {
     "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12, "tb": 10**12,
     "ki": KIB, "kib": KIB, "mi": MIB, "mib": MIB, "gi": GIB, "gib": GIB, "ti": 1024 * GIB, "tib": 1024 * GIB,
 }  # fmt: skip
+_DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 
 
@@ -22,6 +23,14 @@ def parse_bytes(text: str) -> int:
     if match is None or match[2].lower() not in _FACTORS:
         raise ValueError(f"not a size: {text!r} (write 512MiB, 2GB or a number of bytes)")
     return int(float(match[1]) * _FACTORS[match[2].lower()])
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `15m`, `12h`, `30d`. Raises ValueError."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _DURATIONS else (text, "s")
+    if not number.isascii() or not number.isdigit() or not 0 < int(number) * _DURATIONS[unit] <= 10**10:
+        raise ValueError(f"not a duration: {text!r} (as 90s, 15m, 12h or 30d)")
+    return float(int(number) * _DURATIONS[unit])
 
 
 def format_bytes(num_bytes: int) -> str:

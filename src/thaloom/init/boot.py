@@ -22,6 +22,7 @@ from thaloom.base.errors import (
 )
 from thaloom.base.events import Level
 from thaloom.base.files import FolderLock
+from thaloom.kernel.state.kept import KeepLimits
 
 DEFAULT_PORT = 7411
 
@@ -43,11 +44,21 @@ class NodeConfig:
     """Seconds between two looks at a worker that is ready. The figures of `thaloom ps` are at most this old."""
     tick_s: float = 5.0
     """Seconds between two rounds of the reconciler when nothing happens: the net under the events that wake it."""
+    require_keys: bool = True
+    """Whether the door turns away who shows no key, once the node has any (`thaloom token create`). Off: such requests
+    have no limits, as on a node without keys."""
+    air_gap: bool = False
+    """Make no outgoing call at all; what would have gone out is listed by `thaloom outgoing`. Also THALOOM_AIRGAP."""
+    hub_read_through: bool = False
+    """Whether a model that somebody asks our own hub for, and that is not here, is pulled from the hub above. Off: who
+    may ask for models would otherwise fill the disk."""
     memory_headroom_bytes: int = 256 * 1024 * 1024
     """Host memory that is never promised to workers: for the daemon, the door and page tables."""
     engine_hosts: tuple[str, ...] = ()
     """Names of hosts beyond loopback whose servers engine `openai` may ask, with TLS. Default: none, because what is
     asked goes there."""
+    keep: KeepLimits = dataclasses.field(default_factory=KeepLimits)
+    """How much the door keeps for its clients: responses, files, batches. The door reads this table itself."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -84,9 +95,18 @@ def read_config(
         port = int(text)
     return dataclasses.replace(
         settings,
+        air_gap=_switch(environment, "THALOOM_AIRGAP", settings.air_gap),
         host=loopback(settings.host if host is None else host),
         port=settings.port if port is None else port,
     )
+
+
+def _switch(environment: Mapping[str, str], name: str, default: bool) -> bool:
+    """A switch that is misread would be worse than none: only these words are understood."""
+    text = environment.get(name, "").strip().lower()
+    if text and text not in ("0", "1", "false", "true", "no", "yes", "off", "on"):
+        raise BadParameter(f"{name} must be 0 or 1, not {text!r}", param=name)
+    return text in ("1", "true", "yes", "on") if text else default
 
 
 def boot_error(error: BaseException) -> ThaloomError | None:

@@ -20,6 +20,8 @@ class Evidence:
     stopping: str | None = None
     late: bool = False
     degraded: str | None = None
+    replicas: tuple[int, int] = (1, 1)
+    """How many are ready, of how many wished."""
     outdated: str | None = None
     """How the model it runs differs from what the store has under that name now."""
     backoff: Backoff = field(default_factory=Backoff)
@@ -64,6 +66,9 @@ def conditions(evidence: Evidence, verdict: Verdict) -> tuple[Condition, ...]:
         told.append(_bad("Degraded", "HeartbeatLate", "it does not answer process one; it is left alone"))
     elif evidence.alive and evidence.degraded:
         told.append(_bad("Degraded", "DriverDegraded", evidence.degraded))
+    if verdict.phase == "ready" and evidence.replicas[0] < evidence.replicas[1]:
+        ready_ones, wished = evidence.replicas
+        told.append(_bad("Degraded", "ReplicasMissing", f"{ready_ones} of {wished} replicas are ready"))
     if evidence.alive and evidence.outdated:
         told.append(_bad("Outdated", "ModelReplaced", evidence.outdated))
     return tuple(told)

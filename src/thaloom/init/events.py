@@ -39,6 +39,57 @@ class ServiceRemoved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AliasWished(Event):
+    alias: ServiceName
+    services: tuple[str, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasRemoved(Event):
+    alias: ServiceName
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryGone(Event):
+    """A new version did worse, by what a door saw: its share is back with the others."""
+
+    alias: ServiceName
+    service: ServiceName
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyMade(Event):
+    """Somebody may come in at the door. `id`: the part of the key that is no secret."""
+
+    key: str
+    id: str
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRemoved(Event):
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullBegun(Event):
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullEnded(Event):
+    """With a model, or with the code and the words of what kept it from coming."""
+
+    source: str
+    model: str | None
+    code: str | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStarted(Event):
     role: str
     id: WorkerId

@@ -156,7 +156,7 @@ class Executor:
 
     def _spec(self, worker: WorkerId, service: Service, device: DeviceId) -> WorkerSpec:
         wish = dataclasses.asdict(service.spec)
-        del wish["name"]
+        del wish["name"], wish["replicas"]
         found = self._inventory.device(device)
         return WorkerSpec(
             worker=worker,

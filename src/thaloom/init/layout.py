@@ -27,6 +27,15 @@ class Layout:
         return self.home / "models"
 
     @property
+    def pulls(self) -> Path:
+        """Unfinished pulls; on the store's file system, and no part of the store."""
+        return self.models / "pulls"
+
+    @property
+    def refused_calls(self) -> Path:
+        return self.home / "refused-calls.jsonl"
+
+    @property
     def run(self) -> Path:
         return self.home / "run"
 
@@ -37,6 +46,10 @@ class Layout:
     @property
     def routes(self) -> Path:
         return self.run / "routes.json"
+
+    @property
+    def keys(self) -> Path:
+        return self.run / "keys.json"
 
     @property
     def workers(self) -> Path:

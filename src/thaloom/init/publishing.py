@@ -9,7 +9,7 @@ from pathlib import Path
 from thaloom.base.clock import Clock
 from thaloom.kernel.models.reading import StoredModel
 from thaloom.kernel.state.routes import publish
-from thaloom.kernel.state.types import Route, Routes
+from thaloom.kernel.state.types import Alias, Route, Routes
 
 TEXT_FILES = (
     "tokenizer.json",
@@ -58,15 +58,16 @@ class Publisher:
         self._clock = clock
         self._last: Routes | None = None
 
-    def publish(self, routes: tuple[Route, ...]) -> bool:
+    def publish(self, routes: tuple[Route, ...], aliases: tuple[Alias, ...] = ()) -> bool:
         """Whether there was anything new to say."""
-        if self._last is not None and self._last.routes == routes:
+        if self._last is not None and (self._last.routes, self._last.aliases) == (routes, aliases):
             return False
         self._last = Routes(
             version=1 if self._last is None else self._last.version + 1,
             published_at=self._clock.now(),
             control_socket=self._control_socket,
             routes=routes,
+            aliases=aliases,
         )
         publish(self._path, self._last)
         return True

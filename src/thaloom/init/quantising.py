@@ -7,18 +7,16 @@ it had begun is swept away.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import itertools
 import json
-import sys
-from collections.abc import Callable
 from typing import Any
 
-from thaloom.base.errors import InternalError, OutOfMemory, ThaloomError
+from thaloom.base.errors import InternalError, OutOfMemory
 from thaloom.base.events import Emit
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.base.units import format_bytes
+from thaloom.init.errand import OnProgress, run_errand
 from thaloom.init.layout import Layout
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Placement, Planner
@@ -27,11 +25,6 @@ from thaloom.kernel.models.events import ModelQuantised
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, QuantiseWish
 from thaloom.kernel.state.types import ServiceSpec
-
-OnProgress = Callable[[str, int, int | None], None]
-_GRACE_S = 5.0
-"""What the process may take to put its things away."""
-_LINE_BYTES = 1024 * 1024
 
 
 class Quantising:
@@ -88,22 +81,11 @@ class Quantising:
         self._memory.reserve(owner, plan.device, needed)
 
     async def _run(self, spec: dict[str, Any], progress: OnProgress) -> None:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "thaloom.quantiser", "--spec", json.dumps(spec),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, limit=_LINE_BYTES, start_new_session=True,
-        )  # fmt: skip
         try:
-            last = await _listen(process, progress)
-            await process.wait()
-        finally:
-            if process.returncode is None:
-                await _end(process)
-                await asyncio.to_thread(self._models.sweep)
-        if "error" in last:
-            raise ThaloomError.from_dict(last["error"])
-        if "model" not in last:
+            await run_errand("thaloom.quantiser", ("--spec", json.dumps(spec)), progress)
+        except (asyncio.CancelledError, InternalError):
             await asyncio.to_thread(self._models.sweep)
-            raise InternalError(f"the quantiser ended with code {process.returncode} and without a word")
+            raise
 
     def _tell(self, manifest: Manifest) -> None:
         made = manifest.card.quantisation
@@ -117,28 +99,3 @@ class Quantising:
                 original_perplexity=None if quality is None else quality.original_perplexity,
             )
         )
-
-
-async def _listen(process: asyncio.subprocess.Process, progress: OnProgress) -> dict[str, Any]:
-    """The last thing it says that is no progress; empty if it ends without."""
-    assert process.stdout is not None
-    last: dict[str, Any] = {}
-    async for line in process.stdout:
-        said = json.loads(line)
-        if "stage" in said:
-            progress(said["stage"], said["done"], said["total"])
-        else:
-            last = said
-    return last
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(_GRACE_S):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()

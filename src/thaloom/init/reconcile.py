@@ -31,6 +31,7 @@ class Wish:
     needed_bytes: int
     next_try_at: float = 0.0
     """Not before this moment (back-off after a loss)."""
+    replicas: int = 1
     obstacle: Hold | None = None
     """Why it cannot be tried at all (no such model ...)."""
 
@@ -46,6 +47,8 @@ class Observed:
     address: str
     """Of a door: `host:port`."""
     alive: bool
+    was_ready: bool = False
+    """Whether it ever was ready; whether it answers now is not told."""
     stopping: bool = False
 
 
@@ -107,30 +110,46 @@ def _keep_door(snapshot: Snapshot) -> Iterator[Action]:
 
 
 def _stop_unwanted(snapshot: Snapshot) -> Iterator[Action]:
-    revisions = {wish.service: wish.revision for wish in snapshot.wishes}
+    wishes = {wish.service: wish for wish in snapshot.wishes}
     seen: Counter[ServiceName | None] = Counter()
-    for process in _alive(snapshot):
-        if process.role != "worker" or process.stopping:
+    workers = [process for process in _alive(snapshot) if process.role == "worker"]
+    for process in workers:
+        if process.stopping:
             continue
         seen[process.service] += 1
-        if process.service is None or process.service not in revisions:
+        wish = wishes.get(process.service) if process.service is not None else None
+        if wish is None:
             reason = "no longer wished"
-        elif process.revision != revisions[process.service]:
+        elif process.revision != wish.revision:
+            if not _may_leave(process, wish, workers, snapshot):
+                continue
             reason = "wish changed"
-        elif seen[process.service] > 1:
+        elif seen[process.service] > wish.replicas:
             reason = "superfluous"
         else:
             continue
         yield StopWorker(worker=process.id, service=process.service, reason=reason, grace_s=snapshot.grace_s)
 
 
+def _may_leave(process: Observed, wish: Wish, workers: list[Observed], snapshot: Snapshot) -> bool:
+    """Whether an outdated worker may make place for a new one. The only one always; of several one after the other,
+    each when all the others serve, so that a new version that does not come up costs one of them. Where there is no
+    room for a new one, somebody has to make it."""
+    if wish.replicas == 1 or not process.was_ready:
+        return True
+    others = [other for other in workers if other.service == process.service and other is not process]
+    if any(other.stopping or not other.was_ready for other in others):
+        return False
+    free_bytes = snapshot.free_bytes.get(wish.device, 0) if wish.device is not None else math.inf
+    return len(others) + 1 >= wish.replicas or free_bytes < wish.needed_bytes
+
+
 def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
     """In order of the wishes. One that is leaving holds its place until it has ended: its memory is not back yet."""
     free = dict(snapshot.free_bytes)
-    taken = {process.service for process in _alive(snapshot) if process.role == "worker"}
-    for wish in snapshot.wishes:
-        if wish.service in taken:
-            continue
+    taken = Counter(process.service for process in _alive(snapshot) if process.role == "worker")
+    missing = [wish for wish in snapshot.wishes for _ in range(wish.replicas - taken[wish.service])]
+    for wish in missing:
         if wish.obstacle is not None:
             yield wish.obstacle
         elif wish.device is None or wish.device not in free:

@@ -148,6 +148,7 @@ class ReconcileLoop:
             device=plan.device if isinstance(plan, Placement) else None,
             needed_bytes=plan.estimate.total_bytes if isinstance(plan, Placement) else 0,
             next_try_at=self._records.backoff(service.spec.name).next_try_at,
+            replicas=service.spec.replicas,
             obstacle=plan if isinstance(plan, Hold) else None,
         )
 
@@ -163,7 +164,7 @@ class ReconcileLoop:
                 break
         else:
             raise RuntimeError(f"{_MOST_ACTIONS} actions and no end; the last one: {todo!r}")
-        self._publisher.publish(self._reporter.routes())
+        self._publisher.publish(self._reporter.routes(), tuple(self._store.aliases()))
         return self.going_down and not snapshot.processes
 
     async def _perform(self, action: Action) -> bool:

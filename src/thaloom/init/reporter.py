@@ -71,7 +71,9 @@ class Reporter:
         name = service.spec.name
         process = self._newest(name, "worker")
         evidence = self._evidence(name, process)
-        evidence = dataclasses.replace(evidence, outdated=self._outdated(service, process))
+        ready = self._serving(name)
+        replicas = (len(ready), service.spec.replicas)
+        evidence = dataclasses.replace(evidence, outdated=self._outdated(service, process), replicas=replicas)
         verdict = judge(evidence)
         status = ServiceStatus(
             spec=service.spec,
@@ -79,8 +81,9 @@ class Reporter:
             conditions=self._since(name, conditions(evidence, verdict)),
             created_at=service.created_at,
             restarts=self._records.restarts(name),
+            ready_replicas=len(ready),
         )
-        return status if process is None else _with_figures(status, process)
+        return status if process is None else _with_figures(status, process, ready)
 
     def _route(self, service: Service) -> Route:
         process = self._newest(service.spec.name, "worker")
@@ -89,11 +92,12 @@ class Reporter:
         stats = process.stats if process is not None else None
         digest = stats.model_digest if stats is not None else plan.manifest.digest if plan and plan.manifest else ""
         context_length = plan.estimate.context_length if plan is not None else None
+        serving = self._serving(service.spec.name) or [each for each in (process,) if each is not None]
         return Route(
             name=service.spec.name,
             model=service.spec.model,
             phase=verdict.phase,
-            socket=process.lease.socket if process is not None else None,
+            sockets=tuple(worker.lease.socket for worker in serving),
             context_length=(stats.context_length if stats is not None and stats.ready else context_length) or None,
             created_at=service.created_at,
             engine=service.spec.engine,
@@ -117,7 +121,14 @@ class Reporter:
     def _newest(self, service: ServiceName | None, role: str) -> Supervised | None:
         living = [process for process in self._supervisor if process.alive and process.lease.role == role]
         mine = [process for process in living if process.lease.service == service]
-        return min(mine, key=lambda process: process.stop_reason is not None, default=None)
+        return min(
+            mine, key=lambda process: (process.stop_reason is not None, process.ready_since is None), default=None
+        )
+
+    def _serving(self, service: ServiceName) -> list[Supervised]:
+        """Its workers that take requests."""
+        mine = [process for process in self._supervisor if process.alive and process.lease.service == service]
+        return [process for process in mine if process.ready_since is not None and process.stop_reason is None]
 
     def _evidence(self, owner: Owner, process: Supervised | None) -> Evidence:
         records = self._records
@@ -142,7 +153,8 @@ class Reporter:
         return self._told[owner]
 
 
-def _with_figures(status: ServiceStatus, process: Supervised) -> ServiceStatus:
+def _with_figures(status: ServiceStatus, process: Supervised, ready: list[Supervised]) -> ServiceStatus:
+    """Of the worker that stands for all; what runs and waits, of all that are ready."""
     status = dataclasses.replace(
         status, worker=process.id, pid=process.lease.pid, resident_bytes=resident_bytes(process.lease.pid)
     )
@@ -157,6 +169,6 @@ def _with_figures(status: ServiceStatus, process: Supervised) -> ServiceStatus:
         context_length=stats.context_length,
         exact=stats.exact,
         operator_levels=stats.operator_levels,
-        running=stats.running,
-        waiting=stats.waiting,
+        running=sum(each.stats.running for each in ready if each.stats is not None),
+        waiting=sum(each.stats.waiting for each in ready if each.stats is not None),
     )

@@ -63,6 +63,7 @@ class Supervised:
             revision=self.lease.revision,
             address=self.lease.socket,
             alive=self.alive,
+            was_ready=self.ready_since is not None,
             stopping=self.stop_reason is not None,
         )
 

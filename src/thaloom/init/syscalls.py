@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from thaloom import __version__
+from thaloom.base.air_gap import RefusedCall
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter, ModelInUse, NodeNotRunning, OutOfMemory, ServiceNotFound
 from thaloom.base.events import Emit
@@ -20,24 +21,39 @@ from thaloom.base.plugins import Absent
 from thaloom.base.procs import resident_bytes
 from thaloom.hal.inventory import Inventory
 from thaloom.hal.types import Device, Reading
+from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig
 from thaloom.init.events import NodeStopping, ServiceRemoved, ServiceWished
 from thaloom.init.history import History
 from thaloom.init.layout import Layout
+from thaloom.init.locksmith import Locksmith
 from thaloom.init.log_stream import follow_log
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
+from thaloom.init.pulls import Pulls
 from thaloom.init.quantising import Quantising
 from thaloom.init.reconcile import shortage
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervisor
 from thaloom.kernel.models.bundled import NAMES, bundled_model
+from thaloom.kernel.models.pulling.sources import is_hub_name, parse_source
 from thaloom.kernel.models.store import ModelStore
-from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verification
+from thaloom.kernel.models.types import (
+    HubModel,
+    HubSettings,
+    Manifest,
+    ModelName,
+    QuantiseWish,
+    UnfinishedPull,
+    Verification,
+)
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import (
     GUESTS,
+    AccessKey,
+    Alias,
+    KeyLimits,
     NodeStatus,
     PastEvent,
     ProcessStatus,
@@ -67,10 +83,12 @@ class Syscalls:
         inventory: Inventory,
         planner: Planner,
         memory: NodeMemory,
+        pulls: Pulls,
         supervisor: Supervisor,
         reconcile_loop: ReconcileLoop,
         reporter: Reporter,
         history: History,
+        locksmith: Locksmith,
         clock: Clock,
     ) -> None:
         self._layout = layout
@@ -80,13 +98,16 @@ class Syscalls:
         self._inventory = inventory
         self._planner = planner
         self._memory = memory
+        self._pulls = pulls
         self._supervisor = supervisor
         self._reconcile_loop = reconcile_loop
         self._reporter = reporter
         self._history = history
+        self._locksmith = locksmith
         self._clock = clock
         self._emit: Emit = history
         self._started_at = clock.now()
+        self.aliases = Aliasing(store, history, reconcile_loop.wake)
         self._quantising = Quantising(
             layout, models=models, planner=planner, memory=memory, supervisor=supervisor, emit=history
         )
@@ -174,16 +195,18 @@ class Syscalls:
     async def model(self, name: ModelName) -> Manifest:
         return await asyncio.to_thread(self._models.get, name)
 
-    def source(self, source: str) -> Path:
+    def source(self, source: str) -> Path | HubModel:
         path = Path(source)
         found = path if path.is_absolute() else bundled_model(source)
-        if found is None:
+        if found is not None:
+            return found
+        if not is_hub_name(source):
             raise BadParameter(
-                f"{source!r} is neither an absolute path nor the name of a model that came with Thaloom "
-                f"({', '.join(map(repr, NAMES))})",
+                f"{source!r} is neither an absolute path, nor the name of a model that came with Thaloom "
+                f"({', '.join(map(repr, NAMES))}), nor a model of a hub (org/name, hf://, ms://, https://)",
                 param="source",
             )
-        return found
+        return parse_source(source)
 
     async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
         self._require_up()
@@ -194,6 +217,30 @@ class Syscalls:
         self._reconcile_loop.wake()  # a wish may have waited for it
         return manifest
 
+    async def pull_from_hub(
+        self,
+        model: HubModel,
+        settings: HubSettings,
+        name: ModelName | None,
+        *,
+        replace: bool,
+        read_through: bool,
+        progress: OnProgress,
+    ) -> Manifest:
+        self._require_up()
+        return await self._pulls.pull(
+            model, settings, name, replace=replace, read_through=read_through, progress=progress
+        )
+
+    async def unfinished_pulls(self) -> Sequence[UnfinishedPull]:
+        return await self._pulls.unfinished()
+
+    async def remove_pull(self, source: str) -> str:
+        return await self._pulls.remove(source)
+
+    async def refused_calls(self) -> tuple[str | None, Sequence[RefusedCall]]:
+        return await self._pulls.refused_calls()
+
     async def verify(self, name: ModelName, progress: OnProgress) -> Verification:
         return await with_progress(lambda tell: self._models.verify(name, tell), "verifying", progress)
 
@@ -203,6 +250,13 @@ class Syscalls:
             raise BadParameter(f"{wish.text!r} is not an absolute path", param="text")
         manifest = await self._quantising.quantise(wish, progress)
         self._planner.forget_model(manifest.name)
+        self._reconcile_loop.wake()
+        return manifest
+
+    async def copy_model(self, name: ModelName, to: ModelName, *, replace: bool) -> Manifest:
+        self._require_up()
+        manifest = await asyncio.to_thread(self._models.copy, name, to, replace=replace)
+        self._planner.forget_model(to)
         self._reconcile_loop.wake()
         return manifest
 
@@ -233,6 +287,7 @@ class Syscalls:
         spec = await asyncio.to_thread(self._with_engine, spec)
         if spec.engine == "openai":
             place_of(spec.url, self._config.engine_hosts)
+        self.aliases.refuse_name(spec.name)
         await self._require_room(spec)
         service = self._store.put_service(spec)
         self._emit(ServiceWished(service=spec.name, model=spec.model, revision=service.revision))
@@ -246,12 +301,28 @@ class Syscalls:
         self._reconcile_loop.removed(name)
         await self._reconcile_loop.settle()
 
+    async def put_alias(self, alias: Alias) -> Alias:
+        require_service_name(alias.name)
+        self._require_up()
+        return self.aliases.put(alias)
+
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
         path = self._layout.service_log(name) if _SERVICE.fullmatch(name) else None
         if path is None or not (path.exists() or self._wished(name)):
             raise ServiceNotFound(f"no service {name!r}")
         going_on = (lambda: self._wished(name) and not self._reconcile_loop.going_down) if follow else (lambda: False)
         return follow_log(path, tail, self._clock, going_on)
+
+    # -- keys
+
+    async def keys(self) -> tuple[Sequence[AccessKey], bool]:
+        return self._store.keys(), self._config.require_keys
+
+    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
+        return self._locksmith.make(name, limits, expires_in_s)
+
+    async def remove_key(self, name: str) -> None:
+        self._locksmith.remove(name)
 
     # -- below
 
@@ -269,11 +340,12 @@ class Syscalls:
         plan = await self._planner.make(spec)
         mine = [process.id for process in self._supervisor if process.lease.service == spec.name]
         free = self._memory.free_bytes(self._supervisor)[plan.device] + self._memory.held_bytes(mine, plan.device)
-        if plan.estimate.total_bytes > free:
+        needed_bytes = plan.estimate.total_bytes * spec.replicas
+        if needed_bytes > free:
             raise OutOfMemory(
-                shortage(spec.name, plan.device, plan.estimate.total_bytes, free),
+                shortage(spec.name, plan.device, needed_bytes, free),
                 device=plan.device,
-                needed_bytes=plan.estimate.total_bytes,
+                needed_bytes=needed_bytes,
                 free_bytes=free,
                 weight_bytes=plan.estimate.weight_bytes,
                 kv_bytes=plan.estimate.kv_bytes,

@@ -17,9 +17,11 @@ from thaloom.init.boot import NodeConfig, require_free_port
 from thaloom.init.executor import Executor
 from thaloom.init.history import History
 from thaloom.init.layout import Layout
+from thaloom.init.locksmith import Locksmith
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
 from thaloom.init.publishing import Publisher, TextFiles
+from thaloom.init.pulls import Pulls
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.records import Records
 from thaloom.init.recovery import Found, recover
@@ -27,6 +29,7 @@ from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.init.syscalls import Syscalls
 from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.models.types import Manifest
 from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Lease, Route
@@ -97,6 +100,9 @@ class Node:
         )
         self._earlier = _routes_of_an_earlier_daemon(layout)
         self._publisher = Publisher(layout.routes, layout.control_socket, clock)
+        self._locksmith = Locksmith(
+            layout.keys, require_keys=config.require_keys, store=store, clock=clock, emit=history
+        )
         records = Records()
         reporter = Reporter(
             store, supervisor=self.supervisor, planner=planner, records=records, text_files=text_files, clock=clock
@@ -114,6 +120,17 @@ class Node:
             clock=clock,
             emit=history,
         )
+        self._pulls = Pulls(
+            layout,
+            air_gap=config.air_gap,
+            read_through=config.hub_read_through,
+            models=models,
+            tasks=tasks,
+            clock=clock,
+            emit=history,
+            pulled=self._model_came,
+        )
+        self._planner = planner
         self.syscalls = Syscalls(
             layout,
             config,
@@ -122,16 +139,19 @@ class Node:
             inventory=inventory,
             planner=planner,
             memory=memory,
+            pulls=self._pulls,
             supervisor=self.supervisor,
             reconcile_loop=self.reconcile_loop,
             reporter=reporter,
             history=history,
+            locksmith=self._locksmith,
             clock=clock,
         )
         self.emit: Emit = history
 
     async def start(self, found: Found) -> None:
         """Take over what an earlier daemon left running, then make a first round."""
+        self._locksmith.publish()  # before there is a door that could let anybody in
         await self._adopt(found)
         self._stop_strangers(found.strangers)
         await asyncio.to_thread(self._sweep_text_files)
@@ -141,10 +161,15 @@ class Node:
     async def run(self) -> None:
         """Keep the wishes, until somebody asks for the end and every process has ended."""
         await self.reconcile_loop.run()
+        await self._pulls.close()
         self._publisher.withdraw()
 
+    def _model_came(self, manifest: Manifest) -> None:
+        self._planner.forget_model(manifest.name)
+        self.reconcile_loop.wake()  # a wish may have waited for it
+
     async def _adopt(self, found: Found) -> None:
-        ready = {route.socket for route in self._earlier if route.phase == "ready"}
+        ready = {socket for route in self._earlier if route.phase == "ready" for socket in route.sockets}
         await asyncio.gather(*(self._adopt_one(lease, was_ready=lease.socket in ready) for lease in found.alive))
 
     async def _adopt_one(self, lease: Lease, *, was_ready: bool) -> Supervised:

@@ -37,6 +37,8 @@ class FakeWorker:
 
     tokens: Sequence[int] = ()
     reason: str = "stop"
+    stop_token: int | None = None
+    """Said to have ended the answer."""
     refuse_with: ThaloomError | None = None
     silent: bool = False
     """Takes the connection and never answers."""
@@ -147,6 +149,7 @@ class FakeWorker:
                 queue_s=0.001,
                 prefill_s=0.002,
                 decode_s=0.003,
+                stop_token=self.stop_token,
             ),
         )
 

@@ -22,10 +22,15 @@ from thaloom.base.ids import ServiceName
 from thaloom.door import listen
 from thaloom.edge.api.app import door_app
 from thaloom.edge.api.connection import BoundedConnection
-from thaloom.kernel.state.types import Route, Routes
+from thaloom.edge.api.tracing import Tracing
+from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.state.kept import KeepLimits, open_kept
+from thaloom.kernel.state.types import Alias, Route, Routes
 from thaloom.work.runtime.call import Deadlines
+from thaloom.work.runtime.doorkeeper import Doorkeeper
 from thaloom.work.runtime.frontend import Frontend
 from thaloom.work.runtime.text import Tokenizer, read_text_files
+from thaloom.work.runtime.types import Generation
 
 TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json")
 
@@ -35,9 +40,10 @@ class FixedRoutes:
 
     def __init__(self, *routes: Route) -> None:
         self.routes = list(routes)
+        self.aliases: tuple[Alias, ...] = ()
 
     def current(self) -> Routes:
-        return Routes(version=1, published_at=0.0, control_socket="", routes=tuple(self.routes))
+        return Routes(version=1, published_at=0.0, control_socket="", routes=tuple(self.routes), aliases=self.aliases)
 
 
 @dataclass
@@ -80,12 +86,19 @@ def route(folder: Path, files: dict[str, str], **changes: Any) -> Route:
         "name": ServiceName("tiny"),
         "model": "tiny",
         "phase": "ready",
-        "socket": str(folder / "w.sock"),
+        "sockets": (str(folder / "w.sock"),),
         "context_length": 256,
         "created_at": 1_700_000_000.0,
         "tokenizer_files": files,
     }
     return Route(**facts | changes)
+
+
+class NobodyAbove:
+    """A hub's upstream that fetches nothing."""
+
+    async def fetch(self, repo: str, revision: str) -> bool:
+        return False
 
 
 @contextlib.asynccontextmanager
@@ -95,17 +108,28 @@ async def live_door(
     worker: FakeWorker | None = None,
     deadlines: Deadlines | None = None,
     connection: type[BoundedConnection] = BoundedConnection,
+    limits: KeepLimits | None = None,
+    generation: Generation | None = None,
+    doorkeeper: Doorkeeper | None = None,
+    tracing: Tracing | None = None,
+    hub: Any = None,
 ) -> AsyncIterator[LiveDoor]:
+    """`generation`: instead of a frontend with a worker behind it."""
     files = text_files(folder / "model")
     routes = FixedRoutes(route(folder, files))
     events = Recorder()
     frontend = Frontend(routes, SystemClock(), events, deadlines=deadlines)
+    kept = open_kept(folder / "kept", SystemClock(), limits)
     app = door_app(
-        frontend,
+        generation or frontend,
+        keeping=kept,
         control_socket=folder / "control.sock",
         clock=SystemClock(),
         emit=events,
         inference=frontend,
+        doorkeeper=doorkeeper,
+        tracing=tracing,
+        hub=hub or (lambda: (ModelStore(folder / "models", SystemClock()), NobodyAbove())),
     )
     worker = worker or FakeWorker()
     async with worker.listening(folder / "w.sock"), serving(app, connection) as url:
@@ -117,6 +141,7 @@ async def live_door(
                 if "client" in vars(door):
                     await door.client.close()
     frontend.close()
+    kept.close()
 
 
 @contextlib.asynccontextmanager

@@ -30,6 +30,15 @@ def test_an_answer_is_streamed_to_its_end(tmp_path: Path) -> None:
     in_door(tmp_path, test)
 
 
+def test_signs_that_end_lines_elsewhere_are_text_in_an_answer(tmp_path: Path) -> None:
+    async def test(door: LiveDoor) -> None:
+        door.say("a\u2028b\u0085c")
+        chunks = await asyncio.to_thread(read, door.url)
+        assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "a\u2028b\u0085c"
+
+    in_door(tmp_path, test)
+
+
 def test_refusals_come_out_as_the_leaf_they_were(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         with pytest.raises(BadParameter) as wrong:

@@ -44,7 +44,7 @@ async def door_process(home: Path) -> AsyncIterator[tuple[asyncio.subprocess.Pro
 
 def home_with_routes(tmp_path: Path) -> Path:
     run = tmp_path / "run"
-    run.mkdir()
+    run.mkdir(exist_ok=True)
     there = route(tmp_path, text_files(tmp_path / "model"))
     publish(run / "routes.json", Routes(version=1, published_at=0.0, control_socket="", routes=(there,)))
     return tmp_path
@@ -70,7 +70,7 @@ def test_it_serves_from_published_routes_and_finishes_streams_before_it_ends(tmp
             assert process.stderr is not None
             events = [json.loads(line) for line in (await process.stderr.read()).splitlines()]
             assert events[-1]["event"] == "DoorClosed"
-            assert {event["event"] for event in events} == {"RequestServed", "DoorClosed"}
+            assert {event["event"] for event in events} == {"AnswerServed", "DoorClosed"}
 
     asyncio.run(run())
 
@@ -117,6 +117,13 @@ def test_a_taken_port_is_told_as_such(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         exit_code, event = start("--home", str(tmp_path), THALOOM_PORT=str(other.getsockname()[1]))
     assert (exit_code, event["code"]) == (4, "port_taken")
+
+
+def test_settings_that_cannot_be_read_are_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[keep]\nmax_bites = 5\n")
+    exit_code, event = start("--home", str(tmp_path), "--port", "0")
+    assert (exit_code, event["code"]) == (2, "bad_parameter")
+    assert "max_bites" in event["message"]
 
 
 def test_a_port_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import dataclasses
+import itertools
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,12 @@ from thaloom.base.errors import (
     QueueFull,
     ServiceFailed,
     ServiceLoading,
+    ThaloomError,
     WorkerLost,
 )
 from thaloom.base.events import Recorder
-from thaloom.base.ids import RequestId
+from thaloom.base.ids import RequestId, ServiceName
+from thaloom.kernel.state.types import Alias, Share
 from thaloom.work.runtime.call import Deadlines
 from thaloom.work.runtime.frontend import Frontend
 from thaloom.work.runtime.types import (
@@ -45,11 +49,11 @@ QUICK = Deadlines(connect_s=0.5, accept_s=0.05, silence_s=0.05, status_s=0.5)
 class Scene:
     """A frontend, its routes, and one worker at w.sock."""
 
-    def __init__(self, folder: Path, deadlines: Deadlines | None = None) -> None:
+    def __init__(self, folder: Path, deadlines: Deadlines | None = None, **options: Any) -> None:
         self.folder = folder
         self.files = text_files(folder / "model")
         self.routes = FixedRoutes(route(folder, self.files))
-        self.frontend = Frontend(self.routes, ManualClock(), Recorder(), deadlines=deadlines)
+        self.frontend = Frontend(self.routes, ManualClock(), Recorder(), deadlines=deadlines, **options)
 
     def reroute(self, **changes: Any) -> None:
         self.routes.routes = [route(self.folder, self.files, **changes)]
@@ -179,7 +183,7 @@ def test_a_model_nobody_serves_is_refused_with_those_that_are(tmp_path: Path) ->
 def test_a_service_that_is_not_ready_says_when_to_come_back(tmp_path: Path, phase: str) -> None:
     async def run() -> None:
         async with scene(tmp_path, FakeWorker()) as here:
-            here.reroute(phase=phase, socket=None, reason="reading weights", retry_after_s=3.0)
+            here.reroute(phase=phase, sockets=(), reason="reading weights", retry_after_s=3.0)
             with pytest.raises(ServiceLoading, match=f"{phase}: reading weights") as caught:
                 await here.frontend.start(ask())
             assert caught.value.retry_after_s == 3.0
@@ -190,7 +194,7 @@ def test_a_service_that_is_not_ready_says_when_to_come_back(tmp_path: Path, phas
 def test_a_service_that_failed_says_why(tmp_path: Path) -> None:
     async def run() -> None:
         async with scene(tmp_path, FakeWorker()) as here:
-            here.reroute(phase="failed", socket=None, reason="no memory")
+            here.reroute(phase="failed", sockets=(), reason="no memory")
             with pytest.raises(ServiceFailed, match="no memory"):
                 await here.frontend.start(ask())
 
@@ -245,7 +249,7 @@ class MovingRoutes(FixedRoutes):
 def test_a_request_nobody_saw_goes_to_the_new_worker_in_silence(tmp_path: Path) -> None:
     async def run() -> None:
         files = text_files(tmp_path / "model")
-        gone = route(tmp_path, files, socket=str(tmp_path / "gone.sock"))
+        gone = route(tmp_path, files, sockets=(str(tmp_path / "gone.sock"),))
         frontend = Frontend(MovingRoutes(gone, route(tmp_path, files)), ManualClock(), Recorder())
         async with FakeWorker(tokens=[39]).listening(tmp_path / "w.sock"):
             assert (await answer(frontend, ask()))[0] == "H"
@@ -264,7 +268,7 @@ def test_a_worker_that_dies_before_its_first_token_is_replaced_in_silence_only_i
                 await answer(here.frontend, ask())
             async with FakeWorker(tokens=[39]).listening(tmp_path / "new.sock"):
                 stream = await here.frontend.start(ask())
-                here.reroute(socket=str(tmp_path / "new.sock"))
+                here.reroute(sockets=(str(tmp_path / "new.sock"),))
                 items = [item async for item in stream]
             assert isinstance(items[0], Delta)
             assert items[0].text == "H"
@@ -328,8 +332,8 @@ def test_workers_are_measured_and_a_missing_one_is_down_not_zero(tmp_path: Path)
     async def run() -> None:
         async with scene(tmp_path, FakeWorker()) as here:
             here.routes.routes += [
-                route(tmp_path, here.files, name="gone", socket=str(tmp_path / "no.sock")),
-                route(tmp_path, here.files, name="early", socket=None, phase="pending"),
+                route(tmp_path, here.files, name="gone", sockets=(str(tmp_path / "no.sock"),)),
+                route(tmp_path, here.files, name="early", sockets=(), phase="pending"),
             ]
             records = await here.frontend.worker_metrics()
             assert [(record["service"], record["up"]) for record in records] == [("tiny", True), ("gone", False)]
@@ -349,7 +353,7 @@ def test_models_are_listed_with_what_a_caller_needs(tmp_path: Path) -> None:
 def test_texts_become_tokens_and_tokens_texts_without_a_worker(tmp_path: Path) -> None:
     async def run() -> None:
         there = Scene(tmp_path)
-        there.reroute(phase="loading", socket=None)
+        there.reroute(phase="loading", sockets=())
         told = await there.frontend.tokenize(TokenizeRequest(model="tiny", prompt="Hi"))
         assert (told.tokens, told.texts, told.context_length) == ((39, 72), ("H", "i"), 256)
         assert await there.frontend.detokenize("tiny", told.tokens) == "Hi"
@@ -414,3 +418,116 @@ def test_documents_are_judged_by_yes_and_no(tmp_path: Path) -> None:
                 await here.frontend.score(asked)
 
     asyncio.run(run())
+
+
+@contextlib.asynccontextmanager
+async def two_workers(folder: Path, first: FakeWorker, second: FakeWorker) -> AsyncIterator[Scene]:
+    there = Scene(folder)
+    there.reroute(sockets=(str(folder / "w.sock"), str(folder / "v.sock")))
+    async with first.listening(folder / "w.sock"), second.listening(folder / "v.sock"):
+        yield there
+    there.frontend.close()
+
+
+def test_requests_are_spread_and_a_conversation_stays_where_it_is(tmp_path: Path) -> None:
+    async def run() -> None:
+        first, second = FakeWorker(tokens=[39]), FakeWorker(tokens=[39])
+        async with two_workers(tmp_path, first, second) as here:
+            held = [await here.frontend.start(ask(prompt=f"{number} " * 3)) for number in range(6)]
+            assert (len(first.requests), len(second.requests)) == (3, 3)
+            for answering in held:
+                await answering.aclose()  # type: ignore[attr-defined]
+            talk = "A long beginning of a conversation that both workers could serve. "
+            for turn in range(1, 4):
+                await answer(here.frontend, ask(prompt=talk * turn))
+            mine = [len([r for r in each.requests if len(r.prompt) > 30]) for each in (first, second)]
+            assert sorted(mine) == [0, 3]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("refusal", [QueueFull("full", retry_after_s=1.0), ServiceLoading("not yet")])
+def test_a_worker_that_has_no_place_is_passed_over(tmp_path: Path, refusal: ThaloomError) -> None:
+    async def run() -> None:
+        full, free = FakeWorker(refuse_with=refusal), FakeWorker(tokens=[39, 72])
+        async with two_workers(tmp_path, full, free) as here:
+            assert (await answer(here.frontend, ask()))[0] == "Hi"
+            assert len(free.requests) == 1
+            free.refuse_with = refusal
+            with pytest.raises(type(refusal)):
+                await here.frontend.start(ask())
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_dies_before_its_first_word_is_replaced_by_the_other(tmp_path: Path) -> None:
+    async def run() -> None:
+        dying, sound = FakeWorker(tokens=[39], die_after=0), FakeWorker(tokens=[39, 72])
+        async with two_workers(tmp_path, dying, sound) as here:
+            for _ in range(4):
+                assert (await answer(here.frontend, ask()))[0] == "Hi"
+            assert len(sound.requests) == 4
+
+    asyncio.run(run())
+
+
+def test_an_alias_stands_for_its_services_by_their_weights(tmp_path: Path) -> None:
+    async def run() -> None:
+        old, new = FakeWorker(tokens=[39]), FakeWorker(tokens=[72])
+        draws = iter([0.0, 0.74, 0.76, 0.99, 0.99])
+        async with aliased(tmp_path, old, new, weights=(3, 1), draw=lambda: next(draws)) as (here, _):
+            texts = [(await answer(here.frontend, ask(model="chat")))[0] for _ in range(4)]
+            assert texts == ["H", "H", "i", "i"]
+            names = [(model.name, model.ready) for model in here.frontend.models()]
+            assert names == [("old", True), ("new", True), ("chat", True)]
+            here.routes.routes = [route for route in here.routes.routes if route.name == "old"]
+            assert (await answer(here.frontend, ask(model="chat:latest")))[0] == "H", "one that is gone has no share"
+            here.routes.routes = []
+            with pytest.raises(ModelNotFound, match="not there any more"):
+                await here.frontend.start(ask(model="chat"))
+
+    asyncio.run(run())
+
+
+def test_a_canary_that_fails_gets_no_more_requests(tmp_path: Path) -> None:
+    async def run() -> None:
+        old, new = FakeWorker(tokens=[39]), FakeWorker(tokens=[72], die_after=1)
+        draws = itertools.cycle([0.0, 0.9])
+        async with aliased(tmp_path, old, new, weights=(1, 1), draw=lambda: next(draws), canary=True) as (here, told):
+            for _ in range(20):
+                with contextlib.suppress(WorkerLost):
+                    await answer(here.frontend, ask(model="chat"))
+            assert len(old.requests) + len(new.requests) == 20
+            assert len(new.requests) < 6, "it was sent home"
+            assert [(alias.name, "failed" in reason) for alias, reason in told] == [("chat", True)]
+            before = len(new.requests)
+            here.routes.aliases = (dataclasses.replace(here.routes.aliases[0], revision=2),)
+            for _ in range(2):
+                with contextlib.suppress(WorkerLost):
+                    await answer(here.frontend, ask(model="chat"))
+            assert len(new.requests) == before + 1, "a changed alias is tried anew"
+
+    asyncio.run(run())
+
+
+@contextlib.asynccontextmanager
+async def aliased(
+    folder: Path,
+    old: FakeWorker,
+    new: FakeWorker,
+    *,
+    weights: tuple[int, int],
+    draw: Callable[[], float],
+    canary: bool = False,
+) -> AsyncIterator[tuple[Scene, list[tuple[Alias, str]]]]:
+    told: list[tuple[Alias, str]] = []
+    there = Scene(folder, draw=draw, on_return=lambda alias, reason: told.append((alias, reason)))
+    names = [ServiceName("old"), ServiceName("new")]
+    there.routes.routes = [
+        route(folder, there.files, name=name, sockets=(str(folder / f"{name}.sock"),)) for name in names
+    ]
+    shares = tuple(Share(service=name, weight=weight) for name, weight in zip(names, weights, strict=True))
+    there.routes.aliases = (Alias(name=ServiceName("chat"), shares=shares, canary=names[1] if canary else None),)
+    async with old.listening(folder / "old.sock"), new.listening(folder / "new.sock"):
+        yield there, told
+    there.frontend.close()

@@ -25,6 +25,7 @@ from tests.contract.edge.test_refusals import refusal
 from thaloom import __version__
 from thaloom.base.errors import NodeNotRunning
 from thaloom.edge.api.app import PAGES
+from thaloom.edge.api.openai.speaking import EXCHANGES, GENERATIONS
 
 
 def test_health_and_version(tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_health_and_version(tmp_path: Path) -> None:
 def test_readiness_tells_of_every_service(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         (there,) = door.routes.routes
-        door.routes.routes.append(route(tmp_path, there.tokenizer_files, name="big", phase="loading", socket=None))
+        door.routes.routes.append(route(tmp_path, there.tokenizer_files, name="big", phase="loading", sockets=()))
         ready = await door.http.get("/readyz")
         assert ready.status_code == 200
         assert ready.json() == {
@@ -71,7 +72,7 @@ def test_the_front_page_leads_to_pages_that_exist(tmp_path: Path) -> None:
         page = await door.http.get("/")
         assert page.headers["content-type"].startswith("text/html")
         links = [part.split('"')[0] for part in page.text.split('href="')[1:]]
-        assert len(links) == 10
+        assert links == list(PAGES)
         for link in links:
             assert (await door.http.get(link)).status_code in (200, 405, 503), link
 
@@ -83,7 +84,7 @@ def test_metrics_count_what_happened(tmp_path: Path) -> None:
         door.say("Hello")
         (there,) = door.routes.routes
         door.routes.routes.append(
-            route(tmp_path, there.tokenizer_files, name="gone", socket=str(tmp_path / "gone.sock"))
+            route(tmp_path, there.tokenizer_files, name="gone", sockets=(str(tmp_path / "gone.sock"),))
         )
         assert (await door.chat()).status_code == 200
         assert (await door.chat(stream=True)).status_code == 200
@@ -102,8 +103,11 @@ def test_metrics_count_what_happened(tmp_path: Path) -> None:
         assert values["thaloom_errors_total", "bad_parameter"] == 1
         assert values["thaloom_completion_tokens_total", "tiny"] == 2 * len(door.worker.tokens)
         assert values["thaloom_cached_prompt_tokens_total", "tiny"] == 32
-        for name in ("time_to_first_token", "time_per_output_token", "queue", "prefill", "decode"):
+        for name in ("time_to_first_token", "time_per_output_token", "queue", "prefill", "decode", "answer"):
             assert values[f"thaloom_{name}_seconds_count", "tiny"] == 2
+        assert values["thaloom_inter_token_seconds_count", "tiny"] == 2 * (len(door.worker.tokens) - 1)
+        assert values["thaloom_inter_token_seconds_sum", "tiny"] == pytest.approx(2 * 0.003)
+        assert values["thaloom_answers_total", "stop", "tiny"] == 2
         assert values["thaloom_worker_up", "tiny", "tiny"] == 1
         assert values["thaloom_worker_up", "tiny", "gone"] == 0
         assert values["thaloom_worker_kv_blocks_used", "tiny", "tiny"] == 4
@@ -119,7 +123,7 @@ def test_every_metric_is_ours_and_says_what_it_is(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         page = await door.http.get("/metrics")
         for family in text_string_to_metric_families(page.text):
-            assert family.name.startswith("thaloom_")
+            assert family.name.startswith(("thaloom_", "vllm:", "process_"))
             assert family.documentation.endswith(".")
             assert family.type in ("counter", "gauge", "histogram")
             assert not family.name.endswith("_created")
@@ -130,7 +134,7 @@ def test_every_metric_is_ours_and_says_what_it_is(tmp_path: Path) -> None:
 def test_what_can_be_got_can_be_asked_for_its_head(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         for path in (*PAGES, "/v1/models/tiny", "/nothing"):
-            if not path.startswith(("/thaloom", "/v1/c")):
+            if not path.startswith(("/thaloom", "/v1/c", "/v1/messages", "/api/chat")):
                 head, got = await door.http.head(path), await door.http.get(path)
                 assert (head.status_code, head.content) == (got.status_code, b""), path
 
@@ -164,10 +168,8 @@ def test_the_document_describes_every_route(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         document = (await door.http.get("/openapi.json")).json()
         assert document["openapi"].startswith("3.1")
-        assert set(document["paths"]) == {
-            "/", "/v1/models", "/v1/models/{model}", "/v1/chat/completions", "/v1/completions", "/healthz", "/readyz",
-            "/version", "/metrics", "/openapi.json",
-        }  # fmt: skip
+        pages = {path for path in PAGES if not path.startswith("/thaloom/")}
+        assert {"/", "/v1/models/{model}", *GENERATIONS, *EXCHANGES, *pages} <= set(document["paths"])
         text = json.dumps(document)
         for reference in text.split('"$ref": "')[1:]:
             name = reference.split('"')[0].removeprefix("#/components/schemas/")

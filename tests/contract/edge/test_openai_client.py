@@ -81,6 +81,20 @@ def test_a_chat_is_streamed(tmp_path: Path) -> None:
     in_door(tmp_path, test)
 
 
+def test_counts_so_far_are_told_with_every_chunk_if_asked_for(tmp_path: Path) -> None:
+    async def test(door: LiveDoor) -> None:
+        door.say("Hi you")
+        options: Any = {"include_usage": True, "continuous_usage_stats": True}
+        stream = await door.client.completions.create(model="tiny", prompt="xyz", stream=True, stream_options=options)
+        usages = [chunk.usage async for chunk in stream]
+        assert all(usage is not None and usage.prompt_tokens == 3 for usage in usages)
+        counts = [usage.completion_tokens for usage in usages if usage is not None]
+        assert counts == sorted(counts)
+        assert counts[-1] == len(door.worker.tokens)
+
+    in_door(tmp_path, test)
+
+
 def test_without_asking_there_is_no_usage_in_a_stream(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         door.say("Hi")

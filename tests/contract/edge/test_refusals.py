@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import httpx2
 import pytest
 
 from tests.contract.edge.fake_worker import FakeWorker
-from tests.contract.edge.live_door import ASK, LiveDoor, live_door
+from tests.contract.edge.live_door import ASK, LiveDoor
 from tests.contract.edge.test_openai_client import in_door
 from thaloom.base.errors import QueueFull
 
@@ -35,7 +37,7 @@ def test_a_wrong_field_is_a_400_that_names_it(tmp_path: Path, stream: bool) -> N
         for path, body, param in (
             (CHAT, ASK | {"temperature": "hot"}, "temperature"),
             (CHAT, ASK | {"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
-            (CHAT, ASK | {"tools": [{"type": "function"}]}, "tools"),
+            (CHAT, ASK | {"tools": [{"type": "function"}]}, "tools[0].function"),
             (COMPLETIONS, PLAIN | {"prompt": [1, -1]}, "prompt[1]"),
             (COMPLETIONS, PLAIN | {"prompt": ""}, "prompt"),
             (COMPLETIONS, PLAIN | {"prompt": [[1, 2], [3, 100_000]]}, "prompt"),
@@ -64,10 +66,71 @@ def test_deep_nesting_is_refused(tmp_path: Path) -> None:
     in_door(tmp_path, test)
 
 
-def test_a_compressed_body_is_refused(tmp_path: Path) -> None:
+def zipped(data: bytes) -> dict[str, Any]:
+    return {"content": gzip.compress(data), "headers": {"content-encoding": "gzip"}}
+
+
+def test_a_gzipped_body_is_read(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
-        response = await door.post(CHAT, content=b"xx", headers={"content-encoding": "gzip"})
+        for name in ("gzip", "x-gzip", "GZIP"):
+            body = zipped(json.dumps(ASK).encode()) | {"headers": {"content-encoding": name}}
+            assert (await door.post(CHAT, **body)).status_code == 200
+
+    in_door(tmp_path, test)
+
+
+def test_other_encodings_are_a_415_that_names_what_is_read(tmp_path: Path) -> None:
+    async def test(door: LiveDoor) -> None:
+        for name in ("br", "zstd", "deflate", "gzip, gzip", "x"):
+            response = await door.post(CHAT, content=b"xx", headers={"content-encoding": name})
+            assert refusal(response)[:2] == (415, "encoding_not_read")
+            assert response.headers["accept-encoding"] == "gzip, identity"
+
+    in_door(tmp_path, test)
+
+
+def test_what_is_no_whole_gzip_is_a_400(tmp_path: Path) -> None:
+    async def test(door: LiveDoor) -> None:
+        whole = gzip.compress(json.dumps(ASK).encode())
+        for content in (b"", b"xx", whole[:-1], whole[:20], whole + b"x", whole + whole, b"\x1f\x8b" + b"\x00" * 30):
+            response = await door.post(CHAT, content=content, headers={"content-encoding": "gzip"})
+            assert refusal(response)[:2] == (400, "bad_request")
+        response = await door.post(CHAT, **zipped(b"[" * 100_000))
         assert refusal(response)[:2] == (400, "bad_request")
+
+    in_door(tmp_path, test)
+
+
+def test_a_bomb_is_refused_before_it_is_large(tmp_path: Path) -> None:
+    async def test(door: LiveDoor) -> None:
+        bomb = zipped(b" " * (2 * 1024 * 1024 * 1024 // 16))  # 128 MiB of spaces in 130 kB
+        twice = zipped(bomb["content"])
+        tracemalloc.start()
+        try:
+            assert refusal(await door.post(CHAT, **bomb))[:2] == (413, "too_large")
+            assert refusal(await door.post(CHAT, **twice))[:2] == (400, "bad_request")
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak_bytes < 3 * 8 * 1024 * 1024, "no more of it is made than is read"
+
+    in_door(tmp_path, test)
+
+
+def test_a_body_that_does_not_arrive_is_a_408(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thaloom.edge.api.body.BODY_DEADLINE_S", 0.05)
+    monkeypatch.setattr("thaloom.edge.api.connection.REST_DEADLINE_S", 0.05)
+
+    async def test(door: LiveDoor) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(door.url.rsplit(":", 1)[1]))
+        writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        async with asyncio.timeout(30):
+            answer = await reader.read()  # until the door closes: it does not wait for the rest
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b'"body_late"' in answer
+
+    in_door(tmp_path, test)
 
     in_door(tmp_path, test)
 
@@ -131,7 +194,7 @@ def test_what_a_worker_or_its_absence_refuses_keeps_its_status(tmp_path: Path, s
         (there,) = door.routes.routes
         facts = {name: getattr(there, name) for name in there.__slots__}
         for phase, expected in (("loading", (503, "service_loading", None)), ("failed", (503, "service_failed", None))):
-            door.routes.routes = [type(there)(**facts | {"phase": phase, "socket": None})]
+            door.routes.routes = [type(there)(**facts | {"phase": phase, "sockets": ()})]
             response = await door.chat(stream=stream)
             assert refusal(response) == expected
             assert ("retry-after" in response.headers) == (phase == "loading")
@@ -147,17 +210,3 @@ def test_n_answers_are_all_refused_if_one_is(tmp_path: Path) -> None:
         await door.worker.until_idle()
 
     in_door(tmp_path, test, worker=FakeWorker(endless=True))
-
-
-def test_a_body_that_never_arrives_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thaloom.edge.api.body.BODY_DEADLINE_S", 0.05)
-
-    async def run() -> None:
-        async with live_door(tmp_path) as door:
-            port = int(door.url.rsplit(":", 1)[1])
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-            assert (await reader.readline()).startswith(b"HTTP/1.1 400")
-            writer.close()
-
-    asyncio.run(run())

@@ -24,7 +24,7 @@ def test_the_frontend_forwards_text_and_refuses_tokens(tmp_path: Path, monkeypat
     async def run() -> None:
         async with guest(tmp_path) as site:
             route = Route(
-                name=ServiceName("guest"), model="/some.gguf", phase="ready", socket=site.spec.socket,
+                name=ServiceName("guest"), model="/some.gguf", phase="ready", sockets=(site.spec.socket,),
                 context_length=512, created_at=0.0, engine="llama.cpp",
             )  # fmt: skip
             frontend = Frontend(FixedRoutes(route), SystemClock(), ignore)
@@ -61,7 +61,7 @@ def test_an_answer_cut_off_by_the_engine_ends_with_an_error(tmp_path: Path, monk
     async def run() -> None:
         async with guest(tmp_path) as site:
             route = Route(
-                name=ServiceName("guest"), model="/some.gguf", phase="ready", socket=site.spec.socket,
+                name=ServiceName("guest"), model="/some.gguf", phase="ready", sockets=(site.spec.socket,),
                 context_length=512, created_at=0.0, engine="llama.cpp",
             )  # fmt: skip
             frontend = Frontend(FixedRoutes(route), SystemClock(), ignore)

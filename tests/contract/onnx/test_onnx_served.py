@@ -64,7 +64,7 @@ async def site(folder: Path, model: Path, **changes: Any) -> AsyncIterator[Site]
     while service.phase == "loading" and not task.done():
         await asyncio.sleep(0.005)
     route = Route(
-        name=ServiceName("net"), model=model.stem, phase="ready", socket=spec.socket, context_length=None,
+        name=ServiceName("net"), model=model.stem, phase="ready", sockets=(spec.socket,), context_length=None,
         created_at=0.0, engine="onnx",
     )  # fmt: skip
     routes = FixedRoutes(route)
@@ -235,7 +235,7 @@ def test_what_is_wrong_is_refused_by_name(change: dict[str, Any], status: int, w
             answer = await door.infer(asked(pixels(1)) | change)
             assert answer.status_code == status, answer.text
             assert words in answer.json()["error"]
-            assert list(answer.json()) == ["error"]
+            assert list(answer.json()) == ["error", "code"]
             assert (await door.infer(asked(pixels(1)))).status_code == 200
 
     asyncio.run(run())
@@ -321,6 +321,6 @@ def test_the_document_describes_the_routes(tmp_path: Path) -> None:
     frontend.close()
     assert {path for path in document["paths"] if path.startswith("/v2")} == {
         "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/{model}", "/v2/models/{model}/ready",
-        "/v2/models/{model}/infer",
+        "/v2/models/{model}/infer", "/v2/rerank",
     }  # fmt: skip
     assert "InferenceRequest" in document["components"]["schemas"]

@@ -15,11 +15,12 @@ from starlette.types import ASGIApp, Message
 from thaloom.base.clock import ManualClock
 from thaloom.base.events import Recorder
 from thaloom.edge.api.app import door_app
-from thaloom.edge.wire.openai import UNSERVED, ChatRequest, CompletionRequest
+from thaloom.edge.wire.openai_requests import UNSERVED_IN_CHAT, UNSERVED_IN_COMPLETION, ChatRequest, CompletionRequest
 from thaloom.work.runtime.types import Delta, Done, GenerateRequest, ServedModel
 
 DONE = Done(reason="stop", prompt_tokens=1, completion_tokens=1, cached_tokens=0, queue_s=0, prefill_s=0, decode_s=0)
-NAMES = sorted({*ChatRequest.model_fields, *CompletionRequest.model_fields, *UNSERVED, "user", "x"})
+FIELDS = {*ChatRequest.model_fields, *CompletionRequest.model_fields, *UNSERVED_IN_CHAT, *UNSERVED_IN_COMPLETION}
+NAMES = sorted({*FIELDS, "metadata", "x"})
 leaves = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["tiny", "user"])
 )

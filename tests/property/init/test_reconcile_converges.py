@@ -25,6 +25,7 @@ def snapshots(draw: st.DrawFn, *, going_down: st.SearchStrategy[bool] = st.boole
             revision=draw(st.integers(1, 2)),
             device=draw(st.sampled_from([CPU, CPU, DeviceId("gone"), None])),
             needed_bytes=draw(st.integers(0, 100)),
+            replicas=draw(st.sampled_from([1, 1, 2, 3])),
             next_try_at=draw(st.sampled_from([0.0, 5.0, 50.0])),
             obstacle=draw(st.sampled_from([None, None, Hold(service=ServiceName(name), reason="R", message="m")])),
         )
@@ -38,6 +39,7 @@ def snapshots(draw: st.DrawFn, *, going_down: st.SearchStrategy[bool] = st.boole
             revision=draw(st.integers(1, 2)),
             address=draw(st.sampled_from(ADDRESSES)),
             alive=draw(st.booleans()),
+            was_ready=draw(st.booleans()),
             stopping=draw(st.booleans()),
         )
         for index, role in enumerate(draw(st.lists(st.sampled_from(["worker", "worker", "door"]), max_size=6)))
@@ -103,10 +105,12 @@ def run_to_rest(snapshot: Snapshot) -> Snapshot:
         if todo:
             snapshot = apply(snapshot, todo[0], number)
             continue
-        if not any(process.alive and process.stopping for process in snapshot.processes):
+        if all(process.alive and not process.stopping and process.was_ready for process in snapshot.processes):
             return snapshot
-        ended = tuple(dataclasses.replace(p, alive=p.alive and not p.stopping) for p in snapshot.processes)
-        snapshot = dataclasses.replace(snapshot, processes=ended)
+        later = tuple(
+            dataclasses.replace(p, alive=p.alive and not p.stopping, was_ready=True) for p in snapshot.processes
+        )
+        snapshot = dataclasses.replace(snapshot, processes=later)
     raise AssertionError("it never comes to rest")
 
 
@@ -120,11 +124,35 @@ def test_it_comes_to_rest(snapshot: Snapshot) -> None:
         return
     workers = [process for process in rest.processes if process.role == "worker"]
     wishes = {wish.service: wish for wish in rest.wishes}
-    assert len({process.service for process in workers}) == len(workers)
-    assert all(wishes[process.service].revision == process.revision for process in workers if process.service)
+    for process in workers:
+        assert process.service is not None
+        wish = wishes[process.service]
+        assert [other.service for other in workers].count(process.service) <= wish.replicas
+        if wish.replicas == 1 or _can_be_tried(wish, rest):
+            assert wish.revision == process.revision
     doors = [process for process in rest.processes if process.role == "door"]
     assert [door.address for door in doors] in ([rest.door_address], [])
     assert doors or rest.door_next_try_at > rest.now
+
+
+def _can_be_tried(wish: Wish, snapshot: Snapshot) -> bool:
+    return wish.obstacle is None and wish.device in snapshot.free_bytes and wish.next_try_at <= snapshot.now
+
+
+@given(snapshots(going_down=st.just(False)))
+def test_of_several_replicas_one_at_a_time_is_replaced(snapshot: Snapshot) -> None:
+    """While the new ones come up, all but one of those that served go on."""
+    for wish in snapshot.wishes:
+        workers = [p for p in snapshot.processes if p.alive and p.service == wish.service]
+        serving = [p for p in workers if p.was_ready and not p.stopping]
+        stopped = [
+            action
+            for action in decide(snapshot)
+            if isinstance(action, StopWorker) and action.service == wish.service and action.reason == "wish changed"
+            and any(p.id == action.worker for p in serving)
+        ]  # fmt: skip
+        if wish.replicas > 1 and len(serving) < len(workers):
+            assert stopped == [], "one is on its way already"
 
 
 @given(snapshots(going_down=st.just(False)))
@@ -140,7 +168,9 @@ def test_every_wish_is_met_held_or_waits_for_its_turn(snapshot: Snapshot) -> Non
 def test_the_same_snapshot_gives_the_same_actions_and_each_once(snapshot: Snapshot) -> None:
     actions = decide(snapshot)
     assert actions == decide(snapshot)
-    assert len(set(actions)) == len(actions)
+    most = {wish.service: wish.replicas for wish in snapshot.wishes}
+    for action in actions:
+        assert actions.count(action) <= (most[action.service] if isinstance(action, StartWorker | Hold) else 1)
 
 
 @given(snapshots(going_down=st.just(False)))

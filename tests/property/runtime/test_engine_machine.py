@@ -56,9 +56,15 @@ class Requests(RuleBasedStateMachine):
         self.excused: set[Ticket] = set()
         self.most = max_sequences + 4
 
-    @rule(head=st.integers(0, 1), length=st.integers(1, 50), last=st.integers(0, 3), answer=st.integers(1, 20))
-    def submit(self, head: int, length: int, last: int, answer: int) -> None:
-        request = ask([head] * length + [last], answer)
+    @rule(
+        head=st.integers(0, 1),
+        length=st.integers(1, 50),
+        last=st.integers(0, 3),
+        answer=st.integers(1, 20),
+        rank=st.integers(0, 2),
+    )
+    def submit(self, head: int, length: int, last: int, answer: int, rank: int) -> None:
+        request = ask([head] * length + [last], answer, rank=rank)
         try:
             self.asked[self.bench.submit(request)] = request
         except QueueFull:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from thaloom.base.config import from_mapping, home, read_toml
+from thaloom.base.config import from_mapping, home, read_table, read_toml
 from thaloom.base.errors import BadParameter
 
 
@@ -35,6 +35,17 @@ def test_a_file_is_read_into_the_tree(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text('grace_s = 2\nfolder = "/x"\nnames = ["a"]\n[door]\nport = 1\nmode = "b"\n')
     expected = Node(door=Door(port=1, mode="b"), grace_s=2.0, folder=Path("/x"), names=("a",))
     assert read_toml(Node, tmp_path / "c.toml") == expected
+
+
+def test_one_table_of_a_file_is_read_and_the_rest_left_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    assert read_table(Door, path, "door") == Door()
+    path.write_text('others = "know this"\n[door]\nport = 5\n')
+    assert read_table(Door, path, "door") == Door(port=5)
+    for wrong, told in (("door = 5", "'door' must be a table"), ("[door]\nprot = 5", "'door.prot'"), ("[", "c.toml")):
+        path.write_text(wrong)
+        with pytest.raises(BadParameter, match=told):
+            read_table(Door, path, "door")
 
 
 @pytest.mark.parametrize(

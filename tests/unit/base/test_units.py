@@ -1,6 +1,6 @@
 import pytest
 
-from thaloom.base.units import GIB, KIB, MIB, format_bytes, format_duration, parse_bytes
+from thaloom.base.units import GIB, KIB, MIB, format_bytes, format_duration, parse_bytes, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,16 @@ def test_durations_for_people() -> None:
         "1h",
         "1d 1h",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90.0), ("90s", 90.0), ("15m", 900.0), ("12h", 43200.0), ("1d", 86400.0)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "soon", "-1s", "1.5h", "0", "0d", "²s", "99999999999d"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        parse_duration(text)

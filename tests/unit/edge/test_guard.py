@@ -12,7 +12,8 @@ from starlette.types import Message, Receive, Scope, Send
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadRequest, DiskFull, Forbidden, TooLarge
 from thaloom.base.events import Recorder
-from thaloom.edge.api.guard import Guard, RequestCrashed, RequestServed, check, is_loopback, is_loopback_origin
+from thaloom.edge.api.access_log import RequestServed
+from thaloom.edge.api.guard import Guard, RequestCrashed, check, is_loopback, is_loopback_origin
 from thaloom.edge.api.metrics import DoorMetrics
 
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from thaloom.base.errors import BadParameter, DeviceNotFound, ModelInUse, ModelNotFound, OutOfMemory, ServiceNotFound
+from thaloom.base.air_gap import RefusedCall
+from thaloom.base.errors import (
+    AliasNotFound,
+    BadParameter,
+    DeviceNotFound,
+    KeyNotFound,
+    ModelInUse,
+    ModelNotFound,
+    NameTaken,
+    OutOfMemory,
+    ServiceNotFound,
+)
 from thaloom.base.events import Degraded
 from thaloom.base.ids import DeviceId, Digest, ServiceName, WorkerId
 from thaloom.base.plugins import Absent
@@ -20,15 +32,21 @@ from thaloom.hal.types import Cache, Device, Reading
 from thaloom.kernel.models.types import (
     FileEntry,
     FileFault,
+    HubModel,
+    HubSettings,
     Manifest,
     ModelCard,
     ModelName,
     QuantiseWish,
+    UnfinishedPull,
     Verification,
 )
 from thaloom.kernel.state.types import (
+    AccessKey,
+    Alias,
     Condition,
     DeviceMemory,
+    KeyLimits,
     NodeStatus,
     PastEvent,
     ProcessStatus,
@@ -71,6 +89,29 @@ MANIFEST = Manifest(
 )
 
 
+class Aliases:
+    """Implements what ControlPlane has for aliases."""
+
+    def __init__(self) -> None:
+        self.now: dict[str, Alias] = {}
+
+    def list(self) -> Sequence[Alias]:
+        return list(self.now.values())
+
+    def get(self, name: ServiceName) -> Alias:
+        if name not in self.now:
+            raise AliasNotFound(f"no alias {name!r}")
+        return self.now[name]
+
+    def remove(self, name: ServiceName) -> None:
+        self.get(name)
+        del self.now[name]
+
+    def send_home(self, name: ServiceName, revision: int, reason: str) -> Alias:
+        self.now[name] = dataclasses.replace(self.get(name), returned=reason, revision=revision + 1)
+        return self.now[name]
+
+
 class Plane:
     """Implements ControlPlane. `services_now` is what is served; `gate` holds long work back until it is set."""
 
@@ -81,6 +122,9 @@ class Plane:
         self.cancelled = asyncio.Event()
         self.fault: Exception | None = None
         self.went_down = False
+        self.keys_now: dict[str, AccessKey] = {}
+        self.keys_required = True
+        self.aliases = Aliases()
 
     async def status(self) -> NodeStatus:
         return NodeStatus(
@@ -116,13 +160,40 @@ class Plane:
             raise ModelNotFound(f"no model {str(name)!r}", near=["tiny:v1"])
         return MANIFEST
 
-    def source(self, source: str) -> Path:
+    def source(self, source: str) -> Path | HubModel:
+        if source.startswith("hf://"):
+            return HubModel(hub="hf", repo=source.removeprefix("hf://"), revision="main")
         if not source.startswith("/"):
             raise BadParameter(f"{source!r} is no absolute path", param="source")
         return Path(source)
 
     async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
         return await self._long_work(progress, MANIFEST)
+
+    async def pull_from_hub(
+        self,
+        model: HubModel,
+        settings: HubSettings,
+        name: ModelName | None,
+        *,
+        replace: bool,
+        read_through: bool,
+        progress: OnProgress,
+    ) -> Manifest:
+        self.pulled = (model, settings, name, replace, read_through)
+        return await self._long_work(progress, MANIFEST)
+
+    async def unfinished_pulls(self) -> Sequence[UnfinishedPull]:
+        pull = UnfinishedPull(source="hf://a/b@main", commit="c", done_bytes=1, total_bytes=2, begun_at=3.0)
+        return [pull]
+
+    async def remove_pull(self, source: str) -> str:
+        if source != "hf://a/b@main":
+            raise ModelNotFound(f"no unfinished pull of {source!r}")
+        return source
+
+    async def refused_calls(self) -> tuple[str | None, Sequence[RefusedCall]]:
+        return "closed", [RefusedCall(time=1.0, purpose="p", method="GET", url="https://x/y", reason="closed")]
 
     async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest:
         self.wish = wish
@@ -144,6 +215,10 @@ class Plane:
             self.cancelled.set()
             raise
         return result
+
+    async def copy_model(self, name: ModelName, to: ModelName, *, replace: bool) -> Manifest:
+        self.copied = (name, to, replace)
+        return dataclasses.replace(await self.model(name), name=to)
 
     async def remove_model(self, name: ModelName) -> None:
         raise ModelInUse(f"model {str(name)!r} is served", services=["tiny"])
@@ -182,6 +257,26 @@ class Plane:
                 raise
 
         return lines()
+
+    async def put_alias(self, alias: Alias) -> Alias:
+        self.aliases.now[alias.name] = alias
+        return alias
+
+    async def keys(self) -> tuple[Sequence[AccessKey], bool]:
+        return list(self.keys_now.values()), self.keys_required
+
+    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
+        if name in self.keys_now:
+            raise NameTaken(f"there is a key {name!r}")
+        expires_at = None if expires_in_s is None else 1.0 + expires_in_s
+        key = AccessKey(name=name, id="abcdefghijkl", digest="d", limits=limits, created_at=1.0, expires_at=expires_at)
+        self.keys_now[name] = key
+        return key, "sk-th-abcdefghijkl-secret"
+
+    async def remove_key(self, name: str) -> None:
+        if name not in self.keys_now:
+            raise KeyNotFound(f"no key {name!r}")
+        del self.keys_now[name]
 
     async def events(self, limit: int) -> Sequence[PastEvent]:
         return [PastEvent(time=1.0, event=Degraded(subject="s", reason="r", message=str(limit)))]

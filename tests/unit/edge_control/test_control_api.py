@@ -33,7 +33,16 @@ from thaloom.base.errors import (
 )
 from thaloom.edge.api import control_server
 from thaloom.edge.client.control import ControlClient, control_socket
-from thaloom.edge.wire.control import PREFIX, Progress, PullRequest, QuantiseRequest, ServeRequest
+from thaloom.edge.wire.control import (
+    PREFIX,
+    CopyRequest,
+    HubAccess,
+    Progress,
+    PullRequest,
+    QuantiseRequest,
+    ServeRequest,
+)
+from thaloom.kernel.models.types import HubSettings, ModelName
 
 SERVE = ServeRequest(model="tiny:v1", num_threads=2)
 
@@ -85,6 +94,16 @@ def test_every_fact_survives_the_way(home: Path) -> None:
         assert client.stop("chat").name == "chat"
         assert client.down().pid == 7
         assert plane.went_down
+
+
+def test_a_model_gets_a_second_name(home: Path) -> None:
+    with serving(home) as (plane, client, _):
+        assert client.copy_model("tiny:v1", CopyRequest(name="mine", replace=True)).name == "mine"
+        assert plane.copied == (ModelName("tiny", "v1"), ModelName("mine"), True)
+        with pytest.raises(ModelNotFound):
+            client.copy_model("nobody", CopyRequest(name="mine"))
+        with pytest.raises(BadParameter):
+            client.copy_model("tiny:v1", CopyRequest(name="NOT A NAME"))
 
 
 def test_the_leaf_that_was_raised_arrives_with_its_details(home: Path) -> None:
@@ -211,6 +230,30 @@ def test_a_caller_who_leaves_cancels_the_work(home: Path) -> None:
         with pytest.raises(Left):
             client.pull(PullRequest(source="/m"), leave)
         wait_for(plane.cancelled.is_set)
+
+
+def test_a_hubs_model_is_asked_for_with_what_the_caller_knows_of_hubs(home: Path) -> None:
+    with serving(home) as (plane, client, soon):
+        access = HubAccess(hf_endpoint="https://mirror", hf_token="hf_secret", offline=True)
+        request = PullRequest(source="hf://a/b", name="c:v1", replace=True, hub=access, read_through=True)
+        assert "hf_secret" not in repr(request)
+        assert client.pull(request, lambda _: soon(plane.gate.set)).digest == MANIFEST.digest
+        model, settings, name, replace, read_through = plane.pulled
+        assert (str(model), str(name), replace, read_through) == ("hf://a/b@main", "c:v1", True, True)
+        assert settings == HubSettings(hf_endpoint="https://mirror", hf_token="hf_secret", offline=True)
+        assert "hf_secret" not in repr(settings)
+
+
+def test_unfinished_pulls_and_refused_calls(home: Path) -> None:
+    with serving(home) as (_, client, _):
+        (pull,) = client.unfinished_pulls()
+        assert (pull.source, pull.done_bytes, pull.running) == ("hf://a/b@main", 1, False)
+        assert client.remove_pull(pull.source).name == pull.source
+        with pytest.raises(ModelNotFound):
+            client.remove_pull("hf://a/c")
+        assert raw(home, "DELETE", f"{PREFIX}/pulls").status_code == 400
+        outgoing = client.outgoing()
+        assert (outgoing.closed, outgoing.refused[0].url) == ("closed", "https://x/y")
 
 
 def test_logs_are_followed_until_they_end_or_the_caller_leaves(home: Path) -> None:

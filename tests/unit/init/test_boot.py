@@ -32,6 +32,16 @@ def test_flags_over_environment_over_file(tmp_path: Path) -> None:
     assert read_config(path, {"THALOOM_PORT": ""}).tick_s == 1.0
 
 
+def test_how_much_the_door_keeps_is_read_and_checked_with_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[keep]\ndisk_share = 0.5\nmax_files = 7\n")
+    assert read_config(path, {}).keep.max_files == 7
+    for wrong in ("disk_share = 2.0", "max_bytes = 0", "max_file = 1"):
+        path.write_text(f"[keep]\n{wrong}\n")
+        with pytest.raises(BadParameter, match=wrong.split(" ")[0]):
+            read_config(path, {})
+
+
 @pytest.mark.parametrize(
     ("text", "param"),
     [
@@ -137,3 +147,15 @@ def test_a_start_that_fails_on_a_file_is_told_by_its_name() -> None:
 def test_a_start_that_fails_by_our_mistake_keeps_its_traceback() -> None:
     assert boot_error(KeyError("x")) is None
     assert boot_error(ExceptionGroup("tasks", [PortTaken("taken"), KeyError("x")])) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "closed"), [("1", True), ("yes", True), ("ON", True), ("0", False), ("false", False), ("", False)]
+)
+def test_the_air_gap_is_a_switch_that_cannot_be_misread(tmp_path: Path, text: str, closed: bool) -> None:
+    assert read_config(tmp_path / "config.toml", {"THALOOM_AIRGAP": text}).air_gap is closed
+    (tmp_path / "config.toml").write_text("air_gap = true\n")
+    assert read_config(tmp_path / "config.toml", {}).air_gap
+    assert read_config(tmp_path / "config.toml", {"THALOOM_AIRGAP": "0"}).air_gap is False
+    with pytest.raises(BadParameter, match="THALOOM_AIRGAP"):
+        read_config(tmp_path / "config.toml", {"THALOOM_AIRGAP": "ture"})

@@ -19,7 +19,7 @@ def route(phase: str = "loading") -> Route:
         name=ServiceName("a"),
         model="a",
         phase=phase,  # type: ignore[arg-type]
-        socket=None,
+        sockets=(),
         context_length=None,
         created_at=0.0,
     )

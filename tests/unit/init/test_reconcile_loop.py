@@ -107,7 +107,7 @@ class Bench:
             executor=self.machine,
             records=self.records,
             reporter=cast(Reporter, SimpleNamespace(routes=lambda: (), forget=lambda service: None)),
-            publisher=cast(Publisher, SimpleNamespace(publish=self.published.append)),
+            publisher=cast(Publisher, SimpleNamespace(publish=lambda routes, _aliases: self.published.append(routes))),
             clock=clock,
             emit=self.events,
         )

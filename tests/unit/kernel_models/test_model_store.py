@@ -362,6 +362,26 @@ def test_one_tag_may_go_while_another_stays(store: ModelStore, source: Path) -> 
     assert store.verify("m:b").sound
 
 
+def test_a_second_name_shares_every_byte_and_outlives_the_first(
+    store: ModelStore, source: Path, tmp_path: Path
+) -> None:
+    first = store.import_path(source, ModelName("m"))
+    before = objects(store)
+    second = store.copy(ModelName("m"), ModelName("n", "v2"))
+    assert (second.digest, second.card, second.files) == (first.digest, first.card, first.files)
+    assert objects(store) == before
+    store.remove("m")
+    assert store.verify("n:v2").sound
+    with pytest.raises(ModelNotFound):
+        store.copy(ModelName("m"), ModelName("x"))
+    (source / "extra.json").write_text("{}")
+    store.import_path(source, ModelName("other"))
+    with pytest.raises(NameTaken):
+        store.copy(ModelName("n", "v2"), ModelName("other"))
+    assert store.copy(ModelName("n", "v2"), ModelName("other"), replace=True).digest == first.digest
+    assert store.get("other").digest == first.digest
+
+
 def test_an_unknown_model_cannot_be_removed(store: ModelStore, source: Path) -> None:
     with pytest.raises(ModelNotFound):
         store.remove("tiny")

@@ -156,6 +156,7 @@ def ask(
     seed: int = 1,
     stop_tokens: Sequence[int] = (),
     logprobs: int | None = None,
+    rank: int = 1,
     **others: Any,
 ) -> Generate:
     return Generate(

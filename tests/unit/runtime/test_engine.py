@@ -99,6 +99,21 @@ def test_a_pool_too_small_for_all_preempts_the_youngest_and_changes_no_token() -
     assert engine.engine.counters.prompt_tokens == 60, "a preempted prompt is counted once"
 
 
+def test_where_requests_wait_the_urgent_come_first_and_answers_stay_the_same() -> None:
+    engine, _ = bench(max_sequences=1)
+    running = engine.submit(ask([9], 4))
+    engine.step(1)
+    tickets = {rank: engine.submit(ask([rank, 3], 4, rank=rank)) for rank in (2, 1, 0)}
+    ended: list[int] = []
+    while engine.engine.busy:
+        engine.step()
+        ended += [rank for rank, ticket in tickets.items() if rank not in ended and engine.ended(ticket)]
+    assert ended == [0, 1, 2]
+    assert engine.tokens(running) == greedy([9], 4)
+    for rank, ticket in tickets.items():
+        assert engine.tokens(ticket) == greedy([rank, 3], 4)
+
+
 def test_sampling_survives_preemption() -> None:
     def answers(num_blocks: int) -> list[list[int]]:
         engine, _ = bench(num_blocks=num_blocks, chunk_tokens=64)

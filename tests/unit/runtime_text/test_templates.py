@@ -64,6 +64,26 @@ def test_namespaces_strings_and_concatenation_work() -> None:
     assert template(source).render(TURNS) == "system/usera+bbb"
 
 
+def test_text_is_replaced_and_joined_within_loops_and_blocks_too() -> None:
+    source = (
+        "{% for m in messages %}{% set w = m.content.replace('i', 'o', 1) %}{{ w }}{{ '-'.join([w, m.role]) }} "
+        "{% endfor %}{% block b %}{{ 'aa'.replace('a', 'b') }}{% endblock %}"
+    )
+    assert template(source).render(TURNS) == "Be broef.Be broef.-system Ho <b>Ho <b>-user bb"
+
+
+def test_lines_are_indented_and_numbers_rounded_as_jinja_does_it() -> None:
+    assert template("{{ 'a\n\nb' | indent(2) }}").render(TURNS) == "a\n\n  b"
+    assert template("{{ 'a\nb' | indent(width=3, first=True) }}").render(TURNS) == "   a\n   b"
+    assert template("{{ 'a\n\nb' | indent('--', true, true) }}").render(TURNS) == "--a\n--\n--b"
+    assert template("{{ 2.346 | round(2) }} {{ 7 | round }} {{ 2.1 | round(0, 'ceil') }}").render(TURNS) == "2.35 7 3.0"
+
+
+def test_values_are_put_into_a_text() -> None:
+    assert template("{{ '%s=%d, %.2f%%' | format('a', 3, 2.346) }}").render(TURNS) == "a=3, 2.35%"
+    assert template("{% for m in messages %}{{ '%s' | format(m.role) }}{% endfor %}").render(TURNS) == "systemuser"
+
+
 def test_what_a_template_says_against_the_messages_is_told_to_the_caller() -> None:
     with pytest.raises(BadParameter, match="roles must alternate") as caught:
         template("{{ raise_exception('roles must alternate') }}").render(TURNS)
@@ -112,6 +132,17 @@ def test_what_a_template_says_against_the_messages_is_told_to_the_caller() -> No
         "{{ ('é' * 30000000) | list | length }}{{ ('é,' * 15000000).split(',') | length }}",
         "{{ ([0] * 100000) | tojson(indent=10000) }}",
         "{{ (10 ** 9999) * (10 ** 9999) }}",
+        "{{ '%999999999s' | format('a') }}",
+        "{{ '%.999999999f' | format(1) }}",
+        "{{ '%(a)s' | format(a=1) }}",
+        "{{ '%s%s' | format('a') }}",
+        "{{ ('%s' * 9999) | format(*(['a' * 99999] * 9999)) | length }}",
+        "{{ 'a' | indent(999999999) }}",
+        "{{ ('a\n' * 9999999) | indent(9999) | length }}",
+        "{{ ('a\x0b' * 9999999) | indent('x' * 9999) | length }}",
+        "{{ 1 | round(999999999) }}",
+        "{{ 'x' | round }}",
+        "{{ 1 | round(1, 'sideways') }}",
     ],
 )
 def test_a_template_that_goes_too_far_is_stopped(source: str) -> None:

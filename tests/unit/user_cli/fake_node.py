@@ -7,31 +7,46 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from thaloom.base.errors import BadParameter, DeviceNotFound, ModelNotFound, ServiceNotFound, ThaloomError
+from thaloom.base.air_gap import RefusedCall
+from thaloom.base.errors import (
+    BadParameter,
+    DeviceNotFound,
+    KeyNotFound,
+    ModelNotFound,
+    NameTaken,
+    ServiceNotFound,
+    ThaloomError,
+)
 from thaloom.base.ids import DeviceId, Digest, ServiceName, WorkerId
 from thaloom.base.plugins import Absent
 from thaloom.edge.api.control import OnProgress, control_app
 from thaloom.edge.api.control_server import ControlServer
 from thaloom.hal.types import Cache, Device, Reading
+from thaloom.kernel.models.pulling.sources import is_hub_name, parse_source
 from thaloom.kernel.models.types import (
     FileEntry,
     FileFault,
+    HubModel,
+    HubSettings,
     Manifest,
     ModelCard,
     ModelName,
     Quality,
     Quantisation,
     QuantiseWish,
+    UnfinishedPull,
     Verification,
 )
 from thaloom.kernel.state.types import (
+    AccessKey,
     Condition,
     DeviceMemory,
+    KeyLimits,
     NodeStatus,
     PastEvent,
     Phase,
@@ -91,8 +106,15 @@ class FakePlane:
         self.url = "http://127.0.0.1:9"
         self.outcome: Phase = "ready"
         self.bundled: set[str] = set()
+        self.unfinished: list[UnfinishedPull] = []
+        self.refused: list[RefusedCall] = []
+        self.closed: str | None = None
+        self.interrupt: Callable[[], None] | None = None
+        """Called in the middle of a pull."""
         self.pids = [os.getpid()]
         self.went_down = False
+        self.keys_now: dict[str, AccessKey] = {}
+        self.keys_required = True
 
     def add_model(self, name: str, *, chat: bool = False) -> None:
         self.models_by_name[str(ModelName.parse(name))] = manifest(name, chat=chat)
@@ -170,7 +192,9 @@ class FakePlane:
             raise ModelNotFound(f"no model {str(name)!r} in the store")
         return self.models_by_name[str(name)]
 
-    def source(self, source: str) -> Path:
+    def source(self, source: str) -> Path | HubModel:
+        if is_hub_name(source):
+            return parse_source(source)
         if not source.startswith("/") and source not in self.bundled:
             raise BadParameter(f"neither a path nor bundled: {source!r}", param="source")
         return Path("/bundled") / source
@@ -180,6 +204,36 @@ class FakePlane:
         progress("copying", 1, 2)
         self.add_model(str(name or path.name))
         return self.models_by_name[str(name or path.name)]
+
+    async def pull_from_hub(
+        self,
+        model: HubModel,
+        settings: HubSettings,
+        name: ModelName | None,
+        *,
+        replace: bool,
+        read_through: bool,
+        progress: OnProgress,
+    ) -> Manifest:
+        self._note("pull_from_hub", (str(model), settings, None if name is None else str(name), replace))
+        progress("pulling", 1, 2)
+        await asyncio.sleep(0.01)  # for that to be told
+        if self.interrupt is not None:
+            self.interrupt()
+        self.add_model(str(name or "pulled"))
+        return self.models_by_name[str(name or "pulled")]
+
+    async def unfinished_pulls(self) -> Sequence[UnfinishedPull]:
+        return self.unfinished
+
+    async def remove_pull(self, source: str) -> str:
+        self._note("remove_pull", source)
+        if source not in [pull.source for pull in self.unfinished]:
+            raise ModelNotFound(f"no unfinished pull of {source!r}")
+        return source
+
+    async def refused_calls(self) -> tuple[str | None, Sequence[RefusedCall]]:
+        return self.closed, self.refused
 
     async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest:
         self._note("quantise", wish)
@@ -239,6 +293,22 @@ class FakePlane:
                 yield line.encode() + b"\n"
 
         return lines()
+
+    async def keys(self) -> tuple[Sequence[AccessKey], bool]:
+        return list(self.keys_now.values()), self.keys_required
+
+    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
+        if name in self.keys_now:
+            raise NameTaken(f"there is a key {name!r}")
+        expires_at = None if expires_in_s is None else 1.0 + expires_in_s
+        key = AccessKey(name=name, id="abcdefghijkl", digest="d", limits=limits, created_at=1.0, expires_at=expires_at)
+        self.keys_now[name] = key
+        return key, "sk-th-abcdefghijkl-secret"
+
+    async def remove_key(self, name: str) -> None:
+        if name not in self.keys_now:
+            raise KeyNotFound(f"no key {name!r}")
+        del self.keys_now[name]
 
     async def events(self, limit: int) -> Sequence[PastEvent]:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
-from thaloom.base.errors import BadRequest, TooLarge
+from thaloom.base.errors import BadRequest, BodyLate, EncodingNotRead, TooLarge
 from thaloom.base.units import format_bytes
 
 T = TypeVar("T")
@@ -24,14 +25,17 @@ class ClientGone(Exception):
 
 
 async def read_object(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_BYTES) -> dict[str, Any]:
-    """The body as a JSON object. Raises BadRequest, TooLarge, ClientGone.
+    """The body as a JSON object, gzipped or plain. Raises BadRequest, TooLarge, BodyLate, EncodingNotRead, ClientGone.
 
     Nesting deeper than 200 is refused by the parser, as are NaN, lone surrogates and numbers of thousands of digits.
     """
     headers = Headers(scope=scope)
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise BadRequest("compressed bodies are not read; send plain JSON")
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip"):
+        raise EncodingNotRead(f"a body with content-encoding {encoding!r} is not read; send it plain, or with gzip")
     body = await read_body(receive, declared=headers.get("content-length"), limit=limit)
+    if encoding != "identity":
+        body = gunzip(body, limit=limit)
     try:
         data = from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
@@ -58,8 +62,25 @@ async def read_body(receive: Receive, *, declared: str | None, limit: int) -> by
                     raise TooLarge(f"the body has more than the {format_bytes(limit)} that are read")
                 more = message.get("more_body", False)
     except TimeoutError as error:
-        raise BadRequest(f"the body did not arrive within {BODY_DEADLINE_S:g} s") from error
+        raise BodyLate(f"the body did not arrive within {BODY_DEADLINE_S:g} s") from error
     return b"".join(chunks)
+
+
+def gunzip(data: bytes, *, limit: int) -> bytes:
+    """What `data` was before it was compressed: at most `limit` bytes are ever made of it, whatever it would become.
+
+    Raises BadRequest for what is not whole, TooLarge. Source: RFC 1952.
+    """
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = unpacker.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise BadRequest(f"the body is not gzip: {error}") from error
+    if len(unpacked) > limit:
+        raise TooLarge(f"the body is compressed from more than the {format_bytes(limit)} that are read")
+    if not unpacker.eof or unpacker.unused_data:
+        raise BadRequest("the body is not one whole gzip member")
+    return unpacked
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

@@ -14,19 +14,39 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from thaloom import __version__
-from thaloom.base.errors import BadParameter, BadRequest, InternalError, ThaloomError
+from thaloom.base.air_gap import RefusedCall
+from thaloom.base.errors import BadParameter, BadRequest, Forbidden, InternalError, ThaloomError
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.base.plugins import Absent
 from thaloom.edge.wire import control as wire
 from thaloom.hal.types import Device, Reading, WeightFormat
-from thaloom.kernel.models.types import Manifest, ModelName, QuantiseWish, Verification
-from thaloom.kernel.state.types import GUESTS, NodeStatus, PastEvent, ProcessStatus, ServiceSpec, ServiceStatus
+from thaloom.kernel.models.types import (
+    HubModel,
+    HubSettings,
+    Manifest,
+    ModelName,
+    QuantiseWish,
+    UnfinishedPull,
+    Verification,
+)
+from thaloom.kernel.state.types import (
+    GUESTS,
+    AccessKey,
+    Alias,
+    KeyLimits,
+    NodeStatus,
+    PastEvent,
+    ProcessStatus,
+    ServiceSpec,
+    ServiceStatus,
+    Share,
+)
 
 A = TypeVar("A", bound=wire.Answer)
 OnProgress = Callable[[str, int, int | None], None]
@@ -36,10 +56,20 @@ _SILENCE_S = 2.0
 """A stream says something at least this often, so that a caller can tell slow from dead."""
 
 
+class AliasPlane(Protocol):
+    """Names that stand for services."""
+
+    def list(self) -> Sequence[Alias]: ...
+    def get(self, name: ServiceName) -> Alias: ...
+    def remove(self, name: ServiceName) -> None: ...
+    def send_home(self, name: ServiceName, revision: int, reason: str) -> Alias: ...
+
+
 class ControlPlane(Protocol):
     """What the API asks of process one. Every method may raise a leaf of ThaloomError.
 
-    Cancelling `pull`, `quantise` or `verify` ends the work and leaves nothing half-done behind.
+    Cancelling `pull`, `quantise` or `verify` ends the work and leaves nothing half-done behind; cancelling
+    `pull_from_hub` only means that nobody waits.
     """
 
     async def status(self) -> NodeStatus: ...
@@ -48,22 +78,50 @@ class ControlPlane(Protocol):
     async def device(self, device: DeviceId) -> tuple[Device, Reading | None]: ...
     async def models(self) -> Sequence[Manifest]: ...
     async def model(self, name: ModelName) -> Manifest: ...
-    def source(self, source: str) -> Path:
-        """Where the files of an import lie. Raises BadParameter: neither an absolute path nor a bundled model."""
+    def source(self, source: str) -> Path | HubModel:
+        """Where the files of an import lie. Raises BadParameter: no absolute path, bundled model or hub's model."""
         ...
 
     async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest: ...
+    async def pull_from_hub(
+        self,
+        model: HubModel,
+        settings: HubSettings,
+        name: ModelName | None,
+        *,
+        replace: bool,
+        read_through: bool,
+        progress: OnProgress,
+    ) -> Manifest: ...
+    async def unfinished_pulls(self) -> Sequence[UnfinishedPull]: ...
+    async def remove_pull(self, source: str) -> str: ...
+    async def refused_calls(self) -> tuple[str | None, Sequence[RefusedCall]]: ...
     async def verify(self, name: ModelName, progress: OnProgress) -> Verification: ...
     async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest: ...
+    async def copy_model(self, name: ModelName, to: ModelName, *, replace: bool) -> Manifest: ...
     async def remove_model(self, name: ModelName) -> None: ...
     async def services(self) -> Sequence[ServiceStatus]: ...
     async def service(self, name: ServiceName) -> ServiceStatus: ...
     async def serve(self, spec: ServiceSpec) -> ServiceStatus: ...
     async def stop(self, name: ServiceName) -> None: ...
 
+    @property
+    def aliases(self) -> AliasPlane: ...
+    async def put_alias(self, alias: Alias) -> Alias: ...
+
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
         """The last lines, then (with `follow`) what comes, for as long as the service is wished."""
         ...
+
+    async def keys(self) -> tuple[Sequence[AccessKey], bool]:
+        """All keys, and whether the door requires one once there are any."""
+        ...
+
+    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
+        """A new key's record, and the key itself."""
+        ...
+
+    async def remove_key(self, name: str) -> None: ...
 
     async def events(self, limit: int) -> Sequence[PastEvent]: ...
 
@@ -87,6 +145,8 @@ def control_app(plane: ControlPlane) -> FastAPI:
     _add_device_routes(app, plane)
     _add_model_routes(app, plane)
     _add_service_routes(app, plane)
+    _add_alias_routes(app, plane)
+    _add_key_routes(app, plane)
     return app
 
 
@@ -137,15 +197,33 @@ def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
 
     @app.post(f"{wire.PREFIX}/models/pull", tags=["models"], response_class=StreamingResponse)
     async def pull(body: wire.PullRequest) -> StreamingResponse:
-        path = plane.source(body.source)
+        found = plane.source(body.source)
         name = None if body.name is None else ModelName.parse(body.name)
+        settings = HubSettings(**body.hub.model_dump())
 
         async def work(progress: OnProgress) -> wire.Answer:
-            return wire.PullDone(
-                model=model_message(await plane.pull(path, name, replace=body.replace, progress=progress))
-            )
+            if isinstance(found, HubModel):
+                model = await plane.pull_from_hub(
+                    found, settings, name, replace=body.replace, read_through=body.read_through, progress=progress
+                )
+            else:
+                model = await plane.pull(found, name, replace=body.replace, progress=progress)
+            return wire.PullDone(model=model_message(model))
 
         return await _ndjson(work)
+
+    @app.get(f"{wire.PREFIX}/pulls", tags=["models"])
+    async def unfinished_pulls() -> wire.UnfinishedPulls:
+        return wire.UnfinishedPulls(pulls=[_same(wire.UnfinishedPull, pull) for pull in await plane.unfinished_pulls()])
+
+    @app.delete(f"{wire.PREFIX}/pulls", tags=["models"])
+    async def remove_pull(source: Annotated[str, Query(min_length=1)]) -> wire.Removed:
+        return wire.Removed(name=await plane.remove_pull(source))
+
+    @app.get(f"{wire.PREFIX}/outgoing", tags=["node"])
+    async def outgoing() -> wire.Outgoing:
+        closed, refused = await plane.refused_calls()
+        return wire.Outgoing(closed=closed, refused=[_same(wire.RefusedCall, call) for call in refused])
 
     @app.post(f"{wire.PREFIX}/models/{{name}}/verify", tags=["models"], response_class=StreamingResponse)
     async def verify(name: str) -> StreamingResponse:
@@ -166,6 +244,11 @@ def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
             return wire.PullDone(model=model_message(await plane.quantise(wish, progress)))
 
         return await _ndjson(work)
+
+    @app.post(f"{wire.PREFIX}/models/{{name}}/copy", tags=["models"])
+    async def copy_model(name: str, body: wire.CopyRequest) -> wire.Model:
+        copied = await plane.copy_model(ModelName.parse(name), ModelName.parse(body.name), replace=body.replace)
+        return model_message(copied)
 
     @app.delete(f"{wire.PREFIX}/models/{{name}}", tags=["models"])
     async def remove_model(name: str) -> wire.Removed:
@@ -198,6 +281,59 @@ def _add_service_routes(app: FastAPI, plane: ControlPlane) -> None:
     ) -> StreamingResponse:
         lines = await plane.logs(ServiceName(name), follow=follow, tail=tail)
         return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
+
+
+def _add_alias_routes(app: FastAPI, plane: ControlPlane) -> None:
+    @app.get(f"{wire.PREFIX}/aliases", tags=["aliases"])
+    async def aliases() -> wire.Aliases:
+        return wire.Aliases(aliases=[_same(wire.Alias, alias) for alias in plane.aliases.list()])
+
+    @app.get(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
+    async def alias(name: str) -> wire.Alias:
+        return _same(wire.Alias, plane.aliases.get(ServiceName(name)))
+
+    @app.put(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
+    async def put_alias(name: str, body: wire.AliasRequest) -> wire.Alias:
+        shares = tuple(Share(service=ServiceName(service), weight=weight) for service, weight in body.services.items())
+        canary = None if body.canary is None else ServiceName(body.canary)
+        return _same(wire.Alias, await plane.put_alias(Alias(name=ServiceName(name), shares=shares, canary=canary)))
+
+    @app.delete(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
+    async def remove_alias(name: str) -> wire.Removed:
+        plane.aliases.remove(ServiceName(name))
+        return wire.Removed(name=name)
+
+    @app.post(f"{wire.PREFIX}/aliases/{{name}}/return", tags=["aliases"])
+    async def return_canary(name: str, body: wire.CanaryReturn) -> wire.Alias:
+        return _same(wire.Alias, plane.aliases.send_home(ServiceName(name), body.revision, body.reason))
+
+
+def _add_key_routes(app: FastAPI, plane: ControlPlane) -> None:
+    """Only through the socket, which the node's owner alone can open: whoever reaches the door over TCP could else make
+    a key for himself, or lock everybody out."""
+
+    @app.get(f"{wire.PREFIX}/keys", tags=["keys"], dependencies=[Depends(not_through_the_door)])
+    async def keys() -> wire.Keys:
+        found, required = await plane.keys()
+        return wire.Keys(keys=[_same(wire.Key, key) for key in found], required=required)
+
+    @app.post(f"{wire.PREFIX}/keys", tags=["keys"], dependencies=[Depends(not_through_the_door)])
+    async def make_key(body: wire.KeyRequest) -> wire.NewKey:
+        fields = body.model_dump(exclude={"name", "expires_in_s"})
+        limits = KeyLimits(**fields | {"models": None if body.models is None else tuple(body.models)})
+        key, secret = await plane.make_key(body.name, limits, body.expires_in_s)
+        return wire.NewKey(key=_same(wire.Key, key), secret=secret)
+
+    @app.delete(f"{wire.PREFIX}/keys/{{name}}", tags=["keys"], dependencies=[Depends(not_through_the_door)])
+    async def remove_key(name: str) -> wire.Removed:
+        await plane.remove_key(name)
+        return wire.Removed(name=name)
+
+
+def not_through_the_door(request: Request) -> None:
+    """The door says `Via` when it hands a request on. Raises Forbidden."""
+    if "via" in request.headers:
+        raise Forbidden("keys are managed through the node's own socket only (thaloom token)")
 
 
 async def _ndjson(work: Callable[[OnProgress], Awaitable[wire.Answer]]) -> StreamingResponse:

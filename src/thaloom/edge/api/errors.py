@@ -13,7 +13,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from thaloom.base.errors import BadParameter, BadRequest, MethodNotAllowed, ThaloomError, UnknownPath
+from thaloom.base.errors import (
+    BadParameter,
+    BadRequest,
+    EncodingNotRead,
+    MethodNotAllowed,
+    ThaloomError,
+    Unauthorized,
+    UnknownPath,
+)
+from thaloom.edge.api.anthropic import errors as anthropic_errors
+from thaloom.edge.api.kserve import errors as kserve_errors
+from thaloom.edge.api.ollama import errors as ollama_errors
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -38,23 +49,34 @@ def error_body(error: ThaloomError) -> dict[str, Any]:
     return {"error": body}
 
 
-def kserve_body(error: ThaloomError) -> dict[str, Any]:
-    return {"error": error.message}
-
-
-_FORMS: tuple[tuple[str, Callable[[ThaloomError], dict[str, Any]]], ...] = (("/v2", kserve_body),)
+Write = Callable[[ThaloomError, str | None], dict[str, Any]]
+"""The body that tells an error; the second argument is the request's id, where there is one."""
+_FORMS: tuple[tuple[str, Write], ...] = (
+    (anthropic_errors.PATH, anthropic_errors.body),
+    ("/api/", ollama_errors.body),
+    *((path, kserve_errors.body) for path in kserve_errors.PATHS),
+)
 """Protocols with a form of their own, by the beginning of their paths; all others get OpenAI's."""
 
 
-def error_response(error: ThaloomError, path: str) -> Response:
-    """In the form of the protocol that is spoken at `path`."""
+def error_response(
+    error: ThaloomError, path: str, headers: Headers | None = None, request_id: str | None = None
+) -> Response:
+    """In the form of the protocol that is spoken at `path`, or of a client that names it in its headers."""
     extra: dict[str, str] = {}
     if isinstance(error, MethodNotAllowed):
         extra["allow"] = error.details.get("allowed", "")
+    if isinstance(error, EncodingNotRead):
+        extra["accept-encoding"] = "gzip, identity"  # what would be read (RFC 7694, 3)
+    if isinstance(error, Unauthorized):
+        extra["www-authenticate"] = "Bearer"  # a 401 must say how (RFC 9110, 15.5.2)
     if error.retry_after_s is not None:
         extra["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
-    form = next((form for prefix, form in _FORMS if path.startswith(prefix)), error_body)
-    return Response(to_json(form(error)), error.http_status, extra, media_type="application/json")
+    if anthropic_errors.is_spoken(path, headers or {}):
+        path = anthropic_errors.PATH
+    write = next((write for prefix, write in _FORMS if path.startswith(prefix)), None)
+    body = error_body(error) if write is None else write(error, request_id)
+    return Response(to_json(body), error.http_status, extra, media_type="application/json")
 
 
 def from_http_exception(request: Request, error: HTTPException) -> ThaloomError:
@@ -71,18 +93,27 @@ def from_http_exception(request: Request, error: HTTPException) -> ThaloomError:
 def from_validation(error: ValidationError, data: Any) -> BadParameter:
     """One complaint, about the field by its path in `data`: `messages[0].role`.
 
-    Where a field may be one of several kinds, each kind complains: the one that got furthest was probably meant, or
-    of those the one that has the right type and only a wrong value.
+    Where a field may be one of several kinds, each kind complains: the one that has the right type and only a wrong
+    value was probably meant, or of those the one that got furthest.
     """
     kinds: dict[tuple[int | str, ...], list[_Complaint]] = {}
-    for details in error.errors(include_url=False, include_context=False):
+    for details in error.errors(include_url=False):
+        location, message = details["loc"], details["msg"]
         missing = details["type"] == "missing"
-        path, kind = _split(data, details["loc"], missing=missing)
-        right_type = not details["type"].endswith("_type")
-        kinds.setdefault((*path[:1], *kind), []).append(_Complaint(path, details["msg"], right_type))
+        if details["type"] in ("union_tag_invalid", "union_tag_not_found"):  # of the field that says which kind it is
+            location, missing, message = _of_tag(location, details["ctx"])
+        path, kind = _split(data, location, missing=missing)
+        right_type = not details["type"].endswith(("_type", "literal_error"))
+        kinds.setdefault((*path[:1], *kind), []).append(_Complaint(path, message, right_type))
     path, message, _ = max(kinds.values(), key=_how_far)[0]
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     return BadParameter(f"{name or 'the body'}: {message}", param=name or None)
+
+
+def _of_tag(location: tuple[int | str, ...], context: dict[str, Any]) -> tuple[tuple[int | str, ...], bool, str]:
+    expected = context.get("expected_tags")
+    told = "Field required" if expected is None else f"Input should be {expected}"
+    return (*location, str(context["discriminator"]).strip("'")), True, told
 
 
 class _Complaint(NamedTuple):
@@ -91,9 +122,9 @@ class _Complaint(NamedTuple):
     right_type: bool
 
 
-def _how_far(complaints: list[_Complaint]) -> tuple[int, bool, int, list[int]]:
+def _how_far(complaints: list[_Complaint]) -> tuple[bool, int, int, list[int]]:
     path, _, right_type = complaints[0]
-    return len(path), right_type, -len(complaints), [part for part in path if isinstance(part, int)]
+    return right_type, len(path), -len(complaints), [part for part in path if isinstance(part, int)]
 
 
 def _split(data: Any, location: tuple[int | str, ...], *, missing: bool) -> tuple[list[int | str], list[int | str]]:
@@ -114,6 +145,8 @@ def _split(data: Any, location: tuple[int | str, ...], *, missing: bool) -> tupl
 
 
 def _type(error: ThaloomError) -> str:
+    if error.http_status == 401:
+        return "authentication_error"
     if error.http_status == 403:
         return "permission_error"
     if error.http_status == 429:

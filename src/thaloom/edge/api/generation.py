@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from starlette.types import Receive, Scope, Send
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import DeadlineExceeded, ModelNotFound, ThaloomError
+from thaloom.base.errors import BadParameter, DeadlineExceeded, ModelNotFound, ThaloomError
 from thaloom.base.ids import RequestId, new_request_id
 from thaloom.edge.api.body import ClientGone, read_object, while_connected
 from thaloom.edge.api.follow import Item, close_all, follow, start_all
@@ -54,6 +54,10 @@ class Choice:
     tool_calls: list[ToolCallPiece] = field(default_factory=list)
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     done: Done | None = None
+    num_tokens: int = 0
+    """Of the answer so far."""
+    prompt_tokens: int | None = None
+    """Once it is known."""
     num_decoded: int = 0
     """Characters of all tokens told so far: where the next token's text begins (completions' `text_offset`)."""
     decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _UTF8("replace"))
@@ -63,6 +67,9 @@ class Choice:
         self.reasoning += delta.reasoning
         self.tool_calls += delta.tool_calls
         self.logprobs += delta.logprobs
+        self.num_tokens += delta.num_tokens
+        if delta.prompt_tokens is not None:
+            self.prompt_tokens = delta.prompt_tokens
 
     @property
     def has_news(self) -> bool:
@@ -124,18 +131,20 @@ class GenerationRoute(Generic[W]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             data = await read_object(scope, receive)
-            wanted = self._speaking.read(data, new_request_id(self._speaking.id_prefix))
+            try:
+                wanted = self._speaking.read(data, new_request_id(self._speaking.id_prefix))
+            except BadParameter as error:
+                raise told_first(self._generation, data, error) from error
             await self.answer(wanted, receive, send)
         except ClientGone:
             return  # an answer that has begun is cut by the server: nobody takes it for whole
 
     async def answer(self, wanted: W, receive: Receive, send: Send) -> None:
         """Serve a request that is read. Raises ClientGone, and ThaloomError where nothing has been sent."""
-        begun = self._clock.monotonic()
         served = find_served(self._generation, wanted.model)
         form = self._speaking.form(wanted, served, self._clock.now())
         label = "" if served is None else served.name  # never a name that somebody made up
-        answer = _Answering(self, wanted, form, send, begun, label)
+        answer = _Answering(self, wanted, form, send)
         try:
             await while_connected(receive, answer.stream() if wanted.stream else answer.whole())
         except ClientGone:
@@ -148,25 +157,21 @@ class GenerationRoute(Generic[W]):
 class _Answering:
     """One request being answered."""
 
-    def __init__(self, route: GenerationRoute[W], wanted: W, form: Form, send: Send, begun: float, label: str) -> None:
+    def __init__(self, route: GenerationRoute[W], wanted: W, form: Form, send: Send) -> None:
         self._generation = route._generation
         self._media_type = route._speaking.media_type
-        self._clock = route._clock
         self._metrics = route._metrics
         self._wanted = wanted
         self._form = form
         self._send = send
-        self._begun = begun
-        self._label = label
         self._choices = [Choice(index=index) for index in range(len(wanted.requests))]
-        self._begun_choices: set[int] = set()
         self._opened = False
 
     async def whole(self) -> None:
         await follow(await start_all(self._generation, self._wanted.requests), self._collect)
         body = self._form.whole(self._choices)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await self._begin(headers + cost_headers(self._dones()))
+        await self._begin(headers)
         await self._write(body, more=False)
 
     async def stream(self) -> None:
@@ -217,15 +222,8 @@ class _Answering:
         choice = self._choices[index]
         if isinstance(item, Done):
             choice.done = item
-            self._metrics.observe_answer(self._label, item)
-            return
-        if index not in self._begun_choices:
-            self._begun_choices.add(index)
-            self._metrics.first_token_seconds.labels(self._label).observe(self._clock.monotonic() - self._begun)
-        choice.add(item)
-
-    def _dones(self) -> list[Done]:
-        return [choice.done for choice in self._choices if choice.done is not None]
+        else:
+            choice.add(item)
 
     async def _begin(self, headers: list[tuple[bytes, bytes]]) -> None:
         self._opened = True
@@ -238,34 +236,27 @@ class _Answering:
             raise ClientGone from error
 
 
-def cost_headers(dones: Sequence[Done]) -> list[tuple[bytes, bytes]]:
-    """What the answer cost, as `Server-Timing` (W3C; milliseconds); of several answers, the slowest of each part."""
-    parts = {
-        "queue": max(done.queue_s for done in dones),
-        "prefill": max(done.prefill_s for done in dones),
-        "decode": max(done.decode_s for done in dones),
-    }
-    timing = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
-    headers = [
-        (b"server-timing", timing.encode()),
-        (b"openai-processing-ms", str(round(1000 * sum(parts.values()))).encode()),
-    ]
-    reasons = sorted({done.degraded for done in dones if done.degraded is not None})
-    if reasons:
-        text = "; ".join(reasons).encode("ascii", "replace").decode()
-        headers.append((b"x-thaloom-degraded", " ".join(text.split()).encode()))
-    return headers
-
-
 def find_served(generation: Generation, name: str) -> ServedModel | None:
     """`tiny:latest` is `tiny`. Raises NodeNotRunning."""
     return next((model for model in generation.models() if name in (model.name, f"{model.name}:latest")), None)
+
+
+def told_first(generation: Generation, data: dict[str, Any], error: BadParameter) -> ThaloomError:
+    """Of a request for a model that is not here, that; else `error`. Raises NodeNotRunning."""
+    name = data.get("model")
+    if isinstance(name, str) and name and find_served(generation, name) is None:
+        return _missing(generation, name)
+    return error
 
 
 def get_served(generation: Generation, name: str) -> ServedModel:
     """Raises ModelNotFound, NodeNotRunning."""
     served = find_served(generation, name)
     if served is None:
-        names = ", ".join(sorted(model.name for model in generation.models())) or "none"
-        raise ModelNotFound(f"no model {name!r} is served here (served: {names})", param="model")
+        raise _missing(generation, name)
     return served
+
+
+def _missing(generation: Generation, name: str) -> ModelNotFound:
+    names = ", ".join(sorted(model.name for model in generation.models())) or "none"
+    return ModelNotFound(f"no model {name!r} is served here (served: {names})", param="model")

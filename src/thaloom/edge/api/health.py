@@ -2,32 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
-
 from thaloom import __version__
+from thaloom.edge.wire.health import DoorVersion, Health, Readiness, ServiceReadiness
 from thaloom.work.runtime.types import Generation
-
-
-class Health(BaseModel):
-    status: str
-
-
-class ServiceReadiness(BaseModel):
-    name: str
-    ready: bool
-
-
-class Readiness(BaseModel):
-    """Ready: the door knows what is served and where. A node that serves nothing yet is ready for its first model;
-    a service that is still loading answers for itself (503), and is listed here."""
-
-    status: str
-    services: list[ServiceReadiness]
-
-
-class DoorVersion(BaseModel):
-    name: str
-    version: str
 
 
 def health() -> Health:

@@ -6,18 +6,35 @@ a worker that does not answer is shown as not up and with no numbers at all.
 
 from __future__ import annotations
 
+import asyncio
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 from starlette.requests import Request
 from starlette.responses import Response
 
 from thaloom.base.errors import ThaloomError
+from thaloom.edge.api.aliases import aliases
 from thaloom.work.runtime.types import Done, Generation
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -57,6 +74,7 @@ class DoorMetrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of start times for each counter: noise
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         own: dict[str, Any] = {"registry": self.registry}
         self.requests = Counter(
             "thaloom_requests", "HTTP requests answered, by route and status.", ("route", "method", "status"), **own
@@ -75,6 +93,10 @@ class DoorMetrics:
             buckets=_TOKEN_SECONDS,
             **own,
         )
+        self.inter_token_seconds = _TokenGaps()
+        self.registry.register(self.inter_token_seconds)
+        self.answers = Counter("thaloom_answers", "Answers that ended, by why.", ("model", "finish"), **own)
+        self.answer_seconds = _seconds("answer", "From asking the model to the end of its answer.", own)
         self.queue_seconds = _seconds("queue", "In the worker's queue.", own)
         self.prefill_seconds = _seconds("prefill", "Reading the prompt.", own)
         self.decode_seconds = _seconds("decode", "Making the answer.", own)
@@ -84,25 +106,55 @@ class DoorMetrics:
         )
         self.completion_tokens = Counter("thaloom_completion_tokens", "Tokens of answers.", ("model",), **own)
 
-    def observe_answer(self, model: str, done: Done) -> None:
+    def observe_answer(self, model: str, done: Done, duration_s: float) -> None:
+        """An answer that came to its end, `duration_s` after the model was asked."""
+        self.answers.labels(model, done.reason).inc()
+        self.answer_seconds.labels(model).observe(duration_s)
         self.queue_seconds.labels(model).observe(done.queue_s)
         self.prefill_seconds.labels(model).observe(done.prefill_s)
         self.decode_seconds.labels(model).observe(done.decode_s)
         self.prompt_tokens.labels(model).inc(done.prompt_tokens)
         self.cached_tokens.labels(model).inc(done.cached_tokens)
         self.completion_tokens.labels(model).inc(done.completion_tokens)
-        if done.completion_tokens > 1:
-            self.output_token_seconds.labels(model).observe(done.decode_s / (done.completion_tokens - 1))
+        num_gaps = done.completion_tokens - 1
+        if num_gaps > 0:
+            self.output_token_seconds.labels(model).observe(done.decode_s / num_gaps)
+            self.inter_token_seconds.observe(model, done.decode_s / num_gaps, num_gaps)
+
+
+class _TokenGaps(Collector):
+    """A histogram of the time between tokens, that counts an answer's mean once for each of its tokens: the library's
+    own takes one observation at a time, and looking at the clock for every token would cost every token."""
+
+    def __init__(self) -> None:
+        self._of_model: dict[str, tuple[list[int], list[float]]] = {}
+        """Counts by bucket, the last of them for what exceeds all; and the sum, alone in a list."""
+
+    def observe(self, model: str, seconds: float, count: int) -> None:
+        counts, total = self._of_model.setdefault(model, ([0] * (len(_TOKEN_SECONDS) + 1), [0.0]))
+        counts[bisect_left(_TOKEN_SECONDS, seconds)] += count
+        total[0] += seconds * count
+
+    def collect(self) -> Iterable[Metric]:
+        text = "Time between two tokens: of each answer the mean, once for every token."
+        family = HistogramMetricFamily("thaloom_inter_token_seconds", text, labels=("model",))
+        bounds = [*map(floatToGoString, _TOKEN_SECONDS), "+Inf"]
+        for model, (counts, total) in self._of_model.items():
+            buckets = list(zip(bounds, accumulate(counts), strict=True))
+            family.add_metric((model,), buckets, total[0])
+        return [family]
 
 
 class MetricsPage:
-    """`GET /metrics`."""
+    """`GET /metrics`; with `?names=own` without the aliases (aliases.py)."""
 
     def __init__(self, metrics: DoorMetrics, generation: Generation) -> None:
         self._metrics = metrics
         self._generation = generation
 
-    async def __call__(self, _: Request) -> Response:
+    async def __call__(self, request: Request) -> Response:
+        own = list(self._metrics.registry.collect())
+        answering: list[dict[str, Any]] = []
         try:
             records = await self._generation.worker_metrics()
             models = self._generation.models()
@@ -113,7 +165,11 @@ class MetricsPage:
             for model in models:
                 ready.add_metric((model.name,), float(model.ready))
             page = [_routes_readable(True), ready, *worker_families(records)]
-        body = generate_latest(_Page([*self._metrics.registry.collect(), *page]))
+            answering = [record for record in records if record["up"]]
+        page.append(GaugeMetricFamily("thaloom_tasks", "Tasks of the door's event loop.", len(asyncio.all_tasks())))
+        if request.query_params.get("names") != "own":
+            page += aliases(own, answering)
+        body = generate_latest(_Page([*own, *page]))
         return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from thaloom.base.errors import NodeNotRunning, UnknownPath
 from thaloom.edge.api.body import ClientGone, read_body, while_connected
+from thaloom.edge.api.visits import CURRENT
 
 if TYPE_CHECKING:
     import httpx2
@@ -19,8 +20,15 @@ CONNECT_DEADLINE_S = 2.0
 SILENCE_DEADLINE_S = 60.0
 """Streams of the control API say something every few seconds."""
 _PASSED_ON = ("content-type", "accept", "if-match", "if-none-match", "last-event-id", "x-request-id")
+VIA = "1.1 thaloom-door"
+"""What came this way came over TCP, and not through the socket that only the node's owner can open."""
 _DROPPED = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"})
 """Of one hop only, or written anew here."""
+
+
+def _own_headers() -> dict[str, str]:
+    tab = CURRENT.get()
+    return {"via": VIA} | ({} if tab is None or tab.traceparent is None else {"traceparent": tab.traceparent})
 
 
 class ControlProxy:
@@ -53,7 +61,7 @@ class ControlProxy:
         request = client.build_request(
             scope["method"],
             f"http://localhost{target}" + (f"?{query}" if query else ""),
-            headers={name: headers[name] for name in _PASSED_ON if name in headers},
+            headers={name: headers[name] for name in _PASSED_ON if name in headers} | _own_headers(),
             content=body,
         )
         begun = False

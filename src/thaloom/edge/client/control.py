@@ -90,8 +90,20 @@ class ControlClient:
         return self._get(wire.Model, f"/models/{quote(name, safe='')}")
 
     def pull(self, request: wire.PullRequest, on_progress: Callable[[wire.Progress], None] | None = None) -> wire.Model:
-        """Import a model. Leaving (an exception, Ctrl-C) cancels the import; nothing half-done stays behind."""
+        """Import a model. Leaving (an exception, Ctrl-C) cancels the import; nothing half-done stays behind. A pull
+        from a hub goes on in the node: ask again to follow it."""
         return self._made("/models/pull", request, on_progress)
+
+    def unfinished_pulls(self) -> list[wire.UnfinishedPull]:
+        return self._get(wire.UnfinishedPulls, "/pulls").pulls
+
+    def remove_pull(self, source: str) -> wire.Removed:
+        """End a pull and delete what came of it."""
+        return self._call(wire.Removed, "DELETE", f"/pulls?source={quote(source, safe='')}")
+
+    def outgoing(self) -> wire.Outgoing:
+        """Whether this node calls out, and which calls it did not make."""
+        return self._get(wire.Outgoing, "/outgoing")
 
     def quantise(
         self,
@@ -116,6 +128,10 @@ class ControlClient:
                         return verification
         raise NodeNotRunning("the node went away before the model was verified")
 
+    def copy_model(self, name: str, request: wire.CopyRequest) -> wire.Model:
+        """Give the model a second name."""
+        return self._call(wire.Model, "POST", f"/models/{quote(name, safe='')}/copy", request)
+
     def remove_model(self, name: str) -> wire.Removed:
         return self._call(wire.Removed, "DELETE", f"/models/{quote(name, safe='')}")
 
@@ -134,6 +150,39 @@ class ControlClient:
     def stop(self, name: str) -> wire.Removed:
         """Wish for the service no longer. Its worker ends what it is answering first."""
         return self._call(wire.Removed, "DELETE", f"/services/{quote(name, safe='')}")
+
+    # -- aliases
+
+    def aliases(self) -> list[wire.Alias]:
+        return self._get(wire.Aliases, "/aliases").aliases
+
+    def alias(self, name: str) -> wire.Alias:
+        return self._get(wire.Alias, f"/aliases/{quote(name, safe='')}")
+
+    def put_alias(self, name: str, request: wire.AliasRequest) -> wire.Alias:
+        """Wish that the name stands for these services, or change the wish."""
+        return self._call(wire.Alias, "PUT", f"/aliases/{quote(name, safe='')}", request)
+
+    def remove_alias(self, name: str) -> wire.Removed:
+        return self._call(wire.Removed, "DELETE", f"/aliases/{quote(name, safe='')}")
+
+    def return_canary(self, name: str, revision: int, reason: str) -> wire.Alias:
+        """Tell the node that the canary of this revision did worse: no door sends it requests any more."""
+        request = wire.CanaryReturn(revision=revision, reason=reason)
+        return self._call(wire.Alias, "POST", f"/aliases/{quote(name, safe='')}/return", request)
+
+    # -- keys
+
+    def keys(self) -> wire.Keys:
+        return self._get(wire.Keys, "/keys")
+
+    def make_key(self, request: wire.KeyRequest) -> wire.NewKey:
+        """The answer has the key itself, which nobody can ask for again."""
+        return self._call(wire.NewKey, "POST", "/keys", request)
+
+    def remove_key(self, name: str) -> wire.Removed:
+        """From now on the key opens nothing."""
+        return self._call(wire.Removed, "DELETE", f"/keys/{quote(name, safe='')}")
 
     def wait_ready(
         self, name: str, *, timeout_s: float, on_change: Callable[[wire.Service], None] | None = None

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from thaloom.base.errors import DeadlineExceeded, InternalError, NodeNotRunning, ThaloomError, WorkerLost
+from thaloom.edge.client.lines import Lines, event_data
 
 if TYPE_CHECKING:
     import httpx2
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 600.0
 """Before the first token a request may wait in a full queue; the door's own deadline is the same."""
-_DATA = "data: "
 
 
 class OpenAIClient:
     """A caller of one door. Not for several threads at once; close it, or use it as a context manager."""
 
-    def __init__(self, url: str, *, silence_timeout_s: float = SILENCE_TIMEOUT_S) -> None:
+    def __init__(self, url: str, *, api_key: str | None = None, silence_timeout_s: float = SILENCE_TIMEOUT_S) -> None:
+        """`api_key`: where the door asks for one."""
         self._url = url
+        self._headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         self._silence_timeout_s = silence_timeout_s
         self._client: httpx2.Client | None = None
 
@@ -58,11 +60,12 @@ class OpenAIClient:
 
     def _chunks(self, response: httpx2.Response) -> Iterator[dict[str, Any]]:
         with self._errors():
-            for line in response.iter_lines():
-                if line == _DATA + "[DONE]":
-                    return
-                if line.startswith(_DATA):
-                    chunk: dict[str, Any] = json.loads(line[len(_DATA) :])
+            lines = Lines()  # not response.iter_lines(), which ends lines at U+2028 and its like as well
+            for content in response.iter_bytes():
+                for data in filter(None, map(event_data, lines.feed(content))):
+                    if data == b"[DONE]":
+                        return
+                    chunk: dict[str, Any] = json.loads(data)
                     if "error" in chunk:
                         raise ThaloomError.from_dict(chunk["error"])
                     yield chunk
@@ -74,7 +77,9 @@ class OpenAIClient:
         if self._client is None:
             timeout = httpx2.Timeout(self._silence_timeout_s, connect=CONNECT_TIMEOUT_S)
             with_tls = self._url.startswith("https:")  # loading the machine's certificates takes 50 ms
-            self._client = httpx2.Client(base_url=self._url, timeout=timeout, trust_env=False, verify=with_tls)
+            self._client = httpx2.Client(
+                base_url=self._url, headers=self._headers, timeout=timeout, trust_env=False, verify=with_tls
+            )
         return self._client
 
     @contextlib.contextmanager

@@ -39,6 +39,7 @@ class ServeRequest(Ask):
     engine: Literal["thaloom", "llama.cpp", "vllm", "openai", "onnx"] = "thaloom"
     url: str | None = Field(default=None, min_length=1, max_length=2048)
     """Where the server of engine `openai` answers, as `http://127.0.0.1:8000/v1`."""
+    replicas: int = Field(default=1, ge=1, le=64)
     device: str | None = None
     num_threads: int | None = Field(default=None, ge=1)
     context_length: int | None = Field(default=None, ge=1)
@@ -57,13 +58,37 @@ class ServeRequest(Ask):
     """What becomes of matrices that the model stores in floats."""
 
 
+class HubAccess(Ask):
+    """Where hubs are and who asks: what the caller's environment says. What is left out is the node's own."""
+
+    hf_endpoint: str | None = None
+    hf_token: str | None = Field(default=None, repr=False)
+    ms_endpoint: str | None = None
+    ms_token: str | None = Field(default=None, repr=False)
+    offline: bool = False
+    """Ask no hub (HF_HUB_OFFLINE)."""
+
+
 class PullRequest(Ask):
-    """Body of `POST models/pull`: import a folder or file of this machine, or a model that came with Thaloom."""
+    """Body of `POST models/pull`: import a folder or file of this machine, or a model that came with Thaloom, or fetch
+    one from a hub. Whoever leaves ends an import; a pull from a hub goes on, and may be asked for again."""
 
     source: str = Field(min_length=1)
-    """An absolute path (the node does not know where its caller stands), or the name of a bundled model: `tiny`."""
+    """An absolute path (the node does not know where its caller stands), the name of a bundled model (`tiny`), or a
+    hub's model: `org/name`, `hf://org/name@revision`, `ms://org/name`, `org/name:file.gguf`, its page's address."""
     name: str | None = None
     """Default: made from the source."""
+    replace: bool = False
+    """Whether a model of that name may be replaced; otherwise it is refused with `name_taken`."""
+    hub: HubAccess = HubAccess()
+    read_through: bool = False
+    """Asked on behalf of somebody who asks this node's own hub: refused unless the node allows it."""
+
+
+class CopyRequest(Ask):
+    """Body of `POST models/NAME/copy`: give the model a second name. No byte of it is copied."""
+
+    name: str
     replace: bool = False
     """Whether a model of that name may be replaced; otherwise it is refused with `name_taken`."""
 
@@ -77,6 +102,20 @@ class QuantiseRequest(Ask):
     replace: bool = False
     text: str | None = None
     """Absolute path of a text to measure on. Default: the sample that comes with Thaloom."""
+
+
+class KeyRequest(Ask):
+    """Body of `POST keys`: a key with limits. What is left out has no limit (kernel.state.types.KeyLimits)."""
+
+    name: str = Field(min_length=1)
+    requests_per_minute: int | None = Field(default=None, ge=1, le=10**12)
+    tokens_per_minute: int | None = Field(default=None, ge=1, le=10**12)
+    """Of prompts and answers together."""
+    concurrent: int | None = Field(default=None, ge=1, le=10**12)
+    models: list[Annotated[str, Field(min_length=1)]] | None = Field(default=None, min_length=1)
+    """Names of services; null: all."""
+    priority: Literal["high", "normal", "low"] = "normal"
+    expires_in_s: float | None = Field(default=None, gt=0, le=1e10)
 
 
 class Version(Answer):
@@ -98,6 +137,7 @@ class ServiceSpec(Answer):
     model: str
     engine: str = "thaloom"
     url: str | None = None
+    replicas: int = 1
     device: str | None
     num_threads: int | None
     context_length: int | None
@@ -134,6 +174,7 @@ class Service(Answer):
     operator_levels: dict[str, str]
     running: int
     waiting: int
+    ready_replicas: int = 0
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.kind == kind), None)
@@ -141,6 +182,40 @@ class Service(Answer):
 
 class Services(Answer):
     services: list[Service]
+
+
+class AliasRequest(Ask):
+    """Body of `PUT aliases/{name}`: the services the name stands for, each with its weight."""
+
+    services: dict[str, int] = Field(min_length=1)
+    canary: str | None = None
+    """One of the services: watched, and left out as soon as it does worse than the others."""
+
+
+class CanaryReturn(Ask):
+    """Body of `POST aliases/{name}/return`: what a door saw of the canary of this revision."""
+
+    revision: int = Field(ge=1)
+    reason: str = Field(min_length=1, max_length=500)
+
+
+class Share(Answer):
+    service: str
+    weight: int
+
+
+class Alias(Answer):
+    name: str
+    shares: list[Share]
+    canary: str | None
+    returned: str
+    """Why the canary gets no requests now; empty: it does."""
+    created_at: float
+    revision: int
+
+
+class Aliases(Answer):
+    aliases: list[Alias]
 
 
 class Process(Answer):
@@ -272,6 +347,38 @@ class Models(Answer):
     models: list[Model]
 
 
+class UnfinishedPull(Answer):
+    """What is there of a model that was not pulled to its end. `running`: it is being pulled at this moment."""
+
+    source: str
+    commit: str
+    done_bytes: int
+    total_bytes: int
+    begun_at: float
+    running: bool
+
+
+class UnfinishedPulls(Answer):
+    pulls: list[UnfinishedPull]
+
+
+class RefusedCall(Answer):
+    """A call that would have left this machine, and did not."""
+
+    time: float
+    purpose: str
+    method: str
+    url: str
+    reason: str
+
+
+class Outgoing(Answer):
+    """`closed`: why nothing goes out, or null. `refused`: the latest calls that did not, the oldest first."""
+
+    closed: str | None
+    refused: list[RefusedCall]
+
+
 class FileFault(Answer):
     path: str
     problem: str
@@ -320,6 +427,37 @@ class Event(Answer):
 
 class Events(Answer):
     events: list[Event]
+
+
+class KeyLimits(Answer):
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrent: int | None
+    models: list[str] | None
+    priority: str
+
+
+class Key(Answer):
+    """A key as the node keeps it: not the key itself. `id` is the part of it that may be seen."""
+
+    name: str
+    id: str
+    limits: KeyLimits
+    created_at: float
+    expires_at: float | None
+
+
+class NewKey(Answer):
+    """`secret` is the key; it is told this once, and kept nowhere."""
+
+    key: Key
+    secret: str
+
+
+class Keys(Answer):
+    keys: list[Key]
+    required: bool
+    """Whether the door turns away who shows no key, once there is one (`require_keys` in config.toml)."""
 
 
 class Removed(Answer):

@@ -107,3 +107,5 @@ class ModelReady(BaseModel):
 
 class InferenceError(BaseModel):
     error: str
+    code: str
+    """Ours (docs/errors.md)."""

@@ -1,10 +1,10 @@
-"""Messages of the OpenAI protocol as they travel: chat completions, completions, models.
+"""Messages of the OpenAI protocol as they travel: what its routes share, and what a node answers.
 
-What callers send is checked for types and ranges, and unknown fields are let pass, as existing clients expect.
-Fields that would change an answer and are not served yet are in `UNSERVED`: they are refused by name unless they ask
-for nothing. What a node answers is in full here for the OpenAPI document; the door writes it without these classes.
-Source: OpenAI's API reference, `chat/completions`, `completions` and `models`; the sampling fields beyond it
-(`top_k`, `min_p`, `ignore_eos`) as vLLM has them.
+What callers send is checked for types and ranges, and unknown fields are let pass, as existing clients expect. What a
+node answers is in full here for the OpenAPI document; the door writes it without these classes. What is asked:
+`openai_requests`, `openai_messages`, `openai_formats`.
+Source: OpenAI's API reference, `chat/completions`, `completions` and `models`; `stop_reason`, `max_model_len`, `root`
+and `parent` as vLLM has them, `reasoning_content` as DeepSeek's API has it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-MAX_STOPS = 16
-MAX_CHOICES = 128
-MAX_TOP_LOGPROBS = 20
 
 
 class Ask(BaseModel):
@@ -30,103 +26,8 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-StopString = Annotated[str, Field(min_length=1, max_length=1000)]
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class StreamOptions(Ask):
-    include_usage: bool | None = None
-    """Send the token counts in a chunk of their own before the end."""
-
-
-class GenerationFields(Ask):
-    """What both protocols' requests share."""
-
-    model: str = Field(min_length=1, max_length=256)
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=-1, lt=2**31)
-    """0 or -1: all tokens."""
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
-    max_tokens: int | None = Field(default=None, ge=1, lt=2**31)
-    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    ignore_eos: bool | None = None
-    """Go on after the model's own end, up to `max_tokens`: for measuring."""
-
-
-class TextPart(Ask):
-    type: Literal["text"]
-    text: str
-
-
-class Message(Ask):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
-
-
-class ChatRequest(GenerationFields):
-    messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1, lt=2**31)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
-
-
-class CompletionRequest(GenerationFields):
-    prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
-    logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
-
-
-UNSERVED: dict[str, tuple[Any, ...]] = {
-    # name: the values that ask for nothing (null always does)
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "length_penalty": (1,),
-    "logit_bias": ({},),
-    "best_of": (1,),
-    "use_beam_search": (False,),
-    "min_tokens": (0,),
-    "stop_token_ids": ([],),
-    "bad_words": ([],),
-    "allowed_token_ids": (),
-    "include_stop_str_in_output": (False,),
-    "skip_special_tokens": (True,),
-    "truncate_prompt_tokens": (),
-    "prompt_logprobs": (),
-    "response_format": ({"type": "text"},),
-    "structured_outputs": ({},),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "grammar": ("",),
-    "json_schema": (),
-    "echo": (False,),
-    "suffix": ("",),
-    "tools": ([],),
-    "tool_choice": ("none",),
-    "functions": ([],),
-    "function_call": ("none",),
-    "audio": (),
-    "modalities": (["text"],),
-    "web_search_options": (),
-    "reasoning_effort": ("none",),
-    "verbosity": ("medium",),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "add_generation_prompt": (True,),
-    "continue_final_message": (False,),
-    "documents": ([],),
-}
-UNSERVED_IN_MESSAGE: dict[str, tuple[Any, ...]] = {"tool_calls": ([],), "function_call": (), "audio": ()}
-
-
-# -- answers
 
 
 class PromptTokensDetails(Answer):
@@ -134,11 +35,25 @@ class PromptTokensDetails(Answer):
     """Prompt tokens that did not have to be computed: their keys and values were in the prefix cache."""
 
 
+class CompletionTokensDetails(Answer):
+    reasoning_tokens: int
+    """Of the tokens of the answer: those the model thought with."""
+
+
 class Usage(Answer):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+class UsageSoFar(Answer):
+    """Of one choice, with `stream_options.continuous_usage_stats`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
 
 
 class ChatLogprob(Answer):
@@ -156,13 +71,31 @@ class ChatLogprobs(Answer):
     refusal: list[ChatPosition] | None
 
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
+
+
+class CalledFunction(Answer):
+    name: str
+    arguments: str
+    """JSON, as the model wrote it."""
+
+
+class CalledTool(Answer):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
 
 
 class ChatAnswerMessage(Answer):
     role: Literal["assistant"]
-    content: str
+    content: str | None
+    """Null where the model called tools and said nothing."""
     refusal: str | None
+    reasoning_content: str | None = None
+    """What the model thought aloud, where it is known how it marks that."""
+    tool_calls: list[CalledTool] | None = None
+    function_call: CalledFunction | None = None
+    """Instead of `tool_calls`, where `functions` were asked for."""
 
 
 class ChatChoice(Answer):
@@ -170,6 +103,8 @@ class ChatChoice(Answer):
     message: ChatAnswerMessage
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason
+    stop_reason: str | int | None = None
+    """The stop string or token that ended the answer, if one did."""
 
 
 class ChatCompletion(Answer):
@@ -180,12 +115,31 @@ class ChatCompletion(Answer):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
+    service_tier: Literal["default"] | None = None
+    """Where one was asked for: there is only this one."""
+
+
+class FunctionPiece(Answer):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolPiece(Answer):
+    """The first piece of a call has `id`, `type` and the function's name; the others only arguments."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionPiece
 
 
 class ChatDelta(Answer):
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolPiece] | None = None
+    function_call: FunctionPiece | None = None
 
 
 class ChatChunkChoice(Answer):
@@ -193,6 +147,7 @@ class ChatChunkChoice(Answer):
     delta: ChatDelta
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason | None
+    stop_reason: str | int | None = None
 
 
 class ChatChunk(Answer):
@@ -204,13 +159,15 @@ class ChatChunk(Answer):
     model: str
     system_fingerprint: str
     choices: list[ChatChunkChoice]
-    usage: Usage | None = None
+    usage: Usage | UsageSoFar | None = None
+    service_tier: Literal["default"] | None = None
 
 
 class CompletionLogprobs(Answer):
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
+    token_logprobs: list[float | None]
+    """Null for the first token of a prompt that is echoed."""
+    top_logprobs: list[dict[str, float] | None] | None
     text_offset: list[int]
 
 
@@ -219,6 +176,8 @@ class CompletionChoice(Answer):
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: FinishReason | None
+    stop_reason: str | int | None = None
+    """The stop string or token that ended the answer, if one did."""
 
 
 class Completion(Answer):
@@ -230,7 +189,7 @@ class Completion(Answer):
     model: str
     system_fingerprint: str
     choices: list[CompletionChoice]
-    usage: Usage | None = None
+    usage: Usage | UsageSoFar | None = None
 
 
 class Model(Answer):
@@ -238,6 +197,10 @@ class Model(Answer):
     object: Literal["model"]
     created: int
     owned_by: str
+    root: str
+    parent: str | None
+    max_model_len: int | None
+    """As `context_length`."""
     ready: bool
     """Ours: whether a request would be served now."""
     context_length: int | None

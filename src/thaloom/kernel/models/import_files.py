@@ -104,7 +104,7 @@ def choose(path: Path) -> Chosen:
 def choose_beside(folder: Path, weights: str) -> Chosen:
     """One weight file of another format, with the small files beside it. Raises MalformedFile."""
     names = names_in(folder)
-    others = [name for name in names if _kept(name)]
+    others = [name for name in names if is_kept(name)]
     return Chosen(
         weights=(_source(folder, weights),),
         others=tuple(_source(folder, name) for name in others),
@@ -159,7 +159,7 @@ def _choose_from_folder(folder: Path, only: str | None) -> Chosen:
             raise UnsafeFormat(_unsafe(pickles[0]), file=pickles[0])
         raise NotServable(f"no {WEIGHTS} weights in {str(folder)!r}", param="path")
     _check_numbering(weights)
-    others = [name for name in names if _kept(name) and not (only is not None and name == INDEX)]
+    others = [name for name in names if is_kept(name) and not (only is not None and name == INDEX)]
     left = set(names) - {*weights, *others, *pickles, SUMS} if only is None else set()
     return Chosen(
         weights=tuple(_source(folder, name) for name in weights),
@@ -188,7 +188,8 @@ def _sums(folder: Path, names: list[str], taken: Iterable[str]) -> dict[str, str
     return cached | parse_sums(_source(folder, SUMS).read(MAX_JSON_BYTES).decode("utf-8", "replace"))
 
 
-def _kept(name: str) -> bool:
+def is_kept(name: str) -> bool:
+    """Whether a file beside the weights belongs to the model."""
     return (
         name.isprintable()
         and _suffix(name) not in PICKLES | {WEIGHTS}
@@ -231,14 +232,19 @@ def _blobs(folder: Path) -> Path:
 
 
 def _read_index(index: SourceFile) -> dict[str, str]:
-    weight_map = read_json(index).get("weight_map")
+    return check_index(read_json(index), index.path)
+
+
+def check_index(index: dict[str, Any], path: str) -> dict[str, str]:
+    """Tensor -> file, of an index's JSON. Raises MalformedFile naming the index at `path` and the rule."""
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise MalformedFile(f"{index.path!r} has no 'weight_map'", file=index.path)
+        raise MalformedFile(f"{path!r} has no 'weight_map'", file=path)
     for tensor, name in weight_map.items():
         if not isinstance(name, str) or not _inside(name) or _suffix(name) != WEIGHTS:
             raise MalformedFile(
-                f"{index.path!r} places {tensor[:200]!r} in {str(name)[:200]!r}: not a {WEIGHTS} file of this folder",
-                file=index.path,
+                f"{path!r} places {tensor[:200]!r} in {str(name)[:200]!r}: not a {WEIGHTS} file of this folder",
+                file=path,
             )
     return weight_map
 

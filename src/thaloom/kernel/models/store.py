@@ -15,6 +15,7 @@ All methods block; call them from a thread. Several processes may use one store 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import re
 from collections.abc import Callable, Iterator
@@ -31,10 +32,11 @@ from thaloom.kernel.models.events import FilesIgnored, ManifestUnreadable, Model
 from thaloom.kernel.models.locks import exclude, share, try_exclude
 from thaloom.kernel.models.manifests import Manifests, digest_of_files
 from thaloom.kernel.models.objects import Objects
+from thaloom.kernel.models.open_file import OpenFile
 from thaloom.kernel.models.packed_cache import PackedCache
 from thaloom.kernel.models.reading import PlainFile, StoredModel, WeightReader
 from thaloom.kernel.models.sweep import Swept, sweep
-from thaloom.kernel.models.types import CHUNK_BYTES, Manifest, ModelCard, ModelName, Verification
+from thaloom.kernel.models.types import CHUNK_BYTES, FileEntry, Manifest, ModelCard, ModelName, Verification
 
 if TYPE_CHECKING:  # what only an import of a model needs is loaded by it: a worker that starts has no time for that
     from thaloom.kernel.models.converting import Foreign
@@ -64,8 +66,10 @@ class ModelStore:
         *,
         replace: bool = False,
         progress: Progress | None = None,
+        source: str | None = None,
     ) -> Manifest:
         """Take the model at `path` (a folder, one safetensors or GGUF file) and give it `name`, else one from the path.
+        `source`: where it is from, if not from there.
 
         Importing the same bytes under the same name again changes nothing and heals damaged objects. A model of
         another format (`foreign_model`) is converted first; `progress` then counts the bytes of both steps.
@@ -76,16 +80,16 @@ class ModelStore:
         from thaloom.kernel.models.converting import convert
         from thaloom.kernel.models.foreign import foreign_model, staged
 
-        name = name or _name_from(path)
+        name = name or name_from(path)
         foreign = foreign_model(path)
         if foreign is None:
-            return self._import(path, name, path, replace=replace, progress=progress)
+            return self._import(path, name, source or path, replace=replace, progress=progress)
         self._refuse_original(name, foreign, replace=replace)
         with _own_files(self.root):
             require_space(self.root, 2 * foreign.most_bytes)
             with staged(self.root) as folder:
                 convert(foreign, folder, _first_half(foreign.most_bytes, progress))
-                return self.import_staged(folder, name, path, replace=replace, progress=progress)
+                return self.import_staged(folder, name, source or path, replace=replace, progress=progress)
 
     def import_staged(
         self, folder: Path, name: ModelName, source: Path | str, *, replace: bool, progress: Progress | None
@@ -162,6 +166,10 @@ class ModelStore:
     def open(self, manifest: Manifest) -> StoredModel:
         return StoredModel(manifest, self._objects, self._lock)
 
+    def open_file(self, entry: FileEntry) -> OpenFile:
+        """One file, to hand its bytes on. Nothing is swept until it is closed. Raises CorruptObject."""
+        return OpenFile(entry, self._objects, share(self._lock))
+
     def verify(self, name: ModelName | str, progress: Progress | None = None) -> Verification:
         """Read every byte of a model again. Raises ModelNotFound; damage is in the result, not raised."""
         from thaloom.kernel.models.verifying import verify
@@ -169,6 +177,13 @@ class ModelStore:
         manifest = self.get(name)
         with share(self._lock):
             return verify(manifest, self._objects, progress)
+
+    def copy(self, name: ModelName, to: ModelName, *, replace: bool = False) -> Manifest:
+        """Give a model a second name; its objects are shared. Raises ModelNotFound, CorruptObject, NameTaken (other
+        bytes have that name and `replace` is false), StateUnusable."""
+        with _own_files(self.root), share(self._lock):  # what is shared cannot be swept away meanwhile
+            copied = dataclasses.replace(self.get(name), name=to, created_at=self._clock.now())
+            return self._publish(copied, replace=replace)
 
     def remove(self, name: ModelName | str, *, in_use: Callable[[Manifest], bool] | None = None) -> Swept:
         """Forget a model and delete what no other needs, at once or, while somebody imports or loads, later.
@@ -335,7 +350,7 @@ def _name_taken(name: ModelName) -> NameTaken:
     return NameTaken(f"model {str(name)!r} is there already, with other files", param="name")
 
 
-def _name_from(path: Path) -> ModelName:
+def name_from(path: Path) -> ModelName:
     """A folder's or file's own name, made a valid one. Raises BadParameter if nothing of it is left."""
     path = path.absolute()
     from thaloom.kernel.models.foreign import GGUF

@@ -170,3 +170,51 @@ class Verification:
     @property
     def sound(self) -> bool:
         return not self.faults
+
+
+Hub = Literal["hf", "ms"]
+"""Hugging Face's hub or whoever speaks like it; ModelScope."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubModel:
+    """A model of a hub, as somebody asked for it. Only names: nothing of it is known to exist."""
+
+    hub: Hub
+    repo: str
+    """`org/name`, or `name`."""
+    revision: str
+    """A branch, a tag or a commit."""
+    choice: str | None = None
+    """One GGUF file of several: its path, or a part of its name such as `Q4_K_M`. None: the whole model."""
+    endpoint: str | None = None
+    """`https://host`, without a slash at the end. None: where the settings say."""
+
+    def __str__(self) -> str:
+        chosen = "" if self.choice is None else f":{self.choice}"
+        return f"{self.hub}://{self.repo}@{self.revision}{chosen}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSettings:
+    """Where hubs are and who asks. Tokens are for those endpoints alone; nothing logs or keeps them."""
+
+    hf_endpoint: str | None = None
+    hf_token: str | None = field(default=None, repr=False)
+    ms_endpoint: str | None = None
+    ms_token: str | None = field(default=None, repr=False)
+    offline: bool = False
+    """As HF_HUB_OFFLINE: no hub is asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnfinishedPull:
+    """What is there of a model that was not pulled to its end."""
+
+    source: str
+    """As `thaloom pull` takes it."""
+    commit: str
+    done_bytes: int
+    total_bytes: int
+    begun_at: float
+    running: bool = False

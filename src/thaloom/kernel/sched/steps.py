@@ -7,10 +7,11 @@ The rules, in order:
    else; the engine frees its blocks and asks again. A preempted sequence keeps its tokens and computes them again.
 3. Running sequences with more to compute (prompts) share the rows that `chunks` finds right, at most `chunk_tokens`,
    oldest first.
-4. Waiting sequences are admitted strictly in order of arrival, while there is a place in the batch, a row left for
-   them, and blocks for *all* tokens they have now. Nobody overtakes, so nobody starves.
+4. Waiting sequences are admitted strictly in the order they stand in (line.py: that of arrival among equals), while
+   there is a place in the batch, a row left for them, and blocks for *all* tokens they have now. None is passed over,
+   so nobody starves.
 
-Why it ends: running sequences are always older than waiting ones, the oldest is never preempted while another runs,
+Why it ends: running sequences always stand before waiting ones, the first is never preempted while another runs,
 and alone it fits (the engine refuses at submission what never will). So the oldest goes on in every step.
 """
 

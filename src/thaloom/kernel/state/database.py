@@ -2,7 +2,8 @@
 
 WAL with `synchronous=FULL`: a transaction that returned is on the disk.
 Source: sqlite.org/pragma.html#pragma_synchronous.
-One connection serves all threads of the process under a lock; other processes are kept out by the daemon's FolderLock.
+One connection serves all threads of the process under a lock. Other processes are kept out of the node's own database
+by the daemon's FolderLock; what the doors keep is written by several, each in transactions of its own.
 """
 
 from __future__ import annotations
@@ -17,26 +18,32 @@ from typing import Any
 from thaloom.base.clock import Clock
 from thaloom.base.errors import DiskFull, StateUnusable
 from thaloom.base.files import free_bytes, sync_folder
-from thaloom.kernel.state.migrations import LATEST, migrate, version_of
+from thaloom.kernel.state.migrations import MIGRATIONS, Migration, migrate, version_of
 
 _BUSY_TIMEOUT_S = 5.0
-"""How long another connection's transaction is waited for. None should exist; a person's `sqlite3` shell may."""
+"""How long another connection's transaction is waited for: another door's, or that of a person's `sqlite3` shell."""
 
 
 class Database:
-    """An open database of the latest version. Raises StateUnusable instead of opening; never deletes or repairs."""
+    """An open database of the latest version. Raises StateUnusable instead of opening; never deletes or repairs.
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    `steps`: how it came to look as it does; None: the node's own. Without `thorough` it is not read through when it is
+    opened: for one that may be large, where damage shows when it is met.
+    """
+
+    def __init__(
+        self, path: Path, clock: Clock, *, steps: tuple[Migration, ...] | None = None, thorough: bool = True
+    ) -> None:
         self.path = path
         self._lock = threading.RLock()
         with self._named_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and path.stat().st_size:
-                _inspect(path)
+                _inspect(path, latest=(steps or MIGRATIONS)[-1].version, thorough=thorough)
             self._connection = _connect(path, "rwc")
             try:
                 _configure(self._connection)
-                migrate(self._connection, clock)
+                migrate(self._connection, clock, steps=steps)
                 sync_folder(path.parent)
             except BaseException:
                 self._connection.close()
@@ -79,21 +86,21 @@ class Database:
             raise StateUnusable(f"the node's database {str(self.path)!r} cannot be used: {error.strerror}") from error
 
 
-def _inspect(path: Path) -> None:
+def _inspect(path: Path, *, latest: int, thorough: bool) -> None:
     """Look at a database without changing it."""
     connection = _connect(path, "ro")
     try:
-        problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0] if thorough else "ok"
         if problem != "ok":
             raise StateUnusable(f"the node's database {str(path)!r} is damaged: {problem}")
         version = version_of(connection)
         if version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
             raise StateUnusable(f"{str(path)!r} is the database of another program")
-        if version > LATEST:
+        if version > latest:
             raise StateUnusable(
-                f"the node's database {str(path)!r} has version {version}; this Thaloom knows versions up to {LATEST}",
+                f"the node's database {str(path)!r} has version {version}; this Thaloom knows versions up to {latest}",
                 version=version,
-                latest=LATEST,
+                latest=latest,
             )
     finally:
         connection.close()

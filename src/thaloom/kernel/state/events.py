@@ -14,3 +14,12 @@ class RoutesUnreadable(Event):
 
     path: str
     problem: str
+
+
+@at_level("error")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysUnreadable(Event):
+    """The published keys cannot be read; the last good ones stay in use, and without any nobody is let in."""
+
+    path: str
+    problem: str

@@ -59,6 +59,32 @@ MIGRATIONS = (
             "CREATE INDEX journal_by_action ON journal (action)",
         ),
     ),
+    Migration(
+        version=3,
+        summary="names that stand for services",
+        statements=(
+            """CREATE TABLE aliases (
+                name TEXT PRIMARY KEY NOT NULL,
+                alias TEXT NOT NULL,
+                created_at REAL NOT NULL,
+                revision INTEGER NOT NULL CHECK (revision >= 1)
+            )""",
+        ),
+    ),
+    Migration(
+        version=4,
+        summary="keys that let clients in, and what their holders may do",
+        statements=(
+            """CREATE TABLE access_keys (
+                name TEXT PRIMARY KEY NOT NULL,
+                id TEXT NOT NULL UNIQUE,
+                digest TEXT NOT NULL,
+                limits TEXT NOT NULL,
+                created_at REAL NOT NULL,
+                expires_at REAL
+            )""",
+        ),
+    ),
 )
 
 _VERSIONS = """CREATE TABLE IF NOT EXISTS schema_version (
@@ -79,12 +105,22 @@ def version_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()[0])
 
 
-def migrate(connection: sqlite3.Connection, clock: Clock, *, upto: int = LATEST) -> None:
-    """Take the steps that are missing, each whole or not at all. `upto` lets tests make a database of old."""
-    for migration in MIGRATIONS[version_of(connection) : upto]:
+def migrate(
+    connection: sqlite3.Connection,
+    clock: Clock,
+    *,
+    upto: int | None = None,
+    steps: tuple[Migration, ...] | None = None,
+) -> None:
+    """Take the steps (None: the node's own) that are missing, each whole or not at all, and none twice if several
+    processes do so at once. `upto` lets tests make a database of old."""
+    for migration in (MIGRATIONS if steps is None else steps)[version_of(connection) : upto]:
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.execute(_VERSIONS)
+            if version_of(connection) >= migration.version:  # another process was faster
+                connection.execute("COMMIT")
+                continue
             for statement in migration.statements:
                 connection.execute(statement)
             connection.execute("INSERT INTO schema_version VALUES (?, ?)", (migration.version, clock.now()))

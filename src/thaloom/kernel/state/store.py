@@ -12,13 +12,24 @@ from typing import Any, Literal, TypeVar
 
 from thaloom.base.clock import Clock
 from thaloom.base.config import from_mapping
-from thaloom.base.errors import BadParameter, RevisionConflict, ServiceNotFound, StateUnusable
+from thaloom.base.errors import (
+    AliasNotFound,
+    BadParameter,
+    KeyNotFound,
+    NameTaken,
+    RevisionConflict,
+    ServiceNotFound,
+    StateUnusable,
+)
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.state.database import Database
-from thaloom.kernel.state.types import JournalEntry, Lease, Service, ServiceSpec
+from thaloom.kernel.state.types import AccessKey, Alias, JournalEntry, Lease, Service, ServiceSpec
 
 JOURNAL_ENTRIES = 100_000
 """Kept; older ones are dropped. Some 20 MB, and a year of a quiet node."""
+
+MAX_KEYS = 1000
+"""The door keeps an account of each; people are many more only behind a gateway of their own."""
 
 T = TypeVar("T")
 
@@ -75,6 +86,48 @@ class StateStore:
             if connection.execute("DELETE FROM services WHERE name = ?", (name,)).rowcount == 0:
                 raise ServiceNotFound(f"no service {name!r}")
 
+    def put_alias(self, alias: Alias, *, expected_revision: int | None = None) -> Alias:
+        """Wish for an alias, or change it. The same again changes nothing, not even the revision.
+
+        `expected_revision` as in `put_service`.
+        """
+        with self._database.write() as connection:
+            row = connection.execute("SELECT * FROM aliases WHERE name = ?", (alias.name,)).fetchone()
+            present = None if row is None else _read_alias(row)
+            revision = present.revision if present else 0
+            if expected_revision is not None and expected_revision != revision:
+                raise RevisionConflict(
+                    f"alias {alias.name!r} has revision {revision}, not {expected_revision}", revision=revision
+                )
+            created_at = present.created_at if present else self._clock.now()
+            if present == dataclasses.replace(alias, created_at=created_at, revision=revision):
+                return present
+            wished = dataclasses.replace(alias, created_at=created_at, revision=revision + 1)
+            facts = dataclasses.asdict(wished)
+            del facts["name"], facts["created_at"], facts["revision"]
+            connection.execute(
+                "INSERT OR REPLACE INTO aliases (name, alias, created_at, revision) VALUES (?, ?, ?, ?)",
+                (wished.name, _encode(facts), wished.created_at, wished.revision),
+            )
+            return wished
+
+    def aliases(self) -> list[Alias]:
+        """All, by name."""
+        return [_read_alias(row) for row in self._database.read("SELECT * FROM aliases ORDER BY name")]
+
+    def alias(self, name: ServiceName) -> Alias:
+        """Raises AliasNotFound."""
+        rows = self._database.read("SELECT * FROM aliases WHERE name = ?", (name,))
+        if not rows:
+            raise AliasNotFound(f"no alias {name!r}")
+        return _read_alias(rows[0])
+
+    def delete_alias(self, name: ServiceName) -> None:
+        """Raises AliasNotFound."""
+        with self._database.write() as connection:
+            if connection.execute("DELETE FROM aliases WHERE name = ?", (name,)).rowcount == 0:
+                raise AliasNotFound(f"no alias {name!r}")
+
     def put_lease(self, lease: Lease) -> None:
         """Remember a process, before anybody relies on it."""
         values = dataclasses.asdict(lease)
@@ -90,6 +143,28 @@ class StateStore:
         """Forget a process that has ended. Forgetting it twice is no error."""
         with self._database.write() as connection:
             connection.execute("DELETE FROM leases WHERE id = ?", (lease,))
+
+    def put_key(self, key: AccessKey) -> None:
+        """Keep a new key. Raises NameTaken, BadParameter if there are too many."""
+        values = dataclasses.asdict(key) | {"limits": _encode(dataclasses.asdict(key.limits))}
+        columns, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        with self._database.write() as connection:
+            if connection.execute("SELECT 1 FROM access_keys WHERE name = ?", (key.name,)).fetchone() is not None:
+                raise NameTaken(f"there is a key {key.name!r} already; remove it first, or choose another name")
+            if connection.execute("SELECT count(*) FROM access_keys").fetchone()[0] >= MAX_KEYS:
+                raise BadParameter(f"a node keeps at most {MAX_KEYS} keys; remove one first", param="name")
+            connection.execute(f"INSERT INTO access_keys ({columns}) VALUES ({marks})", values)
+
+    def keys(self) -> list[AccessKey]:
+        """All, by name."""
+        rows = self._database.read("SELECT * FROM access_keys ORDER BY name")
+        return [_read(AccessKey, dict(row) | {"limits": _decode(row["limits"])}) for row in rows]
+
+    def delete_key(self, name: str) -> None:
+        """Raises KeyNotFound."""
+        with self._database.write() as connection:
+            if connection.execute("DELETE FROM access_keys WHERE name = ?", (name,)).rowcount == 0:
+                raise KeyNotFound(f"no key {name!r}", param="name")
 
     def append(
         self,
@@ -128,6 +203,11 @@ def _service(connection: sqlite3.Connection, name: ServiceName) -> Service | Non
 def _read_service(row: sqlite3.Row) -> Service:
     spec = _read(ServiceSpec, _decode(row["spec"]))
     return Service(spec=spec, created_at=row["created_at"], revision=row["revision"])
+
+
+def _read_alias(row: sqlite3.Row) -> Alias:
+    facts = {"name": row["name"], "created_at": row["created_at"], "revision": row["revision"]}
+    return _read(Alias, _decode(row["alias"]) | facts)
 
 
 def _read(kind: type[T], data: dict[str, Any]) -> T:

@@ -15,7 +15,10 @@ EngineName = Literal["thaloom", "llama.cpp", "vllm", "openai", "onnx"]
 worker, for what is no language model."""
 GUESTS: frozenset[EngineName] = frozenset({"llama.cpp", "vllm", "openai"})
 """Engines in processes of their own, which are asked in text."""
+MAX_REPLICAS = 64
+MAX_WEIGHT = 1000
 ConditionKind = Literal["Ready", "Degraded", "Outdated"]
+Priority = Literal["high", "normal", "low"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,8 @@ class ServiceSpec:
     engine: EngineName = "thaloom"
     url: str | None = None
     """Where the server of engine `openai` answers, as http://127.0.0.1:8000/v1."""
+    replicas: int = 1
+    """Workers that serve it side by side, each with all of the model."""
     device: DeviceId | None = None
     num_threads: int | None = None
     context_length: int | None = None
@@ -61,6 +66,8 @@ class ServiceSpec:
                 raise BadParameter(f"{field_name} must be at least 1, not {value}", param=field_name)
         if self.url is not None and self.engine != "openai":
             raise BadParameter(f"a url goes with engine 'openai', not with {self.engine!r}", param="url")
+        if not 1 <= self.replicas <= MAX_REPLICAS:
+            raise BadParameter(f"replicas must be between 1 and {MAX_REPLICAS}, not {self.replicas}", param="replicas")
         for field_name, low, high in (("stretch", 1.0, 1e6), ("token_s", 0.0, 1e6), ("keep_throughput", 0.0, 1.0)):
             if not low <= getattr(self, field_name) <= high:  # also refuses NaN
                 raise BadParameter(f"{field_name} must be between {low:g} and {high:g}", param=field_name)
@@ -136,16 +143,19 @@ class ServiceStatus:
     operator_levels: dict[str, str] = field(default_factory=dict)
     running: int = 0
     waiting: int = 0
+    """Of all its workers."""
+    ready_replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Where the door sends requests for one served name. `socket` is None until a worker exists."""
+    """Where the door sends requests for one served name. `sockets` are those of its workers that take requests; while
+    none does, those of all it has."""
 
     name: ServiceName
     model: str
     phase: Phase
-    socket: str | None
+    sockets: tuple[str, ...]
     context_length: int | None
     created_at: float
     engine: EngineName = "thaloom"
@@ -158,6 +168,41 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Of an alias's requests, those that go to one service: its weight among all weights. 0: none."""
+
+    service: ServiceName
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name that stands for one or more services. With a `canary`, the doors compare what becomes of its requests with
+    the others', and send it none as soon as it does worse; `returned` then says why."""
+
+    name: ServiceName
+    shares: tuple[Share, ...]
+    canary: ServiceName | None = None
+    returned: str = ""
+    created_at: float = 0.0
+    revision: int = 1
+
+    def __post_init__(self) -> None:
+        services = [share.service for share in self.shares]
+        if not services or len(set(services)) < len(services):
+            raise BadParameter("an alias stands for at least one service, and for each only once", param="shares")
+        for share in self.shares:
+            if not 0 <= share.weight <= MAX_WEIGHT:
+                raise BadParameter(f"a weight is between 0 and {MAX_WEIGHT}, not {share.weight}", param="shares")
+        if not any(share.weight for share in self.shares if share.service != self.canary):
+            raise BadParameter("no service but the canary has a weight", param="shares")
+        if self.canary is not None and self.canary not in services:
+            raise BadParameter(f"the canary {self.canary!r} is none of the services", param="canary")
+        if self.name in services:
+            raise BadParameter(f"{self.name!r} cannot stand for itself", param="name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Routes:
     """The snapshot the door works from; published whole and renamed into place, so it needs no living daemon."""
 
@@ -165,6 +210,7 @@ class Routes:
     published_at: float
     control_socket: str
     routes: tuple[Route, ...] = ()
+    aliases: tuple[Alias, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,3 +258,160 @@ class PastEvent:
 
     time: float
     event: Event
+
+
+# -- what the door keeps for its clients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptResponse:
+    """An answer that can be asked for again and built upon. Times in seconds since the epoch."""
+
+    id: str
+    previous: str | None
+    """The response it builds upon."""
+    created_at: float
+    input: list[dict[str, Any]]
+    """What was said in this request alone, as items of the protocol."""
+    body: dict[str, Any]
+    """The response as its client got it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseJob:
+    """A response that is still to be made, and the request it answers."""
+
+    id: str
+    previous: str | None
+    created_at: float
+    request: dict[str, Any]
+    key: str | None = None
+    """The name of the key it was asked with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptFile:
+    id: str
+    filename: str
+    purpose: str
+    num_bytes: int
+    created_at: float
+    expires_at: float | None
+    """After that it is gone, as its owner wished; None: when somebody deletes it."""
+
+
+BatchStatus = Literal[
+    "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
+]
+BATCH_OVER: frozenset[BatchStatus] = frozenset({"failed", "completed", "expired", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchProblem:
+    """Why a batch's input cannot be worked on. `line` from 1; None: not of one line."""
+
+    code: str
+    message: str
+    param: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptBatch:
+    """Requests out of a file, answered when there is time. `<status>_at`: when it came into that status."""
+
+    id: str
+    endpoint: str
+    input_file: str
+    created_at: float
+    expires_at: float
+    """What is not answered by then is given up."""
+    key: str | None = None
+    """The name of the key it was asked with: its lines are answered under the limits of that."""
+    status: BatchStatus = "validating"
+    metadata: dict[str, str] | None = None
+    output_expires_after_s: float | None = None
+    in_progress_at: float | None = None
+    finalizing_at: float | None = None
+    completed_at: float | None = None
+    failed_at: float | None = None
+    expired_at: float | None = None
+    cancelling_at: float | None = None
+    cancelled_at: float | None = None
+    problems: tuple[BatchProblem, ...] = ()
+    model: str | None = None
+    """The one all its requests name, if they do."""
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    """Requests: all, answered, refused or given up."""
+    output_file: str | None = None
+    error_file: str | None = None
+    usage: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLine:
+    """The end of one request of a batch. `line`: of the input file, from 1; `text`: a line of the output, as JSON."""
+
+    line: int
+    failed: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLimits:
+    """What the holder of a key may do. None: as much as there is."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Of prompts and answers together."""
+    concurrent: int | None = None
+    """Requests being answered at the same time."""
+    models: tuple[str, ...] | None = None
+    """Names of services, as the door serves them."""
+    priority: Priority = "normal"
+    """Who comes first where requests wait."""
+
+    def __post_init__(self) -> None:
+        for field_name in ("requests_per_minute", "tokens_per_minute", "concurrent"):
+            value = getattr(self, field_name)
+            if value is not None and not 1 <= value <= 10**12:
+                raise BadParameter(f"{field_name} must be between 1 and 10^12, not {value}", param=field_name)
+        if self.models is not None and (not self.models or not all(self.models)):
+            raise BadParameter("models must name at least one model; leave it out to allow all", param="models")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessKey:
+    """A key as it is kept: never the key itself. Moments in seconds since the epoch."""
+
+    name: str
+    id: str
+    """The part of the key that is no secret: finds this record."""
+    digest: str
+    """SHA-256 of the whole key, hexadecimal: enough for 256 bits drawn at random, which nobody can try out."""
+    limits: KeyLimits
+    created_at: float
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """The snapshot of all keys that the door works from, published as the routes are."""
+
+    version: int
+    published_at: float
+    require_keys: bool
+    """Whether who has no key is refused, once there is any key."""
+    keys: tuple[AccessKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """How much of one of its limits a key has left now, and in how many seconds it will have all of it."""
+
+    of: Literal["requests", "tokens"]
+    limit: int
+    remaining: int
+    reset_s: float

@@ -13,11 +13,14 @@ TEXTS: dict[str, tuple[str, str]] = {
     "help.options": ("Options", "选项"),
     "help.arguments": ("Arguments", "参数"),
     "help.examples": ("Examples", "示例"),
+    "help.required": ("required", "必填"),
     "section.answers": ("Answers", "推理服务"),
     "section.models": ("Models", "模型"),
     "section.node": ("The node", "节点"),
     "section.more": ("More", "其他"),
     "section.device": ("Devices", "设备"),
+    "section.alias": ("Aliases", "别名"),
+    "section.token": ("Keys", "密钥"),
     # -- verbs
     "verb.thaloom": (
         "Finds every accelerator of this machine, keeps models, and serves them.",
@@ -54,20 +57,55 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verb.ps": ("List services, what they hold and what they do", "列出服务及其占用与负载"),
     "verb.stop": ("Serve a model no longer", "停止服务"),
     "verb.logs": ("Show the log of a service, the daemon or the door", "查看服务、守护进程或门户的日志"),
-    "verb.pull": ("Import a model from a folder or a file", "从文件夹或文件导入模型"),
+    "verb.alias": ("Names that stand for services", "代表服务的别名"),
+    "verb.alias.set": ("Let a name stand for services", "让一个名称代表若干服务"),
+    "more.alias.set": (
+        "Requests for NAME are shared among the services by their weights (default 1). A canary is watched: once it "
+        "fails more often, or is slower, than the others, it gets no more requests.",
+        "发往 NAME 的请求按权重（默认 1）分给各服务。金丝雀服务受到监视："
+        "一旦比其他服务失败更多或更慢，就不再收到请求。",
+    ),
+    "examples.alias.set": (
+        "thaloom alias set chat qwen\nthaloom alias set chat qwen=95 qwen-new=5 --canary qwen-new",
+        "thaloom alias set chat qwen\nthaloom alias set chat qwen=95 qwen-new=5 --canary qwen-new",
+    ),
+    "verb.alias.ls": ("List the aliases", "列出别名"),
+    "verb.alias.rm": ("Remove aliases", "删除别名"),
+    "verb.pull": ("Bring a model here: from a hub, a folder or a file", "获取模型：来自模型仓库、文件夹或文件"),
     "more.pull": (
-        "A folder in Hugging Face layout, a .safetensors, .gguf or .onnx file. GGUF, AWQ and GPTQ are converted, and "
-        "`thaloom show` says what that changed. Every byte is hashed; formats that can run code on load (pickle and "
-        "its kin) are refused. `tiny` is the model that comes with Thaloom.",
-        "支持 Hugging Face 布局的文件夹、.safetensors、.gguf 或 .onnx 文件。"
+        "A folder in Hugging Face layout, a .safetensors, .gguf or .onnx file; or a model of a hub: org/name is at "
+        "Hugging Face (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE), ms://org/name at ModelScope (MODELSCOPE_ENDPOINT, "
+        "MODELSCOPE_API_TOKEN); @REVISION names a version, :FILE or :Q4_K_M one GGUF file of several. A pull belongs "
+        "to the node: Ctrl-C leaves it running, the same command follows it again, `thaloom rm --partial` ends it. "
+        "What came is kept over restarts. GGUF, AWQ and GPTQ are converted, and `thaloom show` says what that changed. "
+        "Every byte is hashed; formats that can run code on load (pickle and its kin) are refused. `tiny` is the model "
+        "that comes with Thaloom.",
+        "支持 Hugging Face 布局的文件夹、.safetensors、.gguf 或 .onnx 文件，以及模型仓库："
+        "org/name 取自 Hugging Face（HF_ENDPOINT、HF_TOKEN、HF_HUB_OFFLINE），"
+        "ms://org/name 取自 ModelScope（MODELSCOPE_ENDPOINT、MODELSCOPE_API_TOKEN）；"
+        "@版本 指定版本，:文件 或 :Q4_K_M 指定多个 GGUF 文件之一。"
+        "下载由节点执行：Ctrl-C 不会中断它，再次执行同一命令可继续查看，thaloom rm --partial 将其终止。"
+        "已下载的部分在重启后保留。"
         "GGUF、AWQ、GPTQ 会被转换，thaloom show 说明其影响。"
         "每个字节都会计算哈希；加载时可能执行代码的格式（pickle 等）一律拒绝。tiny 是随附的模型。",
     ),
     "examples.pull": (
+        "thaloom pull org/model\nthaloom pull ms://org/model@v1 --name my-model\nthaloom pull org/model-GGUF:Q4_K_M\n"
         "thaloom pull ./my-model --name my-model\nthaloom pull ./my-model-q4_k_m.gguf\nthaloom pull tiny",
+        "thaloom pull org/model\nthaloom pull ms://org/model@v1 --name my-model\nthaloom pull org/model-GGUF:Q4_K_M\n"
         "thaloom pull ./my-model --name my-model\nthaloom pull ./my-model-q4_k_m.gguf\nthaloom pull tiny",
     ),
     "verb.ls": ("List the models in the store", "列出模型库中的模型"),
+    "verb.outgoing": (
+        "Show whether the node calls out, and what it did not send",
+        "显示节点是否对外联网及未发出的请求",
+    ),
+    "more.outgoing": (
+        "With air_gap in config.toml, or THALOOM_AIRGAP=1 when the node starts, no call leaves the node; each is "
+        "refused and listed here. HF_HUB_OFFLINE=1 refuses those of one pull.",
+        "config.toml 中的 air_gap，或启动节点时的 THALOOM_AIRGAP=1，使节点不发出任何外部请求；"
+        "每个请求都会被拒绝并列在此处。HF_HUB_OFFLINE=1 只拒绝单次 pull 的请求。",
+    ),
     "verb.show": ("Show what a model is and its files", "显示模型的信息与文件"),
     "verb.rm": ("Remove models from the store", "从模型库中删除模型"),
     "verb.quantize": ("Make a smaller model in whole numbers of one in floats", "将浮点模型量化为更小的整数模型"),
@@ -112,6 +150,35 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verb.device": ("List and show devices", "列出和查看设备"),
     "verb.device.ls": ("List the devices the drivers found", "列出驱动发现的设备"),
     "verb.device.show": ("Show everything known of one device", "显示某个设备的全部信息"),
+    "verb.token": ("Make, list and remove keys for clients", "创建、列出和删除客户端密钥"),
+    "more.token": (
+        "While there is no key, nobody is asked for one, and any that a client sends is ignored. With the first key "
+        "the door asks everybody for one (`require_keys` in config.toml), and its limits hold. Clients send it as "
+        "`Authorization: Bearer`, `x-api-key` or `api-key`: where they want an API key, give them this.",
+        "没有密钥时不做任何检查，客户端发送的密钥会被忽略。创建第一个密钥后，门户要求所有请求提供密钥"
+        "（config.toml 中的 require_keys），其限额随即生效。客户端以 Authorization: Bearer、x-api-key 或 api-key "
+        "发送；凡是需要 API key 的地方填入即可。",
+    ),
+    "verb.token.create": ("Make a key, and show it this once", "创建密钥，仅显示这一次"),
+    "examples.token.create": (
+        "thaloom token create alice --requests-per-minute 60 --tokens-per-minute 20000\n"
+        "thaloom token create batch --priority low --model tiny --expires 30d",
+        "thaloom token create alice --requests-per-minute 60 --tokens-per-minute 20000\n"
+        "thaloom token create batch --priority low --model tiny --expires 30d",
+    ),
+    "verb.token.ls": ("List the keys and their limits", "列出密钥及其限额"),
+    "verb.token.rm": ("Remove keys: they open nothing any more", "删除密钥：立即失效"),
+    "argument.token.create.name": ("What to call it: a person, a program", "密钥名称：使用者或程序"),
+    "argument.token.rm.names": ("Keys, as `thaloom token ls` shows them", "密钥名称，见 thaloom token ls"),
+    "option.requests_per_minute": ("Requests a minute (default: no limit).", "每分钟请求数（默认不限）。"),
+    "option.tokens_per_minute": (
+        "Tokens a minute, of prompts and answers together.",
+        "每分钟 token 数，提示词与回答合计。",
+    ),
+    "option.concurrent": ("Requests answered at the same time.", "同时处理的请求数。"),
+    "option.models": ("Only this service; may be repeated.", "仅限此服务；可重复。"),
+    "option.priority": ("Who comes first where requests wait.", "排队时的优先级。"),
+    "option.expires_in_s": ("After so long it opens nothing: 90s, 12h, 30d.", "有效期：90s、12h、30d。"),
     "verb.version": ("Show the version of this program", "显示本程序的版本"),
     "verb.completion": ("Print a completion script for a shell", "输出 shell 补全脚本"),
     "examples.completion": (
@@ -121,11 +188,17 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verb.help": ("Show help for a verb", "显示某个命令的帮助"),
     # -- arguments
     "argument.model": ("A model of the store: NAME or NAME:TAG", "模型库中的模型：名称 或 名称:标签"),
+    "argument.alias.set.name": ("The alias", "别名"),
+    "argument.alias.set.services": ("The services, each with its weight", "服务，可带权重"),
+    "argument.alias.rm.names": ("Aliases, as `thaloom alias ls` shows them", "别名，见 thaloom alias ls"),
     "argument.models": ("Models of the store", "模型库中的模型"),
     "argument.device": ("A device's id, as `thaloom device ls` shows it", "设备标识，见 thaloom device ls"),
     "argument.name": ("A service, or one of the node's own processes", "服务名，或节点自身的进程"),
     "argument.names": ("Services, as `thaloom ps` shows them", "服务名，见 thaloom ps"),
-    "argument.path": ("A folder, a .safetensors file, or `tiny`", "文件夹、.safetensors 文件，或 tiny"),
+    "argument.path": (
+        "A folder, a file, `tiny`, or a hub's model: org/name, hf://..., ms://..., https://...",
+        "文件夹、文件、tiny，或仓库中的模型：org/name、hf://…、ms://…、https://…",
+    ),
     "argument.prompt": ("What to ask; `-` reads standard input", "提问内容；- 表示读取标准输入"),
     "argument.shell": ("Which shell", "shell 名称"),
     "argument.words": ("A verb, as `run` or `device ls`", "命令，例如 run 或 device ls"),
@@ -153,11 +226,18 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.tail": ("Begin with the last N lines (default 100).", "从最后 N 行开始（默认 100）。"),
     "option.name": ("Name to serve it under (default: the model's).", "服务名称（默认与模型同名）。"),
     "option.pull.name": ("Name in the store (default: made from the path).", "模型库中的名称（默认取自路径）。"),
+    "option.progress": (
+        "bar: on a terminal; json: one JSON line each step, on standard error.",
+        "bar：进度条；json：逐步向标准错误写 JSON 行。",
+    ),
+    "option.partial": ("Unfinished pulls instead of models.", "针对未完成的下载，而非模型。"),
     "option.replace": ("Replace a model of that name.", "替换同名模型。"),
     "option.device": ("Device to run on (default: chosen by the node).", "运行设备（默认由节点选择）。"),
     "option.num_threads": ("Threads to compute with (default: the node's choice).", "计算线程数（默认由节点选择）。"),
     "option.context_length": ("Longest prompt and answer together.", "提示词与回答的总长度上限。"),
     "option.kv_bytes": ("Memory for keys and values, as 512MiB.", "键值缓存内存，如 512MiB。"),
+    "option.replicas": ("Workers that serve it side by side (default 1).", "并排提供服务的进程数（默认 1）。"),
+    "option.canary": ("The service to be watched, one of those named.", "受监视的服务，须是所列服务之一。"),
     "option.max_sequences": ("Requests computed at once (default 16).", "同时计算的请求数（默认 16）。"),
     "option.max_queue": ("Requests that may wait (default 128).", "可排队的请求数（默认 128）。"),
     "option.chunk_tokens": ("Prompt tokens in one step (default 256).", "每步提示词 token 数（默认 256）。"),
@@ -196,10 +276,43 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.system": ("What the model is told before the conversation.", "对话前给模型的系统提示。"),
     "option.raw": ("Continue the prompt as it is, without a chat template.", "不套用对话模板，直接续写提示词。"),
     "option.verbose": ("Tell the speed afterwards (on a terminal: always).", "结束后显示速度（终端中总是显示）。"),
+    # -- the manual
+    "manual.name": ("Name", "名称"),
+    "manual.synopsis": ("Synopsis", "概要"),
+    "manual.description": ("Description", "描述"),
+    "manual.environment": ("Environment", "环境变量"),
+    "manual.exit": ("Exit status", "退出状态"),
+    "manual.see_also": ("See also", "参见"),
+    "environment.THALOOM_HOME": (
+        "The one folder everything a node keeps lies under (default ~/.thaloom).",
+        "节点全部数据所在的文件夹（默认 ~/.thaloom）。",
+    ),
+    "environment.THALOOM_HOST": (
+        "Where the door listens, or is (default 127.0.0.1).",
+        "门户的地址（默认 127.0.0.1）。",
+    ),
+    "environment.THALOOM_PORT": ("TCP port of the door (default 7411).", "门户的 TCP 端口（默认 7411）。"),
+    "environment.THALOOM_LANG": (
+        "Language of texts, en or zh; else LC_ALL, LC_MESSAGES and LANG decide, in this order.",
+        "界面语言：en 或 zh；未设置时依次取 LC_ALL、LC_MESSAGES、LANG。",
+    ),
+    "environment.NO_COLOR": ("Set to anything: no colours.", "设为任意值：不使用颜色。"),
+    "exit.0": ("Done.", "完成。"),
+    "exit.1": ("Thaloom failed.", "Thaloom 出错。"),
+    "exit.2": ("The request was wrong.", "请求有误。"),
+    "exit.3": ("There is no such thing.", "对象不存在。"),
+    "exit.4": ("In conflict with what is there.", "与现有状态冲突。"),
+    "exit.5": ("Not available now; try again.", "暂不可用，请重试。"),
+    "exit.6": ("The data cannot be trusted.", "数据不可信。"),
+    "exit.7": ("This machine lacks something.", "本机缺少某种资源。"),
+    "exit.8": ("Not allowed.", "不允许。"),
+    "exit.130": ("Interrupted.", "被中断。"),
     # -- words
     "word.yes": ("yes", "有"),
     "word.no": ("no", "无"),
     # -- headings
+    "head.services": ("SERVICES", "服务"),
+    "head.canary": ("CANARY", "金丝雀"),
     "head.name": ("NAME", "名称"),
     "head.model": ("MODEL", "模型"),
     "head.state": ("STATE", "状态"),
@@ -215,6 +328,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.role": ("ROLE", "角色"),
     "head.service": ("SERVICE", "服务"),
     "head.digest": ("DIGEST", "摘要"),
+    "head.done": ("DONE", "已完成"),
+    "head.total": ("TOTAL", "总量"),
+    "head.commit": ("COMMIT", "提交"),
+    "head.time": ("TIME", "时间"),
+    "head.call": ("CALL", "请求"),
+    "head.purpose": ("FOR", "用途"),
     "head.size": ("SIZE", "大小"),
     "head.parameters": ("PARAMETERS", "参数量"),
     "head.license": ("LICENCE", "许可证"),
@@ -233,6 +352,13 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.file": ("FILE", "文件"),
     "head.problem": ("PROBLEM", "问题"),
     "head.message": ("MESSAGE", "说明"),
+    "head.key": ("KEY", "密钥"),
+    "head.requests": ("REQUESTS/MIN", "请求/分"),
+    "head.tokens": ("TOKENS/MIN", "TOKEN/分"),
+    "head.concurrent": ("AT ONCE", "并发"),
+    "head.models": ("MODELS", "模型"),
+    "head.priority": ("PRIORITY", "优先级"),
+    "head.expires": ("EXPIRES", "到期"),
     "head.kind": ("KIND", "类型"),
     "head.driver": ("DRIVER", "驱动"),
     "head.vendor": ("VENDOR", "厂商"),
@@ -284,6 +410,20 @@ TEXTS: dict[str, tuple[str, str]] = {
     "status.door.ready": ("ready, pid {pid}", "就绪，进程号 {pid}"),
     "status.door.not_ready": ("not ready, pid {pid}", "未就绪，进程号 {pid}"),
     "status.models": ("models", "模型数"),
+    "alias.set": ("{name} stands for {shares}", "{name} 代表 {shares}"),
+    "alias.none": (
+        "There are no aliases. Add one: thaloom alias set NAME SERVICE",
+        "没有别名。添加：thaloom alias set 名称 服务",
+    ),
+    "alias.removed": ("{name} stands for nothing any more", "{name} 不再代表任何服务"),
+    "alias.returned": (
+        "{name}: {service} gets no requests, because {reason}",
+        "{name}：{service} 不再收到请求，原因：{reason}",
+    ),
+    "alias.bad_share": (
+        "{value!r} is not SERVICE or SERVICE=WEIGHT, each service once",
+        "{value!r} 不是 服务 或 服务=权重（每个服务一次）",
+    ),
     "device.absent": ("driver {name}: not available, because {reason}", "驱动 {name} 不可用，原因：{reason}"),
     # -- models
     "ls.none": ("The store is empty. Import one: thaloom pull PATH", "模型库为空。导入模型：thaloom pull 路径"),
@@ -298,6 +438,17 @@ TEXTS: dict[str, tuple[str, str]] = {
         "困惑度 {perplexity}（原模型 {original}）；平均 KL {kl} nat；文本 {text}，{tokens} 个词元",
     ),
     "show.not_measured": ("not measured", "未测量"),
+    "ls.no_partial": ("No pull is unfinished.", "没有未完成的下载。"),
+    "ls.running": ("pulling", "下载中"),
+    "ls.waiting": ("interrupted", "已中断"),
+    "pull.goes_on": (
+        "The node goes on with it. The same command follows it again; `thaloom rm --partial {source}` ends it.",
+        "节点会继续下载。再次执行同一命令可继续查看；thaloom rm --partial {source} 将其终止。",
+    ),
+    "pull.rate": ("{rate}/s, {left} left", "{rate}/秒，剩余 {left}"),
+    "outgoing.open": ("Calls may leave this node.", "本节点允许对外请求。"),
+    "outgoing.closed": ("No call leaves this node: {reason}.", "本节点不发出任何外部请求：{reason}。"),
+    "outgoing.none": ("No call was refused.", "没有被拒绝的请求。"),
     "rm.done": ("Removed {name}.", "已删除 {name}。"),
     "quantize.done": ("Made {name}: {size}, {digest}.", "已生成 {name}：{size}，{digest}。"),
     "pull.done": ("Imported {name}: {size}, {digest}.", "已导入 {name}：{size}，{digest}。"),
@@ -305,6 +456,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verify.sound": ("{name} is sound: {size} read and checked.", "{name} 完好：已读取并校验 {size}。"),
     "verify.altered": ("model {name!r} is not what was imported: {files}", "模型 {name!r} 与导入时不符：{files}"),
     "stage.starting": ("starting", "准备"),
+    "stage.waiting": ("waiting for its turn", "排队"),
+    "stage.listing": ("asking the hub", "查询仓库"),
+    "stage.pulling": ("pulling", "下载"),
     "stage.importing": ("importing", "导入"),
     "stage.quantising": ("quantising", "量化"),
     "stage.measuring": ("measuring", "测量"),
@@ -325,6 +479,24 @@ TEXTS: dict[str, tuple[str, str]] = {
         "守护进程在前台运行，日志写到 {place}；以下内容来自更早的进程。",
     ),
     "logs.none": ("there is no log yet: {path!r}", "尚无日志：{path!r}"),
+    # -- keys
+    "token.created": (
+        "This is the key {name}. It is kept nowhere and cannot be shown again.",
+        "这是密钥 {name}。它不会被保存，也无法再次显示。",
+    ),
+    "token.required": (
+        "From now on the door asks every client for a key.",
+        "从现在起，门户要求每个客户端提供密钥。",
+    ),
+    "token.not_required": (
+        "Clients without a key are let in too, without limits (require_keys is off).",
+        "没有密钥的客户端仍可使用且不受限（require_keys 已关闭）。",
+    ),
+    "token.none": (
+        "There are no keys: nobody is asked for one. Make one: thaloom token create NAME",
+        "没有密钥：不做检查。创建密钥：thaloom token create 名称",
+    ),
+    "token.removed": ("Removed the key {name}.", "已删除密钥 {name}。"),
     # -- answers
     "run.no_prompt": (
         "no prompt: standard input is not a terminal and holds nothing",
@@ -392,12 +564,18 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.prompt_too_long": ("prompt too long", "提示词过长"),
     "title.model_not_found": ("no such model", "没有这个模型"),
     "title.service_not_found": ("no such service", "没有这个服务"),
+    "title.alias_not_found": ("no such alias", "没有这个别名"),
     "title.device_not_found": ("no such device", "没有这个设备"),
     "title.already_running": ("running already", "节点已在运行"),
     "title.port_taken": ("port taken", "端口被占用"),
     "title.name_taken": ("name taken", "名称已被占用"),
     "title.model_in_use": ("model in use", "模型正在使用"),
+    "title.file_in_use": ("file in use", "文件正在使用"),
+    "title.not_kept": ("not kept here", "此处没有保存"),
     "title.forbidden": ("not allowed", "不允许"),
+    "title.air_gapped": ("air-gapped", "已断网隔离"),
+    "title.untrusted_source": ("hub not trusted", "仓库不可信"),
+    "title.source_unavailable": ("no answer from outside", "外部无响应"),
     "title.not_servable": ("cannot be served", "无法提供服务"),
     "title.corrupt_object": ("data altered", "数据已被改动"),
     "title.unsafe_format": ("unsafe format", "不安全的格式"),
@@ -415,6 +593,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.too_large": ("too large", "过大"),
     "title.method_not_allowed": ("method not served", "方法不支持"),
     "title.unknown_path": ("no such path", "没有这个路径"),
+    "title.key_not_found": ("no such key", "没有这个密钥"),
+    "title.unauthorized": ("key required", "需要密钥"),
+    "title.rate_limited": ("limit reached", "已达限额"),
+    "title.too_many_connections": ("too many connections", "连接过多"),
+    "title.body_late": ("too slow", "发送过慢"),
+    "title.encoding_not_read": ("encoding not read", "编码不支持"),
     "title.revision_conflict": ("changed meanwhile", "期间已被更改"),
     "title.state_unusable": ("state cannot be used", "状态数据不可用"),
     "title.internal_error": ("Thaloom failed", "Thaloom 内部错误"),
@@ -430,6 +614,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "hint.model_not_found": (
         "`thaloom ls` lists the models; `thaloom pull PATH` imports one",
         "thaloom ls 列出模型；thaloom pull 路径 导入模型",
+    ),
+    "hint.alias_not_found": (
+        "`thaloom alias ls` lists the aliases; `thaloom alias set NAME SERVICE` adds one",
+        "thaloom alias ls 列出别名；thaloom alias set 名称 服务 添加别名",
     ),
     "hint.service_not_found": (
         "`thaloom ps` lists the services; `thaloom serve MODEL` adds one",
@@ -452,9 +640,33 @@ TEXTS: dict[str, tuple[str, str]] = {
         "stop the services that use it first: thaloom stop NAME",
         "请先停止使用它的服务：thaloom stop 名称",
     ),
+    "hint.file_in_use": (
+        "a batch still reads it: cancel the batch, or wait for its end",
+        "仍有批处理在读取它：请取消该批处理，或等待其结束",
+    ),
+    "hint.wrong_state": (
+        "look at it: what was asked does not apply to it any more",
+        "请查看其状态：该操作对它已不再适用",
+    ),
+    "hint.not_kept": (
+        "it was deleted, has expired, or gave way to newer ones; [keep] in config.toml says how much is kept",
+        "它已被删除、已过期，或已让位于更新的内容；config.toml 的 [keep] 决定保留多少",
+    ),
     "hint.forbidden": (
         "this needs other rights, or is not allowed at all: the message says which",
         "需要其他权限，或根本不被允许：详见上文",
+    ),
+    "hint.air_gapped": (
+        "`thaloom outgoing` tells what closed the way out; a model can still be pulled from a folder",
+        "thaloom outgoing 说明为何断网；仍可从文件夹导入模型",
+    ),
+    "hint.untrusted_source": (
+        "nothing was kept; try another endpoint (HF_ENDPOINT), and tell whoever keeps this one",
+        "未保留任何内容；请换用其他端点（HF_ENDPOINT），并告知该端点的维护者",
+    ),
+    "hint.source_unavailable": (
+        "run the same command again: what came is kept; `thaloom ls --partial` lists it",
+        "请再次执行同一命令：已下载的部分会保留；thaloom ls --partial 可查看",
     ),
     "hint.not_servable": (
         "`thaloom show MODEL` tells what the model is; the message tells what is missing here",
@@ -509,6 +721,18 @@ TEXTS: dict[str, tuple[str, str]] = {
         "program and node may be of different versions: compare `thaloom version` and `thaloom status`",
         "程序与节点的版本可能不同：请比较 thaloom version 与 thaloom status",
     ),
+    "hint.key_not_found": ("`thaloom token ls` lists the keys", "thaloom token ls 列出密钥"),
+    "hint.unauthorized": (
+        "set THALOOM_API_KEY to a key of this node; `thaloom token create` makes one",
+        "请将 THALOOM_API_KEY 设为本节点的密钥；thaloom token create 可创建",
+    ),
+    "hint.rate_limited": (
+        "wait as long as it says; `thaloom token ls` shows the limits of each key",
+        "请按提示的时间等待；thaloom token ls 显示各密钥的限额",
+    ),
+    "hint.too_many_connections": ("close connections, or use them again", "请关闭或复用连接"),
+    "hint.body_late": ("send it again over a better line", "请在网络良好时重新发送"),
+    "hint.encoding_not_read": ("send it uncompressed, or with gzip", "请不压缩发送，或使用 gzip"),
     "hint.revision_conflict": (
         "somebody else changed it at the same time: look at it and try again",
         "其他人同时更改了它：请查看后重试",

@@ -33,6 +33,12 @@ class TextOption(click.Option):
         self.help = text(own_key(ctx, "option", self.name or ""))
         return super().get_help_record(ctx)
 
+    def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
+        extra = super().get_help_extra(ctx)
+        if "required" in extra:
+            extra["required"] = text("help.required")
+        return extra
+
 
 def own_key(context: click.Context, kind: str, name: str) -> str:
     """The catalogue's key for a parameter: this verb's own text where there is one, else the shared one."""
@@ -78,8 +84,7 @@ class Verb(click.Command):
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_usage(self, ctx, formatter)
         write_description(self.key, formatter)
-        arguments = [p for p in self.get_params(ctx) if isinstance(p, click.Argument)]
-        write_section("help.arguments", formatter, ((p.make_metavar(ctx), _argument_text(ctx, p)) for p in arguments))
+        write_section("help.arguments", formatter, argument_records(self, ctx))
         write_section("help.options", formatter, option_records(self, ctx))
         if has_text(f"examples.{self.key}"):
             with formatter.section(text("help.examples")):
@@ -144,10 +149,11 @@ class Verbs(click.Group):
         write_usage(self, ctx, formatter)
         write_description(self.key, formatter)
         for heading, verbs in self.sections.items():
-            write_section(heading, formatter, ((verb, text(f"verb.{self._key_of(verb)}")) for verb in verbs))
+            write_section(heading, formatter, ((verb, text(f"verb.{self.key_of(verb)}")) for verb in verbs))
         write_section("help.options", formatter, option_records(self, ctx))
 
-    def _key_of(self, verb: str) -> str:
+    def key_of(self, verb: str) -> str:
+        """Under which the catalogue has this verb."""
         return f"{self.key}.{verb}" if self.key != "thaloom" else verb
 
 
@@ -221,5 +227,6 @@ def option_records(command: click.Command, context: click.Context) -> list[tuple
     return records
 
 
-def _argument_text(context: click.Context, parameter: click.Argument) -> str:
-    return text(own_key(context, "argument", parameter.name or ""))
+def argument_records(command: click.Command, context: click.Context) -> list[tuple[str, str]]:
+    arguments = [parameter for parameter in command.get_params(context) if isinstance(parameter, click.Argument)]
+    return [(one.make_metavar(context), text(own_key(context, "argument", one.name or ""))) for one in arguments]

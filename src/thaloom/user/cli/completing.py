@@ -1,4 +1,4 @@
-"""Names the shell may offer while a command is typed: of models, services and devices of a running node.
+"""Names the shell may offer while a command is typed: of models, services, keys and devices of a running node.
 
 Where no node answers nothing is said: a person who presses Tab does not want to read an error.
 """
@@ -29,8 +29,16 @@ def services(_context: click.Context, _parameter: click.Parameter, incomplete: s
     return _offer(incomplete, lambda node: [service.name for service in node.services()])
 
 
+def aliases(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return _offer(incomplete, lambda node: [alias.name for alias in node.aliases()])
+
+
 def logs(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     return _offer(incomplete, lambda node: [service.name for service in node.services()], always=("daemon", "door"))
+
+
+def keys(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return _offer(incomplete, lambda node: [key.name for key in node.keys().keys])
 
 
 def devices(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -1,8 +1,8 @@
-"""`thaloom ls`: the models in the store."""
+"""`thaloom ls`: the models in the store, or with --partial the pulls that did not end."""
 
 from __future__ import annotations
 
-from thaloom.user.cli.command import verb
+from thaloom.user.cli.command import option, verb
 from thaloom.user.cli.node import connect
 from thaloom.user.cli.output import ABSENT, Output, age, amount, count
 from thaloom.user.cli.output import size as bytes_of
@@ -10,7 +10,11 @@ from thaloom.user.cli.texts import text
 
 
 @verb("ls")
-def command(output: Output) -> None:
+@option("--partial", is_flag=True)
+def command(output: Output, partial: bool) -> None:
+    if partial:
+        _show_partial(output)
+        return
     with connect() as node:
         models = node.models()
     output.document({"models": [model.model_dump() for model in models]})
@@ -31,3 +35,25 @@ def command(output: Output) -> None:
         for model in models
     ]
     output.table([text(f"head.{word}") for word in head], rows, right=frozenset({2, 3, 4}))
+
+
+def _show_partial(output: Output) -> None:
+    with connect() as node:
+        pulls = node.unfinished_pulls()
+    output.document({"pulls": [pull.model_dump() for pull in pulls]})
+    if not pulls:
+        output.note(text("ls.no_partial"))
+        return
+    rows = [
+        [
+            pull.source,
+            pull.commit[:12],
+            bytes_of(pull.done_bytes),
+            bytes_of(pull.total_bytes),
+            text("ls.running" if pull.running else "ls.waiting"),
+            age(pull.begun_at),
+        ]
+        for pull in pulls
+    ]
+    head = ["source", "commit", "done", "total", "state", "age"]
+    output.table([text(f"head.{word}") for word in head], rows, right=frozenset({2, 3}))

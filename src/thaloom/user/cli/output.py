@@ -101,14 +101,18 @@ def width(words: str) -> int:
 
 def fold(words: str, columns: int) -> list[str]:
     """Lines of at most so many columns: broken at spaces, and between Chinese characters, but never before a mark
-    that closes something."""
-    lines = [""]
+    that closes something: it takes the character before it along to the next line. Only a word without a place to
+    break it may be longer."""
+    lines: list[list[str]] = [[]]
     for part in re.findall(_PARTS, words):
-        if width(lines[-1] + part.rstrip()) <= columns or (part[0] in _NEVER_FIRST and lines[-1]):
-            lines[-1] += part
-        else:
-            lines.append(part.lstrip())
-    return [line.rstrip() for line in lines]
+        if not lines[-1] or width("".join(lines[-1]) + part.rstrip()) <= columns:
+            lines[-1].append(part)
+            continue
+        moved = [part]
+        while moved[0][0] in _NEVER_FIRST and len(lines[-1]) > 1:
+            moved.insert(0, lines[-1].pop())
+        lines.append(moved)
+    return ["".join(line).strip() for line in lines]
 
 
 def harmless(words: str) -> str:

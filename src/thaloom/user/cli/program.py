@@ -36,6 +36,7 @@ thaloom = Verbs(
             "ps": _HERE + "ps:command",
             "stop": _HERE + "stop:command",
             "logs": _HERE + "logs:command",
+            "alias": _HERE + "alias:command",
         },
         "section.models": {
             "pull": _HERE + "pull:command",
@@ -49,7 +50,9 @@ thaloom = Verbs(
             "up": _HERE + "up:command",
             "down": _HERE + "down:command",
             "status": _HERE + "status:command",
+            "outgoing": _HERE + "outgoing:command",
             "device": _HERE + "device:command",
+            "token": _HERE + "token:command",
         },
         "section.more": {
             "version": _HERE + "version:command",
@@ -57,7 +60,14 @@ thaloom = Verbs(
             "help": _HERE + "help:command",
         },
     },
-    aliases={"list": "ls", "devices": "device", "remove": "rm", "import": "pull", "quantise": "quantize"},
+    aliases={
+        "list": "ls",
+        "devices": "device",
+        "remove": "rm",
+        "import": "pull",
+        "quantise": "quantize",
+        "tokens": "token",
+    },
     params=[TextOption(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version)],
 )
 
@@ -92,13 +102,21 @@ def _run(words: list[str]) -> int:
             # Bytes that are no text reach Python as lone surrogates; no message of ours could carry them.
             raise BadParameter(text("usage.not_text", word=ascii(word)), usage="thaloom --help")
     if instruction := os.environ.get("_THALOOM_COMPLETE"):
-        from click.shell_completion import shell_complete
-
-        return shell_complete(thaloom, {}, "thaloom", "_THALOOM_COMPLETE", instruction)
+        return _complete(instruction)
     with thaloom.make_context("thaloom", words) as context:
         result = thaloom.invoke(context)
     sys.stdout.flush()
     return result if isinstance(result, int) else 0
+
+
+def _complete(instruction: str) -> int:
+    """What the shell may offer. Where a line makes no sense that is nothing: an error would land between its words."""
+    from click.shell_completion import shell_complete
+
+    try:
+        return shell_complete(thaloom, {}, "thaloom", "_THALOOM_COMPLETE", instruction)
+    except (ThaloomError, click.ClickException):
+        return 0
 
 
 def wants_json(words: Sequence[str]) -> bool:

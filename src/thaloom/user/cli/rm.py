@@ -1,8 +1,8 @@
-"""`thaloom rm MODEL...`: take models out of the store."""
+"""`thaloom rm MODEL...`: take models out of the store, or with --partial what came of pulls that did not end."""
 
 from __future__ import annotations
 
-from thaloom.user.cli.command import a_name, argument, verb
+from thaloom.user.cli.command import a_name, argument, option, verb
 from thaloom.user.cli.completing import models as complete_models
 from thaloom.user.cli.nearby import suggesting
 from thaloom.user.cli.node import connect
@@ -12,15 +12,19 @@ from thaloom.user.cli.texts import text
 
 
 @verb("rm")
-@argument("models", type=a_name, nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_models)
-def command(output: Output, models: tuple[str, ...]) -> None:
+@argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_models)
+@option("--partial", is_flag=True)
+def command(output: Output, models: tuple[str, ...], partial: bool) -> None:
+    names = models if partial else tuple(map(a_name, models))
     with connect() as node:
 
         def remove(model: str) -> str:
+            if partial:
+                return node.remove_pull(model).name
             with suggesting(model, lambda: [found.name for found in node.models()]):
                 return node.remove_model(model).name
 
-        removed, refused = do_each(models, remove)
+        removed, refused = do_each(names, remove)
     output.document({"removed": removed})
     for name in removed:
         output.line(text("rm.done", name=name))

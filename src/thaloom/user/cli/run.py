@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def command(
 def open_door(url: str) -> Streams:
     from thaloom.edge.client.openai import OpenAIClient
 
-    return OpenAIClient(url)
+    return OpenAIClient(url, api_key=os.environ.get("THALOOM_API_KEY") or None)
 
 
 def _prompt(given: str | None) -> str | None:

@@ -51,6 +51,7 @@ def _name_of(model: str) -> str:
 @option("--name", type=a_name, metavar="NAME")
 @option("--engine", type=click.Choice(["thaloom", "llama.cpp", "vllm", "openai", "onnx"]), metavar="ENGINE")
 @option("--url", metavar="URL")
+@option("--replicas", type=POSITIVE, metavar="N")
 @option("--device", metavar="DEVICE", shell_complete=complete_devices)
 @option("--threads", "num_threads", type=POSITIVE, metavar="N")
 @option("--context", "context_length", type=POSITIVE, metavar="TOKENS")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import dataclasses
+from collections import deque
+from collections.abc import AsyncIterator
 
 from thaloom.base.clock import Clock
 from thaloom.base.errors import ThaloomError, WorkerLost
-from thaloom.kernel.state.types import Route
 from thaloom.work.runtime.answers import AnswerText
-from thaloom.work.runtime.call import Call
 from thaloom.work.runtime.messages import Finished, Generate, PromptLogprobs, Started, Tokens
 from thaloom.work.runtime.types import Delta, Done, FinishReason
-
-Readmit = Callable[[Generate, Route], Awaitable[tuple[Call, Route]]]
-"""Asks whoever serves the model by now, other than the worker of this route, which was lost."""
+from thaloom.work.runtime.workers import Placed, Workers
 
 
 class Answer(AsyncIterator[Delta | Done]):
@@ -21,38 +19,40 @@ class Answer(AsyncIterator[Delta | Done]):
 
     def __init__(
         self,
-        admit: Readmit,
-        route: Route,
-        call: Call,
+        workers: Workers,
+        placed: Placed,
         message: Generate,
         text: AnswerText,
         clock: Clock,
     ) -> None:
         self.degraded: str | None = None
-        self._admit = admit
-        self._route = route
-        self._call = call
+        self._workers = workers
+        self._placed = placed
+        self._call = placed.call
         self._message = message
         self._text = text
         self._clock = clock
         self._accepted_at = clock.monotonic()
         self._first_at: float | None = None
         self._started: Started | None = None
-        self._last: Done | None = None
+        self._ready: deque[Delta | Done] = deque()
+        self._shown = False
+        """Whether anything of this worker's answer was told."""
         self._ended = False
 
     async def __anext__(self) -> Delta | Done:
         if self._ended:
             raise StopAsyncIteration
-        if self._last is not None:
-            self._end()
-            return self._last
         try:
-            reply = await self._next_reply()
-            return self._take(reply)
+            while not self._ready:
+                self._take(await self._next_reply())
         except BaseException:
             self._end()
             raise
+        item = self._ready.popleft()
+        if isinstance(item, Done):
+            self._end()
+        return item
 
     async def aclose(self) -> None:
         self._end()
@@ -61,38 +61,49 @@ class Answer(AsyncIterator[Delta | Done]):
         try:
             return await self._call.next()
         except WorkerLost as lost:
-            if self._first_at is not None:
+            if self._shown:
                 raise
             self._call.close()  # nothing was shown: whoever serves the model by now may answer instead
             try:
-                self._call, self._route = await self._admit(self._message, self._route)
+                lost_one = self._placed.socket
+                self._placed = await self._workers.begin(self._placed.service, self._message, tried=[lost_one])
             except ThaloomError as refusal:
                 raise lost from refusal
+            self._call = self._placed.call
             return await self._call.next()
 
-    def _take(self, reply: Tokens | PromptLogprobs | Finished) -> Delta | Done:
+    def _take(self, reply: Tokens | PromptLogprobs | Finished) -> None:
+        if isinstance(reply, PromptLogprobs):
+            self._shown = True
+            self._ready.append(self._text.of_prompt(reply))
+            return
+        if not self._shown:
+            self._shown = True
+            if (prompt := self._text.rest_of_prompt()) is not None:
+                self._ready.append(prompt)
         if isinstance(reply, Tokens):
-            if self._first_at is None:
+            first = self._first_at is None
+            if first:
                 self._first_at, self._started = self._clock.monotonic(), reply.started
             delta = self._text.feed(reply)
+            if first:
+                delta = dataclasses.replace(delta, prompt_tokens=len(self._message.prompt))
+            self._ready.append(delta)
             if self._text.stopped:
                 self._call.close()
-                self._last = self._cut_short()
-            return delta
-        if isinstance(reply, PromptLogprobs):
-            return self._text.of_prompt(reply)
+                self._ready.append(self._cut_short())
+            return
         rest = self._text.finish()
         self._call.close()
-        self._last = self._done(reply)
-        if rest.text or rest.logprobs:
-            return rest
-        self._end()
-        return self._last
+        if rest.text or rest.logprobs or rest.reasoning or rest.tool_calls:
+            self._ready.append(rest)
+        self._ready.append(self._done(reply))
 
     def _done(self, finished: Finished) -> Done:
-        reason: FinishReason = "length" if finished.reason == "length" and not self._text.stopped else "stop"
+        cut = finished.reason == "length" and not self._text.stopped
+        wanted = finished.stop_token in self._text.stop_tokens
         return Done(
-            reason=reason,
+            reason="length" if cut else self._reason,
             prompt_tokens=finished.prompt_tokens,
             completion_tokens=finished.completion_tokens,
             cached_tokens=finished.cached_tokens,
@@ -100,14 +111,20 @@ class Answer(AsyncIterator[Delta | Done]):
             prefill_s=finished.prefill_s,
             decode_s=finished.decode_s,
             degraded=self.degraded,
+            stop=self._text.stop_found or (finished.stop_token if wanted else None),
+            reasoning_tokens=self._text.num_reasoning,
         )
+
+    @property
+    def _reason(self) -> FinishReason:
+        return "tool_calls" if self._text.num_calls else "stop"
 
     def _cut_short(self) -> Done:
         """The account of an answer the worker was not let finish."""
         first_at = self._first_at if self._first_at is not None else self._accepted_at
         started = self._started or Started(cached_tokens=0, queue_s=0.0, prefill_s=first_at - self._accepted_at)
         return Done(
-            reason="stop",
+            reason=self._reason,
             prompt_tokens=len(self._message.prompt),
             completion_tokens=self._text.num_tokens,
             cached_tokens=started.cached_tokens,
@@ -115,6 +132,8 @@ class Answer(AsyncIterator[Delta | Done]):
             prefill_s=started.prefill_s,
             decode_s=self._clock.monotonic() - first_at,
             degraded=self.degraded,
+            stop=self._text.stop_found,
+            reasoning_tokens=self._text.num_reasoning,
         )
 
     def _end(self) -> None:

@@ -6,9 +6,10 @@ import dataclasses
 import secrets
 
 from thaloom.base.errors import BadParameter, PromptTooLong
+from thaloom.work.runtime.conversing import constraint_for
 from thaloom.work.runtime.messages import Embed, Generate, Grammar
 from thaloom.work.runtime.prompting import Speech, prompt_field
-from thaloom.work.runtime.types import Constraint, EmbedRequest, GenerateRequest, Pooling, Sampling
+from thaloom.work.runtime.types import PRIORITIES, Constraint, EmbedRequest, GenerateRequest, Pooling, Sampling
 
 
 def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, context_length: int | None) -> Generate:
@@ -16,6 +17,8 @@ def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, cont
     wanted = 1 if request.max_tokens is None else request.max_tokens
     if context_length is None:
         context_length = len(prompt) + wanted  # nobody knows: the worker decides
+    if request.up_to_context:
+        wanted = max(1, min(wanted, context_length - len(prompt)))
     if len(prompt) + wanted > context_length:
         more = "" if request.max_tokens is None else f" and {wanted} more are asked for"
         raise PromptTooLong(
@@ -25,7 +28,7 @@ def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, cont
             max_tokens=request.max_tokens,
             context_length=context_length,
         )
-    constraint = request.constraint
+    constraint = constraint_for(request, prompt, speech)
     sampling: Sampling = dataclasses.replace(request.sampling or speech.sampling, **request.sampling_changes)
     return Generate(
         id=request.id,
@@ -45,6 +48,7 @@ def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, cont
         min_tokens=request.min_tokens,
         grammar=None if constraint is None else _grammar(constraint, speech),
         prompt_logprobs=request.logprobs if request.echo else None,
+        rank=PRIORITIES.index(request.priority),
     )
 
 

@@ -26,6 +26,7 @@ from thaloom.work.runtime.messages import (
     encode,
 )
 from thaloom.work.runtime.outbox import merge
+from thaloom.work.runtime.routing import Work
 
 MAX_PENDING = 256
 """Replies read ahead of a slow client; then the worker's socket waits."""
@@ -45,18 +46,26 @@ class Deadlines:
 class Call:
     """A request on its way. Closing it cancels the request."""
 
-    def __init__(self, replies: _Replies, deadlines: Deadlines) -> None:
+    def __init__(self, replies: _Replies, deadlines: Deadlines, work: Work | None = None) -> None:
         self._replies = replies
         self._deadlines = deadlines
+        self._work = work
+        self._begun = False
 
     @classmethod
-    async def begin(cls, socket: str, message: Task, deadlines: Deadlines) -> Call:
-        """Send the request and wait until it is in the worker's queue.
+    async def begin(cls, socket: str, message: Task, deadlines: Deadlines, work: Work | None = None) -> Call:
+        """Send the request and wait until it is in the worker's queue. `work` is told how it goes on.
 
         Raises ServiceLoading if nobody listens, WorkerLost if the worker goes away, DeadlineExceeded, and whatever
         the worker refuses it with.
         """
-        call = await cls._open(socket, message, deadlines)
+        try:
+            call = await cls._open(socket, message, deadlines)
+        except BaseException:
+            if work is not None:
+                work.over()
+            raise
+        call._work = work
         try:
             reply = await call._next(deadlines.accept_s, "the worker did not take the request")
             if not isinstance(reply, Accepted):
@@ -84,6 +93,8 @@ class Call:
         reply = await self._next(self._deadlines.silence_s, "the worker fell silent")
         if not isinstance(reply, (Tokens, Finished, PromptLogprobs)):  # not `|`, which makes a union for each token
             raise InternalError(f"the worker went on with {type(reply).__name__}")
+        if not self._begun:
+            self._tell_begun()
         return reply
 
     async def piece(self) -> Piece | Ended:
@@ -91,6 +102,8 @@ class Call:
         reply = await self._next(self._deadlines.silence_s, "the engine fell silent")
         if not isinstance(reply, (Piece, Ended)):
             raise InternalError(f"the worker went on with {type(reply).__name__}")
+        if not self._begun:
+            self._tell_begun()
         return reply
 
     async def embedding(self) -> Embedded:
@@ -115,7 +128,14 @@ class Call:
         return reply
 
     def close(self) -> None:
+        if self._work is not None:
+            self._work.over()
         self._replies.close()
+
+    def _tell_begun(self) -> None:
+        self._begun = True
+        if self._work is not None:
+            self._work.begun()
 
     @classmethod
     async def _open(cls, socket: str, message: Request, deadlines: Deadlines) -> Call:

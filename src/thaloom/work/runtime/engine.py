@@ -206,7 +206,8 @@ class Engine:
         if failure is not None:
             news.append(self._fail(sequence, failure))
         elif stopped:
-            news.append(self._finish(sequence, "stop", completion_tokens=sequence.num_generated + 1))
+            found = choices[-1].token
+            news.append(self._finish(sequence, "stop", completion_tokens=sequence.num_generated + 1, stop_token=found))
         elif sequence.chooser.complete:
             news.append(self._finish(sequence, "stop", completion_tokens=sequence.num_generated))
         elif item.wants_token and sequence.num_generated == sequence.request.max_tokens:
@@ -222,10 +223,15 @@ class Engine:
         sequence.tokens += tokens
         return [(sequence.ticket, Tokens(tokens=tokens, logprobs=rows_of(choices), started=started))]
 
-    def _finish(self, sequence: Sequence, reason: FinishReason, *, completion_tokens: int) -> Emission:
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, *, completion_tokens: int, stop_token: int | None = None
+    ) -> Emission:
         self._roster.end(sequence)
         self._pace.answered(completion_tokens)
-        return sequence.ticket, sequence.finished(reason, completion_tokens=completion_tokens, now=self._monotonic())
+        account = sequence.finished(
+            reason, completion_tokens=completion_tokens, stop_token=stop_token, now=self._monotonic()
+        )
+        return sequence.ticket, account
 
     def _fail(self, sequence: Sequence, error: ThaloomError) -> Emission:
         self._roster.end(sequence)

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from thaloom.base.errors import NotServable
+from thaloom.base.errors import NotServable, ThaloomError, WorkerLost
 from thaloom.kernel.state.types import Route
-from thaloom.work.runtime.call import Call
-from thaloom.work.runtime.messages import Ended
+from thaloom.work.runtime.messages import Ask, Ended, Piece
 from thaloom.work.runtime.types import Delta, Done
+from thaloom.work.runtime.workers import Placed, Workers
 
 
 class ForeignAnswer(AsyncIterator[Delta | Done]):
-    """One answer, and its connection. Lost in the middle it is lost: the engine's next draw would not go on with it."""
+    """One answer, and its connection. Lost before anything was told, another worker may give it; lost in the middle it
+    is lost: the next engine's draws would not go on with it."""
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
+    def __init__(self, workers: Workers, placed: Placed, message: Ask) -> None:
+        self.degraded: str | None = None
+        self._workers = workers
+        self._placed = placed
+        self._message = message
+        self._shown = False
         self._ended = False
 
     async def __anext__(self) -> Delta | Done:
         if self._ended:
             raise StopAsyncIteration
         try:
-            reply = await self._call.piece()
+            reply = await self._next()
         except BaseException:
             self._end()
             raise
+        self._shown = True
         if not isinstance(reply, Ended):
             return reply.delta
         self._end()
@@ -34,9 +40,24 @@ class ForeignAnswer(AsyncIterator[Delta | Done]):
     async def aclose(self) -> None:
         self._end()
 
+    async def _next(self) -> Piece | Ended:
+        try:
+            return await self._placed.call.piece()
+        except WorkerLost as lost:
+            if self._shown:
+                raise
+            self._placed.call.close()
+            try:
+                self._placed = await self._workers.begin(
+                    self._placed.service, self._message, tried=[self._placed.socket]
+                )
+            except ThaloomError as refusal:
+                raise lost from refusal
+            return await self._placed.call.piece()
+
     def _end(self) -> None:
         self._ended = True
-        self._call.close()
+        self._placed.call.close()
 
 
 def require_own(route: Route, what: str) -> None:
@@ -47,9 +68,3 @@ def require_own(route: Route, what: str) -> None:
         raise NotServable(
             f"{route.name!r} is served by engine {route.engine!r}: {what} needs its tokens", param="model"
         )
-
-
-def require_tensors(route: Route) -> None:
-    """Raises NotServable for what is no model of tensors."""
-    if route.engine != "onnx":
-        raise NotServable(f"{route.name!r} is a language model; it is asked at /v1", param="model")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+import random
 import struct
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -15,24 +16,20 @@ from thaloom.base.clock import Clock
 from thaloom.base.errors import (
     BadParameter,
     InternalError,
-    ModelNotFound,
-    ServiceFailed,
-    ServiceLoading,
     ThaloomError,
-    TooLarge,
-    WorkerLost,
 )
 from thaloom.base.events import Emit
-from thaloom.base.units import format_bytes
 from thaloom.kernel.models.types import ModelTensor
-from thaloom.kernel.state.types import GUESTS, Route, Routes
+from thaloom.kernel.state.types import GUESTS, Alias, Route
 from thaloom.work.runtime.answering import Answer
-from thaloom.work.runtime.answers import AnswerText
 from thaloom.work.runtime.asking import embed_message, message_of
-from thaloom.work.runtime.call import Call, Deadlines
-from thaloom.work.runtime.foreign import ForeignAnswer, require_own, require_tensors
-from thaloom.work.runtime.messages import MAX_FRAME_BYTES, Ask, AskEmbedding, Generate, Infer, Task, Tokens, encode
+from thaloom.work.runtime.call import Deadlines
+from thaloom.work.runtime.conversing import answer_text
+from thaloom.work.runtime.foreign import ForeignAnswer, require_own
+from thaloom.work.runtime.inferring import infer, tensors
+from thaloom.work.runtime.messages import Ask, AskEmbedding, Tokens
 from thaloom.work.runtime.prompting import Speech, SpeechCache
+from thaloom.work.runtime.routing import Aliases
 from thaloom.work.runtime.scoring import judges, question, score_of
 from thaloom.work.runtime.types import (
     Delta,
@@ -49,86 +46,101 @@ from thaloom.work.runtime.types import (
     TokenizeRequest,
     TokenizerInfo,
 )
+from thaloom.work.runtime.workers import Placed, RouteSource, Workers
 
 MOST_SCORED_AT_ONCE = 16
 """Documents of one request in the worker at the same time: others want their turn too."""
 
 
-class RouteSource(Protocol):
-    """The last published snapshot, cheap to ask for; kernel.state.routes has the real one."""
-
-    def current(self) -> Routes: ...
-
-
 class Frontend:
-    """Implements types.Generation over routes and workers' sockets. Belongs to one event loop; `close` it."""
+    """Implements types.Generation and types.Inference over routes and workers' sockets. Belongs to one event loop;
+    `close` it."""
 
-    def __init__(self, routes: RouteSource, clock: Clock, emit: Emit, *, deadlines: Deadlines | None = None) -> None:
+    def __init__(
+        self,
+        routes: RouteSource,
+        clock: Clock,
+        emit: Emit,
+        *,
+        deadlines: Deadlines | None = None,
+        draw: Callable[[], float] = random.random,
+        on_return: Callable[[Alias, str], None] = lambda _alias, _reason: None,
+    ) -> None:
+        """`draw`: numbers in [0, 1), for shares. `on_return` is told of a canary that did worse, and why."""
         self._routes = routes
         self._clock = clock
-        self._deadlines = deadlines or Deadlines()
+        self._workers = Workers(routes, deadlines or Deadlines())
         self._speeches = SpeechCache(clock, emit)
-        self._degraded: dict[str, tuple[str, str | None]] = {}
-        """By service: the socket that was asked, and what its worker said."""
+        self._aliases = Aliases(draw, emit, on_return)
 
     def close(self) -> None:
         self._speeches.close()
 
     def models(self) -> list[ServedModel]:
-        return [
-            ServedModel(
-                name=route.name,
-                ready=route.phase == "ready",
-                context_length=route.context_length,
-                created_at=route.created_at,
-            )
-            for route in self._routes.current().routes
+        """Services, then aliases, each as far as it can be used now."""
+        routes = self._routes.current()
+        return [served(route.name, [route], route.created_at) for route in routes.routes] + [
+            served(alias.name, self._aliases.behind(routes, alias), alias.created_at) for alias in routes.aliases
         ]
 
     async def start(self, request: GenerateRequest) -> AsyncIterator[Delta | Done]:
-        route, _ = self._ready_route(request.model)
-        if route.engine in GUESTS:
-            call, _ = await self._admit(request.model, Ask(request=request))
-            return ForeignAnswer(call)
-        require_own(route, "an answer")
-        speech = await self._speeches.get(route.model, route.tokenizer_files)
-        prompt = await self._speeches.tokenise(speech, request)
-        message = message_of(request, prompt, speech, route.context_length or speech.context_length)
-        call, route = await self._admit(request.model, message)
-        text = AnswerText(speech.tokenizer, stop=request.stop, at_start=request.messages is not None)
-        answer = Answer(self._readmit, route, call, message, text, self._clock)
+        route, alias = self._aliases.resolve(self._routes.current(), request.model)
         try:
-            answer.degraded = await self._ask_degraded(route)
+            answer = await self._start(request, route)
+        except ThaloomError as error:
+            self._aliases.failed(alias, route.name, error)
+            raise
+        return answer if alias is None else self._aliases.watch(alias, route.name, answer)
+
+    async def _start(self, request: GenerateRequest, route: Route) -> Answer | ForeignAnswer:
+        self._workers.require_ready(route.name)
+        answer: Answer | ForeignAnswer
+        if route.engine in GUESTS:
+            ask = Ask(request=request)
+            placed = await self._workers.begin(route.name, ask)
+            answer = ForeignAnswer(self._workers, placed, ask)
+        else:
+            require_own(route, "an answer")
+            placed, answer = await self._start_own(request, route)
+        try:
+            answer.degraded = await self._workers.degraded(placed.socket)
         except BaseException:
             await answer.aclose()
             raise
         return answer
 
+    async def _start_own(self, request: GenerateRequest, route: Route) -> tuple[Placed, Answer]:
+        speech = await self._speech(route)
+        prompt = await self._speeches.tokenise(speech, request)
+        message = message_of(request, prompt, speech, _context(route, speech))
+        placed = await self._workers.begin(route.name, message)
+        return placed, Answer(self._workers, placed, message, answer_text(request, prompt, speech), self._clock)
+
     async def tokenize(self, request: TokenizeRequest) -> Tokenized:
-        route = self._known_route(request.model)
+        route = self._route(request.model)
         require_own(route, "tokenizing")
-        speech = await self._speeches.get(route.model, route.tokenizer_files)
+        speech = await self._speech(route)
         tokens = await self._speeches.tokenize(speech, request)
         return Tokenized(
             tokens=tuple(tokens),
             texts=tuple(speech.tokenizer.spelled(token) for token in tokens),
-            context_length=route.context_length or speech.context_length,
+            context_length=_context(route, speech),
         )
 
     async def detokenize(self, model: str, tokens: tuple[int, ...]) -> str:
-        route = self._known_route(model)
+        route = self._route(model)
         require_own(route, "detokenizing")
-        speech = await self._speeches.get(route.model, route.tokenizer_files)
+        speech = await self._speech(route)
         speech.tokenizer.check_tokens(tokens, "tokens")
         return speech.tokenizer.decode(tokens, special=True)
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
-        route = self._known_route(model)
+        route = self._route(model)
         require_own(route, "telling of its tokenizer")
-        speech = await self._speeches.get(route.model, route.tokenizer_files)
+        speech = await self._speech(route)
         return TokenizerInfo(
             vocab_size=speech.tokenizer.vocab_size,
-            context_length=route.context_length or speech.context_length,
+            context_length=_context(route, speech),
             bos_token=speech.tokenizer.bos_token,
             eos_token=speech.tokenizer.eos_token,
             stop_tokens=speech.tokenizer.stop_tokens,
@@ -136,66 +148,61 @@ class Frontend:
         )
 
     async def worker_metrics(self) -> list[dict[str, Any]]:
-        routes = [route for route in self._routes.current().routes if route.socket is not None]
-        return list(await asyncio.gather(*(self._metrics_of(route) for route in routes)))
+        return await self._workers.metrics()
 
     async def embed(self, request: EmbedRequest) -> Embedding:
-        route, _ = self._ready_route(request.model)
+        route = self._route(request.model)
+        self._workers.require_ready(route.name)
         if route.engine in GUESTS:
-            return await self._ask_embedding(request)
+            return await self._ask_embedding(request, route)
         require_own(route, "an embedding")
-        speech = await self._speeches.get(route.model, route.tokenizer_files)
+        speech = await self._speech(route)
         prompt = await self._speeches.text_tokens(speech, request)
-        message = embed_message(
-            request, prompt, request.pooling or speech.pooling, route.context_length or speech.context_length
-        )
-        call, route = await self._admit(request.model, message)
+        message = embed_message(request, prompt, request.pooling or speech.pooling, _context(route, speech))
+        placed = await self._workers.begin(route.name, message)
         try:
-            state = await call.state()
-            degraded = await self._ask_degraded(route)
+            state = await placed.call.state()
+            degraded = await self._workers.degraded(placed.socket)
         finally:
-            call.close()
+            placed.call.close()
         values = struct.unpack(f"<{len(state.values) // 4}f", state.values)
         return Embedding(values=_shaped(values, request), prompt_tokens=len(prompt), degraded=degraded)
 
-    async def _ask_embedding(self, request: EmbedRequest) -> Embedding:
-        call, route = await self._admit(request.model, AskEmbedding(request=request))
+    async def _ask_embedding(self, request: EmbedRequest, route: Route) -> Embedding:
+        placed = await self._workers.begin(route.name, AskEmbedding(request=request))
         try:
-            told = (await call.embedding()).embedding
-            degraded = await self._ask_degraded(route)
+            told = (await placed.call.embedding()).embedding
+            degraded = await self._workers.degraded(placed.socket)
         finally:
-            call.close()
+            placed.call.close()
         return dataclasses.replace(told, values=_shaped(told.values, request), degraded=degraded)
 
     def serves(self, model: str) -> bool:
-        route = self._known_route(model)
-        return route.phase == "ready" and route.socket is not None
+        route = self._route(model)
+        return route.phase == "ready" and bool(route.sockets)
 
     async def tensors(self, model: str) -> tuple[tuple[ModelTensor, ...], tuple[ModelTensor, ...]]:
-        route, socket = self._ready_route(model)
-        require_tensors(route)
-        stats = await Call.status(socket, self._deadlines)
-        return tuple(stats.inputs), tuple(stats.outputs)
+        return await tensors(self._workers, self._route(model))
 
     async def infer(self, request: InferRequest) -> Inferred:
-        require_tensors(self._ready_route(request.model)[0])
-        message = Infer(request=request)
-        if len(encode(message)) > MAX_FRAME_BYTES:
-            raise TooLarge(f"the inputs have more than the {format_bytes(MAX_FRAME_BYTES)} that are taken")
-        call, _ = await self._admit(request.model, message)
+        route, alias = self._aliases.resolve(self._routes.current(), request.model)
         try:
-            return (await call.inferred()).result
-        finally:
-            call.close()
+            inferred = await infer(self._workers, route, request)
+        except ThaloomError as error:
+            self._aliases.failed(alias, route.name, error)
+            raise
+        self._aliases.computed(alias, route.name, inferred)
+        return inferred
 
     async def score(self, request: ScoreRequest) -> Scores:
-        route, _ = self._ready_route(request.model)
+        route = self._route(request.model)
+        self._workers.require_ready(route.name)
         require_own(route, "scoring")
-        speech = await self._speeches.get(route.model, route.tokenizer_files)
+        speech = await self._speech(route)
         tokens = judges(speech, request.model)
         turns = asyncio.Semaphore(MOST_SCORED_AT_ONCE)
 
-        async def judged(document: str) -> tuple[float, int]:
+        async def judged(document: str) -> tuple[float, int, str | None]:
             async with turns:
                 return await self._judge(question(request, document, speech), tokens, route, speech)
 
@@ -206,82 +213,48 @@ class Frontend:
             for task in tasks:
                 task.cancel()
         return Scores(
-            values=tuple(score for score, _ in told),
-            prompt_tokens=sum(count for _, count in told),
-            degraded=await self._ask_degraded(route),
+            values=tuple(score for score, _, _ in told),
+            prompt_tokens=sum(count for _, count, _ in told),
+            degraded=next((worker for _, _, worker in told if worker is not None), None),
         )
 
     async def _judge(
         self, asked: GenerateRequest, tokens: tuple[int, int], route: Route, speech: Speech
-    ) -> tuple[float, int]:
-        """The score, and the tokens of the prompt."""
+    ) -> tuple[float, int, str | None]:
+        """The score, the tokens of the prompt, and why the worker is degraded, if it is."""
         prompt = await self._speeches.tokenise(speech, asked)
-        message = message_of(asked, prompt, speech, route.context_length or speech.context_length)
+        message = message_of(asked, prompt, speech, _context(route, speech))
         message = msgspec.structs.replace(message, temperature=0.0, stop_tokens=[], logprobs=0, report=list(tokens))
-        call, _ = await self._admit(asked.model, message)
+        placed = await self._workers.begin(route.name, message)
         try:
-            reply = await call.next()
+            reply = await placed.call.next()
+            degraded = await self._workers.degraded(placed.socket)
         finally:
-            call.close()
+            placed.call.close()
         if not isinstance(reply, Tokens) or not reply.logprobs:
             raise InternalError("the worker told no log-probabilities")
-        return score_of(reply.logprobs[0]), len(prompt)
+        return score_of(reply.logprobs[0]), len(prompt), degraded
 
-    async def _readmit(self, message: Generate, lost: Route) -> tuple[Call, Route]:
-        return await self._admit(lost.name, message, lost=lost.socket)
+    async def _speech(self, route: Route) -> Speech:
+        return await self._speeches.get(route.model, route.tokenizer_files)
 
-    async def _admit(self, model: str, message: Task, *, lost: str | None = None) -> tuple[Call, Route]:
-        """A worker that took the request. Tries a second one, silently, if the route leads elsewhere by now.
+    def _route(self, model: str) -> Route:
+        return self._aliases.resolve(self._routes.current(), model)[0]
 
-        `lost` is the socket of a worker that was already tried in vain.
-        """
-        route, socket = self._ready_route(model)
-        if socket == lost:
-            raise ServiceLoading(f"no other worker serves {model!r} yet", retry_after_s=1.0)
-        try:
-            return await Call.begin(socket, message, self._deadlines), route
-        except (WorkerLost, ServiceLoading):
-            newer, newer_socket = self._ready_route(model)
-            if lost is not None or newer_socket == socket:
-                raise
-            return await Call.begin(newer_socket, message, self._deadlines), newer
 
-    def _known_route(self, model: str) -> Route:
-        routes = self._routes.current().routes
-        route = next((route for route in routes if model in (route.name, f"{route.name}:latest")), None)
-        if route is None:
-            names = ", ".join(sorted(route.name for route in routes)) or "none"
-            raise ModelNotFound(f"no model {model!r} is served here (served: {names})", param="model")
-        return route
+def served(name: str, routes: Sequence[Route], created_at: float) -> ServedModel:
+    """What can be said of a name that stands for these."""
+    lengths = [route.context_length for route in routes if route.context_length is not None]
+    return ServedModel(
+        name=name,
+        ready=any(route.phase == "ready" for route in routes),
+        context_length=min(lengths, default=None),
+        created_at=created_at,
+    )
 
-    def _ready_route(self, model: str) -> tuple[Route, str]:
-        route = self._known_route(model)
-        if route.phase == "failed":
-            raise ServiceFailed(f"{route.name!r} cannot be served: {route.reason or 'no reason was given'}")
-        if route.phase != "ready" or route.socket is None:
-            why = f": {route.reason}" if route.reason else ""
-            raise ServiceLoading(f"{route.name!r} is {route.phase}{why}", retry_after_s=route.retry_after_s or 2.0)
-        return route, route.socket
 
-    async def _ask_degraded(self, route: Route) -> str | None:
-        """Whether the worker runs worse than wished, and why: asked once of each worker."""
-        socket = route.socket or ""
-        known = self._degraded.get(route.name)
-        if known is None or known[0] != socket:
-            try:
-                stats = await Call.status(socket, self._deadlines)
-            except (ThaloomError, TimeoutError):
-                return None  # the answer itself will tell if the worker is gone; ask again with the next request
-            self._degraded[route.name] = (socket, stats.degraded)
-        return self._degraded[route.name][1]
-
-    async def _metrics_of(self, route: Route) -> dict[str, Any]:
-        head: dict[str, Any] = {"service": route.name, "model": route.model}
-        try:
-            stats = await Call.status(route.socket or "", self._deadlines)
-        except (ThaloomError, TimeoutError):
-            return head | {"up": False}
-        return msgspec.structs.asdict(stats) | head | {"up": True}
+def _context(route: Route, speech: Speech) -> int | None:
+    return route.context_length or speech.context_length
 
 
 def _shaped(values: tuple[float, ...], request: EmbedRequest) -> tuple[float, ...]:

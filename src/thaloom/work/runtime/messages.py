@@ -52,6 +52,8 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     grammar: Grammar | None = None
     prompt_logprobs: int | None = None
     """How many of the likeliest tokens to report for each position of the prompt but the first; None: none of it."""
+    rank: int = 1
+    """Where requests wait, the lower comes first: 0 high, 1 normal, 2 low (types.Priority)."""
     report: list[int] = []
     """Tokens whose log-probabilities are reported too, with every token of the answer; needs `logprobs`."""
 
@@ -167,6 +169,8 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     queue_s: float
     prefill_s: float
     decode_s: float
+    stop_token: int | None = None
+    """Which stop token ended it, if one did."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter
 from thaloom.base.events import Degraded, Emit
+from thaloom.work.runtime.abilities import Abilities, abilities_of
+from thaloom.work.runtime.dialects import Dialect, registry
+from thaloom.work.runtime.dialects.selecting import select
+from thaloom.work.runtime.dialects.thinking import Thinking, thinking_of
+from thaloom.work.runtime.guarding import Guard, check_unmarked
+from thaloom.work.runtime.telling import as_told
 from thaloom.work.runtime.templates import ChatTemplate
 from thaloom.work.runtime.text import Tokenizer, read_text_files
 from thaloom.work.runtime.types import (
@@ -41,6 +48,12 @@ class Speech:
     context_length: int | None
     pooling: Pooling = "mean"
     """Of embeddings, where the caller does not say."""
+    dialect: Dialect
+    """How it calls tools."""
+    thinking: Thinking | None = None
+    """How it marks its thoughts, if it has any."""
+    abilities: Abilities = field(default_factory=Abilities)
+    """Of the template."""
 
     def prompt_of(self, request: GenerateRequest) -> list[int]:
         """Raises BadParameter on `messages` or `prompt`. Takes time in proportion to the text."""
@@ -62,8 +75,15 @@ class Speech:
                 f"model {request.model!r} has no chat template; send it a plain prompt (/v1/completions)",
                 param="messages",
             )
-        tools = [_told(tool) for tool in request.tools]
-        return self.tokenizer.encode_rendered(self.template.render(messages, tools, request.templating))
+        guard = self.tokenizer.guard
+        tool_use = request.tool_use if isinstance(request, GenerateRequest) else "auto"
+        tools = [] if tool_use == "none" else [guard.value(_told(tool)) for tool in request.tools]
+        turns = [_guarded(message, guard) for message in messages]
+        turns, tools = as_told(turns, tools, self.abilities, self.dialect)
+        templating = request.templating
+        if templating.variables:
+            templating = dataclasses.replace(templating, variables=guard.value(templating.variables))
+        return self.tokenizer.encode_rendered(self.template.render(turns, tools, templating))
 
     def tokens_of(self, request: TokenizeRequest) -> list[int]:
         """As `prompt_of`, but no tokens are no error."""
@@ -71,6 +91,7 @@ class Speech:
             return self.chat_tokens(request.messages, request)
         if request.add_special_tokens:
             return self.tokenizer.encode_prompt(request.prompt or "")
+        check_unmarked(request.prompt or "", "prompt")
         return self.tokenizer.encode_rendered(request.prompt or "")
 
 
@@ -78,6 +99,12 @@ def _told(tool: Tool) -> dict[str, Any]:
     """As OpenAI's protocol, and with it every template, has it."""
     function = {"name": tool.name, "description": tool.description or "", "parameters": tool.parameters}
     return {"type": "function", "function": function}
+
+
+def _guarded(message: ChatMessage, guard: Guard) -> ChatMessage:
+    return ChatMessage(
+        role=guard.text(message.role), content=guard.text(message.content), extra=guard.value(message.extra)
+    )
 
 
 def prompt_field(request: GenerateRequest) -> str:
@@ -93,12 +120,21 @@ def read_speech(files: Mapping[str, str], *, model: str, clock: Clock, emit: Emi
         template = ChatTemplate(
             text_files.chat_template, clock=clock, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token
         )
+    abilities = Abilities() if template is None else abilities_of(template)
+    known: dict[str, Any] = {
+        "template": text_files.chat_template,
+        "tokens": tokenizer.added,
+        "configs": (text_files.config, text_files.tokenizer_config),
+    }
     context_length = text_files.config.get("max_position_embeddings")
     return Speech(
         tokenizer=tokenizer,
         template=template,
         sampling=_default_sampling(text_files.generation_config, model, emit),
         context_length=context_length if isinstance(context_length, int) else None,
+        dialect=select(registry(), abilities, **known),
+        thinking=thinking_of(**known),
+        abilities=abilities,
     )
 
 
@@ -169,6 +205,8 @@ class SpeechCache:
 
 
 def _is_short(request: GenerateRequest | TokenizeRequest) -> bool:
+    if request.tools:
+        return False  # their schemas may be long, and every template goes through them
     num_characters = len(request.prompt or "")
     if request.messages is not None:
         num_characters = sum(len(message.content) for message in request.messages)

@@ -10,7 +10,9 @@ from collections import deque
 
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.memory.pages import BlockPool, blocks_for
+from thaloom.kernel.sched import line
 from thaloom.kernel.sched.chunks import next_pressure
+from thaloom.kernel.sched.line import place
 from thaloom.kernel.sched.step_times import StepHistory
 from thaloom.kernel.sched.steps import Running, Snapshot, StepPlan, Waiting, plan_step
 from thaloom.work.runtime.admission import EngineConfig
@@ -21,7 +23,8 @@ from thaloom.work.runtime.speculation import Speculation
 
 
 class Roster:
-    """Waiting and running are both oldest first, and all that run are older than all that wait."""
+    """Those that run stand in the order they were let in; those that wait in the order they will be
+    (kernel.sched.line): that of their arrival, where all are equally urgent."""
 
     def __init__(self, config: EngineConfig, counters: EngineCounters) -> None:
         self._limits = config.limits
@@ -59,9 +62,13 @@ class Roster:
         return [(sequence.num_generated, sequence.request.max_tokens) for sequence in self._running]
 
     def add(self, sequence: Sequence) -> None:
-        """At the end of the queue; its ticket is younger than all others."""
+        """Into the queue, where its urgency puts it; its ticket is younger than all others."""
         self._live[sequence.ticket] = sequence
-        self._waiting.append(sequence)
+        rank = sequence.request.rank
+        index = place([line.Waiting(one.request.rank, one.num_overtaken) for one in self._waiting], rank)
+        for overtaken in itertools.islice(self._waiting, index, None):
+            overtaken.num_overtaken += 1
+        self._waiting.insert(index, sequence)
 
     def next_work(self, now: float) -> list[Work]:
         """What goes into the next step; nothing if there is nobody. Preempts and admits as planned."""
@@ -97,9 +104,9 @@ class Roster:
     def check(self) -> None:
         """Prove the invariants (AssertionError otherwise)."""
         self._pool.check(sequence.blocks for sequence in self._running)
-        order = [sequence.ticket for sequence in self.everybody()]
-        assert order == sorted(order), "someone overtook"
-        assert set(order) == set(self._live), "a request is neither running nor waiting"
+        order = [(sequence.request.rank, sequence.ticket) for sequence in self.everybody()]
+        assert sorted(order) == sorted(order, key=lambda one: one[0]), "someone overtook an equal"
+        assert {ticket for _, ticket in order} == set(self._live), "a request is neither running nor waiting"
         assert len(self._running) <= self._limits.max_sequences, "more sequences than a step may have"
         for sequence in self._running:
             assert sequence.state == "running", f"request {sequence.ticket} thinks it is {sequence.state}"

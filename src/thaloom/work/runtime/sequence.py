@@ -36,6 +36,7 @@ class Sequence:
         "first_token_at",
         "lookup",
         "num_computed",
+        "num_overtaken",
         "num_published",
         "num_told",
         "pooled",
@@ -66,6 +67,7 @@ class Sequence:
         self.state: SequenceState = "waiting"
         self.blocks: list[int] = []
         self.num_computed = 0
+        self.num_overtaken = 0
         self.num_published = 0
         self.cached_tokens = 0
         self.submitted_at = now
@@ -106,7 +108,7 @@ class Sequence:
         admitted = self.submitted_at if self.admitted_at is None else self.admitted_at
         return Started(cached_tokens=self.cached_tokens, queue_s=admitted - self.submitted_at, prefill_s=now - admitted)
 
-    def finished(self, reason: FinishReason, *, completion_tokens: int, now: float) -> Finished:
+    def finished(self, reason: FinishReason, *, completion_tokens: int, stop_token: int | None, now: float) -> Finished:
         admitted = self.submitted_at if self.admitted_at is None else self.admitted_at
         first = now if self.first_token_at is None else self.first_token_at
         return Finished(
@@ -117,4 +119,5 @@ class Sequence:
             queue_s=admitted - self.submitted_at,
             prefill_s=first - admitted,
             decode_s=now - first,
+            stop_token=stop_token,
         )

@@ -7,13 +7,15 @@ saw. Source: huggingface/transformers, src/transformers/utils/chat_template_util
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import do_indent, do_round
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -32,6 +34,11 @@ each message."""
 MAX_HANDLED_CHARACTERS = 4 * MAX_OUTPUT_CHARACTERS
 """Made or looked through in one rendering: what bounds its memory. A template of the field handles each message some
 five times."""
+_DIRECTIVE = re.compile(r"%(?:\.[0-9]{1,2})?[sdifeg%]")
+_BIGGEST_NUMBER = 4400
+"""Characters of a number, written out: Python writes no longer one."""
+MOST_DIGITS = 100
+"""That `round` may be asked for."""
 DEADLINE_S = 2.0
 """For one rendering, looked at with every step: steps over a long text can be slow."""
 _PLAIN = Templating()
@@ -167,7 +174,7 @@ class _Environment(ImmutableSandboxedEnvironment):
                 separators = owner.count(args[0]) if args and isinstance(args[0], str) and args[0] else len(owner)
                 budget.handle(separators * _WORD)
             if name == "replace":
-                return _replace(context, owner, *args, **kwargs)
+                return _replace(context, owner, *args, **_own(kwargs))
             if name == "join" and len(args) == 1:
                 return _join(context, args[0], owner)
         return super().call(context, obj, *args, **kwargs)
@@ -184,6 +191,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         if operator == "*":
             _check_product(left, right, budget)
         return super().call_binop(context, operator, left, right)
+
+
+def _own(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Without what the engine adds to every call that stands within a loop or a block."""
+    return {name: value for name, value in arguments.items() if name not in ("_loop_vars", "_block_vars")}
 
 
 class _Metered(NodeTransformer):
@@ -223,8 +235,7 @@ _WORD = 8
 _UNBOUNDED_METHODS = frozenset({"format", "format_map", "translate", "encode", "to_bytes"})
 """Of text and numbers: those that make much of little, and those that lead to bytes, which are not metered."""
 _UNBOUNDED_FILTERS = (
-    "batch", "center", "format", "indent", "pprint", "round",
-    "slice", "striptags", "sum", "urlize", "wordwrap", "xmlattr",
+    "batch", "center", "pprint", "slice", "striptags", "sum", "urlize", "wordwrap", "xmlattr",
 )  # fmt: skip
 _ITERATING_FILTERS = frozenset(
     {"groupby", "list", "map", "max", "min", "reject", "rejectattr", "select", "selectattr", "sort", "unique"}
@@ -298,6 +309,33 @@ def _join(context: Context, items: Iterable[Any], separator: Any = "", attribute
     return str(separator).join(map(str, values))
 
 
+@jinja2.pass_context
+def _format(context: Context, pattern: Any, *values: Any) -> str:
+    """`%s`, `%d` and `%.2f` only: a width makes much of little, and a name many copies of one value."""
+    text = str(pattern)
+    if len(re.findall("%", text)) != len(_DIRECTIVE.findall(text)) + len(re.findall("%%", text)):
+        raise _TooMuch("format takes %s, %d, %f with at most two digits, and %%")
+    budget = _budget(context)
+    budget.handle_whole([text, *values])
+    budget.handle(_BIGGEST_NUMBER * sum(isinstance(value, int | float) for value in values))
+    return text % values
+
+
+@jinja2.pass_context
+def _indent(context: Context, text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    _small_numbers([width])
+    budget, whole = _budget(context), str(text)
+    budget.handle(_WORD * len(whole))
+    budget.handle((len(whole.splitlines()) + 1) * (len(width) if isinstance(width, str) else max(width, 0)))
+    return do_indent(whole, width, first, blank)
+
+
+def _round(value: Any, precision: int = 0, method: Literal["common", "ceil", "floor"] = "common") -> Any:
+    if not isinstance(value, int | float) or not isinstance(precision, int) or abs(precision) > MOST_DIGITS:
+        raise _TooMuch(f"round takes a number and at most {MOST_DIGITS} digits")
+    return do_round(value, precision, method)
+
+
 _TAGS = {"generation"}
 
 
@@ -316,6 +354,9 @@ def _environment(clock: Clock) -> _Environment:
     environment.filters["tojson"] = _tojson
     environment.filters["replace"] = _replace
     environment.filters["join"] = _join
+    environment.filters["indent"] = _indent
+    environment.filters["format"] = _format
+    environment.filters["round"] = _round
     environment.filters["_counted"] = _counted
     environment.filters["_handled"] = _handled
     environment.filters["_concatenated"] = _concatenated

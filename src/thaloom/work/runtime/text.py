@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from thaloom.base.errors import BadParameter, MalformedFile, NotServable
 from thaloom.work.runtime.detokenise import Detokeniser, read_decoding
+from thaloom.work.runtime.guarding import Guard, check_unmarked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,11 @@ class Tokenizer:
         self._decoding = read_decoding(decoder)
         added = self._fast.get_added_tokens_decoder()
         self._special = frozenset(token for token, entry in added.items() if entry.special)
+        self.special = {entry.content: token for token, entry in added.items() if entry.special}
+        """Tokens that are no text, by how they are written."""
+        self.added = tuple(entry.content for entry in added.values())
+        """All that were added to the vocabulary proper, special or not."""
+        self.guard = Guard(self._fast)
         self.bos_token = _special_token(files, "bos_token")
         self.eos_token = _special_token(files, "eos_token")
         self._bos = None if self.bos_token is None else self._fast.token_to_id(self.bos_token)
@@ -101,6 +107,7 @@ class Tokenizer:
         `add_bos_token`, where the files say it, has the last word over the post-processor; never two of them.
         Raises BadParameter for text the tokenizer has no tokens for.
         """
+        check_unmarked(text, "prompt")
         tokens = self._encode(text, "prompt", special=True)
         if self._bos is not None:
             begins = tokens[:1] == [self._bos]
@@ -115,12 +122,17 @@ class Tokenizer:
         return tokens
 
     def encode_rendered(self, text: str) -> list[int]:
-        """A rendered chat: the template has written every special token already."""
+        """A rendered chat: the template has written every special token already. What the caller wrote is `guarded`."""
         return self._encode(text, "messages", special=False)
 
-    def detokeniser(self, *, at_start: bool, special: bool = False) -> Detokeniser:
-        """`special`: with special tokens as they are written."""
-        return Detokeniser(self._decoding, self._written if special else self._text_token, at_start=at_start)
+    def detokeniser(self, *, at_start: bool, special: bool = False, shown: frozenset[int] = frozenset()) -> Detokeniser:
+        """`special`: with special tokens as they are written; or only those that are to be `shown`."""
+
+        def some(token: int) -> str | None:
+            return self._written(token) if token in shown else self._text_token(token)
+
+        token_of = self._written if special else some if shown else self._text_token
+        return Detokeniser(self._decoding, token_of, at_start=at_start)
 
     def decode(self, tokens: Iterable[int], *, at_start: bool = True, special: bool = False) -> str:
         """All of them at once; with special tokens as they are written if `special`."""

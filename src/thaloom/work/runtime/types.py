@@ -11,6 +11,8 @@ from thaloom.base.ids import RequestId
 from thaloom.kernel.models.types import ModelTensor
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 MAX_TOP_LOGPROBS = 20
 MAX_LOGIT_BIAS = 100.0
 
@@ -122,6 +124,8 @@ class GenerateRequest:
     prompt_tokens: tuple[int, ...] | None = None
     max_tokens: int | None = None
     """None: until the model stops or the context is full."""
+    up_to_context: bool = False
+    """More `max_tokens` than the context still holds are no error: the answer then ends where it is full."""
     min_tokens: int = 0
     """The model may not end its answer before so many tokens."""
     sampling: Sampling | None = None
@@ -148,6 +152,8 @@ class GenerateRequest:
     constraint: Constraint | None = None
     """Not together with tools that must be called."""
     templating: Templating = field(default_factory=Templating)
+    priority: Priority = "normal"
+    """Who comes first where requests wait."""
     separate_reasoning: bool = True
     """What a model thinks aloud comes as Delta.reasoning, if its dialect is known to mark it."""
 
@@ -190,6 +196,8 @@ class Delta:
     logprobs: tuple[PositionLogprobs, ...] = ()
     reasoning: str = ""
     tool_calls: tuple[ToolCallPiece, ...] = ()
+    prompt_tokens: int | None = None
+    """How many tokens the prompt has; of the first delta, where it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

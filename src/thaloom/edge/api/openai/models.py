@@ -31,6 +31,9 @@ def _model(served: ServedModel) -> wire.Model:
         object="model",
         created=int(served.created_at),
         owned_by="thaloom",
+        root=served.name,
+        parent=None,
+        max_model_len=served.context_length,
         ready=served.ready,
         context_length=served.context_length,
     )

@@ -2,123 +2,190 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
-
-from pydantic import ValidationError
+from typing import Any, Literal
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.errors import from_validation
+from thaloom.edge.api.fields import validate
 from thaloom.edge.api.generation import Wanted
-from thaloom.edge.wire.openai import (
-    MAX_CHOICES,
-    UNSERVED,
-    UNSERVED_IN_MESSAGE,
-    ChatRequest,
-    CompletionRequest,
-    GenerationFields,
-    Message,
-)
-from thaloom.work.runtime.types import ChatMessage, GenerateRequest
+from thaloom.edge.api.openai.constraints import constraint, refuse_unserved_forms
+from thaloom.edge.api.openai.messages import chat_messages, refuse_what_is_not_text
+from thaloom.edge.api.openai.tools import ToolWish, tool_wish
+from thaloom.edge.api.openai.unserved import refuse_unserved
+from thaloom.edge.wire.openai_requests import MAX_CHOICES, ChatRequest, CompletionRequest, GenerationFields
+from thaloom.edge.wire.tokens import TokenizeChat
+from thaloom.work.runtime.types import GenerateRequest, Templating
 
-F = TypeVar("F", bound=GenerationFields)
 DEFAULT_COMPLETION_TOKENS = 16
 """Of the completions protocol; a chat goes on until the model ends it."""
+_AS_THEY_ARE = ("frequency_penalty", "min_p", "presence_penalty", "repetition_penalty", "temperature", "top_p")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAIWanted(Wanted):
     kind: Literal["chat", "completion"]
     num_prompts: int
+    num_shown: int
+    """Answers to each prompt; the others were made only to choose from."""
+    logprobs: int | None
+    """As the client wants to see them."""
     include_usage: bool
+    usage_so_far: bool
+    """With every chunk."""
+    include_reasoning: bool = True
+    tools: ToolWish
+    echo: bool = False
+    service_tier: bool = False
+    """Whether the client wants to know."""
 
 
 def chat(data: dict[str, Any], request_id: RequestId) -> OpenAIWanted:
     """Raises BadParameter."""
-    _refuse_unserved(data)
-    _refuse_unserved_in_messages(data)
-    fields = _validate(ChatRequest, data)
-    if fields.max_tokens is not None and fields.max_completion_tokens not in (None, fields.max_tokens):
-        raise BadParameter("max_tokens and max_completion_tokens contradict each other", param="max_tokens")
+    refuse_unserved(data, ChatRequest.unserved)
+    refuse_what_is_not_text(data)
+    refuse_unserved_forms(data)
+    fields = validate(ChatRequest, data)
     if fields.top_logprobs is not None and not fields.logprobs:
         raise BadParameter("top_logprobs needs logprobs to be true", param="top_logprobs")
     logprobs = (fields.top_logprobs or 0) if fields.logprobs else None
-    messages = tuple(_message(message) for message in fields.messages)
-    max_tokens = fields.max_completion_tokens or fields.max_tokens
-    prompt = {"messages": messages}
-    return _wanted("chat", request_id, fields, [prompt], max_tokens=max_tokens, logprobs=logprobs)
+    bounds = [bound for bound in (fields.max_tokens, fields.max_completion_tokens) if bound is not None]
+    tools = tool_wish(fields)
+    form = constraint(fields)
+    shared = _shared(fields) | {
+        "messages": chat_messages(fields.messages),
+        "max_tokens": min(bounds) if bounds else None,
+        "logprobs": logprobs,
+        "tools": tools.tools,
+        "tool_use": tools.use,
+        "forced_tool": tools.forced,
+        "parallel_tool_calls": tools.parallel,
+        # what must call a tool says nothing else, so there is nothing that had to have the form
+        "constraint": None if tools.use == "required" else form,
+        "templating": templating(fields, _variables(fields)),
+        "separate_reasoning": fields.separate_reasoning is not False,
+    }
+    num_each = fields.n or 1
+    return OpenAIWanted(
+        **_wanted(fields, request_id, [shared], num_each),
+        kind="chat",
+        num_shown=num_each,
+        logprobs=logprobs,
+        include_reasoning=fields.include_reasoning is not False,
+        tools=tools,
+    )
 
 
 def completion(data: dict[str, Any], request_id: RequestId) -> OpenAIWanted:
     """Raises BadParameter."""
-    _refuse_unserved(data)
-    fields = _validate(CompletionRequest, data)
-    prompts = _prompts(fields.prompt)
-    max_tokens = fields.max_tokens or DEFAULT_COMPLETION_TOKENS
-    return _wanted("completion", request_id, fields, prompts, max_tokens=max_tokens, logprobs=fields.logprobs)
-
-
-def _wanted(
-    kind: Literal["chat", "completion"],
-    request_id: RequestId,
-    fields: GenerationFields,
-    prompts: list[dict[str, Any]],
-    *,
-    max_tokens: int | None,
-    logprobs: int | None,
-) -> OpenAIWanted:
-    num_each = fields.n or 1
-    if len(prompts) * num_each > MAX_CHOICES:
-        raise BadParameter(
-            f"{len(prompts)} prompts times n = {num_each} are more than {MAX_CHOICES} answers", param="n"
-        )
-    if fields.stream_options is not None and not fields.stream:
-        raise BadParameter("stream_options needs stream to be true", param="stream_options")
-    requests = [
-        GenerateRequest(
-            id=RequestId(f"{request_id}-{index * num_each + choice}"),
-            model=fields.model,
-            max_tokens=max_tokens,
-            sampling_changes=_sampling_changes(fields, choice),
-            stop=_stops(fields.stop),
-            logprobs=logprobs,
-            ignore_eos=bool(fields.ignore_eos),
-            **prompt,
-        )
-        for index, prompt in enumerate(prompts)
-        for choice in range(num_each)
-    ]
+    refuse_unserved(data, CompletionRequest.unserved)
+    refuse_unserved_forms(data)
+    fields = validate(CompletionRequest, data)
+    num_shown = fields.n or 1
+    num_each = fields.best_of or num_shown
+    if num_each < num_shown:
+        raise BadParameter(f"best_of {num_each} is less than n = {num_shown}", param="best_of")
+    if fields.stream and num_each > num_shown:
+        raise BadParameter("best_of is not streamed: which is best is known at the end", param="best_of")
+    if fields.max_tokens == 0 and not fields.echo:
+        raise BadParameter("max_tokens 0 asks for nothing, unless with echo", param="max_tokens")
+    chosen_by = 0 if num_each > num_shown else None  # to choose by, the log-probabilities are needed
+    shared = _shared(fields) | {
+        "max_tokens": DEFAULT_COMPLETION_TOKENS if fields.max_tokens is None else fields.max_tokens,
+        "logprobs": chosen_by if fields.logprobs is None else fields.logprobs,
+        "constraint": constraint(fields),
+        "echo": bool(fields.echo),
+        "separate_reasoning": False,
+    }
     return OpenAIWanted(
-        id=request_id,
-        kind=kind,
-        model=fields.model,
-        requests=tuple(requests),
-        num_prompts=len(prompts),
-        stream=bool(fields.stream),
-        include_usage=fields.stream_options is not None and bool(fields.stream_options.include_usage),
+        **_wanted(fields, request_id, [shared | prompt for prompt in _prompts(fields.prompt)], num_each),
+        kind="completion",
+        num_shown=num_shown,
+        logprobs=fields.logprobs,
+        tools=ToolWish(),
+        echo=bool(fields.echo),
     )
 
 
-def _validate(kind: type[F], data: dict[str, Any]) -> F:
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise from_validation(error, data) from error
+def _wanted(
+    fields: GenerationFields, request_id: RequestId, prompts: list[dict[str, Any]], num_each: int
+) -> dict[str, Any]:
+    """What both protocols' OpenAIWanted have in common; `prompts` are the fields of their GenerateRequests."""
+    if len(prompts) * num_each > MAX_CHOICES:
+        raise BadParameter(
+            f"{len(prompts)} prompts times {num_each} answers are more than {MAX_CHOICES} answers", param="n"
+        )
+    if fields.stream_options is not None and not fields.stream:
+        raise BadParameter("stream_options needs stream to be true", param="stream_options")
+    options = fields.stream_options
+    include_usage = options is not None and bool(options.include_usage)
+    return {
+        "id": request_id,
+        "model": fields.model,
+        "requests": tuple(
+            GenerateRequest(
+                id=RequestId(f"{request_id}-{index * num_each + choice}"),
+                model=fields.model,
+                sampling_changes=_sampling_changes(fields, choice),
+                **prompt,
+            )
+            for index, prompt in enumerate(prompts)
+            for choice in range(num_each)
+        ),
+        "num_prompts": len(prompts),
+        "stream": bool(fields.stream),
+        "include_usage": include_usage,
+        "usage_so_far": include_usage and options is not None and bool(options.continuous_usage_stats),
+        "service_tier": fields.service_tier is not None,
+    }
 
 
-def _sampling_changes(fields: GenerationFields, choice: int) -> dict[str, float | int]:
+def _shared(fields: GenerationFields) -> dict[str, Any]:
+    """Fields of a GenerateRequest that both protocols have."""
+    return {
+        "min_tokens": fields.min_tokens or 0,
+        "stop": _stops(fields.stop),
+        "stop_tokens": tuple(fields.stop_token_ids or ()),
+        "include_stop": bool(fields.include_stop_str_in_output),
+        "ignore_eos": bool(fields.ignore_eos),
+        "show_special_tokens": fields.skip_special_tokens is False,
+    }
+
+
+def _sampling_changes(fields: GenerationFields, choice: int) -> dict[str, Any]:
     """What the caller says of sampling. A given seed is counted up, so that `n` answers differ, always the same way."""
-    changes: dict[str, float | int] = {}
-    for name in ("temperature", "top_p", "min_p"):
+    changes: dict[str, Any] = {}
+    for name in _AS_THEY_ARE:
         if (value := getattr(fields, name)) is not None:
             changes[name] = float(value)
     if fields.top_k is not None:
         changes["top_k"] = max(fields.top_k, 0)
     if fields.seed is not None:
         changes["seed"] = fields.seed + choice if fields.seed + choice < 2**64 else fields.seed - choice
+    if fields.logit_bias:
+        changes["logit_bias"] = tuple((int(token), float(bias)) for token, bias in fields.logit_bias.items())
     return changes
+
+
+def _variables(fields: ChatRequest) -> dict[str, Any]:
+    """Source of what an effort means to a template: vLLM's documentation, `reasoning_effort`."""
+    variables: dict[str, Any] = {}
+    if fields.reasoning_effort is not None:
+        variables["reasoning_effort"] = fields.reasoning_effort
+        variables["enable_thinking"] = fields.reasoning_effort != "none"
+    if fields.verbosity is not None:
+        variables["verbosity"] = fields.verbosity
+    if fields.documents:
+        variables["documents"] = fields.documents
+    return variables | (fields.chat_template_kwargs or {})
+
+
+def templating(fields: ChatRequest | TokenizeChat, variables: dict[str, Any]) -> Templating:
+    return Templating(
+        variables=variables,
+        add_generation_prompt=fields.add_generation_prompt is not False,
+        continue_final_message=bool(fields.continue_final_message),
+    )
 
 
 def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
@@ -129,36 +196,6 @@ def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> list[dict
     """One mapping of GenerateRequest's field for each prompt."""
     if isinstance(prompt, str):
         return [{"prompt": prompt}]
-    if not prompt:
-        raise BadParameter("prompt: an empty list asks for nothing", param="prompt")
     if isinstance(prompt[0], int):
         return [{"prompt_tokens": tuple(prompt)}]
     return [{"prompt": one} if isinstance(one, str) else {"prompt_tokens": tuple(one)} for one in prompt]
-
-
-def _message(message: Message) -> ChatMessage:
-    """`developer` is what newer clients call `system`; templates know only the old word. Parts are joined by lines."""
-    content = message.content
-    if not isinstance(content, str):
-        content = "\n".join(part.text for part in content)
-    role = "system" if message.role == "developer" else message.role
-    return ChatMessage(role=role, content=content, extra={} if message.name is None else {"name": message.name})
-
-
-def _refuse_unserved(data: Mapping[str, Any]) -> None:
-    for name, neutral in UNSERVED.items():
-        _refuse(name, data.get(name), neutral)
-
-
-def _refuse_unserved_in_messages(data: Mapping[str, Any]) -> None:
-    messages = data.get("messages")
-    for index, message in enumerate(messages if isinstance(messages, list) else []):
-        for name, neutral in UNSERVED_IN_MESSAGE.items():
-            if isinstance(message, dict):
-                _refuse(f"messages[{index}].{name}", message.get(name), neutral)
-
-
-def _refuse(name: str, value: Any, neutral: tuple[Any, ...]) -> None:
-    if value is None or any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral):
-        return
-    raise BadParameter(f"{name} is not served yet, and leaving it out would change the answer", param=name)

@@ -1,0 +1,102 @@
+"""What a constraint costs a step: `python benchmarks/masks.py`. Writes benchmarks/records/<date>-masks.json.
+
+Two engines take turns, step by step, on one model with 16 answers each: one free, one held to a JSON schema. The cost
+is the median over pairs of neighbouring steps, so that what the machine does meanwhile meets both. Beside it what
+compiling takes: the first answer of a schema waits for that, later ones do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from in_process import Bench, ask
+from node import machine, write_record
+
+from thaloom.kernel.sched.chunks import StepTargets
+from thaloom.kernel.sched.steps import StepLimits
+from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.grammars import Grammars
+from thaloom.work.runtime.messages import Grammar
+from thaloom.work.runtime.text import read_vocabulary
+
+SCHEMAS: dict[str, Any] = {
+    "texts": {"type": "array", "items": {"type": "string"}, "minItems": 1000},
+    "records": {
+        "type": "array",
+        "minItems": 1000,
+        "items": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "maxLength": 40},
+                "age": {"type": "integer", "minimum": 0, "maximum": 150},
+                "kind": {"enum": ["person", "animal", "thing"]},
+                "tags": {"type": "array", "items": {"type": "string", "pattern": "[a-z]{1,12}"}},
+            },
+            "required": ["name", "age", "kind", "tags"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shape", default="qwen2.5-0.5b")
+    parser.add_argument("--weights", default="int8", choices=["stored", "int8", "int4"])
+    parser.add_argument("--tokenizer", type=Path, default=Path("models/tiny/tokenizer.json"))
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=200)
+    given = parser.parse_args()
+    limits = StepLimits(max_sequences=given.batch, chunk_tokens=256)
+    bench = Bench(
+        given.shape, weights=given.weights, num_threads=2, limits=limits, context=1024, contexts=2 * given.batch
+    )
+    record: dict[str, Any] = {**machine(), **{name: str(value) for name, value in vars(given).items()}, "schemas": {}}
+    vocabulary = read_vocabulary(given.tokenizer.read_bytes(), bench.vocab)
+    for name, schema in SCHEMAS.items():
+        record["schemas"][name] = measure(bench, Grammars(lambda: vocabulary, bench.vocab), schema, given, limits)
+    bench.executable.close()
+    write_record("masks", record)
+
+
+def measure(
+    bench: Bench, grammars: Grammars, schema: Any, given: argparse.Namespace, limits: StepLimits
+) -> dict[str, float]:
+    grammar = Grammar(kind="json_schema", text=json.dumps(schema), param="response_format", ends=[1])
+    begun = time.perf_counter()
+    grammars.matcher(grammar)
+    compile_s = time.perf_counter() - begun
+    engines = [bench.engine(limits, StepTargets()) for _ in range(2)]
+    for number in range(given.batch):
+        drawn = random.Random(number)
+        request = ask([drawn.randrange(bench.vocab) for _ in range(64)], 900, temperature=1.0, seed=number)
+        engines[0].submit(request)
+        engines[1].submit(request, grammars.matcher(grammar))
+    for engine in engines:
+        while engine.counters.completion_tokens < 2 * given.batch:
+            engine.step()
+    pairs = [[timed(engine) for engine in engines] for _ in range(given.steps)]
+    free_ms = statistics.median(free for free, _ in pairs) * 1e3
+    cost = statistics.median(held - free for free, held in pairs) * 1e3
+    found = {"compile_ms": compile_s * 1e3, "step_ms": free_ms, "mask_ms": cost, "share": cost / free_ms}
+    print(
+        f"{given.shape}, batch {given.batch}: step {free_ms:.2f} ms, masks {cost:.2f} ms, {cost / free_ms:.1%}; "
+        f"compiled in {compile_s * 1e3:.1f} ms"
+    )
+    return found
+
+
+def timed(engine: Engine) -> float:
+    begun = time.perf_counter()
+    engine.step()
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()

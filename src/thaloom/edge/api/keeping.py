@@ -1,0 +1,122 @@
+"""What the door needs of whoever keeps things for its clients; implemented by kernel.state.kept, handed in by door.py.
+
+All of it waits for a disk, and is safe from several threads: the door calls it by `asyncio.to_thread`. Errors: NotKept,
+DiskFull, TooLarge, StateUnusable, and those named below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import IO, Any, Protocol
+
+from thaloom.kernel.state.types import BatchLine, BatchStatus, KeptBatch, KeptFile, KeptResponse, ResponseJob
+
+
+class ResponseStore(Protocol):
+    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None, key: str | None = None) -> None:
+        """With `request`, it is still to be made, for the holder of the key of this name."""
+        ...
+
+    def get(self, response_id: str) -> KeptResponse: ...
+
+    def chain(self, response_id: str) -> list[KeptResponse]:
+        """The response and all it builds upon, oldest first."""
+        ...
+
+    def delete(self, response_id: str) -> None: ...
+
+    def sweep(self) -> None: ...
+
+    def claim(self, *, beside: Collection[str] = ()) -> ResponseJob | None:
+        """One to make that no living process makes; this process's until `release`."""
+        ...
+
+    def release(self, response_id: str) -> None: ...
+
+    def is_wanted(self, response_id: str) -> bool: ...
+
+    def progress(self, response_id: str, body: dict[str, Any]) -> bool: ...
+
+    def finish(self, response_id: str, body: dict[str, Any]) -> bool: ...
+
+    def cancel(self, response_id: str) -> KeptResponse: ...
+
+
+class Incoming(Protocol):
+    """A file coming in: `write` until it is whole, then `finish`; or `abort`, which is harmless after the end."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def finish(self, *, filename: str, purpose: str, expires_after_s: float | None = None) -> KeptFile: ...
+
+    def abort(self) -> None: ...
+
+
+class FileStore(Protocol):
+    def begin(self, *, expected_bytes: int = 0, in_stead_of_lines: str = "") -> Any:
+        """An Incoming, with room taken for it. `in_stead_of_lines`: of this batch, whose room counts for it."""
+        ...
+
+    def get(self, file_id: str) -> KeptFile: ...
+
+    def open(self, file_id: str) -> tuple[KeptFile, IO[bytes]]: ...
+
+    def reopen(self, file_id: str) -> IO[bytes]:
+        """Even when it has expired, as long as a batch that is not over reads it."""
+        ...
+
+    def page(
+        self, *, limit: int, after: str | None = None, descending: bool = True, purpose: str | None = None
+    ) -> tuple[list[KeptFile], bool]: ...
+
+    def delete(self, file_id: str) -> None:
+        """Raises FileInUse."""
+        ...
+
+    def sweep(self) -> None: ...
+
+
+class BatchStore(Protocol):
+    def create(self, batch: KeptBatch) -> KeptBatch: ...
+
+    def get(self, batch_id: str) -> KeptBatch: ...
+
+    def page(self, *, limit: int, after: str | None = None) -> tuple[list[KeptBatch], bool]: ...
+
+    def change(self, batch_id: str, *, when: Collection[BatchStatus], **changes: Any) -> KeptBatch | None: ...
+
+    def claim(self, *, beside: Collection[str] = ()) -> KeptBatch | None:
+        """One to work on that no living process works on; this process's until `release`."""
+        ...
+
+    def release(self, batch_id: str) -> None: ...
+
+    def put_line(self, batch_id: str, line: BatchLine) -> None: ...
+
+    def answered(self, batch_id: str) -> set[int]: ...
+
+    def lines(self, batch_id: str, *, failed: bool) -> Iterator[BatchLine]: ...
+
+    def finish(
+        self,
+        batch_id: str,
+        status: BatchStatus,
+        *,
+        when: Collection[BatchStatus],
+        output: Any,
+        errors: Any,
+        **changes: Any,
+    ) -> KeptBatch | None:
+        """The end, in one step. `output`, `errors`: of FileStore.begin, written but not finished; or None."""
+        ...
+
+
+class Keeping(Protocol):
+    @property
+    def responses(self) -> ResponseStore: ...
+
+    @property
+    def files(self) -> FileStore: ...
+
+    @property
+    def batches(self) -> BatchStore: ...

@@ -1,0 +1,1 @@
+"""OpenAI's files: uploads that never stand in memory, and lists of what is kept."""

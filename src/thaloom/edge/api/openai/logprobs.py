@@ -1,0 +1,65 @@
+"""Log-probabilities as chats and as completions write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from thaloom.edge.api.generation import Choice
+from thaloom.work.runtime.types import PositionLogprobs, TokenLogprob
+
+LEAST_LOGPROB = -9999.0
+"""JSON has no infinity. Source: OpenAI's API reference: -9999.0 signifies that a token is very unlikely."""
+
+
+def of_chat(positions: Iterable[PositionLogprobs]) -> dict[str, Any]:
+    content = [
+        _chat_token(position.chosen) | {"top_logprobs": [_chat_token(top) for top in position.top]}
+        for position in positions
+    ]
+    return {"content": content, "refusal": None}
+
+
+def of_completion(choice: Choice, *, with_top: bool) -> dict[str, Any]:
+    """Of what has come since the last chunk; the offsets count on from there."""
+    offsets = []
+    for position in choice.logprobs:
+        offsets.append(choice.num_decoded)
+        choice.num_decoded += len(choice.decoder.decode(position.chosen.data))
+    return {
+        "tokens": [_spelled(position.chosen) for position in choice.logprobs],
+        "token_logprobs": [_number(position.chosen.logprob) for position in choice.logprobs],
+        "top_logprobs": [_top(position) for position in choice.logprobs] if with_top else None,
+        "text_offset": offsets,
+    }
+
+
+def mean_logprob(choice: Choice, *, skip: int) -> float:
+    """Of the answer's tokens; the first `skip` are the prompt's. No tokens: the lowest there is."""
+    numbers = [_number(position.chosen.logprob) or 0.0 for position in choice.logprobs[skip:]]
+    return sum(numbers) / len(numbers) if numbers else LEAST_LOGPROB
+
+
+def _chat_token(token: TokenLogprob) -> dict[str, Any]:
+    return {"token": token.text, "logprob": _number(token.logprob), "bytes": list(token.data)}
+
+
+def _top(position: PositionLogprobs) -> dict[str, Any] | None:
+    """Null for the first token of a prompt, which nothing comes before."""
+    if position.chosen.logprob is None:
+        return None
+    return {_spelled(top): _number(top.logprob) for top in reversed(position.top)}
+
+
+def _spelled(token: TokenLogprob) -> str:
+    """As the completions protocol writes a token that is not text alone: `bytes:\\\\xe4\\\\xbd`."""
+    try:
+        return token.data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.data)
+
+
+def _number(logprob: float | None) -> float | None:
+    if logprob is None:
+        return None
+    return logprob if logprob > LEAST_LOGPROB else LEAST_LOGPROB  # NaN too

@@ -1,0 +1,1 @@
+"""OpenAI's Responses API: one request, a typed sequence of events, and what is kept of both."""

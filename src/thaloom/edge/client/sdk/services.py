@@ -1,0 +1,128 @@
+# Made from async_services.py by tools/generate_sync_client.py (make docs): change that one.
+"""What a node serves, and under which names."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Mapping
+from typing import Unpack
+
+from thaloom.base.errors import DeadlineExceeded, ServiceFailed
+from thaloom.edge.client.sdk.calls import delete, get, post, put
+from thaloom.edge.client.sdk.connection import Asking, Stream
+from thaloom.edge.client.sdk.options import ServeOptions
+from thaloom.edge.wire import control as wire
+
+POLL_S = 0.05
+_P = wire.PREFIX
+
+
+class Services(Asking):
+    """The part of `Node` that is about services."""
+
+    def services(self) -> list[wire.Service]:
+        """What is served, as it is now.
+
+        >>> [(service.name, service.phase) for service in client.node.services()]
+        """
+        return (self._connection.ask(wire.Services, get(f"{_P}/services"))).services
+
+    def service(self, name: str) -> wire.Service:
+        """One service. Raises ServiceNotFound.
+
+        >>> (client.node.service("tiny")).running
+        """
+        return self._connection.ask(wire.Service, get(f"{_P}/services/{{}}", name))
+
+    def serve(self, name: str, *, model: str | None = None, **wish: Unpack[ServeOptions]) -> wire.Service:
+        """Wish for a service, or change the wish; `model`: by default the model of the same name. Returns at once, see
+        `wait_ready`.
+
+        >>> client.node.serve("chat", model="tiny", context_length=1024)
+        >>> client.node.wait_ready("chat")
+        """
+        return self._connection.ask(wire.Service, put(f"{_P}/services/{{}}", name, model=model or name, **wish))
+
+    def stop(self, name: str) -> wire.Removed:
+        """Wish for the service no longer. Its worker ends what it is answering first.
+
+        >>> client.node.stop("chat")
+        """
+        return self._connection.ask(wire.Removed, delete(f"{_P}/services/{{}}", name))
+
+    def wait_ready(self, name: str, *, timeout_s: float = 300.0) -> wire.Service:
+        """The service once it is ready. Raises ServiceFailed with its reason, or DeadlineExceeded.
+
+        >>> (client.node.wait_ready("tiny", timeout_s=60)).phase
+        'ready'
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            service = self.service(name)
+            ready = service.condition("Ready")
+            if service.phase == "ready":
+                return service
+            why = ready.message if ready else ""
+            if service.phase == "failed":
+                raise ServiceFailed(f"{name!r}: {why or 'failed'}", service=name)
+            if time.monotonic() >= deadline:
+                told = f"{name!r} is still {service.phase} after {timeout_s:g} s"
+                raise DeadlineExceeded(f"{told} ({why})" if why else told, service=name)
+            time.sleep(POLL_S)
+
+    def logs(self, name: str, *, follow: bool = False, tail: int = 100) -> Stream[str]:
+        """The last `tail` lines of a service's log, without line ends; with `follow`, then all that come.
+
+        >>> with client.node.logs("tiny", tail=10) as lines:
+        ...     for line in lines:
+        ...         print(line)
+        """
+        call = get(f"{_P}/services/{{}}/logs", name, follow=follow, tail=tail, endless=follow)
+
+        def texts() -> Generator[str, None, None]:
+            with contextlib.closing(self._connection.lines(call)) as lines:
+                for line in lines:
+                    yield line.decode(errors="replace")
+
+        return Stream(texts())
+
+    # -- aliases
+
+    def aliases(self) -> list[wire.Alias]:
+        """Names that stand for services.
+
+        >>> [(alias.name, alias.canary) for alias in client.node.aliases()]
+        """
+        return (self._connection.ask(wire.Aliases, get(f"{_P}/aliases"))).aliases
+
+    def alias(self, name: str) -> wire.Alias:
+        """One alias. Raises AliasNotFound.
+
+        >>> (client.node.alias("best")).shares
+        """
+        return self._connection.ask(wire.Alias, get(f"{_P}/aliases/{{}}", name))
+
+    def put_alias(self, name: str, services: Mapping[str, int], *, canary: str | None = None) -> wire.Alias:
+        """Let a name stand for services, each with its weight, or change the wish. `canary`: one of them, which gets no
+        more requests once it does worse than the others.
+
+        >>> client.node.put_alias("best", {"chat": 95, "tiny": 5}, canary="tiny")
+        """
+        return self._connection.ask(wire.Alias, put(f"{_P}/aliases/{{}}", name, services=services, canary=canary))
+
+    def remove_alias(self, name: str) -> wire.Removed:
+        """Let the name stand for nothing any more; the services stay.
+
+        >>> client.node.remove_alias("best")
+        """
+        return self._connection.ask(wire.Removed, delete(f"{_P}/aliases/{{}}", name))
+
+    def return_canary(self, name: str, *, revision: int, reason: str) -> wire.Alias:
+        """Tell the node that the canary of this revision did worse: no door sends it requests any more.
+
+        >>> alias = client.node.alias("best")
+        >>> client.node.return_canary("best", revision=alias.revision, reason="its answers are worse")
+        """
+        call = post(f"{_P}/aliases/{{}}/return", name, revision=revision, reason=reason)
+        return self._connection.ask(wire.Alias, call)

@@ -1,0 +1,82 @@
+"""An errand: a process of ours that does one thing, says on standard output how far it is, and ends.
+
+What it says are JSON lines: `{"stage", "done", "total"}` any number of times, then one other, its outcome. It ends with
+us: it gives up when nobody reads it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from thaloom.base.errors import InternalError, ThaloomError
+
+OnProgress = Callable[[str, int, int | None], None]
+_GRACE_S = 5.0
+"""What the process may take to put its things away."""
+_LINE_BYTES = 1024 * 1024
+
+
+async def run_errand(
+    module: str, arguments: Sequence[str], progress: OnProgress, *, said: bytes | None = None
+) -> dict[str, Any]:
+    """Run `python -m module` to its end; what it said last. `said` is its standard input.
+
+    Raises the error it ended with, InternalError if it ended without a word. Cancelling ends it.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", module, *arguments,
+        stdin=asyncio.subprocess.DEVNULL if said is None else asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE, limit=_LINE_BYTES, start_new_session=True,
+    )  # fmt: skip
+    try:
+        await _tell(process, said)
+        last = await _listen(process, progress)
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            await _end(process)
+    if "error" in last:
+        raise ThaloomError.from_dict(last["error"])
+    if not last:
+        raise InternalError(f"{module} ended with code {process.returncode} and without a word")
+    return last
+
+
+async def _tell(process: asyncio.subprocess.Process, said: bytes | None) -> None:
+    if said is None:
+        return
+    assert process.stdin is not None
+    with contextlib.suppress(ConnectionError):  # it ended already: what it said tells why
+        process.stdin.write(said)
+        await process.stdin.drain()
+        process.stdin.close()
+
+
+async def _listen(process: asyncio.subprocess.Process, progress: OnProgress) -> dict[str, Any]:
+    """The last thing it says that is no progress; empty if it ends without."""
+    assert process.stdout is not None
+    last: dict[str, Any] = {}
+    async for line in process.stdout:
+        said = json.loads(line)
+        if "stage" in said:
+            progress(said["stage"], said["done"], said["total"])
+        else:
+            last = said
+    return last
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(_GRACE_S):
+            await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

@@ -1,0 +1,184 @@
+"""Responses that can be asked for again and built upon."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection
+from typing import Any
+
+from thaloom.base.errors import DiskFull, NotKept
+from thaloom.kernel.state.kept.ledger import DAY_S, KeptLedger, num_rows, owner_lives, owner_now
+from thaloom.kernel.state.types import KeptResponse, ResponseJob
+
+MAX_CHAIN = 10_000
+"""Responses that build upon each other; more than any context holds."""
+
+
+class KeptResponses:
+    """Safe from several threads and processes. Every method that changes something returns when it is on the disk."""
+
+    def __init__(self, ledger: KeptLedger) -> None:
+        self._ledger = ledger
+
+    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None, key: str | None = None) -> None:
+        """Keep it, in place of the longest unused ones if there is no room. What it builds upon counts as used now,
+        so that a conversation that goes on never loses its beginning. Raises DiskFull, StateUnusable.
+
+        With `request` it is still to be made, for the holder of `key`, and gives way to none until it is.
+        """
+        now = self._ledger.clock.now()
+        said, body = _encode(response.input), _encode(response.body)
+        job = None if request is None else _encode(request)
+        num_bytes = len(said) + len(body) + len(job or "")
+        with self._ledger.database.write() as connection:
+            for row in _chain(connection, response.previous):
+                connection.execute("UPDATE responses SET used_at = ? WHERE seq = ?", (now, row["seq"]))
+            self._drop(connection, now)
+            self._ledger.make_room(connection, num_bytes)
+            connection.execute(
+                "INSERT INTO responses (id, previous, created_at, used_at, input, body, num_bytes)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (response.id, response.previous, response.created_at, now, said, body, num_bytes),
+            )
+            if job is not None:
+                connection.execute(
+                    "INSERT INTO jobs (id, request, key, owner) VALUES (?, ?, ?, '')", (response.id, job, key)
+                )
+
+    def get(self, response_id: str) -> KeptResponse:
+        """Raises NotKept."""
+        oldest = self._ledger.clock.now() - self._ledger.limits.response_days * DAY_S
+        rows = self._ledger.database.read(
+            "SELECT * FROM responses WHERE id = ? AND used_at >= ?", (response_id, oldest)
+        )
+        if not rows:
+            raise NotKept(f"no response {response_id!r} is kept here", param="response_id")
+        return _read(rows[0])
+
+    def chain(self, response_id: str) -> list[KeptResponse]:
+        """The response and all it builds upon, oldest first. Raises NotKept if any of them is gone."""
+        found: list[KeptResponse] = []
+        wanted: str | None = response_id
+        while wanted is not None:
+            try:
+                found.append(self.get(wanted))
+            except NotKept as error:
+                message = error.message if not found else f"{error.message}, which {response_id!r} builds upon"
+                raise NotKept(message, param="previous_response_id") from error
+            wanted = found[-1].previous
+        return found[::-1]
+
+    def delete(self, response_id: str) -> None:
+        """Raises NotKept."""
+        with self._ledger.database.write() as connection:
+            if connection.execute("DELETE FROM responses WHERE id = ?", (response_id,)).rowcount == 0:
+                raise NotKept(f"no response {response_id!r} is kept here", param="response_id")
+
+    def sweep(self) -> None:
+        """Drop what was not used for too long."""
+        with self._ledger.database.write() as connection:
+            self._drop(connection, self._ledger.clock.now(), making_room=False)
+
+    # -- those still to be made
+
+    def claim(self, *, beside: Collection[str] = ()) -> ResponseJob | None:
+        """The oldest that no living process makes, but none of `beside`: this process's, until it is released."""
+        if not self._ledger.database.read("SELECT 1 FROM jobs LIMIT 1"):
+            return None
+        with self._ledger.database.write() as connection:
+            for row in connection.execute(f"{_JOBS} ORDER BY seq").fetchall():
+                if row["id"] not in beside and not owner_lives(row["owner"]):
+                    connection.execute("UPDATE jobs SET owner = ? WHERE id = ?", (owner_now(), row["id"]))
+                    return ResponseJob(
+                        id=row["id"],
+                        previous=row["previous"],
+                        created_at=row["created_at"],
+                        request=json.loads(row["request"]),
+                        key=row["key"],
+                    )
+        return None
+
+    def release(self, response_id: str) -> None:
+        with self._ledger.database.write() as connection:
+            connection.execute("UPDATE jobs SET owner = '' WHERE id = ? AND owner = ?", (response_id, owner_now()))
+
+    def is_wanted(self, response_id: str) -> bool:
+        """Whether it is still to be made."""
+        return bool(self._ledger.database.read("SELECT 1 FROM jobs WHERE id = ?", (response_id,)))
+
+    def progress(self, response_id: str, body: dict[str, Any]) -> bool:
+        """How far it is; False if nobody wants it any more."""
+        with self._ledger.database.write() as connection:
+            return _rewrite(connection, response_id, body)
+
+    def finish(self, response_id: str, body: dict[str, Any]) -> bool:
+        """It is made, or will never be; False if nobody wants it any more. Its room was taken when it was asked for:
+        what a model adds is bounded, and not refused now."""
+        with self._ledger.database.write() as connection:
+            wanted = _rewrite(connection, response_id, body)
+            connection.execute("DELETE FROM jobs WHERE id = ?", (response_id,))
+            return wanted
+
+    def cancel(self, response_id: str) -> KeptResponse:
+        """As it is then: cancelled if it was still to be made, else as it was. Raises NotKept."""
+        with self._ledger.database.write() as connection:
+            row = connection.execute("SELECT * FROM responses WHERE id = ?", (response_id,)).fetchone()
+            if row is not None and _rewrite(connection, response_id, _read(row).body | {"status": "cancelled"}):
+                connection.execute("DELETE FROM jobs WHERE id = ?", (response_id,))
+        return self.get(response_id)
+
+    def _drop(self, connection: sqlite3.Connection, now: float, *, making_room: bool = True) -> None:
+        limits = self._ledger.limits
+        connection.execute(
+            f"DELETE FROM responses WHERE used_at < ? AND {_IS_MADE}", (now - limits.response_days * DAY_S,)
+        )
+        excess = num_rows(connection, "responses") - limits.max_responses + making_room
+        if excess > 0:
+            connection.execute(
+                "DELETE FROM responses WHERE seq IN"
+                f" (SELECT seq FROM responses WHERE {_IS_MADE} ORDER BY used_at, seq LIMIT ?)",
+                (excess,),
+            )
+            if making_room and num_rows(connection, "responses") >= limits.max_responses:
+                raise DiskFull(f"{limits.max_responses} responses are still to be made, as many as may be")
+
+
+_IS_MADE = "id NOT IN (SELECT id FROM jobs)"
+_JOBS = "SELECT responses.*, jobs.request, jobs.key, jobs.owner FROM jobs JOIN responses USING (id)"
+
+
+def _rewrite(connection: sqlite3.Connection, response_id: str, body: dict[str, Any]) -> bool:
+    """A response that is still to be made as it is now; its request counts as long as it is."""
+    text = _encode(body)
+    done = connection.execute(
+        "UPDATE responses SET body = ?, num_bytes = length(input) + ? WHERE id = ? AND id IN (SELECT id FROM jobs)",
+        (text, len(text), response_id),
+    )
+    return done.rowcount == 1
+
+
+def _chain(connection: sqlite3.Connection, response_id: str | None) -> list[sqlite3.Row]:
+    found: list[sqlite3.Row] = []
+    while response_id is not None and len(found) < MAX_CHAIN:
+        row = connection.execute("SELECT seq, previous FROM responses WHERE id = ?", (response_id,)).fetchone()
+        if row is None:
+            break
+        found.append(row)
+        response_id = row["previous"]
+    return found
+
+
+def _read(row: sqlite3.Row) -> KeptResponse:
+    return KeptResponse(
+        id=row["id"],
+        previous=row["previous"],
+        created_at=row["created_at"],
+        input=json.loads(row["input"]),
+        body=json.loads(row["body"]),
+    )
+
+
+def _encode(value: object) -> str:
+    """In ASCII: what a model writes may hold half characters, and SQLite takes none."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
