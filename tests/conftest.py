@@ -18,6 +18,6 @@ def short_path() -> Iterator[Path]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        for mark in ("hardware", "data", "tools"):
+        for mark in ("hardware", "data", "packages"):
             if item.get_closest_marker(mark):
                 item.user_properties.append(("may_skip", mark))

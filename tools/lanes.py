@@ -1,7 +1,7 @@
-"""Run the whole test suite in lanes, each with its own time budget, and end with one line of counts.
+"""Run the whole test suite in lanes, each with its own time budget, and end with what failed and one line of counts.
 
 A test may skip only if it is marked `hardware` (a device this machine lacks) or `data` (the shared data sets are not
-there), or, not in CI, `tools` (a program that `make deps-system` installs is not there); a lane only for that too. Any
+there), or, not in CI, `packages` (a program that `make deps-system` installs is not there); a lane only for that too. Any
 other skip fails the run: a check that did not happen must not look like one that passed.
 """
 
@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CLEANUP_S = 20.0
 """What a command out of time gets for putting its things away."""
+FAILURES: list[str] = []
+"""What failed so far, told again at the end: of a long run, the last page is what people see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ def main() -> int:
         outcome = run_lane(lane)
         counts += outcome
         print(f"== lane {lane.name!r}: {dict(outcome)} in {time.monotonic() - begin:.0f} s", flush=True)
+    for failure in FAILURES:
+        print(f"FAILED: {failure}")
     reasons = ("hardware", "data", "packages")
     skipped = sum(counts[reason] for reason in reasons)
     print("skipped for want of", ", ".join(f"{reason}: {counts[reason]}" for reason in reasons))
@@ -95,8 +99,11 @@ def run_lane(lane: Lane) -> Counter[str]:
     deadline = time.monotonic() + lane.budget_s
     counts: Counter[str] = Counter()
     for command in lane.commands:
-        ended_well = run(command, deadline)
-        counts["passed" if ended_well else "failed"] += 1
+        if run(command, deadline):
+            counts["passed"] += 1
+        else:
+            counts["failed"] += 1
+            FAILURES.append(f"lane {lane.name!r}: {' '.join(command)}")
     if lane.tests:
         counts += run_tests(lane.tests, deadline)
     return counts
@@ -110,6 +117,7 @@ def run_tests(tests: tuple[str, ...], deadline: float) -> Counter[str]:
         counts = read_report(report)
     if not ended_well and not counts["failed"]:
         counts["failed"] = 1
+        FAILURES.append(f"pytest itself, on {' '.join(tests)}")
     return counts
 
 
@@ -146,19 +154,21 @@ def read_report(report: Path) -> Counter[str]:
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname')}.{case.get('name')}"
         skipped = case.find("skipped")
-        if case.find("failure") is not None or case.find("error") is not None:
+        broken = next((found for kind in ("failure", "error") if (found := case.find(kind)) is not None), None)
+        if broken is not None:
             counts["failed"] += 1
+            FAILURES.append(f"{name}: {broken.get('message', '')[:300]}")
         elif skipped is None:
             counts["passed"] += 1
         else:
             mark = next((p.get("value") for p in case.iter("property") if p.get("name") == "may_skip"), None)
             if mark in ("hardware", "data"):
                 counts[mark] += 1
-            elif mark == "tools" and not os.environ.get("CI"):
+            elif mark == "packages" and not os.environ.get("CI"):
                 counts["packages"] += 1
             else:
-                print(f"FAILED: may not skip: {name}: {skipped.get('message')}")
                 counts["failed"] += 1
+                FAILURES.append(f"may not skip: {name}: {skipped.get('message')}")
     return counts
 
 

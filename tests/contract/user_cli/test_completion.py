@@ -68,7 +68,7 @@ LINES = [
 ]
 
 
-@pytest.mark.tools
+@pytest.mark.packages
 @needs("fish")
 def test_fish(environment: dict[str, str]) -> None:
     for line, offered in LINES:
@@ -126,7 +126,7 @@ def until(place: int, expected: str, *, timeout_s: float = 60.0) -> str:
     return shown
 
 
-@pytest.mark.tools
+@pytest.mark.packages
 @pytest.mark.parametrize(
     ("command", "prepare"),
     [

@@ -40,7 +40,7 @@ def test_every_command_has_a_page_in_both_languages() -> None:
         assert (".SH 名称" in page) == path.startswith("zh_CN/")
 
 
-@pytest.mark.tools
+@pytest.mark.packages
 @mandoc
 def test_mandoc_has_nothing_to_say(tmp_path: Path) -> None:
     places = []
@@ -52,7 +52,7 @@ def test_mandoc_has_nothing_to_say(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
-@pytest.mark.tools
+@pytest.mark.packages
 @mandoc
 @pytest.mark.parametrize("tongue", LANGUAGES)
 def test_a_page_says_what_the_help_says(tongue: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def _quick_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
 def planted(folder: Path, text: str) -> str:
     """A test file under the rules of this tree's own conftest."""
     shutil.copy(ROOT / "tests" / "conftest.py", folder)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    hardware: x\n    data: x\n    tools: x\n")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    hardware: x\n    data: x\n    packages: x\n")
     file = folder / "test_planted.py"
     file.write_text("import pytest\n" + text)
     return str(file)
@@ -49,13 +49,17 @@ def test_only_marked_tests_may_skip(lanes: ModuleType, tmp_path: Path, monkeypat
         "def test_planted(): pytest.skip('no wish')\n"
         "@pytest.mark.hardware\ndef test_gpu(): pytest.skip('no GPU')\n"
         "@pytest.mark.data\ndef test_data(): pytest.skip('no data')\n"
-        "@pytest.mark.tools\ndef test_tool(): pytest.skip('no tool')\n",
+        "@pytest.mark.packages\ndef test_tool(): pytest.skip('no tool')\n",
     )
     expected = Counter(passed=1, failed=2, hardware=1, data=1, packages=1)
     assert lanes.run_tests((file,), time.monotonic() + 60) == expected
     monkeypatch.setenv("CI", "1")
     expected = Counter(passed=1, failed=3, hardware=1, data=1)
-    assert lanes.run_tests((file,), time.monotonic() + 60) == expected, "CI has every tool"
+    lanes.FAILURES.clear()
+    assert lanes.run_tests((file,), time.monotonic() + 60) == expected, "CI has every package"
+    assert [told.split(":")[0] for told in lanes.FAILURES] == [
+        "test_planted.test_wrong", "may not skip", "may not skip"
+    ], "told again at the end, by name"  # fmt: skip
 
 
 def test_a_whole_file_that_skips_itself_fails(lanes: ModuleType, tmp_path: Path) -> None:
