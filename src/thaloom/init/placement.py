@@ -13,7 +13,7 @@ from thaloom.init.actions import Hold
 from thaloom.init.admission import Estimate, choose_device, estimate, foreign_estimate, onnx_estimate
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
-from thaloom.kernel.state.types import GUESTS, Service, ServiceSpec
+from thaloom.kernel.state.types import OUTSIDE, Service, ServiceSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Planner:
         return device
 
     def _read(self, spec: ServiceSpec, device: DeviceId) -> Placement:
-        if spec.engine in GUESTS:
+        if spec.engine in OUTSIDE:
             return Placement(manifest=None, device=device, estimate=foreign_estimate(spec))
         manifest = self._models.get(spec.model)
         check_engine(spec, manifest)

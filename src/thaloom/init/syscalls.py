@@ -50,7 +50,7 @@ from thaloom.kernel.models.types import (
 )
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import (
-    GUESTS,
+    OUTSIDE,
     AccessKey,
     Alias,
     KeyLimits,
@@ -264,7 +264,7 @@ class Syscalls:
         users = [
             service.spec.name
             for service in self._store.services()
-            if service.spec.engine not in GUESTS and ModelName.parse(service.spec.model) == name
+            if service.spec.engine not in OUTSIDE and ModelName.parse(service.spec.model) == name
         ]
         if users:
             raise ModelInUse(

@@ -17,12 +17,15 @@ from thaloom.base.clock import SystemClock
 from thaloom.base.errors import BadParameter, ModelNotFound, ThaloomError
 from thaloom.base.events import Recorder
 from thaloom.edge.api.app import door_app
+from thaloom.kernel.models.types import ModelTensor
 from thaloom.work.runtime.types import (
     Delta,
     Done,
     Embedding,
     EmbedRequest,
     GenerateRequest,
+    Inferred,
+    InferRequest,
     ScoreRequest,
     Scores,
     ServedModel,
@@ -39,7 +42,7 @@ DONE = Done(
 
 @dataclass
 class Scripted:
-    """Implements types.Generation. Tokens are bytes; a document's score is how often the query stands in it."""
+    """Implements types.Generation and types.Inference. Tokens are bytes; a document's score is how often the query stands in it."""
 
     says: Sequence[Delta | Done] = (Delta(text="Hi", num_tokens=2), DONE)
     scripts: list[Sequence[Delta | Done]] = field(default_factory=list)
@@ -106,6 +109,19 @@ class Scripted:
         self.scored.append(request)
         values = tuple(min(document.count(request.query) / 10, 1.0) for document in request.documents)
         return Scores(values=values, prompt_tokens=len(values), degraded=self.degraded)
+
+    def serves(self, model: str) -> bool:
+        self._check(model)
+        return True
+
+    async def tensors(self, model: str) -> tuple[tuple[ModelTensor, ...], tuple[ModelTensor, ...]]:
+        self._check(model)
+        return (ModelTensor(name="x", dtype="FP32", shape=(-1,)),), ()
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        """What goes in comes out."""
+        self._check(request.model)
+        return Inferred(outputs=request.inputs, queue_s=0.1, compute_s=0.2, batch_rows=0)
 
     async def worker_metrics(self) -> list[dict[str, Any]]:
         return []

@@ -36,7 +36,7 @@ from thaloom.kernel.models.types import (
     Verification,
 )
 from thaloom.kernel.state.types import (
-    GUESTS,
+    OUTSIDE,
     AccessKey,
     Alias,
     KeyLimits,
@@ -408,7 +408,7 @@ def quantised_name(model: ModelName, to: WeightFormat) -> str:
 
 def service_spec(name: str, body: wire.ServeRequest) -> ServiceSpec:
     fields = body.model_dump()
-    if body.engine not in GUESTS:
+    if body.engine not in OUTSIDE:
         fields["model"] = str(ModelName.parse(body.model))
     return ServiceSpec(name=ServiceName(name), **fields)
 

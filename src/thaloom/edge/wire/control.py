@@ -36,7 +36,7 @@ class ServeRequest(Ask):
 
     model: str = Field(min_length=1)
     """Of an engine that the node starts: an absolute path. Of `openai`: the server's own name for its model."""
-    engine: Literal["thaloom", "llama.cpp", "vllm", "openai", "onnx"] = "thaloom"
+    engine: Literal["thaloom", "llama.cpp", "vllm", "openai", "onnx", "transformers"] = "thaloom"
     url: str | None = Field(default=None, min_length=1, max_length=2048)
     """Where the server of engine `openai` answers, as `http://127.0.0.1:8000/v1`."""
     replicas: int = Field(default=1, ge=1, le=64)

@@ -49,7 +49,9 @@ def _name_of(model: str) -> str:
 @verb("serve")
 @argument("model", shell_complete=complete_models)
 @option("--name", type=a_name, metavar="NAME")
-@option("--engine", type=click.Choice(["thaloom", "llama.cpp", "vllm", "openai", "onnx"]), metavar="ENGINE")
+@option(
+    "--engine", type=click.Choice(["thaloom", "llama.cpp", "vllm", "openai", "onnx", "transformers"]), metavar="ENGINE"
+)
 @option("--url", metavar="URL")
 @option("--replicas", type=POSITIVE, metavar="N")
 @option("--device", metavar="DEVICE", shell_complete=complete_devices)
@@ -73,7 +75,7 @@ def command(
 ) -> None:
     from thaloom.edge.wire.control import ServeRequest
 
-    own = wish["engine"] in (None, "thaloom", "onnx")
+    own = wish["engine"] not in ("llama.cpp", "vllm", "openai")
     model = a_name(model) if own else _foreign(model, str(wish["engine"]))
     with connect() as node:
         served = ensure_model(node, model, output).name if own else model

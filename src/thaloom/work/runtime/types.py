@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
@@ -336,6 +336,7 @@ class Inferred:
     """Rows computed together, those of others included; 0: the model's rows are not known to be independent."""
 
 
+@runtime_checkable
 class Inference(Protocol):
     """What the door needs for models that are no language models; implemented by work.runtime.frontend."""
 
