@@ -12,11 +12,19 @@ from onnx import TensorProto, helper, numpy_helper
 from thaloom.kernel.models.types import ModelTensor
 
 
-def save(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], weights: dict[str, np.ndarray]) -> Path:
+def save(
+    path: Path,
+    nodes: list[Any],
+    inputs: list[Any],
+    outputs: list[Any],
+    weights: dict[str, np.ndarray],
+    metadata: dict[str, str] | None = None,
+) -> Path:
     graph = helper.make_graph(
         nodes, "g", inputs, outputs, [numpy_helper.from_array(array, name) for name, array in weights.items()]
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, metadata or {})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     return path
@@ -94,6 +102,41 @@ def endless(path: Path) -> Path:
     weights = {"rounds": np.array(2**60, np.int64), "begin": np.array(True)}
     shape = [1, 1]
     return save(path, nodes, [tensor("x", TensorProto.FLOAT, shape)], [tensor("y", TensorProto.FLOAT, shape)], weights)
+
+
+LETTERS = ["<pad>", "a", "b", "c", "|"]
+"""What a sound means by its loudness: 0, 0.2, 0.4, 0.6, 0.8."""
+FRAME = 320
+
+
+def listener(path: Path, metadata: dict[str, str] | None = None) -> Path:
+    """Samples [n, m] to scores [n, frames, 5]: the nearer a frame's mean loudness to a letter's, the higher."""
+    nodes = [
+        helper.make_node("Abs", ["input_values"], ["loud"]),
+        helper.make_node("Unsqueeze", ["loud", "one"], ["channel"]),
+        helper.make_node("AveragePool", ["channel"], ["frames"], kernel_shape=[FRAME], strides=[FRAME]),
+        helper.make_node("Transpose", ["frames"], ["columns"], perm=[0, 2, 1]),
+        helper.make_node("Sub", ["columns", "levels"], ["apart"]),
+        helper.make_node("Mul", ["apart", "apart"], ["squares"]),
+        helper.make_node("Neg", ["squares"], ["logits"]),
+    ]
+    weights = {"one": np.array([1], np.int64), "levels": np.arange(5, dtype=np.float32) * 0.2}
+    inputs = [tensor("input_values", TensorProto.FLOAT, ["n", "m"])]
+    return save(
+        path, nodes, inputs, [tensor("logits", TensorProto.FLOAT, ["n", "frames", 5])], weights, metadata=metadata
+    )
+
+
+def speaker(path: Path, metadata: dict[str, str] | None = None) -> Path:
+    """Numbers [n, m] to samples [n, 2000 m] that `listener` understands: loud as told, as fast as it can be."""
+    wave = np.where(np.arange(2000) % 2, -1.0, 1.0)
+    nodes = [
+        helper.make_node("Gather", ["waves", "input_ids"], ["parts"]),
+        helper.make_node("Flatten", ["parts"], ["waveform"]),
+    ]
+    weights = {"waves": (np.arange(5)[:, None] * 0.2 * wave).astype(np.float32)}
+    inputs = [tensor("input_ids", TensorProto.INT64, ["n", "m"])]
+    return save(path, nodes, inputs, [tensor("waveform", TensorProto.FLOAT, ["n", "k"])], weights, metadata=metadata)
 
 
 def endless_tensors() -> tuple[list[ModelTensor], list[ModelTensor]]:

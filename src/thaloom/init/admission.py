@@ -15,6 +15,7 @@ from thaloom.kernel.sched.drafts import DRAFT_ROWS
 from thaloom.kernel.state.types import ServiceSpec
 from thaloom.work.runtime.engines.kinds import find
 from thaloom.work.runtime.engines.models import foreign_model
+from thaloom.work.runtime.engines.onnx import PASS_BYTES
 
 MAX_DEFAULT_CONTEXT = 8192
 DEFAULT_CONTEXTS = 4
@@ -111,7 +112,7 @@ def onnx_estimate(spec: ServiceSpec, card: ModelCard) -> Estimate:
     return Estimate(
         weight_bytes=2 * card.weight_bytes,
         kv_bytes=0,
-        scratch_bytes=FOREIGN_SCRATCH_BYTES,
+        scratch_bytes=PASS_BYTES,
         process_bytes=WORKER_BASE_BYTES,
         context_length=0,
     )

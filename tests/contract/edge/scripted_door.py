@@ -29,9 +29,14 @@ from thaloom.work.runtime.types import (
     ScoreRequest,
     Scores,
     ServedModel,
+    SpeechRequest,
+    SpokenWord,
     Tokenized,
     TokenizeRequest,
     TokenizerInfo,
+    TranscribeRequest,
+    Transcript,
+    Utterance,
 )
 
 DIMENSIONS = 4
@@ -42,7 +47,8 @@ DONE = Done(
 
 @dataclass
 class Scripted:
-    """Implements types.Generation and types.Inference. Tokens are bytes; a document's score is how often the query stands in it."""
+    """Implements types.Generation and types.Inference. Tokens are bytes; a document's score is how often the query
+    stands in it; what a model is given comes out of it."""
 
     says: Sequence[Delta | Done] = (Delta(text="Hi", num_tokens=2), DONE)
     scripts: list[Sequence[Delta | Done]] = field(default_factory=list)
@@ -119,9 +125,17 @@ class Scripted:
         return (ModelTensor(name="x", dtype="FP32", shape=(-1,)),), ()
 
     async def infer(self, request: InferRequest) -> Inferred:
-        """What goes in comes out."""
         self._check(request.model)
         return Inferred(outputs=request.inputs, queue_s=0.1, compute_s=0.2, batch_rows=0)
+
+    async def transcribe(self, request: TranscribeRequest) -> Transcript:
+        self._check(request.model)
+        word = SpokenWord(text="hi", begin_s=0.5, end_s=1.0)
+        return Transcript(text="hi", words=(word,), duration_s=1.5, queue_s=0.1, compute_s=0.2)
+
+    async def speak(self, request: SpeechRequest) -> Utterance:
+        self._check(request.model)
+        return Utterance(samples=request.text.encode()[:1] * 2, rate=8000, queue_s=0.1, compute_s=0.2)
 
     async def worker_metrics(self) -> list[dict[str, Any]]:
         return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class Site:
     service: WorkerService
     spec: WorkerSpec
     routes: FixedRoutes
+    ended: BaseException | None = None
+    """Why there is no worker, if there is none."""
 
     async def status(self) -> WorkerStats:
         return await Call.status(self.spec.socket, Deadlines())
@@ -52,10 +55,10 @@ class Site:
 @contextlib.asynccontextmanager
 async def site(folder: Path, model: Path, **changes: Any) -> AsyncIterator[Site]:
     store = ModelStore(folder / "store", SystemClock(), ignore)
-    store.import_path(model)
+    manifest = store.import_path(model)
     facts: dict[str, Any] = {
-        "worker": WorkerId("w-1"), "service": ServiceName("net"), "model": model.stem, "store": str(folder / "store"),
-        "socket": str(folder / "w.sock"), "engine": "onnx", "num_threads": 1,
+        "worker": WorkerId("w-1"), "service": ServiceName("net"), "model": str(manifest.name),
+        "store": str(folder / "store"), "socket": str(folder / "w.sock"), "engine": "onnx", "num_threads": 1,
     }  # fmt: skip
     spec = WorkerSpec(**facts | changes)
     events = Recorder()
@@ -64,7 +67,7 @@ async def site(folder: Path, model: Path, **changes: Any) -> AsyncIterator[Site]
     while service.phase == "loading" and not task.done():
         await asyncio.sleep(0.005)
     route = Route(
-        name=ServiceName("net"), model=model.stem, phase="ready", sockets=(spec.socket,), context_length=None,
+        name=ServiceName("net"), model=str(manifest.name), phase="ready", sockets=(spec.socket,), context_length=None,
         created_at=0.0, engine="onnx",
     )  # fmt: skip
     routes = FixedRoutes(route)
@@ -75,7 +78,7 @@ async def site(folder: Path, model: Path, **changes: Any) -> AsyncIterator[Site]
     try:
         async with serving(app) as url:
             async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=30.0) as http:
-                yield Site(http, service, spec, routes)
+                yield Site(http, service, spec, routes, task.exception() if task.done() else None)
     finally:
         service.stop(0.0)
         await asyncio.gather(task, return_exceptions=True)
@@ -248,6 +251,9 @@ def test_bodies_that_are_no_requests(tmp_path: Path) -> None:
                 assert (await door.infer(body)).status_code == 400
             assert (await door.infer(b" " * (15 * 1024 * 1024))).status_code == 413
             assert (await door.infer(b"{}", **{"content-encoding": "gzip"})).status_code == 400
+            assert (await door.infer(b"{}", **{"content-encoding": "br"})).status_code == 415
+            packed = gzip.compress(json.dumps(asked(pixels(1))).encode())
+            assert (await door.infer(packed, **{"content-encoding": "gzip"})).status_code == 200
 
     asyncio.run(run())
 

@@ -40,9 +40,10 @@ from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.ollama.loading import Loading
 from thaloom.edge.api.ollama.routes import routes as ollama_routes
 from thaloom.edge.api.ollama.talking import talking
-from thaloom.edge.api.openai import kept, tokens
+from thaloom.edge.api.openai import audio, kept, tokens
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
+from thaloom.edge.api.openai.audio_document import add_audio
 from thaloom.edge.api.proxy import ControlProxy
 from thaloom.edge.api.tracing import Tracing
 from thaloom.edge.api.visits import Doorkeeper
@@ -74,6 +75,7 @@ PAGES = {
     "/v1/responses": "responses (OpenAI; POST)",
     "/v1/files": "files (OpenAI)",
     "/v1/batches": "batches (OpenAI)",
+    "/v1/audio/transcriptions": "speech to text (OpenAI; POST; /v1/audio/speech: text to speech)",
     "/api/models": "a hub of what is in the store (HF_ENDPOINT)",
     "/v2": "models that are no language models (Open Inference Protocol)",
     "/healthz": "whether the door lives",
@@ -149,7 +151,7 @@ def door_app(
         Route("/v1/messages/batches{rest:path}", anthropic.refuse_batches, methods=["GET", "POST", "DELETE"]),
         *ollama_routes(loading, generation=generation, node=node, clock=clock),
         *([] if keeper is None else keeper.routes),
-        *([] if inference is None else [infer_route(inference)]),
+        *([] if inference is None else _inference_routes(inference)),
         Route("/metrics", MetricsPage(metrics, generation).__call__, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
@@ -171,10 +173,19 @@ def door_app(
     return guarded
 
 
+def _inference_routes(inference: Inference) -> list[Route]:
+    """Those that FastAPI does not see."""
+    return [
+        infer_route(inference),
+        Route("/v1/audio/speech", audio.Speaking(inference), methods=["POST"]),
+        Route("/v1/audio/transcriptions", audio.Transcribing(inference), methods=["POST"]),
+    ]
+
+
 def openapi_document(generation: Generation, inference: Inference | None = None) -> dict[str, Any]:
     """The OpenAPI 3.1 document of everything the door itself serves."""
     document = add_plain_routes(_small_routes(generation, inference).openapi())
-    return add_common(document if inference is None else add_infer_route(document))
+    return add_common(document if inference is None else add_audio(add_infer_route(document)))
 
 
 def _small_routes(generation: Generation, inference: Inference | None = None, **options: Any) -> FastAPI:

@@ -11,8 +11,8 @@ from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 
 Phase = Literal["pending", "loading", "ready", "failed", "stopping"]
 EngineName = Literal["thaloom", "llama.cpp", "vllm", "openai", "onnx", "transformers"]
-"""Ours; two that a worker starts; a server that speaks the OpenAI protocol and runs already; ONNX Runtime in the worker,
-for what is no language model; and transformers, for architectures that are not among ours."""
+"""Ours; two that a worker starts; a server that speaks the OpenAI protocol and runs already; ONNX Runtime in the
+worker, for what is no language model; and transformers, for architectures that are not among ours."""
 OUTSIDE: frozenset[EngineName] = frozenset({"llama.cpp", "vllm", "openai"})
 """Engines whose models do not lie in the store."""
 GUESTS: frozenset[EngineName] = OUTSIDE | {"transformers"}

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TypeVar
 
 from thaloom.base.errors import BadRequest, DeadlineExceeded, InternalError, ServiceLoading, ThaloomError, WorkerLost
 from thaloom.work.runtime.messages import (
     Accepted,
-    Embedded,
     Ended,
     Failed,
     Finished,
     GetStatus,
-    InferDone,
     Piece,
     PromptLogprobs,
     Reply,
@@ -22,12 +21,14 @@ from thaloom.work.runtime.messages import (
     State,
     Task,
     Tokens,
+    Whole,
     WorkerStats,
     encode,
 )
 from thaloom.work.runtime.outbox import merge
 from thaloom.work.runtime.routing import Work
 
+W = TypeVar("W", bound=Whole)
 MAX_PENDING = 256
 """Replies read ahead of a slow client; then the worker's socket waits."""
 
@@ -106,17 +107,10 @@ class Call:
             self._tell_begun()
         return reply
 
-    async def embedding(self) -> Embedded:
-        """The answer to AskEmbedding."""
+    async def whole(self, kind: type[W]) -> W:
+        """An answer in one piece: `kind` says of what request."""
         reply = await self._next(self._deadlines.silence_s, "the engine fell silent")
-        if not isinstance(reply, Embedded):
-            raise InternalError(f"the worker answered with {type(reply).__name__}")
-        return reply
-
-    async def inferred(self) -> InferDone:
-        """The answer to Infer."""
-        reply = await self._next(self._deadlines.silence_s, "the model fell silent")
-        if not isinstance(reply, InferDone):
+        if not isinstance(reply, kind):
             raise InternalError(f"the worker answered with {type(reply).__name__}")
         return reply
 

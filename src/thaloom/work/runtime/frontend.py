@@ -26,8 +26,19 @@ from thaloom.work.runtime.asking import embed_message, message_of
 from thaloom.work.runtime.call import Deadlines
 from thaloom.work.runtime.conversing import answer_text
 from thaloom.work.runtime.foreign import ForeignAnswer, require_own
-from thaloom.work.runtime.inferring import infer, tensors
-from thaloom.work.runtime.messages import Ask, AskEmbedding, Tokens
+from thaloom.work.runtime.inferring import Computed, compute, seconds, tensors
+from thaloom.work.runtime.messages import (
+    Ask,
+    AskEmbedding,
+    Embedded,
+    Infer,
+    InferDone,
+    Speak,
+    Spoken,
+    Tokens,
+    Transcribe,
+    Transcribed,
+)
 from thaloom.work.runtime.prompting import Speech, SpeechCache
 from thaloom.work.runtime.routing import Aliases
 from thaloom.work.runtime.scoring import judges, question, score_of
@@ -42,9 +53,13 @@ from thaloom.work.runtime.types import (
     ScoreRequest,
     Scores,
     ServedModel,
+    SpeechRequest,
     Tokenized,
     TokenizeRequest,
     TokenizerInfo,
+    TranscribeRequest,
+    Transcript,
+    Utterance,
 )
 from thaloom.work.runtime.workers import Placed, RouteSource, Workers
 
@@ -171,7 +186,7 @@ class Frontend:
     async def _ask_embedding(self, request: EmbedRequest, route: Route) -> Embedding:
         placed = await self._workers.begin(route.name, AskEmbedding(request=request))
         try:
-            told = (await placed.call.embedding()).embedding
+            told = (await placed.call.whole(Embedded)).embedding
             degraded = await self._workers.degraded(placed.socket)
         finally:
             placed.call.close()
@@ -185,14 +200,23 @@ class Frontend:
         return await tensors(self._workers, self._route(model))
 
     async def infer(self, request: InferRequest) -> Inferred:
-        route, alias = self._aliases.resolve(self._routes.current(), request.model)
+        return (await self._compute(request.model, Infer(request=request), InferDone)).result
+
+    async def transcribe(self, request: TranscribeRequest) -> Transcript:
+        return (await self._compute(request.model, Transcribe(request=request), Transcribed)).transcript
+
+    async def speak(self, request: SpeechRequest) -> Utterance:
+        return (await self._compute(request.model, Speak(request=request), Spoken)).speech
+
+    async def _compute(self, model: str, message: Infer | Transcribe | Speak, kind: type[Computed]) -> Computed:
+        route, alias = self._aliases.resolve(self._routes.current(), model)
         try:
-            inferred = await infer(self._workers, route, request)
+            answer = await compute(self._workers, route, message, kind)
         except ThaloomError as error:
             self._aliases.failed(alias, route.name, error)
             raise
-        self._aliases.computed(alias, route.name, inferred)
-        return inferred
+        self._aliases.computed(alias, route.name, *seconds(answer))
+        return answer
 
     async def score(self, request: ScoreRequest) -> Scores:
         route = self._route(request.model)

@@ -16,7 +16,19 @@ import msgspec
 
 from thaloom.base.errors import BadRequest
 from thaloom.kernel.models.types import ModelTensor
-from thaloom.work.runtime.types import Delta, Done, Embedding, EmbedRequest, GenerateRequest, Inferred, InferRequest
+from thaloom.work.runtime.types import (
+    Delta,
+    Done,
+    Embedding,
+    EmbedRequest,
+    GenerateRequest,
+    Inferred,
+    InferRequest,
+    SpeechRequest,
+    TranscribeRequest,
+    Transcript,
+    Utterance,
+)
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
@@ -80,6 +92,14 @@ class Infer(msgspec.Struct, frozen=True, kw_only=True, tag="infer"):
     """Ask for one pass through a model that is no language model."""
 
     request: InferRequest
+
+
+class Transcribe(msgspec.Struct, frozen=True, kw_only=True, tag="transcribe"):
+    request: TranscribeRequest
+
+
+class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
+    request: SpeechRequest
 
 
 class GetStatus(msgspec.Struct, frozen=True, tag="get_status"):
@@ -150,6 +170,18 @@ class InferDone(msgspec.Struct, frozen=True, kw_only=True, tag="infer_done"):
     """The answer to Infer, and its end."""
 
     result: Inferred
+
+
+class Transcribed(msgspec.Struct, frozen=True, kw_only=True, tag="transcribed"):
+    """The answer to Transcribe, and its end."""
+
+    transcript: Transcript
+
+
+class Spoken(msgspec.Struct, frozen=True, kw_only=True, tag="spoken"):
+    """The answer to Speak, and its end."""
+
+    speech: Utterance
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True, tag="tokens"):
@@ -227,12 +259,12 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     """`loading`, `ready` or `stopping`."""
 
 
-Task = Generate | Embed | Ask | AskEmbedding | Infer
+Task = Generate | Embed | Ask | AskEmbedding | Infer | Transcribe | Speak
 """What is queued and answered in its turn."""
 Request = Task | GetStatus | Shutdown
-Reply = (
-    Accepted | PromptLogprobs | Tokens | Finished | Piece | Ended | Embedded | InferDone | Failed | State | WorkerStats
-)
+Whole = Embedded | InferDone | Transcribed | Spoken
+"""An answer in one piece."""
+Reply = Accepted | PromptLogprobs | Tokens | Finished | Piece | Ended | Whole | Failed | State | WorkerStats
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder = msgspec.msgpack.Decoder(Request)

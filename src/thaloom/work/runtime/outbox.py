@@ -14,12 +14,14 @@ from thaloom.work.runtime.messages import (
     LogprobRow,
     Piece,
     Reply,
+    Spoken,
     State,
     Tokens,
+    Transcribed,
 )
 
 MAX_TOKENS_BEHIND = 4096
-_LAST = (Finished, State, Ended, Embedded, InferDone, Failed)
+_LAST = (Finished, State, Ended, Embedded, InferDone, Transcribed, Spoken, Failed)
 
 
 class Outbox:

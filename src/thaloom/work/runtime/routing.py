@@ -16,7 +16,7 @@ from thaloom.base.ids import ServiceName
 from thaloom.kernel.sched.canary import CanaryLimits, Outcomes, verdict
 from thaloom.kernel.sched.routing import Candidate, choose_share, choose_worker
 from thaloom.kernel.state.types import Alias, Route, Routes
-from thaloom.work.runtime.types import Delta, Done, Inferred
+from thaloom.work.runtime.types import Delta, Done
 
 Item = Delta | Done
 PIECE_TOKENS = 32
@@ -182,12 +182,12 @@ class Aliases:
         if alias is not None and alias.canary is not None:
             self._note(alias, service, error)
 
-    def computed(self, alias: Alias | None, service: ServiceName, inferred: Inferred) -> None:
+    def computed(self, alias: Alias | None, service: ServiceName, queue_s: float, compute_s: float) -> None:
         """A pass through a model is an answer of one piece."""
         if alias is not None and alias.canary is not None:
             done = Done(
-                reason="stop", prompt_tokens=0, completion_tokens=0, cached_tokens=0, queue_s=inferred.queue_s,
-                prefill_s=inferred.compute_s, decode_s=0.0,
+                reason="stop", prompt_tokens=0, completion_tokens=0, cached_tokens=0, queue_s=queue_s,
+                prefill_s=compute_s, decode_s=0.0,
             )  # fmt: skip
             self._note(alias, service, done)
 

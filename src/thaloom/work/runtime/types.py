@@ -336,6 +336,55 @@ class Inferred:
     """Rows computed together, those of others included; 0: the model's rows are not known to be independent."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscribeRequest:
+    """Utterance to be written down."""
+
+    id: RequestId
+    model: str
+    audio: bytes
+    """A file of sound, as it came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpokenWord:
+    text: str
+    begin_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    text: str
+    words: tuple[SpokenWord, ...]
+    duration_s: float
+    """Of the sound."""
+    queue_s: float
+    compute_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechRequest:
+    """A text to be spoken."""
+
+    id: RequestId
+    model: str
+    text: str
+    voice: str | None = None
+    """None: the model's first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance:
+    samples: bytes
+    """16 bits, little-endian, one channel."""
+    rate: int
+    """Samples a second."""
+    queue_s: float
+    compute_s: float
+    degraded: str | None = None
+
+
 @runtime_checkable
 class Inference(Protocol):
     """What the door needs for models that are no language models; implemented by work.runtime.frontend."""
@@ -350,6 +399,14 @@ class Inference(Protocol):
 
     async def infer(self, request: InferRequest) -> Inferred:
         """Raises as `tensors` does, and BadParameter, TooLarge, QueueFull, DeadlineExceeded."""
+        ...
+
+    async def transcribe(self, request: TranscribeRequest) -> Transcript:
+        """Raises as `infer` does; NotServable for a model that is for something else."""
+        ...
+
+    async def speak(self, request: SpeechRequest) -> Utterance:
+        """Raises as `transcribe` does."""
         ...
 
 

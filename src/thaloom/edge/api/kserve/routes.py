@@ -15,7 +15,7 @@ from starlette.routing import Route
 from thaloom import __version__
 from thaloom.base.errors import BadRequest, ServiceLoading
 from thaloom.base.ids import new_request_id
-from thaloom.edge.api.body import ClientGone, read_body, while_connected
+from thaloom.edge.api.body import ClientGone, read_plain, while_connected
 from thaloom.edge.api.errors import from_validation, to_json
 from thaloom.edge.api.kserve.tensors import inputs_of, output_of
 from thaloom.edge.wire import kserve as wire
@@ -63,10 +63,8 @@ def add_routes(app: FastAPI, inference: Inference) -> None:
 def infer_route(inference: Inference) -> Route:
     async def infer(request: Request) -> Response:
         headers = request.headers
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            raise BadRequest("compressed bodies are not read")
         try:
-            body = await read_body(request.receive, declared=headers.get("content-length"), limit=MAX_BODY_BYTES)
+            body = await read_plain(headers, request.receive, limit=MAX_BODY_BYTES)
             asked, inputs = await _apart(len(body), _read, body, headers.get(wire.HEADER_LENGTH))
             outputs = tuple(output.name for output in asked.outputs or ())
             wanted = InferRequest(

@@ -7,7 +7,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from thaloom.base.errors import (
     DeadlineExceeded,
     DeviceLost,
     InternalError,
+    NotServable,
     QueueFull,
     ThaloomError,
     TooLarge,
@@ -26,15 +27,37 @@ from thaloom.base.events import Event
 from thaloom.base.units import MIB, format_bytes
 from thaloom.kernel.models.types import Manifest
 from thaloom.work.runtime.async_engine import Submission
+from thaloom.work.runtime.engines.onnx import PASS_BYTES
 from thaloom.work.runtime.engines.onnx.arrays import Array, array_of, value_of
+from thaloom.work.runtime.engines.onnx.hearing import Ear, Heard
 from thaloom.work.runtime.engines.onnx.session import Session
+from thaloom.work.runtime.engines.onnx.voice import Said, Voice
 from thaloom.work.runtime.events import EngineReady
-from thaloom.work.runtime.messages import Failed, Infer, InferDone, Task, WorkerStats
+from thaloom.work.runtime.messages import (
+    Failed,
+    Infer,
+    InferDone,
+    Reply,
+    Speak,
+    Spoken,
+    Task,
+    Transcribe,
+    Transcribed,
+    WorkerStats,
+)
 from thaloom.work.runtime.outbox import Outbox
 from thaloom.work.runtime.sequence import Ticket
 from thaloom.work.runtime.serving import Served, Site
 from thaloom.work.runtime.status import loading_stats
-from thaloom.work.runtime.types import Inferred, InferRequest, TensorValue
+from thaloom.work.runtime.types import (
+    Inferred,
+    InferRequest,
+    SpeechRequest,
+    TensorValue,
+    TranscribeRequest,
+    Transcript,
+    Utterance,
+)
 
 GATHER_S = 0.002
 """How long the first of a batch waits for others to come: a small part of any pass worth joining."""
@@ -47,13 +70,13 @@ MOST_OUTPUT_BYTES = 15 * MIB
 @dataclass(slots=True, kw_only=True)
 class Waiting:
     ticket: Ticket
-    request: InferRequest
-    arrays: dict[str, Array]
-    rows: int
-    fits: tuple[object, ...] | None
-    """Requests with the same may be joined; None: this one runs alone."""
+    request: InferRequest | TranscribeRequest | SpeechRequest
     since: float
     outbox: Outbox
+    arrays: dict[str, Array] = field(default_factory=dict)
+    rows: int = 0
+    fits: tuple[object, ...] | None = None
+    """Requests with the same may be joined; None: this one runs alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +85,8 @@ class OnnxModel:
 
     manifest: Manifest
     session: Session
+    talent: Ear | Voice | None = None
+    """What it is for, beside being computed."""
 
     def serve(self, site: Site) -> Served:
         return OnnxServed(self, site)
@@ -103,6 +128,7 @@ class OnnxServed:
             pid=os.getpid(),
             model_digest=self._model.manifest.digest,
             weight_bytes=card.weight_bytes,
+            scratch_bytes=PASS_BYTES,
             inputs=list(session.inputs),
             outputs=list(session.outputs),
             running=running,
@@ -115,23 +141,24 @@ class OnnxServed:
         )
 
     async def take(self, request: Task) -> Submission:
-        """Raises BadRequest, BadParameter, QueueFull."""
-        if not isinstance(request, Infer):
+        """Raises BadRequest, BadParameter, NotServable, QueueFull."""
+        if not isinstance(request, Infer | Transcribe | Speak):
             raise BadRequest("this worker's model is no language model")
+        asked = request.request
+        self._require_talent(asked)
         spec = self._site.spec
         if len(self._queue) >= spec.max_queue:
             raise QueueFull(f"{spec.max_queue} requests wait for {spec.service!r} already", retry_after_s=1.0)
-        asked = request.request
-        arrays = self._arrays(asked)
         waiting = Waiting(
             ticket=Ticket(next(self._numbers)),
             request=asked,
-            arrays=arrays,
-            rows=next((len(array) for array in arrays.values() if array.ndim), 0),
-            fits=self._fits(asked, arrays),
             since=self._site.clock.monotonic(),
             outbox=Outbox(self._site.max_tokens_behind),
         )
+        if isinstance(asked, InferRequest):
+            arrays = waiting.arrays = self._arrays(asked)
+            waiting.rows = next((len(array) for array in arrays.values() if array.ndim), 0)
+            waiting.fits = self._fits(asked, arrays)
         ahead = len(self._queue)
         self._queue.append(waiting)
         self._requests += 1
@@ -162,6 +189,14 @@ class OnnxServed:
         self._task.cancel()
         _, pending = await asyncio.wait({self._task}, timeout=timeout_s)
         return DeviceLost("a pass of the model does not end", device=self._site.spec.device) if pending else None
+
+    def _require_talent(self, asked: InferRequest | TranscribeRequest | SpeechRequest) -> None:
+        kind = {TranscribeRequest: Ear, SpeechRequest: Voice}.get(type(asked))
+        if kind is not None and not isinstance(self._model.talent, kind):
+            raise NotServable(
+                f"{self._site.spec.service!r} is not made for this, as far as its files say (docs/engines.md)",
+                param="model",
+            )
 
     def _arrays(self, request: InferRequest) -> dict[str, Array]:
         wanted = {tensor.name: tensor for tensor in self._model.session.inputs}
@@ -221,7 +256,7 @@ class OnnxServed:
         if not batch:
             return
         began = self._site.clock.monotonic()
-        computing = asyncio.ensure_future(asyncio.to_thread(_compute, self._model.session, batch))
+        computing = asyncio.ensure_future(asyncio.to_thread(_compute, self._model, batch))
         try:
             results = await asyncio.shield(computing)
         except asyncio.CancelledError:
@@ -235,22 +270,37 @@ class OnnxServed:
             if isinstance(result, ThaloomError):
                 self._refuse(waiting, result)
             else:
-                done = Inferred(outputs=result, queue_s=began - waiting.since, compute_s=took, batch_rows=rows)
-                waiting.outbox.put(InferDone(result=done))
+                waiting.outbox.put(self._told(result, began - waiting.since, took, rows))
+
+    def _told(self, result: Result, queue_s: float, compute_s: float, rows: int) -> Reply:
+        if isinstance(result, Heard):
+            heard = Transcript(
+                text=result.text, words=result.words, duration_s=result.duration_s, queue_s=queue_s, compute_s=compute_s
+            )
+            return Transcribed(transcript=heard)
+        if isinstance(result, Said):
+            assert isinstance(self._model.talent, Voice)
+            said = Utterance(
+                samples=result.samples, rate=self._model.talent.rate, queue_s=queue_s, compute_s=compute_s,
+                degraded=result.degraded,
+            )  # fmt: skip
+            return Spoken(speech=said)
+        return InferDone(result=Inferred(outputs=result, queue_s=queue_s, compute_s=compute_s, batch_rows=rows))
 
     def _refuse(self, waiting: Waiting, error: ThaloomError) -> None:
         self._failed += not waiting.outbox.ended
         waiting.outbox.put(Failed(error=error.to_dict()))
 
 
-Result = tuple[TensorValue, ...] | ThaloomError
+Result = tuple[TensorValue, ...] | Heard | Said
 
 
-def _compute(session: Session, batch: Sequence[Waiting]) -> list[Result]:
+def _compute(model: OnnxModel, batch: Sequence[Waiting]) -> Sequence[Result | ThaloomError]:
     """On a thread. A batch that fails together is tried one by one: a bad request spoils nobody else's."""
-    names = batch[0].request.outputs or tuple(tensor.name for tensor in session.outputs)
+    session = model.session
     if len(batch) == 1:
-        return [_alone(session, batch[0], names)]
+        return [_alone(model, batch[0])]
+    names = _outputs(session, batch[0])
     try:
         joined = {name: np.concatenate([waiting.arrays[name] for waiting in batch]) for name in batch[0].arrays}
         outputs = session.run(joined, names)
@@ -260,22 +310,42 @@ def _compute(session: Session, batch: Sequence[Waiting]) -> list[Result]:
     except DeadlineExceeded as error:
         return [error for _ in batch]
     except (ThaloomError, ValueError, MemoryError):
-        return [_alone(session, waiting, names) for waiting in batch]
+        return [_alone(model, waiting) for waiting in batch]
     ends = np.cumsum([waiting.rows for waiting in batch])[:-1]
     split = [np.split(output, ends) for output in outputs]
     return [_told(names, [parts[index] for parts in split]) for index in range(len(batch))]
 
 
-def _alone(session: Session, waiting: Waiting, names: Sequence[str]) -> Result:
+def _outputs(session: Session, waiting: Waiting) -> tuple[str, ...]:
+    wanted = waiting.request.outputs if isinstance(waiting.request, InferRequest) else ()
+    return wanted or tuple(tensor.name for tensor in session.outputs)
+
+
+def _alone(model: OnnxModel, waiting: Waiting) -> Result | ThaloomError:
     try:
-        return _told(names, session.run(waiting.arrays, names))
+        if isinstance(waiting.request, TranscribeRequest):
+            assert isinstance(model.talent, Ear)
+            return model.talent.hear(waiting.request)
+        if isinstance(waiting.request, SpeechRequest):
+            assert isinstance(model.talent, Voice)
+            return _bounded(model.talent.say(waiting.request))
+        names = _outputs(model.session, waiting)
+        return _told(names, model.session.run(waiting.arrays, names))
     except ThaloomError as error:
         return error
     except Exception as error:  # noqa: BLE001 - supervisor of requests: one may not end the others
         return InternalError(f"the worker broke: {type(error).__name__}: {error}")
 
 
-def _told(names: Sequence[str], arrays: Sequence[Array]) -> Result:
+def _bounded(said: Said) -> Said:
+    if len(said.samples) > MOST_OUTPUT_BYTES:
+        raise TooLarge(
+            f"the speech has {format_bytes(len(said.samples))}, at most {format_bytes(MOST_OUTPUT_BYTES)} are given"
+        )
+    return said
+
+
+def _told(names: Sequence[str], arrays: Sequence[Array]) -> tuple[TensorValue, ...] | TooLarge:
     values = tuple(value_of(name, array) for name, array in zip(names, arrays, strict=True))
     if (num_bytes := sum(len(value.data) for value in values)) > MOST_OUTPUT_BYTES:
         return TooLarge(

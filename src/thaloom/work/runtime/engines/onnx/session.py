@@ -44,6 +44,8 @@ class Session:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors have no common base
             raise NotServable(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+        self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        """What its makers wrote into the file."""
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.joins = self._rows_are_independent()
