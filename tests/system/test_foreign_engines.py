@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx2
@@ -10,11 +12,12 @@ import openai
 import pytest
 
 from tests.contract.engines.site import asked, install, some_gguf
+from tests.models import make_model
 from tests.system.cli import thaloom
 from tests.system.node import PATIENCE_S, Node, eventually, node
 
 __all__ = ["node"]
-from thaloom.base.errors import DriverUnavailable, Forbidden, ServiceFailed
+from thaloom.base.errors import DriverUnavailable, Forbidden, NotServable, ServiceFailed
 from thaloom.edge.wire.control import ServeRequest
 
 
@@ -102,3 +105,24 @@ def test_an_engine_that_never_loads_is_failed_with_its_own_words(
             client.serve("other", ServeRequest(model="m", engine="openai", url="https://models.example/v1"))
         client.stop("guest")
     eventually(lambda: engines(node) == [])
+
+
+def test_a_model_of_an_architecture_we_do_not_have_names_the_engine_that_takes_it(node: Node, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "odd")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"architectures": ["GPTNeoXForCausalLM"]}))
+    node.start()
+    node.wait_for_door()
+    assert thaloom(node, "pull", str(model)).code == 0
+    result = thaloom(node, "serve", "odd")
+    assert result.code != 0
+    assert "no own model for architecture GPTNeoXForCausalLM" in result.err
+    assert "thaloom serve odd --engine transformers" in result.err
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        asked = thaloom(node, "serve", "odd", "--engine", "transformers")
+        assert asked.code != 0
+        assert "thaloom[transformers]" in asked.err
+    with node.client() as client, pytest.raises(NotServable, match="'transformers' serves models that continue texts"):
+        (model / "config.json").write_text(json.dumps(config | {"architectures": ["BertModel"]}))
+        assert thaloom(node, "pull", str(model), "--name", "bert").code == 0
+        client.serve("bert", ServeRequest(model="bert", engine="transformers"))

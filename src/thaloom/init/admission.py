@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from thaloom.kernel.models.types import ModelCard
 from thaloom.kernel.sched.drafts import DRAFT_ROWS
 from thaloom.kernel.state.types import ServiceSpec
 from thaloom.work.runtime.engines.kinds import find
-from thaloom.work.runtime.engines.models import foreign_model
+from thaloom.work.runtime.engines.models import ForeignModel
 from thaloom.work.runtime.engines.onnx import PASS_BYTES
 
 MAX_DEFAULT_CONTEXT = 8192
@@ -76,9 +76,9 @@ def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> E
     )
 
 
-def foreign_estimate(spec: ServiceSpec) -> Estimate:
-    """What a foreign engine will take, as far as the files it is to serve tell; of one that runs already nothing but
-    our own worker. Blocks.
+def foreign_estimate(spec: ServiceSpec, model: Callable[[], ForeignModel]) -> Estimate:
+    """What a foreign engine will take, as far as `model`, the files it is to serve, tell; of one that runs already
+    nothing but our own worker. Blocks.
 
     Raises DriverUnavailable for an engine that is not installed, and whatever refuses the model.
     """
@@ -91,13 +91,13 @@ def foreign_estimate(spec: ServiceSpec) -> Estimate:
             process_bytes=WORKER_BASE_BYTES,
             context_length=spec.context_length or 0,
         )
-    model = foreign_model(spec.engine, spec.model)
-    context_length = model.context(spec.context_length)
+    found = model()
+    context_length = found.context(spec.context_length)
     at_once = min(spec.max_sequences, kind.most_sequences or DEFAULT_CONTEXTS)
     return Estimate(
-        weight_bytes=model.weight_bytes,
-        kv_bytes=spec.kv_bytes or model.kv_bytes(context_length, at_once),
-        scratch_bytes=FOREIGN_SCRATCH_BYTES,
+        weight_bytes=found.weight_bytes,
+        kv_bytes=spec.kv_bytes or found.kv_bytes(context_length, at_once),
+        scratch_bytes=FOREIGN_SCRATCH_BYTES + kind.base_bytes,
         process_bytes=WORKER_BASE_BYTES,
         context_length=context_length,
     )

@@ -14,6 +14,7 @@ from thaloom.init.admission import Estimate, choose_device, estimate, foreign_es
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
 from thaloom.kernel.state.types import OUTSIDE, Service, ServiceSpec
+from thaloom.work.runtime.engines.models import foreign_model, own_architectures, stored_model, takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +72,13 @@ class Planner:
 
     def _read(self, spec: ServiceSpec, device: DeviceId) -> Placement:
         if spec.engine in OUTSIDE:
-            return Placement(manifest=None, device=device, estimate=foreign_estimate(spec))
+            foreign = foreign_estimate(spec, lambda: foreign_model(spec.engine, spec.model))
+            return Placement(manifest=None, device=device, estimate=foreign)
         manifest = self._models.get(spec.model)
         check_engine(spec, manifest)
+        if spec.engine == "transformers":
+            model = stored_model(self._models, manifest)
+            return Placement(manifest=manifest, device=device, estimate=foreign_estimate(spec, lambda: model))
         if spec.engine == "onnx":
             return Placement(manifest=manifest, device=device, estimate=onnx_estimate(spec, manifest.card))
         config = self._models.open(manifest).config()
@@ -82,6 +87,13 @@ class Planner:
 
 def check_engine(spec: ServiceSpec, manifest: Manifest) -> None:
     """Raises NotServable if the engine is not the one for such a model, DriverUnavailable if it is not installed."""
+    architecture = manifest.card.architecture
+    if spec.engine == "thaloom" and takes(architecture) and architecture not in own_architectures():
+        raise NotServable(
+            f"no own model for architecture {architecture} of {spec.model!r}; engine 'transformers' may serve it, "
+            f"slower: thaloom serve {spec.model} --engine transformers (pip install 'thaloom[transformers]')",
+            param="engine",
+        )
     if (manifest.card.family == "onnx") != (spec.engine == "onnx"):
         right = "onnx" if manifest.card.family == "onnx" else "thaloom"
         raise NotServable(f"model {spec.model!r} is served by engine {right!r}, not {spec.engine!r}", param="engine")

@@ -98,6 +98,8 @@ def _chat(request: GenerateRequest, kind: Kind) -> dict[str, Any]:
         raise lacking(kind, "separate_reasoning", "what the model thinks aloud always comes apart")
     if not request.tools:
         return body
+    if not kind.tools:
+        raise lacking(kind, "tools")
     body["tools"] = [_tool(tool) for tool in request.tools]
     body["tool_choice"] = request.tool_use
     if request.forced_tool is not None:

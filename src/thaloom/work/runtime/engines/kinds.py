@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from thaloom.base.errors import DriverUnavailable
+from thaloom.base.units import MIB
 from thaloom.work.runtime.types import ConstraintKind
 
 Extra = Literal[
@@ -38,6 +39,8 @@ class Start:
     context_length: int | None
     """Of one request."""
     max_sequences: int
+    store: str = ""
+    """Root folder of the model store, for an engine whose models lie there; `model` is a name then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,10 @@ class Kind:
     repetition: str | None = None
     """Its name for the repetition penalty."""
     constraints: frozenset[ConstraintKind] = frozenset()
+    base_bytes: int = 0
+    """What an empty one holds in memory: its own program."""
+    tools: bool = True
+    """Whether it reads and writes calls of tools."""
     most_seed: int = 2**63 - 1
     """A larger seed is folded into 0 .. most_seed."""
     otherwise: str
@@ -75,6 +82,10 @@ def find(name: str, which: Callable[[str], str | None] = shutil.which) -> Kind:
     if name == "vllm":
         _require(which("vllm"), "vllm", "no program 'vllm' is on the PATH (pip install vllm)")
         return VLLM
+    if name == "transformers":
+        for module in ("torch", "transformers"):
+            _require(find_spec(module), name, f"no {module} (pip install 'thaloom[transformers]')")
+        return TRANSFORMERS
     if which("llama-server") is not None:
         return LLAMA_SERVER
     _require(find_spec("llama_cpp"), "llama.cpp", "no program 'llama-server' is on the PATH, and no llama-cpp-python")
@@ -116,13 +127,23 @@ def _vllm(start: Start) -> list[str]:
     return command
 
 
+def _transformers(start: Start) -> list[str]:
+    command = [sys.executable, "-P", "-m", f"{__package__}.transformers.server", *_listening(start)]
+    command += ["--store", start.store, "--model", start.model, "--name", start.name]
+    command += ["--context", str(start.context_length)]
+    return command if start.num_threads is None else [*command, "--threads", str(start.num_threads)]
+
+
 def _listening(start: Start) -> list[str]:
     return ["--host", start.host, "--port", str(start.port)]
 
 
-def environment(kind: Kind, inherited: Mapping[str, str], key: str) -> dict[str, str]:
-    """What the server is started in: its key, and offline, so that it fetches nothing behind anybody's back."""
-    return dict(inherited) | {kind.key_variable: key, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+def environment(kind: Kind, inherited: Mapping[str, str], key: str, num_threads: int | None = None) -> dict[str, str]:
+    """What the server is started in: its key, its share of cores where it takes that from here (OpenMP), and offline,
+    so that it fetches nothing behind anybody's back."""
+    threads = {} if num_threads is None else {"OMP_NUM_THREADS": str(num_threads)}
+    offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    return dict(inherited) | {kind.key_variable: key} | offline | threads
 
 
 LLAMA_SERVER = Kind(
@@ -165,6 +186,18 @@ VLLM = Kind(
     command=_vllm,
     key_variable="VLLM_API_KEY",
 )  # fmt: skip
+TRANSFORMERS = Kind(
+    name="transformers",
+    health_path="/health",
+    extras=VLLM.extras,
+    repetition="repetition_penalty",
+    base_bytes=512 * MIB,  # torch and transformers; measured as resident set of one, rounded up
+    tools=False,
+    otherwise="one request at a time, and its memory is measured, not held to",
+    most_sequences=1,
+    command=_transformers,
+    key_variable="THALOOM_GUEST_KEY",
+)
 OPENAI = Kind(
     name="openai",
     health_path="/models",

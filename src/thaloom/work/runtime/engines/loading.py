@@ -9,14 +9,17 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from thaloom.base.clock import Clock
 from thaloom.base.errors import DriverUnavailable, ServiceFailed, ThaloomError
+from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.state.types import OUTSIDE
 from thaloom.work.runtime.engines import kinds
 from thaloom.work.runtime.engines.http import Place, Waits, request
 from thaloom.work.runtime.engines.kinds import Kind, Start
-from thaloom.work.runtime.engines.models import foreign_model
+from thaloom.work.runtime.engines.models import foreign_model, stored_model, why_foreign
 from thaloom.work.runtime.engines.places import place_of
 from thaloom.work.runtime.engines.process import EngineProcess
 from thaloom.work.runtime.engines.served import ForeignServed
@@ -42,6 +45,10 @@ class ForeignEngine:
     model: str
     context_length: int | None
     max_sequences: int
+    degraded: str
+    """What it does in another way than a worker of ours."""
+    digest: str = ""
+    """Of a model of the store."""
     process: EngineProcess | None
     """None: it is not ours to end."""
 
@@ -72,17 +79,24 @@ def load_foreign(
         name, context_length = _served(place, spec.model)
         return ForeignEngine(
             kind=kind, place=place, model=name, context_length=spec.context_length or context_length,
-            max_sequences=max_sequences, process=None,
+            max_sequences=max_sequences, degraded=kind.otherwise, process=None,
         )  # fmt: skip
-    context_length = foreign_model(spec.engine, spec.model).context(spec.context_length)
+    if spec.engine in OUTSIDE:
+        model, degraded, digest = foreign_model(spec.engine, spec.model), kind.otherwise, ""
+    else:
+        store = ModelStore(Path(spec.store), clock)
+        manifest = store.get(spec.model)
+        model, digest = stored_model(store, manifest), manifest.digest
+        degraded = f"{why_foreign(manifest.card.architecture)}; {kind.otherwise}"
+    context_length = model.context(spec.context_length)
     key = secrets.token_urlsafe(24)  # others on this machine may reach its port
     place = Place(host=LOOPBACK, port=_free_port(), prefix="/v1", key=key)
     asked = Start(
         model=spec.model, name=spec.service, host=place.host, port=place.port, num_threads=spec.num_threads,
-        context_length=context_length, max_sequences=max_sequences,
+        context_length=context_length, max_sequences=max_sequences, store=spec.store,
     )  # fmt: skip
     try:
-        process = start(kind.command(asked), kinds.environment(kind, environment, key))
+        process = start(kind.command(asked), kinds.environment(kind, environment, key, spec.num_threads))
     except OSError as error:
         raise DriverUnavailable(f"engine {kind.name!r} cannot be started: {error}") from error
     try:
@@ -92,7 +106,7 @@ def load_foreign(
         raise
     return ForeignEngine(
         kind=kind, place=place, model=spec.service, context_length=context_length, max_sequences=max_sequences,
-        process=process,
+        degraded=degraded, digest=digest, process=process,
     )  # fmt: skip
 
 

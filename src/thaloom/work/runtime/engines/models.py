@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from thaloom.base.errors import BadParameter, NotServable
+from thaloom.base.plugins import Registry
 from thaloom.base.units import GIB
 from thaloom.kernel.models.gguf import read_gguf
 from thaloom.kernel.models.import_files import choose, read_json
+from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.models.types import Manifest
+from thaloom.work.runtime.architectures import Architecture
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_KV_BYTES = GIB
@@ -76,17 +81,53 @@ def _folder(path: Path) -> ForeignModel:
     file = chosen.find("config.json")
     if file is None:
         raise NotServable(f"{str(path)!r} has no config.json", param="model")
-    config = read_json(file)
-    heads = _number(config, "num_attention_heads")
-    head_dim = _number(config, "head_dim") or (_number(config, "hidden_size") // heads if heads else 0)
+    return _told_by(read_json(file), sum(weights.num_bytes for weights in chosen.weights))
+
+
+def stored_model(store: ModelStore, manifest: Manifest) -> ForeignModel:
+    """Raises NotServable for what is no language model that continues texts."""
+    if not takes(manifest.card.architecture):
+        raise NotServable(
+            f"engine 'transformers' serves models that continue texts; {str(manifest.name)!r} is "
+            f"{manifest.card.architecture or 'of no architecture its config.json names'}",
+            param="engine",
+        )
+    return _told_by(store.open(manifest).config(), manifest.card.weight_bytes)
+
+
+def takes(architecture: str) -> bool:
+    """Whether engine `transformers` may serve it; whether the library knows it shows when it loads."""
+    return architecture.endswith(("ForCausalLM", "LMHeadModel"))
+
+
+@functools.cache
+def own_architectures() -> frozenset[str]:
+    """Those our own engine serves, by their names in config.json."""
+    known: Registry[Architecture] = Registry("architecture")
+    known.discover()
+    return frozenset(name for family in known.names() for name in known.manifest(family).provides)
+
+
+def why_foreign(architecture: str) -> str:
+    """The reason of the Degraded condition."""
+    if architecture in own_architectures():
+        return f"served by transformers as asked, though {architecture} has an own model"
+    return f"served by transformers: no own model for architecture {architecture}"
+
+
+def _told_by(config: Mapping[str, Any], weight_bytes: int) -> ForeignModel:
+    """By the names most have, and by those of GPT-2 and its kin."""
+    heads = _number(config, "num_attention_heads", "n_head")
+    head_dim = _number(config, "head_dim") or (_number(config, "hidden_size", "n_embd") // heads if heads else 0)
     kv_heads = _number(config, "num_key_value_heads") or heads
     return ForeignModel(
-        weight_bytes=sum(weights.num_bytes for weights in chosen.weights),
-        context_length=_number(config, "max_position_embeddings") or None,
-        kv_bytes_per_token=4 * _number(config, "num_hidden_layers") * kv_heads * head_dim or None,
+        weight_bytes=weight_bytes,
+        context_length=_number(config, "max_position_embeddings", "n_positions", "n_ctx") or None,
+        kv_bytes_per_token=4 * _number(config, "num_hidden_layers", "n_layer") * kv_heads * head_dim or None,
     )
 
 
-def _number(facts: Mapping[str, Any], key: str) -> int:
-    value = facts.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+def _number(facts: Mapping[str, Any], *keys: str) -> int:
+    """The first of them that is there, else 0."""
+    found = (facts.get(key) for key in keys)
+    return next((value for value in found if isinstance(value, int) and not isinstance(value, bool) and value > 0), 0)

@@ -91,7 +91,7 @@ class ForeignServed:
         spec, engine = self._site.spec, self._engine
         return EngineReady(
             worker=spec.worker, service=spec.service, engine=engine.kind.name, model=engine.model,
-            max_sequences=engine.max_sequences, context_length=engine.context_length, degraded=engine.kind.otherwise,
+            max_sequences=engine.max_sequences, context_length=engine.context_length, degraded=engine.degraded,
         )  # fmt: skip
 
     def status(self, phase: str) -> WorkerStats:
@@ -102,8 +102,9 @@ class ForeignServed:
             ready=phase == "ready",
             pid=os.getpid(),
             context_length=engine.context_length or 0,
-            degraded=engine.kind.otherwise,
+            degraded=engine.degraded,
             weight_bytes=0 if process is None else process.resident_bytes(),
+            model_digest=engine.digest,
             engine=engine.kind.name,
             running=running,
             waiting=waiting,
@@ -227,7 +228,7 @@ class ForeignServed:
         self._totals.prompt_tokens += told.prompt_tokens or 0
         self._totals.cached_tokens += told.cached_tokens
         self._totals.completion_tokens += completion_tokens
-        degraded = self._engine.kind.otherwise
+        degraded = self._engine.degraded
         done = Done(
             reason=told.reason,
             prompt_tokens=told.prompt_tokens or 0,
