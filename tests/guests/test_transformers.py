@@ -11,12 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from tests.contract.engines.site import guest, question
 from tests.contract.engines.test_engine_moods import gone, text_of
 from tests.contract.runtime.harness import error_of
 from tests.models import CHAT_TEMPLATE, make_tokenizer
+from tests.system.cli import thaloom
+from tests.system.node import Node, eventually, node
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import DriverUnavailable
 from thaloom.base.ids import RequestId
@@ -24,6 +27,7 @@ from thaloom.kernel.models.store import ModelStore
 from thaloom.work.runtime.messages import AskEmbedding, Embedded, Ended, Piece
 from thaloom.work.runtime.types import ChatMessage, EmbedRequest
 
+__all__ = ["node"]
 torch = pytest.importorskip("torch", reason="the extra is not installed: make test-guests")
 transformers = pytest.importorskip("transformers", reason="the extra is not installed: make test-guests")
 
@@ -132,3 +136,44 @@ def test_a_model_without_a_template_continues_texts_only(tmp_path: Path, monkeyp
             assert isinstance(replies[-1], Ended)
 
     asyncio.run(run())
+
+
+@pytest.mark.timeout(400)
+def test_a_real_node_serves_it_and_says_what_it_is(node: Node, tmp_path: Path) -> None:
+    save(tmp_path / "odd", "GPT2LMHeadModel")
+    node.start()
+    node.wait_for_door()
+    assert thaloom(node, "pull", str(tmp_path / "odd")).code == 0
+    assert "--engine transformers" in thaloom(node, "serve", "odd").err
+    result = thaloom(node, "serve", "odd", "--engine", "transformers", "--threads", "1", "--context", "64")
+    assert result.code == 0, result.err
+    assert "no own model for architecture GPT2LMHeadModel" in result.out
+    with node.client() as client:
+        service = client.service("odd")
+        assert any(one.kind == "Degraded" and one.status for one in service.conditions)
+        assert not any(one.kind == "Outdated" and one.status for one in service.conditions)
+        assert (service.weight_bytes or 0) < 1024**3
+    asking = openai.OpenAI(base_url=f"{node.url}/v1", api_key="none", max_retries=0, timeout=60.0)
+    messages: Any = [{"role": "user", "content": "hi"}]
+    answer = asking.chat.completions.with_raw_response.create(model="odd", messages=messages, max_tokens=4, seed=1)
+    assert (usage := answer.parse().usage) is not None
+    assert usage.completion_tokens >= 1
+    assert "served by transformers" in answer.headers["x-thaloom-degraded"]
+    node.kill(node.process("worker", "odd").pid)
+    eventually(lambda: _answers(asking, messages))
+    assert thaloom(node, "stop", "odd").code == 0
+    eventually(lambda: not [one for one in node.processes_of_home() if b"transformers.server" in _command(one.pid)])
+
+
+def _answers(asking: openai.OpenAI, messages: Any) -> bool:
+    try:
+        return bool(asking.chat.completions.create(model="odd", messages=messages, max_tokens=2).choices)
+    except openai.APIStatusError:
+        return False
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
