@@ -10,7 +10,8 @@ from random_models import SHAPES, config, draw, tensor_shapes
 
 from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Driver, Executable, Limits
-from thaloom.hal.types import Tensor, WeightFormat, bf16_from_f32
+from thaloom.hal.tensors import Tensor, bf16_from_f32
+from thaloom.hal.types import WeightFormat
 from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.sched.chunks import StepTargets
 from thaloom.kernel.sched.steps import StepLimits

@@ -41,7 +41,7 @@ from thaloom.hal.drivers.cpu.probe import Machine
 from thaloom.hal.host import Budget
 from thaloom.hal.ops import ProgramBuilder, Step
 from thaloom.hal.quantise import quantise
-from thaloom.hal.types import QuantTensor, Tensor, bf16_from_f32
+from thaloom.hal.tensors import QuantTensor, Tensor, bf16_from_f32
 
 LAYERS = {"gate_up": (9728, 896), "down": (896, 4864), "head": (151936, 896)}
 """Outputs and inputs, of the Qwen2.5-0.5B shape."""

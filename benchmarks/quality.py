@@ -36,7 +36,8 @@ from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Backend, Driver, WeightSource
 from thaloom.hal.ops import Program
 from thaloom.hal.quantise import convertible, heads, quantise
-from thaloom.hal.types import DType, QuantTensor, Tensor, WeightFormat
+from thaloom.hal.tensors import QuantTensor, Tensor
+from thaloom.hal.types import DType, WeightFormat
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
 from thaloom.work.runtime.architectures import Architecture, select

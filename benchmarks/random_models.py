@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from thaloom.hal.types import bf16_from_f32
+from thaloom.hal.tensors import bf16_from_f32
 
 DEVIATION = 0.02
 LEARNT_ENTRIES = 8000

@@ -43,7 +43,8 @@ from thaloom.hal.drivers.cpu.executable import CpuBackend
 from thaloom.hal.drivers.cpu.probe import Machine
 from thaloom.hal.host import Budget
 from thaloom.hal.ops import BLOCK_TOKENS, Program, Step
-from thaloom.hal.types import Tensor, WeightFormat, bf16_from_f32
+from thaloom.hal.tensors import Tensor, bf16_from_f32
+from thaloom.hal.types import WeightFormat
 from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.loading import choose_kv_dtype
 

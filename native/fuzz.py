@@ -30,7 +30,7 @@ from thaloom.hal.testing.programs import (
     tiny_model,
     whole_number_cases,
 )
-from thaloom.hal.types import QuantTensor, Tensor
+from thaloom.hal.tensors import QuantTensor, Tensor
 
 MOST_BYTES = 64 << 20
 """Programs that want more scratch or pool than this are planned and not run."""

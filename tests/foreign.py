@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType, quants
 
 from tests.gguf_files import Blocks, Typed, encode_gguf
 from tests.models import encode_safetensors
-from thaloom.hal.types import Tensor, bf16_from_f32
+from thaloom.hal.tensors import Tensor, bf16_from_f32
 
 Values = np.ndarray
 NAMES = {

@@ -30,7 +30,7 @@ from tests.foreign import gguf_metadata, gguf_tensors
 from tests.gguf_files import Blocks, Typed, encode_gguf, f32
 from tests.models import encode_safetensors, make_config, make_tokenizer, weight_shapes
 from thaloom.base.errors import MalformedFile, NotServable, ThaloomError, UnsafeFormat
-from thaloom.hal.types import Tensor
+from thaloom.hal.tensors import Tensor
 from thaloom.kernel.models.gguf import read_gguf
 from thaloom.kernel.models.gguf_import import GgufModel
 from thaloom.kernel.models.import_files import source_file

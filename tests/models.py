@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
-from thaloom.hal.types import Tensor, bf16_from_f32
+from thaloom.hal.tensors import Tensor, bf16_from_f32
 
 Family = Literal["llama", "qwen2", "qwen3"]
 ARCHITECTURES: dict[Family, str] = {

@@ -1,8 +1,8 @@
 """Run the whole test suite in lanes, each with its own time budget, and end with what failed and one line of counts.
 
 A test may skip only if it is marked `hardware` (a device this machine lacks) or `data` (the shared data sets are not
-there), or, not in CI, `packages` (a program that `make deps-system` installs is not there); a lane only for that too. Any
-other skip fails the run: a check that did not happen must not look like one that passed.
+there), or, not in CI, `packages` (a program that `make deps-system` installs is not there); a lane only for that too.
+Any other skip fails the run: a check that did not happen must not look like one that passed.
 """
 
 from __future__ import annotations

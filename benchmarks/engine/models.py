@@ -15,7 +15,7 @@ from benchmarks.engine import environments
 from benchmarks.random_models import SHAPES, Shape, make
 from numpy.typing import NDArray
 
-from thaloom.hal.types import bf16_from_f32
+from thaloom.hal.tensors import bf16_from_f32
 
 Array = NDArray[Any]
 

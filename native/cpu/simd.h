@@ -128,7 +128,7 @@ THALOOM_INLINE Float load_bf16(const uint16_t *p) {
 
 THALOOM_INLINE float f32_from_bf16(uint16_t bits) { return as_float(static_cast<uint32_t>(bits) << 16); }
 
-// Round to nearest, ties to even; NaN stays NaN. The same rule as hal.types.bf16_from_f32.
+// Round to nearest, ties to even; NaN stays NaN. The same rule as hal.tensors.bf16_from_f32.
 THALOOM_INLINE uint16_t bf16_from_f32(float value) {
   const uint32_t bits = as_bits(value);
   if (value != value) return 0x7FC0;

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.hal.ops import Program
-from thaloom.hal.types import Tensor
+from thaloom.hal.tensors import Tensor
 
 FOLDER = Path(__file__).parent
 RECORD = FOLDER / "record.json"

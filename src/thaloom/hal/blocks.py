@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from thaloom.hal.ops import BLOCK_TOKENS, KvSpec, Program, Step
 from thaloom.hal.quantise import quantise_kv
-from thaloom.hal.types import DType, Tensor, bf16_from_f32
+from thaloom.hal.tensors import Tensor, bf16_from_f32
+from thaloom.hal.types import DType
 
 F32 = NDArray[np.float32]
 STORAGE: dict[DType, str] = {"f32": "<f4", "bf16": "<u2", "f16": "<f2", "i8": "<i1"}

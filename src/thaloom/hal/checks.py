@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from thaloom.base.errors import MalformedFile, NotServable
 from thaloom.hal.driver import Limits, WeightSource
 from thaloom.hal.ops import BLOCK_TOKENS, OPERATORS, VERSION, Embedding, Logits, Lora, Pool, Program, Step
-from thaloom.hal.types import QuantTensor, Support, Tensor
+from thaloom.hal.tensors import QuantTensor, Tensor
+from thaloom.hal.types import Support
 
 
 def check_program(program: Program, support: Support) -> None:

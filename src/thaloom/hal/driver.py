@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from thaloom.base.ids import DeviceId
 from thaloom.hal.draws import Draw, Drawn
 from thaloom.hal.ops import Program, Step
-from thaloom.hal.types import Device, DType, Link, QuantTensor, Reading, Support, Tensor, WeightFormat
+from thaloom.hal.tensors import QuantTensor, Tensor
+from thaloom.hal.types import Device, DType, Link, Reading, Support, WeightFormat
 
 ABI = 1
 

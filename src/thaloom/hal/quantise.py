@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.hal.ops import Instruction, Linear, Logits, Lora, Moe, PagedAttention, Program, RmsNorm, Rope, Slot
-from thaloom.hal.types import GROUP, MatrixFormat, QuantTensor, Tensor, WeightFormat
+from thaloom.hal.tensors import GROUP, QuantTensor, Tensor
+from thaloom.hal.types import MatrixFormat, WeightFormat
 
 F32 = NDArray[np.float32]
 LEAST = np.float32(1e-30)

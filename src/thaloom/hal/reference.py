@@ -37,7 +37,8 @@ from thaloom.hal.ops import (
     Step,
     rope_frequencies,
 )
-from thaloom.hal.types import Device, DType, QuantTensor, Support, Tensor
+from thaloom.hal.tensors import QuantTensor, Tensor
+from thaloom.hal.types import Device, DType, Support
 
 SUPPORT = Support(
     levels=dict.fromkeys(sorted(set(OPERATORS) - {"sample"}), "L3"),

@@ -37,8 +37,9 @@ from thaloom.hal.ops import (
     RopeScaling,
     Step,
 )
+from thaloom.hal.tensors import Tensor
 from thaloom.hal.testing import run_conformance
-from thaloom.hal.types import Reading, Tensor
+from thaloom.hal.types import Reading
 
 DEVICE = DeviceId("virtual:0")
 

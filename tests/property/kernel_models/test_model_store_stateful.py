@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.models import encode_safetensors
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import ModelNotFound, NameTaken
-from thaloom.hal.types import Tensor
+from thaloom.hal.tensors import Tensor
 from thaloom.kernel.models.reading import StoredModel
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.trees import read_tree

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tests.models import encode_safetensors
 from thaloom.base.errors import MalformedFile
-from thaloom.hal.types import DType, Tensor
+from thaloom.hal.tensors import Tensor
+from thaloom.hal.types import DType
 from thaloom.kernel.models.safetensors import DTYPES, Header, read_header
 
 NUMPY: dict[DType, str] = {"f32": "<f4", "f16": "<f2", "bf16": "<u2", "i8": "i1", "i32": "<i4"}

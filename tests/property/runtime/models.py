@@ -14,7 +14,8 @@ from thaloom.base.ids import DeviceId
 from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Backend, Driver, Executable, Limits
 from thaloom.hal.reference import ReferenceBackend
-from thaloom.hal.types import Device, DType, Tensor, WeightFormat
+from thaloom.hal.tensors import Tensor
+from thaloom.hal.types import Device, DType, WeightFormat
 from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.architectures.llama import Llama
 

@@ -12,8 +12,9 @@ from thaloom.hal.checks import MemoryWeights, StepChecker, check_program, read_w
 from thaloom.hal.driver import Limits
 from thaloom.hal.ops import VERSION, Add, Linear, Pool, Slot, Step
 from thaloom.hal.reference import SUPPORT
+from thaloom.hal.tensors import Tensor
 from thaloom.hal.testing.programs import operator_cases, tiny_model
-from thaloom.hal.types import Support, Tensor
+from thaloom.hal.types import Support
 
 LIMITS = Limits(max_rows=8, max_sequences=2, max_context=40)
 NUM_BLOCKS = 5

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from thaloom.hal.ops import OPERATORS, ProgramBuilder, Slot
+from thaloom.hal.tensors import Tensor, bf16_from_f32
 from thaloom.hal.testing.programs import operator_names, tiny_model
-from thaloom.hal.types import Device, Reading, Slice, Tensor, bf16_from_f32
+from thaloom.hal.types import Device, Reading, Slice
 
 
 def test_equal_programs_have_equal_digests() -> None:

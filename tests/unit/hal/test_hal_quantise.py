@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from thaloom.hal.ops import ProgramBuilder
 from thaloom.hal.quantise import convert, convertible, formats, quantise, quantise_as
+from thaloom.hal.tensors import QuantTensor, Tensor
 from thaloom.hal.testing.programs import tiny_model, whole_number_cases
-from thaloom.hal.types import QuantTensor, Tensor
 
 
 def random(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:

@@ -10,8 +10,9 @@ import pytest
 from thaloom.hal.checks import MemoryWeights
 from thaloom.hal.ops import Program, ProgramBuilder, RopeScaling, Slot, Step, rope_frequencies
 from thaloom.hal.reference import ReferencePool, activate, run_reference, softcapped, softmax
+from thaloom.hal.tensors import Tensor, bf16_from_f32
 from thaloom.hal.testing.programs import make_weights
-from thaloom.hal.types import DType, Tensor, bf16_from_f32
+from thaloom.hal.types import DType
 
 NUM_TOKENS = 21
 WIDTH = 24

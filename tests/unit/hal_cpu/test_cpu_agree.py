@@ -14,10 +14,11 @@ import pytest
 from thaloom.hal.drivers.cpu.driver import CpuDriver
 from thaloom.hal.drivers.cpu.probe import DEVICE_ID
 from thaloom.hal.ops import ProgramBuilder
+from thaloom.hal.tensors import QuantTensor, Tensor, bf16_from_f32
 from thaloom.hal.testing.bench import bench
 from thaloom.hal.testing.programs import Case
 from thaloom.hal.testing.schedules import TokenSequence, together
-from thaloom.hal.types import DType, QuantTensor, Tensor, bf16_from_f32
+from thaloom.hal.types import DType
 
 INPUTS, WIDTH, ROWS = 160, 48, 13
 

@@ -18,7 +18,7 @@ from thaloom.hal.driver import Executable, Limits, SamplesNatively
 from thaloom.hal.drivers.cpu.driver import CpuDriver
 from thaloom.hal.drivers.cpu.probe import DEVICE_ID
 from thaloom.hal.ops import ProgramBuilder, Step
-from thaloom.hal.types import Tensor
+from thaloom.hal.tensors import Tensor
 
 Rows = NDArray[np.float32]
 SIZES = (1, 2, 15, 16, 17, 255, 256, 257, 1000, 5000)

@@ -17,8 +17,8 @@ from thaloom.hal.drivers.cpu.driver import CpuDriver
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.probe import DEVICE_ID
 from thaloom.hal.ops import OPERATORS, Program, Step
+from thaloom.hal.tensors import Tensor
 from thaloom.hal.testing.programs import Case, make_weights, operator_cases, store, tiny_model
-from thaloom.hal.types import Tensor
 
 LIMITS = Limits(max_rows=8, max_sequences=2, max_context=40)
 NUM_BLOCKS = 6

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from thaloom.hal.drivers.cpu.driver import CpuDriver
 from thaloom.hal.drivers.cpu.probe import DEVICE_ID
 from thaloom.hal.ops import Activation, Program, ProgramBuilder, Slot
+from thaloom.hal.tensors import Tensor
 from thaloom.hal.testing.bench import NUM_BLOCKS, bench, expect_same
 from thaloom.hal.testing.programs import Case, make_weights
 from thaloom.hal.testing.schedules import make_sequences, together
-from thaloom.hal.types import DType, Tensor, WeightFormat
+from thaloom.hal.types import DType, WeightFormat
 
 VOCAB_SIZE = 61
 WIDTH = 64

@@ -12,6 +12,7 @@ from thaloom.hal.drivers.cpu import DRIVER
 from thaloom.hal.drivers.cpu.driver import CpuDriver
 from thaloom.hal.drivers.cpu.probe import DEVICE_ID
 from thaloom.hal.ops import OPERATORS, Program, ProgramBuilder
+from thaloom.hal.tensors import Tensor, bf16_from_f32
 from thaloom.hal.testing import run_conformance
 from thaloom.hal.testing.bench import NUM_BLOCKS, bench, expect_close, right, sequences_for
 from thaloom.hal.testing.programs import (
@@ -24,7 +25,7 @@ from thaloom.hal.testing.programs import (
     whole_number_cases,
 )
 from thaloom.hal.testing.schedules import make_sequences, together
-from thaloom.hal.types import DType, Tensor, WeightFormat, bf16_from_f32
+from thaloom.hal.types import DType, WeightFormat
 
 OPERATORS_RUN = sorted(set(OPERATORS) - {"sample"})
 DTYPES: tuple[DType, ...] = ("f32", "bf16", "f16")

@@ -14,10 +14,10 @@ from thaloom.hal.driver import Executable
 from thaloom.hal.drivers.cpu import packed_file, weights
 from thaloom.hal.drivers.cpu.driver import CpuDriver
 from thaloom.hal.drivers.cpu.probe import DEVICE_ID
+from thaloom.hal.tensors import QuantTensor, Tensor
 from thaloom.hal.testing.bench import LIMITS, NUM_BLOCKS, sequences_for
 from thaloom.hal.testing.programs import tiny_model
 from thaloom.hal.testing.schedules import make_step, together
-from thaloom.hal.types import QuantTensor, Tensor
 
 CASE = tiny_model(3, dtype="bf16")
 

@@ -15,8 +15,9 @@ from thaloom.hal.drivers.cpu import native
 from thaloom.hal.drivers.cpu.weights import PackedWeights
 from thaloom.hal.ops import Program, ProgramBuilder
 from thaloom.hal.quantise import quantise, quantise_as
+from thaloom.hal.tensors import QuantTensor, Tensor
 from thaloom.hal.testing.programs import store
-from thaloom.hal.types import DType, MatrixFormat, QuantTensor, Tensor, WeightFormat
+from thaloom.hal.types import DType, MatrixFormat, WeightFormat
 
 ROWS, COLUMNS = 37, 96
 FORMATS: tuple[MatrixFormat, ...] = ("int8", "int8_groups", "int4")

@@ -13,7 +13,7 @@ from tests.foreign import make_checkpoint
 from tests.models import encode_safetensors, make_config, weight_shapes
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import MalformedFile, NotServable, ThaloomError
-from thaloom.hal.types import QuantTensor, Tensor, bf16_from_f32
+from thaloom.hal.tensors import QuantTensor, Tensor, bf16_from_f32
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
 

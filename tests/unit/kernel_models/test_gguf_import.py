@@ -15,7 +15,7 @@ from tests.foreign import interleaved, make_gguf
 from tests.models import CHAT_TEMPLATE, Family, make_config, make_tokenizer, weight_shapes
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import MalformedFile, NameTaken, NotServable
-from thaloom.hal.types import QuantTensor, Tensor
+from thaloom.hal.tensors import QuantTensor, Tensor
 from thaloom.kernel.models.gguf_config import in_halves
 from thaloom.kernel.models.reading import StoredModel
 from thaloom.kernel.models.store import ModelStore

@@ -10,7 +10,7 @@ import pytest
 from tests.models import encode_safetensors, make_model, weight_shapes
 from thaloom.base.clock import ManualClock
 from thaloom.base.events import Degraded, Recorder
-from thaloom.hal.types import Tensor
+from thaloom.hal.tensors import Tensor
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelCard, ModelName
 

@@ -27,7 +27,7 @@ from thaloom.base.errors import (
     UnsafeFormat,
 )
 from thaloom.base.events import Recorder
-from thaloom.hal.types import Tensor
+from thaloom.hal.tensors import Tensor
 from thaloom.kernel.models import import_files, importing, trees
 from thaloom.kernel.models.events import FilesIgnored
 from thaloom.kernel.models.store import ModelStore

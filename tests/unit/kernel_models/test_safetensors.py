@@ -11,7 +11,7 @@ import pytest
 
 from tests.models import encode_safetensors
 from thaloom.base.errors import MalformedFile
-from thaloom.hal.types import Tensor
+from thaloom.hal.tensors import Tensor
 from thaloom.kernel.models.safetensors import MAX_HEADER_BYTES, Header, read_header
 
 

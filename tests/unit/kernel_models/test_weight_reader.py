@@ -12,7 +12,7 @@ import pytest
 from tests.models import encode_safetensors, make_config, make_model, make_weights
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import CorruptObject, MalformedFile, NotServable
-from thaloom.hal.types import Tensor
+from thaloom.hal.tensors import Tensor
 from thaloom.kernel.models import objects
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest

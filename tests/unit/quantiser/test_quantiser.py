@@ -18,7 +18,7 @@ from tests.models import make_model
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, ModelNotFound, NameTaken, NotServable
 from thaloom.hal.quantise import quantise_as
-from thaloom.hal.types import QuantTensor, Tensor
+from thaloom.hal.tensors import QuantTensor, Tensor
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
 from thaloom.quantiser import QuantiseSpec, quantise_model

@@ -156,7 +156,6 @@ def ask(
     seed: int = 1,
     stop_tokens: Sequence[int] = (),
     logprobs: int | None = None,
-    rank: int = 1,
     **others: Any,
 ) -> Generate:
     return Generate(

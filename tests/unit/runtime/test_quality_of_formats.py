@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 from thaloom.hal.checks import MemoryWeights
 from thaloom.hal.drivers.cpu.driver import CpuDriver
 from thaloom.hal.drivers.cpu.probe import DEVICE_ID
-from thaloom.hal.types import Tensor, WeightFormat
+from thaloom.hal.tensors import Tensor
+from thaloom.hal.types import WeightFormat
 from thaloom.kernel.models.safetensors import read_header
 from thaloom.work.runtime.architectures.llama import Llama
 from thaloom.work.runtime.quality import SAMPLE, LanguageModel, Window, cut, log_softmax

@@ -30,14 +30,7 @@ class Asked:
     """Seconds since the epoch."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    body: Mapping[str, Any]
-    degraded: frozenset[str] = frozenset()
-    """Why it is worse than wished."""
-
-
-Answering = Callable[[Generation, Asked], Coroutine[Any, Any, Answered]]
+Answering = Callable[[Generation, Asked], Coroutine[Any, Any, Mapping[str, Any]]]
 """Raises ThaloomError."""
 
 
@@ -54,12 +47,12 @@ class Exchange:
         try:
             data = await read_object(scope, receive)
             asked = Asked(data=data, id=new_request_id(self._id_prefix), now=self._clock.now())
-            answered = await while_connected(receive, self._answer(self._generation, asked))
+            answer = await while_connected(receive, self._answer(self._generation, asked))
         except ClientGone:
             return
         except BadParameter as error:
             raise told_first(self._generation, data, error) from error
-        await Response(to_json(answered.body), 200, media_type="application/json")(scope, receive, send)
+        await Response(to_json(answer), 200, media_type="application/json")(scope, receive, send)
 
 
 async def in_turn(works: Sequence[Callable[[], Awaitable[T]]], *, at_once: int) -> list[T]:

@@ -6,23 +6,35 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from thaloom.base.errors import BadParameter
 from thaloom.edge.api.errors import from_validation
 
 F = TypeVar("F", bound=BaseModel)
 _MOST = 2**64
 
 
-def validate(kind: type[F], data: dict[str, Any]) -> F:
-    """Raises BadParameter. 5.0 is taken for 5, as JSON does not tell them apart (JSON Schema, 4.2.3)."""
+def validate(kind: type[F], data: Any, *, within: str = "") -> F:
+    """`within`: the field that `data` is the value of. Raises BadParameter.
+
+    5.0 is taken for 5, as JSON does not tell them apart (JSON Schema, 4.2.3).
+    """
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        if all(details["type"] != "int_type" for details in error.errors(include_url=False, include_context=False)):
-            raise from_validation(error, data) from error
+        kinds = {details["type"] for details in error.errors(include_url=False, include_context=False)}
+        if "int_type" not in kinds:
+            raise _complaint(error, data, within) from error
     try:
         return kind.model_validate(_with_whole_numbers(data))
     except ValidationError as error:
-        raise from_validation(error, data) from error
+        raise _complaint(error, data, within) from error
+
+
+def _complaint(error: ValidationError, data: Any, within: str) -> BadParameter:
+    complaint = from_validation(error, data)
+    if not within:
+        return complaint
+    return BadParameter(f"{within}.{complaint.message}", param=f"{within}.{complaint.param}")
 
 
 def _with_whole_numbers(data: Any) -> Any:

@@ -10,22 +10,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from thaloom.edge.wire.common import Answer, Ask
 
 MAX_STOPS = 64
 LEAST_THINKING_TOKENS = 1024
-
-
-class Ask(BaseModel):
-    """Base of what callers send."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Answer(BaseModel):
-    """Base of what a node answers."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class TextBlock(Ask):

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from thaloom.edge.wire.openai import Answer, Ask, ModelName, TokenId
+from thaloom.edge.wire.common import Answer, Ask
+from thaloom.edge.wire.openai import ModelName, TokenId
 
 MAX_INPUTS = 2048
 MAX_DIMENSIONS = 2**20

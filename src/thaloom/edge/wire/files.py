@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from thaloom.edge.wire.openai import Answer, Ask
-from thaloom.edge.wire.responses import WHOLE, Metadata, ResponseUsage
+from thaloom.edge.wire.common import Answer, Ask
+from thaloom.edge.wire.responses import Metadata, ResponseUsage
 
 MIN_EXPIRY_S = 3600
 MAX_EXPIRY_S = 2_592_000
@@ -19,7 +19,7 @@ COMPLETION_WINDOW_S = {"24h": 86_400.0}
 
 class ExpiresAfter(Ask):
     anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(ge=MIN_EXPIRY_S, le=MAX_EXPIRY_S), WHOLE]
+    seconds: Annotated[int, Field(ge=MIN_EXPIRY_S, le=MAX_EXPIRY_S)]
 
 
 class FileObject(Answer):

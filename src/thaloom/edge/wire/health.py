@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
-
-class Answer(BaseModel):
-    """Base of what a door answers."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
+from thaloom.edge.wire.common import Answer
 
 
 class Health(Answer):

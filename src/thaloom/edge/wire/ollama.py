@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
+
+from thaloom.edge.wire.common import Answer, Ask
 
 API_VERSION = "0.12.11"
 """Of Ollama's API as it is spoken here (the newest whose fields are all known: `logprobs`). Clients compare it."""
@@ -22,24 +24,6 @@ MAX_INPUTS = 2048
 _DURATION = r"^[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[+-]?[0-9]+$"
 
 
-class Ask(BaseModel):
-    """Base of what callers send."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Answer(BaseModel):
-    """Base of what a node answers."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-def _whole_number(value: Any) -> Any:
-    """Go's JSON knows one kind of number, and so do its clients: 5.0 is 5."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-_WHOLE = BeforeValidator(_whole_number)
 KeepAlive = Annotated[str, Field(pattern=_DURATION, max_length=64)] | int | float
 """How long a model stays loaded after the request. Read only where it is all there is: with nothing to generate, 0 ends
 the service. Otherwise services stay until somebody stops them."""
@@ -55,22 +39,22 @@ class Options(Ask):
     """How the answer is made. Options of Ollama's engine about where and how to run (`num_ctx`, `num_gpu` ...) are let
     pass: no prompt is ever cut to a length, one that does not fit is refused with both lengths."""
 
-    num_predict: Annotated[int, Field(ge=-(2**31), lt=2**31), _WHOLE] | None = None
+    num_predict: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
     """Most tokens of the answer; 0 or less: until the model ends it or the context is full."""
     temperature: float | None = Field(default=None, ge=0, le=100)
-    top_k: Annotated[int, Field(ge=-1, lt=2**31), _WHOLE] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     top_p: float | None = Field(default=None, ge=0, le=1)
     min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64), _WHOLE] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     """-1: drawn afresh."""
     stop: str | list[str] | None = None
     repeat_penalty: float | None = Field(default=None, ge=0.01, le=100)
     """Of every token of the prompt and the answer so far, whatever their distance."""
-    repeat_last_n: Annotated[int, Field(ge=-1, lt=2**31), _WHOLE] | None = None
+    repeat_last_n: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     """0 turns `repeat_penalty` off, -1 is all; a window between is refused if there is a penalty."""
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    num_ctx: Annotated[int, Field(ge=0, lt=2**31), _WHOLE] | None = None
+    num_ctx: Annotated[int, Field(ge=0, lt=2**31)] | None = None
 
 
 UNSERVED_OPTIONS: dict[str, tuple[Any, ...]] = {
@@ -104,7 +88,7 @@ class GenerationFields(Ask):
     think: bool | Literal["low", "medium", "high", "max"] | None = None
     """Told to the model's template; left out, the template's own way."""
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), _WHOLE] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
 class GenerateRequest(GenerationFields):
@@ -158,7 +142,7 @@ class EmbedRequest(Ask):
     input: str | Annotated[list[str], Field(max_length=MAX_INPUTS)] | None = None
     truncate: bool | None = None
     """Let pass, and not done: a text that does not fit is refused with both lengths."""
-    dimensions: Annotated[int, Field(ge=0, lt=2**31), _WHOLE] | None = None
+    dimensions: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     keep_alive: KeepAlive | None = None
 
 

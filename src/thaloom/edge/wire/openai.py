@@ -11,20 +11,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Ask(BaseModel):
-    """Base of what callers send."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Answer(BaseModel):
-    """Base of what a node answers."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
+from thaloom.edge.wire.common import Answer
 
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]

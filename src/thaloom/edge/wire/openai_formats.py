@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from thaloom.edge.wire.openai import Ask
+from thaloom.edge.wire.common import Ask
 
 MAX_GRAMMAR_CHARACTERS = 256 * 1024
 MAX_PATTERN_CHARACTERS = 32 * 1024

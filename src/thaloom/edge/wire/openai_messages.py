@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from thaloom.edge.wire.openai import Ask
+from thaloom.edge.wire.common import Ask
 
 MAX_TOOLS = 128
 FunctionName = Annotated[str, Field(min_length=1, max_length=64, pattern="^[a-zA-Z0-9_-]+$")]

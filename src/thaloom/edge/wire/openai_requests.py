@@ -13,7 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.json_schema import WithJsonSchema
 
-from thaloom.edge.wire.openai import Ask, ModelName, TokenId
+from thaloom.edge.wire.common import Ask
+from thaloom.edge.wire.openai import ModelName, TokenId
 from thaloom.edge.wire.openai_formats import Choices, Grammar, Pattern, ResponseFormat, Schema, StructuredOutputs
 from thaloom.edge.wire.openai_messages import (
     MAX_TOOLS,

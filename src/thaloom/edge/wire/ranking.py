@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from thaloom.edge.wire.openai import Answer, Ask, ModelName
+from thaloom.edge.wire.common import Answer, Ask
+from thaloom.edge.wire.openai import ModelName
 
 MAX_DOCUMENTS = 1000
 MAX_PAIRS = 32

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
-from thaloom.edge.wire.openai import Answer, Ask
+from thaloom.edge.wire.common import Answer, Ask
 from thaloom.edge.wire.openai_requests import MAX_TOP_LOGPROBS
 
 MAX_INPUT_ITEMS = 100_000
 MAX_TOOLS = 1024
-WHOLE = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
-"""16.0 is 16, as JSON Schema has it."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Metadata = Annotated[
     dict[
@@ -158,20 +156,20 @@ class ResponsesRequest(Ask):
     tools: list[FunctionTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
-    max_tool_calls: Annotated[int, Field(ge=1, lt=2**31), WHOLE] | None = None
+    max_tool_calls: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     """Of hosted tools, of which there are none."""
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
-    max_output_tokens: Annotated[int, Field(ge=1, lt=2**31), WHOLE] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: Annotated[int, Field(ge=-1, lt=2**31), WHOLE] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64), WHOLE] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), WHOLE] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     include: list[Includable] | None = Field(default=None, max_length=100)
     truncation: Literal["disabled"] | None = None
     store: bool | None = None

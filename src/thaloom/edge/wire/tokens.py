@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import Field
 
-from thaloom.edge.wire.openai import Answer, Ask, ModelName, TokenId
+from thaloom.edge.wire.common import Answer, Ask
+from thaloom.edge.wire.openai import ModelName, TokenId
 from thaloom.edge.wire.openai_messages import MAX_TOOLS, FunctionTool, Message
 
 

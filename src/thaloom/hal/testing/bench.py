@@ -14,10 +14,11 @@ from thaloom.hal.driver import Backend, Executable, Limits
 from thaloom.hal.ops import TOLERANCE, Step
 from thaloom.hal.quantise import convert
 from thaloom.hal.reference import ReferencePool, run_reference
+from thaloom.hal.tensors import QuantTensor
 from thaloom.hal.testing.programs import VOCAB_SIZE, Case
 from thaloom.hal.testing.schedules import Schedule, TokenSequence, make_sequences, play, together
 from thaloom.hal.testing.suite import expect
-from thaloom.hal.types import DType, QuantTensor
+from thaloom.hal.types import DType
 
 F32 = NDArray[np.float32]
 NUM_BLOCKS = 24

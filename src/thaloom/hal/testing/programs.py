@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from thaloom.hal.ops import Activation, Program, ProgramBuilder, RopeScaling, Slot
 from thaloom.hal.quantise import convertible, quantise
-from thaloom.hal.types import GROUP, DType, QuantTensor, Tensor, WeightFormat, bf16_from_f32
+from thaloom.hal.tensors import GROUP, QuantTensor, Tensor, bf16_from_f32
+from thaloom.hal.types import DType, WeightFormat
 
 F32 = NDArray[np.float32]
 VOCAB_SIZE = 61

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.errors import MalformedFile, NotServable
-from thaloom.hal.types import GROUP, Tensor
+from thaloom.hal.tensors import GROUP, Tensor
 from thaloom.kernel.models.converting import Converted, exact_or_whole, make_whole, read_exactly, sha256_of, to_json
 from thaloom.kernel.models.import_files import Chosen, SourceFile, read_json
 from thaloom.kernel.models.import_weights import read_file_header, read_weights

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from thaloom.base.errors import CorruptObject, NotServable
 from thaloom.base.files import disk_errors
 from thaloom.hal.quantise import quantise
-from thaloom.hal.types import GROUP, QuantTensor, Tensor
+from thaloom.hal.tensors import GROUP, QuantTensor, Tensor
 from thaloom.kernel.models.import_card import QUANTISATION
 from thaloom.kernel.models.import_files import SourceFile
 from thaloom.kernel.models.types import Quality, Quantisation

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.errors import MalformedFile, NotServable
-from thaloom.hal.types import DType, QuantTensor, Tensor
+from thaloom.hal.tensors import QuantTensor, Tensor
+from thaloom.hal.types import DType
 from thaloom.kernel.models.converting import (
     PIECE_ELEMENTS,
     Converted,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.errors import MalformedFile
-from thaloom.hal.types import GROUP, QuantTensor
+from thaloom.hal.tensors import GROUP, QuantTensor
 from thaloom.kernel.models.safetensors import TensorPlace
 
 SCALES = ".scales"

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from thaloom.base.errors import NotServable
 from thaloom.hal.quantise import numbers_of
-from thaloom.hal.types import MatrixFormat, QuantTensor, Tensor, WeightFormat
+from thaloom.hal.tensors import QuantTensor, Tensor
+from thaloom.hal.types import MatrixFormat, WeightFormat
 from thaloom.kernel.models.converting import PIECE_ELEMENTS, Converted, Floats, whole_pieces
 from thaloom.kernel.models.import_card import QUANTISATION
 from thaloom.kernel.models.import_files import INDEX, WEIGHTS

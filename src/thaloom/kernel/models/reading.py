@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from thaloom.base.errors import CorruptObject, MalformedFile, NotServable
 from thaloom.base.files import atomic_writer
-from thaloom.hal.types import DType, QuantTensor, Tensor
+from thaloom.hal.tensors import QuantTensor, Tensor
+from thaloom.hal.types import DType
 from thaloom.kernel.models.locks import StoreLock, share
 from thaloom.kernel.models.objects import BadObject, Objects
 from thaloom.kernel.models.packed import PackedPlace, find_packed, unpack

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.files import disk_errors
-from thaloom.hal.types import DType, QuantTensor, Tensor
+from thaloom.hal.tensors import QuantTensor, Tensor
+from thaloom.hal.types import DType
 from thaloom.kernel.models.packed import SCALES, pack
 from thaloom.kernel.models.safetensors import MAX_DIMENSION, MAX_HEADER_BYTES
 

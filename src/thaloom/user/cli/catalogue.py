@@ -572,6 +572,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.port_taken": ("port taken", "端口被占用"),
     "title.name_taken": ("name taken", "名称已被占用"),
     "title.model_in_use": ("model in use", "模型正在使用"),
+    "title.wrong_state": ("not in this state", "当前状态不允许"),
     "title.file_in_use": ("file in use", "文件正在使用"),
     "title.not_kept": ("not kept here", "此处没有保存"),
     "title.forbidden": ("not allowed", "不允许"),

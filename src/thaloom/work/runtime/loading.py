@@ -14,7 +14,8 @@ from thaloom.base.plugins import Registry
 from thaloom.base.units import GIB, format_bytes
 from thaloom.hal.driver import Backend, Buffer, Driver, Executable, Limits, WeightSource
 from thaloom.hal.ops import BLOCK_TOKENS, Program
-from thaloom.hal.types import Device, DType, QuantTensor, Tensor, WeightFormat
+from thaloom.hal.tensors import QuantTensor, Tensor
+from thaloom.hal.types import Device, DType, WeightFormat
 from thaloom.kernel.memory.ledger import Ledger
 from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.models.events import PackedWeightsLost

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.anthropic.turns import chat_messages, system_text
-from thaloom.edge.api.errors import from_validation
+from thaloom.edge.api.fields import validate
 from thaloom.edge.api.generation import Wanted
 from thaloom.edge.wire.anthropic import (
     BLOCKS,
@@ -92,10 +90,7 @@ def _validate(kind: type[P], data: dict[str, Any]) -> P:
     _refuse_thread(data.get("thread"))
     _refuse_unserved_blocks(data.get("messages"), "messages")
     _refuse_unserved_tools(data.get("tools"))
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise from_validation(error, data) from error
+    return validate(kind, data)
 
 
 def _refuse_thread(thread: Any) -> None:

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from thaloom.base.errors import AirGapped, BadParameter, Forbidden, ModelNotFound
+from thaloom.base.errors import AirGapped, BadParameter, Forbidden, MethodNotAllowed, ModelNotFound
 from thaloom.edge.api.body import read_body, while_connected
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.hub import messages, ranges
@@ -56,6 +56,9 @@ class HubAnswers:
     async def api(self, scope: Scope, receive: Receive, send: Send) -> None:
         question = read_api(_raw_path(scope))
         query = _query(scope)
+        allowed = "POST" if question.view == "paths-info" else "GET, HEAD"
+        if scope["method"] not in allowed:
+            raise MethodNotAllowed(f"{scope['method']} is not served here (served: {allowed})", allowed=allowed)
         if question.view == "paths-info":
             await self._paths_info(question, scope, receive, send)
             return
@@ -75,8 +78,6 @@ class HubAnswers:
         await _json(answer, {"x-repo-commit": version.commit})(scope, receive, send)
 
     async def _paths_info(self, question: Question, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            raise BadParameter("paths-info is asked for with POST", param="method")
         headers = Headers(scope=scope)
         body = await read_body(receive, declared=headers.get("content-length"), limit=MOST_BODY_BYTES)
         if headers.get("content-type", _FORM).partition(";")[0].strip().lower() != _FORM:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from thaloom.base.errors import ThaloomError
+from thaloom.base.errors import MethodNotAllowed, ThaloomError
 from thaloom.base.events import Emit, Event, at_level
 from thaloom.edge.api.body import ClientGone
 from thaloom.edge.api.errors import to_json
@@ -36,6 +37,15 @@ class HandingBroke(Event):
     message: str
 
 
+class _Whatever(PathConvertor):
+    """As Starlette's `path`, and with line feeds, which a path may have: who asks so is answered in the hub's form."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("whatever", _Whatever())
+
+
 class HubRoutes:
     """`open_hub` gives the store and who fetches what is not in it. It is called with the first request, and what
     answers is loaded then: most doors hand out no models."""
@@ -49,8 +59,9 @@ class HubRoutes:
         """For the end of a list of routes: the last of them takes any path with `/resolve/` in it."""
         return [
             Route("/api/models", _Answering(self, "models"), methods=["GET"]),
-            Route("/api/models/{rest:path}", _Answering(self, "api"), methods=["GET", "POST"]),
-            Route("/{repo:path}/resolve/{rest:path}", _Answering(self, "file"), methods=["GET"]),
+            Route("/api/models/{repo:whatever}/paths-info/{revision}", _Answering(self, "api"), methods=["POST"]),
+            Route("/api/models/{rest:whatever}", _Answering(self, "api"), methods=["GET"]),
+            Route("/{repo:whatever}/resolve/{rest:whatever}", _Answering(self, "file"), methods=["GET"]),
         ]
 
     async def answer(self, what: What, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,6 +114,8 @@ def refusal(error: ThaloomError) -> Response:
     code = error.details.get("hub_code")
     if code is not None:
         headers["x-error-code"] = str(code)
+    if isinstance(error, MethodNotAllowed):
+        headers["allow"] = error.details["allowed"]
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     body = {"error": error.message, "code": error.code}

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.errors import from_validation
+from thaloom.edge.api.fields import validate
 from thaloom.edge.api.generation import Wanted
 from thaloom.edge.wire.ollama import (
     MAX_STOPS,
@@ -82,10 +82,7 @@ def read(kind: type[M], data: dict[str, Any]) -> M:
     """Raises BadParameter."""
     if data.get("model") in (None, "") and "name" in data and "model" in kind.model_fields:
         data = data | {"model": data["name"]}
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise from_validation(error, data) from error
+    return validate(kind, data)
 
 
 F = TypeVar("F", bound=GenerationFields)

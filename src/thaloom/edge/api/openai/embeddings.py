@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import functools
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.exchange import Answered, Asked, in_turn
+from thaloom.edge.api.exchange import Asked, in_turn
 from thaloom.edge.api.fields import validate
 from thaloom.edge.api.openai.unserved import refuse_unserved
 from thaloom.edge.wire.embeddings import UNSERVED_IN_EMBEDDING, EmbeddingRequest
@@ -18,7 +19,7 @@ AT_ONCE = 8
 """Inputs of one request in the worker at the same time: others want their turn too."""
 
 
-async def embed(generation: Generation, asked: Asked) -> Answered:
+async def embed(generation: Generation, asked: Asked) -> Mapping[str, Any]:
     """Raises what Generation.embed raises."""
     refuse_unserved(asked.data, UNSERVED_IN_EMBEDDING)
     fields = validate(EmbeddingRequest, asked.data)
@@ -36,18 +37,15 @@ async def embed(generation: Generation, asked: Asked) -> Answered:
     embeddings = await in_turn(works, at_once=AT_ONCE)
     num_tokens = sum(embedding.prompt_tokens for embedding in embeddings)
     write = _in_base64 if fields.encoding_format == "base64" else list
-    return Answered(
-        body={
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": index, "embedding": write(embedding.values)}
-                for index, embedding in enumerate(embeddings)
-            ],
-            "model": fields.model,
-            "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
-        },
-        degraded=frozenset(one.degraded for one in embeddings if one.degraded is not None),
-    )
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": write(embedding.values)}
+            for index, embedding in enumerate(embeddings)
+        ],
+        "model": fields.model,
+        "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
+    }
 
 
 def _inputs(given: str | list[str] | list[int] | list[list[int]]) -> list[dict[str, Any]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 from thaloom.base.errors import BadParameter
-from thaloom.edge.api.exchange import Answered, Asked, in_turn
+from thaloom.edge.api.exchange import Asked, in_turn
 from thaloom.edge.api.fields import validate
 from thaloom.edge.api.openai.unserved import refuse_unserved
 from thaloom.edge.wire import ranking as wire
-from thaloom.work.runtime.types import Generation, ScoreRequest, Scores
+from thaloom.work.runtime.types import Generation, ScoreRequest
 
 
-async def rerank(generation: Generation, asked: Asked, *, with_documents: bool = True) -> Answered:
+async def rerank(generation: Generation, asked: Asked, *, with_documents: bool = True) -> Mapping[str, Any]:
     """`with_documents`: unless the request says otherwise. Raises what Generation.score raises."""
     refuse_unserved(asked.data, wire.UNSERVED_IN_RERANK)
     fields = validate(wire.RerankRequest, asked.data)
@@ -28,27 +30,24 @@ async def rerank(generation: Generation, asked: Asked, *, with_documents: bool =
     )
     shown = with_documents if fields.return_documents is None else fields.return_documents
     ranked = sorted(range(len(documents)), key=lambda index: -scores.values[index])[: fields.top_n or None]
-    return Answered(
-        body={
-            "id": asked.id,
-            "object": "list",
-            "model": fields.model,
-            "results": [
-                {"index": index, "relevance_score": scores.values[index]}
-                | ({"document": {"text": documents[index]}} if shown else {})
-                for index in ranked
-            ],
-            "usage": {"prompt_tokens": scores.prompt_tokens, "total_tokens": scores.prompt_tokens},
-            "meta": {"billed_units": {"search_units": 1}},
-        },
-        degraded=_degraded(scores),
-    )
+    return {
+        "id": asked.id,
+        "object": "list",
+        "model": fields.model,
+        "results": [
+            {"index": index, "relevance_score": scores.values[index]}
+            | ({"document": {"text": documents[index]}} if shown else {})
+            for index in ranked
+        ],
+        "usage": {"prompt_tokens": scores.prompt_tokens, "total_tokens": scores.prompt_tokens},
+        "meta": {"billed_units": {"search_units": 1}},
+    }
 
 
 rerank_as_cohere = functools.partial(rerank, with_documents=False)
 
 
-async def score(generation: Generation, asked: Asked) -> Answered:
+async def score(generation: Generation, asked: Asked) -> Mapping[str, Any]:
     """Raises BadParameter for two lists of different lengths, and what Generation.score raises."""
     refuse_unserved(asked.data, wire.UNSERVED_IN_SCORE)
     fields = validate(wire.ScoreRequest, asked.data)
@@ -69,22 +68,15 @@ async def score(generation: Generation, asked: Asked) -> Answered:
     told = await in_turn(works, at_once=8)
     values = [value for scores in told for value in scores.values]
     num_tokens = sum(scores.prompt_tokens for scores in told)
-    return Answered(
-        body={
-            "id": asked.id,
-            "object": "list",
-            "created": int(asked.now),
-            "model": fields.model,
-            "data": [{"index": index, "object": "score", "score": value} for index, value in enumerate(values)],
-            "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
-        },
-        degraded=_degraded(*told),
-    )
+    return {
+        "id": asked.id,
+        "object": "list",
+        "created": int(asked.now),
+        "model": fields.model,
+        "data": [{"index": index, "object": "score", "score": value} for index, value in enumerate(values)],
+        "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
+    }
 
 
 def _as_list(texts: str | list[str]) -> list[str]:
     return [texts] if isinstance(texts, str) else texts
-
-
-def _degraded(*scores: Scores) -> frozenset[str]:
-    return frozenset(one.degraded for one in scores if one.degraded is not None)

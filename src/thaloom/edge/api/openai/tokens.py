@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from thaloom.base.errors import BadParameter
-from thaloom.edge.api.exchange import Answered, Asked
+from thaloom.edge.api.exchange import Asked
 from thaloom.edge.api.fields import validate
 from thaloom.edge.api.openai.messages import chat_messages, refuse_what_is_not_text
 from thaloom.edge.api.openai.requests import templating
@@ -18,25 +19,23 @@ TOKENIZER_CLASS = "PreTrainedTokenizerFast"
 """What other programs read a `tokenizer.json` with, the only kind there is here."""
 
 
-async def tokenize(generation: Generation, asked: Asked) -> Answered:
+async def tokenize(generation: Generation, asked: Asked) -> Mapping[str, Any]:
     """Raises ModelNotFound, BadParameter."""
     request, with_texts = _chat(generation, asked.data) if "messages" in asked.data else _prompt(generation, asked.data)
     told = await generation.tokenize(request)
-    return Answered(
-        body={
-            "count": len(told.tokens),
-            "max_model_len": told.context_length,
-            "tokens": list(told.tokens),
-            "token_strs": list(told.texts) if with_texts else None,
-        }
-    )
+    return {
+        "count": len(told.tokens),
+        "max_model_len": told.context_length,
+        "tokens": list(told.tokens),
+        "token_strs": list(told.texts) if with_texts else None,
+    }
 
 
-async def detokenize(generation: Generation, asked: Asked) -> Answered:
+async def detokenize(generation: Generation, asked: Asked) -> Mapping[str, Any]:
     """Raises ModelNotFound, BadParameter."""
     fields = validate(wire.DetokenizeRequest, asked.data)
     text = await generation.detokenize(named_or_only(generation, fields.model), tuple(fields.tokens))
-    return Answered(body={"prompt": text})
+    return {"prompt": text}
 
 
 async def tokenizer_info(generation: Generation, model: str | None) -> wire.TokenizerInfoAnswer:

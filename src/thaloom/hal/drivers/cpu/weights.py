@@ -17,7 +17,8 @@ from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
 from thaloom.hal.ops import Program
 from thaloom.hal.quantise import formats, shared_projections
-from thaloom.hal.types import QuantTensor, Tensor, WeightFormat
+from thaloom.hal.tensors import QuantTensor, Tensor
+from thaloom.hal.types import WeightFormat
 
 if TYPE_CHECKING:
     from thaloom.hal.drivers.cpu.executable import CpuBackend

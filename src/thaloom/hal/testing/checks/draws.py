@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from thaloom.hal.draws import EDIT, Draw, Drawn, Edits, draw
 from thaloom.hal.driver import Executable, SamplesNatively
+from thaloom.hal.tensors import Tensor
 from thaloom.hal.testing.bench import bench, sequences_for
 from thaloom.hal.testing.programs import VOCAB_SIZE, Case, tiny_model
 from thaloom.hal.testing.schedules import make_step, together
 from thaloom.hal.testing.suite import Nonconforming, Subject, check, expect
-from thaloom.hal.types import Tensor
 
 NUM_ROUNDS = 12
 

@@ -12,11 +12,12 @@ from thaloom.base.errors import MalformedFile, NotServable
 from thaloom.hal.checks import MemoryWeights
 from thaloom.hal.driver import Limits
 from thaloom.hal.ops import VERSION, Program, Sample, Slot, Step
+from thaloom.hal.tensors import Tensor
 from thaloom.hal.testing.bench import LIMITS, NUM_BLOCKS, bench, expect_close, right, sequences_for
 from thaloom.hal.testing.programs import VOCAB_SIZE, Case, arrived_whole, operator_cases, tiny_model
 from thaloom.hal.testing.schedules import make_step, together
 from thaloom.hal.testing.suite import Nonconforming, Subject, check
-from thaloom.hal.types import DTYPE_BYTES, Tensor, WeightFormat
+from thaloom.hal.types import DTYPE_BYTES, WeightFormat
 
 
 def _expect_refusal(subject: Subject, case: Case, program: Program, error: type[Exception], what: str) -> None:

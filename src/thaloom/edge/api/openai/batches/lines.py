@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from pydantic import ValidationError
 from pydantic_core import from_json
 
 from thaloom.base.errors import BadParameter
 from thaloom.edge.api.body import MAX_BODY_BYTES
-from thaloom.edge.api.errors import from_validation, to_json
+from thaloom.edge.api.errors import to_json
+from thaloom.edge.api.fields import validate
 from thaloom.edge.api.openai.batches.asking import Answer
 from thaloom.edge.wire.files import BatchInputLine
 from thaloom.kernel.state.types import BatchLine, BatchProblem
@@ -85,10 +85,7 @@ def read_line(number: int, text: bytes, endpoint: str) -> Asked:
         data = from_json(text, allow_inf_nan=False)
     except ValueError as error:
         raise BadParameter(f"the line is not JSON: {error}") from error
-    try:
-        asked = BatchInputLine.model_validate(data)
-    except ValidationError as error:
-        raise from_validation(error, data) from error
+    asked = validate(BatchInputLine, data)
     if asked.url != endpoint:
         raise BadParameter(f"url: the batch is for {endpoint}, not for {asked.url[:200]!r}", param="url")
     if asked.body.get("stream"):

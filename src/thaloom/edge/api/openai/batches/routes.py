@@ -16,10 +16,10 @@ from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter, NotKept, WrongState
 from thaloom.edge.api.body import ClientGone, read_object
 from thaloom.edge.api.errors import to_json
+from thaloom.edge.api.fields import validate
 from thaloom.edge.api.keeping import Keeping
 from thaloom.edge.api.methods import ByMethod, answering
 from thaloom.edge.api.openai.responses.items import new_id
-from thaloom.edge.api.openai.responses.reading import validate
 from thaloom.edge.api.openai.responses.routes import page
 from thaloom.edge.api.queries import whole_number
 from thaloom.edge.api.visits import key_of_request

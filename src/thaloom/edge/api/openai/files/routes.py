@@ -18,10 +18,10 @@ from thaloom.base.errors import BadParameter, BadRequest
 from thaloom.base.units import MIB
 from thaloom.edge.api.body import ClientGone
 from thaloom.edge.api.errors import to_json
+from thaloom.edge.api.fields import validate
 from thaloom.edge.api.keeping import Incoming, Keeping
 from thaloom.edge.api.methods import ByMethod, answering
 from thaloom.edge.api.openai.files.form import FileForm
-from thaloom.edge.api.openai.responses.reading import validate
 from thaloom.edge.api.openai.responses.routes import page
 from thaloom.edge.api.queries import is_descending, whole_number
 from thaloom.edge.wire.files import MAX_EXPIRY_S, PURPOSES, ExpiresAfter

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.errors import from_validation
+from thaloom.edge.api.fields import validate
 from thaloom.edge.api.generation import Wanted
 from thaloom.edge.api.openai.responses.items import Item, kept_items, messages
 from thaloom.edge.wire.responses import (
@@ -116,17 +116,6 @@ def to_tokenize(asked: InputTokensRequest, *, before: Sequence[Item] = ()) -> To
         tools=tools,
         templating=_templating(asked.reasoning),
     )
-
-
-def validate(kind: type[M], data: Mapping[str, Any], *, within: str = "") -> M:
-    """`within`: the field that `data` is the value of. Raises BadParameter."""
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        complaint = from_validation(error, data)
-        if not within:
-            raise complaint from error
-        raise BadParameter(f"{within}.{complaint.message}", param=f"{within}.{complaint.param}") from error
 
 
 def _messages(instructions: str | None, items: Sequence[Item]) -> tuple[ChatMessage, ...]:
