@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from thaloom.edge.wire.openai import Answer, Ask, ModelName
+from thaloom.edge.wire.common import Answer, Ask
+from thaloom.edge.wire.openai import ModelName
 
 MAX_INPUT_CHARS = 4096
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from thaloom.edge.wire.common import Answer, Ask
 
 DataType = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
@@ -15,29 +17,23 @@ HEADER_LENGTH = "inference-header-content-length"
 EXTENSIONS = ("binary_tensor_data",)
 
 
-class _Asked(BaseModel):
-    """Unknown fields are ignored, as in the protocol's own servers; wrong ones are refused by name."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
-
-
-class InputParameters(_Asked):
+class InputParameters(Ask):
     binary_data_size: int | None = Field(default=None, ge=0)
     """The tensor's bytes follow the JSON, in the order of the inputs."""
 
 
-class OutputParameters(_Asked):
+class OutputParameters(Ask):
     binary_data: bool = False
     classification: None = None
     """Not served."""
 
 
-class RequestParameters(_Asked):
+class RequestParameters(Ask):
     binary_data_output: bool = False
     """Of all outputs that do not say otherwise."""
 
 
-class RequestInput(_Asked):
+class RequestInput(Ask):
     name: str
     shape: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(max_length=16)
     datatype: DataType
@@ -46,19 +42,19 @@ class RequestInput(_Asked):
     """Rows first, flat or nested; of BYTES texts."""
 
 
-class RequestOutput(_Asked):
+class RequestOutput(Ask):
     name: str
     parameters: OutputParameters | None = None
 
 
-class InferenceRequest(_Asked):
+class InferenceRequest(Ask):
     id: str | None = Field(default=None, max_length=256)
     parameters: RequestParameters | None = None
     inputs: list[RequestInput] = Field(min_length=1, max_length=256)
     outputs: list[RequestOutput] | None = Field(default=None, max_length=256)
 
 
-class ResponseOutput(BaseModel):
+class ResponseOutput(Answer):
     name: str
     shape: list[int]
     datatype: DataType
@@ -66,46 +62,46 @@ class ResponseOutput(BaseModel):
     data: list[Any] | None = None
 
 
-class InferenceResponse(BaseModel):
+class InferenceResponse(Answer):
     model_name: str
     id: str | None = None
     outputs: list[ResponseOutput]
 
 
-class TensorMetadata(BaseModel):
+class TensorMetadata(Answer):
     name: str
     datatype: str
     shape: list[int]
     """-1: any size."""
 
 
-class ModelMetadata(BaseModel):
+class ModelMetadata(Answer):
     name: str
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
 
 
-class ServerMetadata(BaseModel):
+class ServerMetadata(Answer):
     name: str
     version: str
     extensions: list[str]
 
 
-class Live(BaseModel):
+class Live(Answer):
     live: bool
 
 
-class Ready(BaseModel):
+class Ready(Answer):
     ready: bool
 
 
-class ModelReady(BaseModel):
+class ModelReady(Answer):
     name: str
     ready: bool
 
 
-class InferenceError(BaseModel):
+class InferenceError(Answer):
     error: str
     code: str
     """Ours (docs/errors.md)."""

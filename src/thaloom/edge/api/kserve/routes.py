@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import ValidationError
 from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +15,8 @@ from thaloom import __version__
 from thaloom.base.errors import BadRequest, ServiceLoading
 from thaloom.base.ids import new_request_id
 from thaloom.edge.api.body import ClientGone, read_plain, while_connected
-from thaloom.edge.api.errors import from_validation, to_json
+from thaloom.edge.api.errors import to_json
+from thaloom.edge.api.fields import validate
 from thaloom.edge.api.kserve.tensors import inputs_of, output_of
 from thaloom.edge.wire import kserve as wire
 from thaloom.kernel.models.types import ModelTensor
@@ -89,16 +89,14 @@ def _read(body: bytes, header_length: str | None) -> Any:
     length = len(body)
     if header_length is not None:
         if not header_length.isascii() or not header_length.isdigit() or int(header_length[:12]) > len(body):
-            raise BadRequest(f"{wire.HEADER_LENGTH} is no length within the body: {header_length[:40]!r}")
+            raise BadRequest(f"{wire.HEADER_LENGTH}: no length within the body: {header_length[:40]!r}")
         length = int(header_length)
     try:
         data = from_json(body[:length], allow_inf_nan=False)
     except ValueError as error:
-        raise BadRequest(f"the body is not JSON: {error}") from error
-    try:
-        asked = wire.InferenceRequest.model_validate(data)
-    except ValidationError as error:
-        raise from_validation(error, data) from error
+        which = "the body is" if header_length is None else f"{wire.HEADER_LENGTH}: so many bytes of the body are"
+        raise BadRequest(f"{which} not JSON: {error}") from error
+    asked = validate(wire.InferenceRequest, data)
     return asked, inputs_of(asked, body[length:])
 
 

@@ -35,7 +35,7 @@ def inputs_of(asked: InferenceRequest, raw: bytes) -> tuple[TensorValue, ...]:
             at += size
         values.append(TensorValue(name=tensor.name, dtype=tensor.datatype, shape=tuple(tensor.shape), data=data))
     if at != len(raw):
-        raise BadRequest(f"{len(raw) - at} bytes behind the JSON belong to no input")
+        raise BadRequest(f"inputs: {len(raw) - at} bytes behind the JSON belong to none of them")
     return tuple(values)
 
 

@@ -50,7 +50,7 @@ def _transcriptions() -> dict[str, Any]:
         "type": "object",
         "required": ["file", "model"],
         "properties": {
-            "file": {"type": "string", "contentMediaType": "audio/wav", "description": "A WAV file."},
+            "file": {"type": "string", "contentMediaType": "application/octet-stream", "description": "A WAV file."},
             "model": {"type": "string", "minLength": 1, "maxLength": 256},
             "response_format": {"type": "string", "enum": ["json", "text", "verbose_json"]},
             "temperature": {"type": "number", "enum": [0]},
