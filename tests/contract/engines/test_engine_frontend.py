@@ -13,7 +13,7 @@ from thaloom.base.clock import SystemClock
 from thaloom.base.errors import BadParameter, NotServable, WorkerLost
 from thaloom.base.events import ignore
 from thaloom.base.ids import RequestId, ServiceName
-from thaloom.kernel.state.types import Route
+from thaloom.kernel.state.types import Alias, Route, Share
 from thaloom.work.runtime.frontend import Frontend
 from thaloom.work.runtime.types import Delta, Done, EmbedRequest, ScoreRequest, TokenizeRequest
 
@@ -73,5 +73,73 @@ def test_an_answer_cut_off_by_the_engine_ends_with_an_error(tmp_path: Path, monk
                 assert [item.text for item in got if isinstance(item, Delta)] == ["Hel"]
             finally:
                 frontend.close()
+
+    asyncio.run(run())
+
+
+def test_several_workers_share_a_guests_requests_and_a_lost_one_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+
+    async def run() -> None:
+        async with guest(tmp_path / "a") as first, guest(tmp_path / "b") as second:
+            route = Route(
+                name=ServiceName("guest"), model="/some.gguf", phase="ready",
+                sockets=(first.spec.socket, second.spec.socket), context_length=512, created_at=0.0,
+                engine="llama.cpp",
+            )  # fmt: skip
+            alias = Alias(name=ServiceName("best"), shares=(Share(service=ServiceName("guest"), weight=1),))
+            routes = FixedRoutes(route)
+            routes.aliases = (alias,)
+            frontend = Frontend(routes, SystemClock(), ignore)
+            try:
+                under_way = [
+                    await frontend.start(question(model=name, messages=None, prompt=text).request)
+                    for name, text in (("guest", "one"), ("best", "two"), ("guest", "three"), ("best", "four"))
+                ]
+                for answer in under_way:
+                    assert "".join([item.text async for item in answer if isinstance(item, Delta)]) == "Hello"
+                counts = [(await site.status()).requests_total for site in (first, second)]
+                assert counts == [2, 2]
+                first.service.stop(0.0)
+                await first.task
+                for _ in range(3):
+                    items = [item async for item in await frontend.start(question().request)]
+                    assert isinstance(items[-1], Done)
+                assert (await second.status()).requests_total == 5
+            finally:
+                frontend.close()
+
+    asyncio.run(run())
+
+
+def test_an_answer_lost_before_its_first_word_is_given_by_another_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+
+    async def run() -> None:
+        install(tmp_path, monkeypatch, mood="die at a request")
+        async with guest(tmp_path / "a") as first:
+            install(tmp_path, monkeypatch)
+            async with guest(tmp_path / "b") as second:
+                route = Route(
+                    name=ServiceName("guest"), model="/some.gguf", phase="ready",
+                    sockets=(first.spec.socket, second.spec.socket), context_length=512, created_at=0.0,
+                    engine="llama.cpp",
+                )  # fmt: skip
+                frontend = Frontend(FixedRoutes(route), SystemClock(), ignore)
+                try:
+                    for _ in range(2):
+                        items = [item async for item in await frontend.start(question().request)]
+                        assert "".join(item.text for item in items if isinstance(item, Delta)) == "Hello"
+                    with pytest.raises(WorkerLost):
+                        await first.task
+                finally:
+                    frontend.close()
 
     asyncio.run(run())

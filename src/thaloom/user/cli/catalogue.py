@@ -260,8 +260,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.engine": (
         "Who computes: thaloom (default), llama.cpp, vllm, openai (a server that runs already), onnx, or transformers "
         "(architectures that are not among ours).",
-        "计算引擎：thaloom（默认）、llama.cpp、vllm、openai（已在运行的服务器）、onnx，"
-        "或 transformers（用于本引擎没有的架构）。",
+        "引擎：thaloom, llama.cpp, vllm, openai, onnx, transformers。",
     ),
     "option.url": (
         "Where the server of --engine openai answers, as http://127.0.0.1:8000/v1.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from thaloom.base.errors import NotServable, ThaloomError, WorkerLost
+from thaloom.base.errors import NotServable, QueueFull, ServiceLoading, ThaloomError, WorkerLost
 from thaloom.kernel.state.types import Route
 from thaloom.work.runtime.messages import Ask, Ended, Piece
 from thaloom.work.runtime.types import Delta, Done
@@ -43,7 +43,7 @@ class ForeignAnswer(AsyncIterator[Delta | Done]):
     async def _next(self) -> Piece | Ended:
         try:
             return await self._placed.call.piece()
-        except WorkerLost as lost:
+        except (WorkerLost, ServiceLoading, QueueFull) as lost:  # the engine's own words are among them
             if self._shown:
                 raise
             self._placed.call.close()

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from thaloom.edge.api.kserve.errors import PATHS
 from thaloom.edge.wire import kserve as wire
 
 _MODELS = (wire.InferenceRequest, wire.InferenceResponse, wire.InferenceError)
@@ -18,7 +19,7 @@ def add_infer_route(document: dict[str, Any]) -> dict[str, Any]:
     document.setdefault("components", {}).setdefault("schemas", {}).update(schemas.get("$defs", {}))
     error = {"description": "Refused, or not possible now.", "content": _json("InferenceError")}
     for path, item in document["paths"].items():
-        if path.startswith("/v2"):
+        if path.startswith(PATHS):
             for operation in item.values():
                 operation["responses"] |= {"4XX": error, "5XX": error}
     document["paths"]["/v2/models/{model}/infer"] = {

@@ -41,12 +41,10 @@ def inputs_of(asked: InferenceRequest, raw: bytes) -> tuple[TensorValue, ...]:
 
 def output_of(value: TensorValue, *, binary: bool) -> ResponseOutput:
     """Without its bytes if `binary`: they follow the JSON. Raises BadParameter for what JSON cannot say."""
-    head = ResponseOutput.model_construct(name=value.name, shape=list(value.shape), datatype=value.dtype)
-    if binary:
-        head.parameters = {"binary_data_size": len(value.data)}
-    else:
-        head.data = _unpacked(value)
-    return head
+    told: dict[str, Any] = (
+        {"parameters": {"binary_data_size": len(value.data)}} if binary else {"data": _unpacked(value)}
+    )
+    return ResponseOutput.model_construct(name=value.name, shape=list(value.shape), datatype=value.dtype, **told)
 
 
 def _packed(tensor: RequestInput, where: str) -> bytes:
