@@ -68,6 +68,12 @@ goldens:              ## make the golden logits again, with torch and transforme
 	$(PYTHON) -m venv $(VENV)-goldens && $(VENV)-goldens/bin/pip install --quiet --editable '.[goldens]'
 	$(VENV)-goldens/bin/python tests/goldens/make.py
 
+.PHONY: test-guests
+test-guests: $(BIN)/pytest  ## the engines of others for real: transformers (installs torch), llama.cpp where there is one
+	test -x $(VENV)-guests/bin/python || $(PYTHON) -m venv $(VENV)-guests
+	$(VENV)-guests/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,transformers]'
+	$(VENV)-guests/bin/pytest -q tests/guests
+
 sanitize: $(BIN)/pytest  ## the native library's tests under address and undefined-behaviour sanitizers
 	$(MAKE) -C native sanitize PYTHON=$(abspath $(BIN))/python
 
@@ -91,5 +97,5 @@ deps-system:          ## system packages the tests use, from the distribution
 	sh tools/deps_system.sh
 
 clean:                ## forget everything built here (not your models)
-	rm -rf $(VENV) $(VENV)-goldens $(VENV)-quality build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-goldens $(VENV)-guests $(VENV)-quality build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -124,7 +124,7 @@ def openapi_document() -> dict[str, Any]:
     """What `/openapi.json` answers, without a node: for docs/openapi.json."""
     frontend = Frontend(RouteReader(Path("routes.json")), SystemClock(), ignore)
     try:
-        return app.openapi_document(frontend)
+        return app.openapi_document(frontend, frontend)
     finally:
         frontend.close()
 
@@ -153,6 +153,7 @@ async def _serve(
                 doorkeeper=doorkeeper,
                 tracing=tracing,
                 hub=functools.partial(_open_hub, home, clock, emit),
+                inference=frontend,
                 clock=clock,
                 emit=emit,
             ),

@@ -26,9 +26,11 @@ from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Driver
 from thaloom.kernel.models.store import ModelStore
 from thaloom.work.runtime.architectures import Architecture
+from thaloom.work.runtime.engines.loading import load_foreign
 from thaloom.work.runtime.events import WorkerFailed
 from thaloom.work.runtime.loading import LoadedModel, load
 from thaloom.work.runtime.service import DEFAULT_GRACE_S, WorkerService
+from thaloom.work.runtime.serving import Servable
 from thaloom.work.runtime.spec import WorkerSpec, read_spec
 
 
@@ -61,7 +63,13 @@ async def _serve(spec: WorkerSpec, clock: Clock, emit: Emit) -> None:
     await service.run()
 
 
-def _load(spec: WorkerSpec, clock: Clock, emit: Emit, stop: threading.Event) -> LoadedModel:
+def _load(spec: WorkerSpec, clock: Clock, emit: Emit, stop: threading.Event) -> LoadedModel | Servable:
+    if spec.engine == "onnx":
+        from thaloom.work.runtime.engines.onnx.loading import load_onnx  # an extra: only where it is asked for
+
+        return load_onnx(spec, ModelStore(Path(spec.store), clock, emit))
+    if spec.engine != "thaloom":
+        return load_foreign(spec, stop, clock)
     drivers: Registry[Driver] = Registry("driver")
     architectures: Registry[Architecture] = Registry("architecture")
     drivers.discover()

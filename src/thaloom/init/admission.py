@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from thaloom.hal.types import DTYPE_BYTES, Device
 from thaloom.kernel.models.types import ModelCard
 from thaloom.kernel.sched.drafts import DRAFT_ROWS
 from thaloom.kernel.state.types import ServiceSpec
+from thaloom.work.runtime.engines.kinds import find
+from thaloom.work.runtime.engines.models import ForeignModel
+from thaloom.work.runtime.engines.onnx import PASS_BYTES
 
 MAX_DEFAULT_CONTEXT = 8192
 DEFAULT_CONTEXTS = 4
@@ -23,6 +26,9 @@ MOST = {"num_threads": 1024, "max_sequences": 4096, "chunk_tokens": 32768, "max_
 for."""
 WORKER_BASE_BYTES = 80 * MIB
 """An empty worker: interpreter, NumPy, the native library. Measured as resident set of one, rounded up."""
+
+FOREIGN_SCRATCH_BYTES = 256 * MIB
+"""Buffers of a foreign engine: a guess, corrected by what its processes are seen to hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,48 @@ def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> E
         scratch_bytes=_scratch_bytes(spec, card, config),
         process_bytes=WORKER_BASE_BYTES,
         context_length=context_length,
+    )
+
+
+def foreign_estimate(spec: ServiceSpec, model: Callable[[], ForeignModel]) -> Estimate:
+    """What a foreign engine will take, as far as `model`, the files it is to serve, tell; of one that runs already
+    nothing but our own worker. Blocks.
+
+    Raises DriverUnavailable for an engine that is not installed, and whatever refuses the model.
+    """
+    kind = find(spec.engine)
+    if kind.command is None:
+        return Estimate(
+            weight_bytes=0,
+            kv_bytes=0,
+            scratch_bytes=0,
+            process_bytes=WORKER_BASE_BYTES,
+            context_length=spec.context_length or 0,
+        )
+    found = model()
+    context_length = found.context(spec.context_length)
+    at_once = min(spec.max_sequences, kind.most_sequences or DEFAULT_CONTEXTS)
+    return Estimate(
+        weight_bytes=found.weight_bytes,
+        kv_bytes=spec.kv_bytes or found.kv_bytes(context_length, at_once),
+        scratch_bytes=FOREIGN_SCRATCH_BYTES + kind.base_bytes,
+        process_bytes=WORKER_BASE_BYTES,
+        context_length=context_length,
+    )
+
+
+def onnx_estimate(spec: ServiceSpec, card: ModelCard) -> Estimate:
+    """What ONNX Runtime will take: the weights beside what it makes of them, and a guess for what passes between."""
+    for name in ("max_sequences", "max_queue", "num_threads"):
+        wanted = getattr(spec, name)
+        if wanted is not None and wanted > MOST[name]:
+            raise BadParameter(f"{name} may be at most {MOST[name]}, not {wanted}", param=name)
+    return Estimate(
+        weight_bytes=2 * card.weight_bytes,
+        kv_bytes=0,
+        scratch_bytes=PASS_BYTES,
+        process_bytes=WORKER_BASE_BYTES,
+        context_length=0,
     )
 
 

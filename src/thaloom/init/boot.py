@@ -54,6 +54,9 @@ class NodeConfig:
     may ask for models would otherwise fill the disk."""
     memory_headroom_bytes: int = 256 * 1024 * 1024
     """Host memory that is never promised to workers: for the daemon, the door and page tables."""
+    engine_hosts: tuple[str, ...] = ()
+    """Names of hosts beyond loopback whose servers engine `openai` may ask, with TLS. Default: none, because what is
+    asked goes there."""
     keep: KeepLimits = dataclasses.field(default_factory=KeepLimits)
     """How much the door keeps for its clients: responses, files, batches. The door reads this table itself."""
 

@@ -43,6 +43,7 @@ class Executor:
         supervisor: Supervisor,
         text_files: TextFiles,
         clock: Clock,
+        engine_hosts: tuple[str, ...] = (),
     ) -> None:
         self._layout = layout
         self._store = store
@@ -53,6 +54,7 @@ class Executor:
         self._supervisor = supervisor
         self._text_files = text_files
         self._clock = clock
+        self._engine_hosts = engine_hosts
 
     async def perform(self, action: Action) -> None:
         """Do it, between two entries of the journal. Raises what hindered it, after writing that down."""
@@ -98,7 +100,8 @@ class Executor:
         plan = await self._planner.make(service.spec)
         self._memory.reserve(worker, plan.device, plan.estimate)
         try:
-            await asyncio.to_thread(self._text_files.prepare, self._models.open(plan.manifest))
+            if plan.manifest is not None:
+                await asyncio.to_thread(self._text_files.prepare, self._models.open(plan.manifest))
             lease = self._lease(worker, service.spec.name, service.revision)
             spec_path = self._layout.worker_spec(worker)
             write_spec(spec_path, self._spec(worker, service, plan.device))
@@ -161,6 +164,7 @@ class Executor:
             store=str(self._layout.models),
             socket=str(self._layout.worker_socket(worker)),
             driver=found.driver,
+            engine_hosts=self._engine_hosts,
             **wish | {"device": found.id},
         )
 

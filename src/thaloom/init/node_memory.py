@@ -10,7 +10,7 @@ from thaloom.hal.types import Device, Reading
 from thaloom.init.admission import WORKER_BASE_BYTES, Estimate
 from thaloom.init.supervisor import Supervised
 from thaloom.kernel.memory.ledger import Ledger
-from thaloom.kernel.state.types import DeviceMemory
+from thaloom.kernel.state.types import GUESTS, DeviceMemory
 
 _PROCESS = "process"
 """What a worker holds besides weights, keys and values, and scratch: interpreter and libraries."""
@@ -59,6 +59,9 @@ class NodeMemory:
         if stats is None or not stats.ready or stats.device not in self._capacity:
             return
         device = DeviceId(stats.device)
+        if stats.engine in GUESTS:
+            self._measured_foreign(process.id, device, stats.weight_bytes)
+            return
         taken = {"weights": stats.weight_bytes, "kv": stats.kv_bytes, "scratch": stats.scratch_bytes}
         held = sum(taken.values())
         if device in self._on_host:  # pages not touched yet are not resident: never below what an empty worker takes
@@ -68,13 +71,26 @@ class NodeMemory:
                 self._ledger.reserve(process.id, device, 0, purpose=purpose)
             self._ledger.correct(process.id, device, num_bytes, purpose=purpose)
 
+    def _measured_foreign(self, worker: WorkerId, device: DeviceId, resident: int) -> None:
+        """Of a foreign engine only what its processes hold is seen, and on the host alone: never less than estimated,
+        for what it has not touched yet it may touch any moment."""
+        if device not in self._on_host:
+            return
+        booked = {entry.purpose: entry.num_bytes for entry in self._ledger.holdings(device) if entry.owner == worker}
+        rest = booked.get("kv", 0) + booked.get("scratch", 0)
+        weights = max(booked.get("weights", 0), resident - rest)
+        for purpose, num_bytes in (("weights", weights), (_PROCESS, WORKER_BASE_BYTES)):
+            if purpose not in booked:
+                self._ledger.reserve(worker, device, 0, purpose=purpose)
+            self._ledger.correct(worker, device, num_bytes, purpose=purpose)
+
     def release(self, worker: WorkerId) -> None:
         self._ledger.release(worker)
 
     def free_bytes(self, processes: Iterable[Supervised]) -> dict[DeviceId, int]:
         """What each device can still be asked for: by the ledger, and by measure less what is promised but not yet
         in use."""
-        resident = {process.id: resident_bytes(process.lease.pid) or 0 for process in processes if process.alive}
+        resident = {process.id: _resident(process) for process in processes if process.alive}
         readings = self._readings()
         free = {}
         for device in self._capacity:
@@ -114,3 +130,10 @@ class NodeMemory:
         for entry in self._ledger.holdings(device):
             booked[entry.owner] = booked.get(entry.owner, 0) + entry.num_bytes
         return sum(max(0, num_bytes - resident.get(WorkerId(owner), 0)) for owner, num_bytes in booked.items())
+
+
+def _resident(process: Supervised) -> int:
+    """With what a foreign engine's processes hold, which are not the worker's own."""
+    stats = process.stats
+    foreign = stats.weight_bytes if stats is not None and stats.ready and stats.engine in GUESTS else 0
+    return foreign + (resident_bytes(process.lease.pid) or 0)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from importlib.util import find_spec
 
-from thaloom.base.errors import NotServable, ThaloomError
+from thaloom.base.errors import DriverUnavailable, NotServable, ThaloomError
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.hal.inventory import Inventory
 from thaloom.init.actions import Hold
-from thaloom.init.admission import Estimate, choose_device, estimate
+from thaloom.init.admission import Estimate, choose_device, estimate, foreign_estimate, onnx_estimate
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
-from thaloom.kernel.state.types import Service, ServiceSpec
+from thaloom.kernel.state.types import OUTSIDE, Service, ServiceSpec
+from thaloom.work.runtime.engines.models import foreign_model, own_architectures, stored_model, takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """How a service would be started."""
 
-    manifest: Manifest
+    manifest: Manifest | None
+    """None: a foreign engine serves what does not lie in the store."""
     device: DeviceId
     estimate: Estimate
 
@@ -56,7 +59,7 @@ class Planner:
 
     def forget_model(self, name: ModelName) -> None:
         """Another model has that name now."""
-        for key in [key for key, plan in self._plans.items() if plan.manifest.name == name]:
+        for key in [key for key, plan in self._plans.items() if plan.manifest and plan.manifest.name == name]:
             del self._plans[key]
 
     def _device(self, spec: ServiceSpec) -> DeviceId:
@@ -68,6 +71,31 @@ class Planner:
         return device
 
     def _read(self, spec: ServiceSpec, device: DeviceId) -> Placement:
+        if spec.engine in OUTSIDE:
+            foreign = foreign_estimate(spec, lambda: foreign_model(spec.engine, spec.model))
+            return Placement(manifest=None, device=device, estimate=foreign)
         manifest = self._models.get(spec.model)
+        check_engine(spec, manifest)
+        if spec.engine == "transformers":
+            model = stored_model(self._models, manifest)
+            return Placement(manifest=manifest, device=device, estimate=foreign_estimate(spec, lambda: model))
+        if spec.engine == "onnx":
+            return Placement(manifest=manifest, device=device, estimate=onnx_estimate(spec, manifest.card))
         config = self._models.open(manifest).config()
         return Placement(manifest=manifest, device=device, estimate=estimate(spec, manifest.card, config))
+
+
+def check_engine(spec: ServiceSpec, manifest: Manifest) -> None:
+    """Raises NotServable if the engine is not the one for such a model, DriverUnavailable if it is not installed."""
+    architecture = manifest.card.architecture
+    if spec.engine == "thaloom" and takes(architecture) and architecture not in own_architectures():
+        raise NotServable(
+            f"no own model for architecture {architecture} of {spec.model!r}; engine 'transformers' may serve it, "
+            f"slower: thaloom serve {spec.model} --engine transformers (pip install 'thaloom[transformers]')",
+            param="engine",
+        )
+    if (manifest.card.family == "onnx") != (spec.engine == "onnx"):
+        right = "onnx" if manifest.card.family == "onnx" else "thaloom"
+        raise NotServable(f"model {spec.model!r} is served by engine {right!r}, not {spec.engine!r}", param="engine")
+    if spec.engine == "onnx" and find_spec("onnxruntime") is None:
+        raise DriverUnavailable("engine 'onnx' is not installed: pip install 'thaloom[onnx]'")

@@ -90,7 +90,7 @@ class Reporter:
         verdict = judge(self._evidence(service.spec.name, process))
         plan = self._planner.known(service)
         stats = process.stats if process is not None else None
-        digest = stats.model_digest if stats is not None else plan.manifest.digest if plan is not None else ""
+        digest = stats.model_digest if stats is not None else plan.manifest.digest if plan and plan.manifest else ""
         context_length = plan.estimate.context_length if plan is not None else None
         serving = self._serving(service.spec.name) or [each for each in (process,) if each is not None]
         return Route(
@@ -98,8 +98,9 @@ class Reporter:
             model=service.spec.model,
             phase=verdict.phase,
             sockets=tuple(worker.lease.socket for worker in serving),
-            context_length=stats.context_length if stats is not None and stats.ready else context_length,
+            context_length=(stats.context_length if stats is not None and stats.ready else context_length) or None,
             created_at=service.created_at,
+            engine=service.spec.engine,
             tokenizer_files=self._text_files.of(digest) if digest else {},
             reason=verdict.message,
             retry_after_s=None if verdict.phase == "ready" else _RETRY_AFTER_S,
@@ -108,7 +109,9 @@ class Reporter:
     def _outdated(self, service: Service, process: Supervised | None) -> str | None:
         """A worker keeps the model it has loaded when another is imported under its name; it is told, not restarted."""
         plan = self._planner.known(service)
-        if plan is None or process is None or process.stats is None or not process.stats.ready:
+        if plan is None or plan.manifest is None or process is None:
+            return None
+        if process.stats is None or not process.stats.ready:
             return None
         runs, stored = process.stats.model_digest, plan.manifest.digest
         if runs == stored:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import re
 import threading
@@ -49,6 +50,7 @@ from thaloom.kernel.models.types import (
 )
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import (
+    OUTSIDE,
     AccessKey,
     Alias,
     KeyLimits,
@@ -58,6 +60,7 @@ from thaloom.kernel.state.types import (
     ServiceSpec,
     ServiceStatus,
 )
+from thaloom.work.runtime.engines.places import place_of
 
 T = TypeVar("T")
 OnProgress = Callable[[str, int, int | None], None]
@@ -258,7 +261,11 @@ class Syscalls:
         return manifest
 
     async def remove_model(self, name: ModelName) -> None:
-        users = [service.spec.name for service in self._store.services() if ModelName.parse(service.spec.model) == name]
+        users = [
+            service.spec.name
+            for service in self._store.services()
+            if service.spec.engine not in OUTSIDE and ModelName.parse(service.spec.model) == name
+        ]
         if users:
             raise ModelInUse(
                 f"model {str(name)!r} is served as {', '.join(map(repr, users))}; stop that first", services=users
@@ -277,6 +284,9 @@ class Syscalls:
         """Refuses a wish that cannot be met as things are: unknown model or device, more bytes than are free."""
         require_service_name(spec.name)
         self._require_up()
+        spec = await asyncio.to_thread(self._with_engine, spec)
+        if spec.engine == "openai":
+            place_of(spec.url, self._config.engine_hosts)
         self.aliases.refuse_name(spec.name)
         await self._require_room(spec)
         service = self._store.put_service(spec)
@@ -319,6 +329,12 @@ class Syscalls:
     def _require_up(self) -> None:
         if self._reconcile_loop.going_down:
             raise NodeNotRunning("the node is going down")
+
+    def _with_engine(self, spec: ServiceSpec) -> ServiceSpec:
+        """The wish, with the one engine there is for the model where the caller left that open."""
+        if spec.engine == "thaloom" and self._models.get(spec.model).card.family == "onnx":
+            return dataclasses.replace(spec, engine="onnx")
+        return spec
 
     async def _require_room(self, spec: ServiceSpec) -> None:
         plan = await self._planner.make(spec)

@@ -96,6 +96,7 @@ class Node:
             supervisor=self.supervisor,
             text_files=text_files,
             clock=clock,
+            engine_hosts=config.engine_hosts,
         )
         self._earlier = _routes_of_an_earlier_daemon(layout)
         self._publisher = Publisher(layout.routes, layout.control_socket, clock)

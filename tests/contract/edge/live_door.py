@@ -30,7 +30,7 @@ from thaloom.work.runtime.call import Deadlines
 from thaloom.work.runtime.doorkeeper import Doorkeeper
 from thaloom.work.runtime.frontend import Frontend
 from thaloom.work.runtime.text import Tokenizer, read_text_files
-from thaloom.work.runtime.types import Generation
+from thaloom.work.runtime.types import Generation, Inference
 
 TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json")
 
@@ -126,6 +126,7 @@ async def live_door(
         control_socket=folder / "control.sock",
         clock=SystemClock(),
         emit=events,
+        inference=generation if isinstance(generation, Inference) else frontend,
         doorkeeper=doorkeeper,
         tracing=tracing,
         hub=hub or (lambda: (ModelStore(folder / "models", SystemClock()), NobodyAbove())),

@@ -17,18 +17,26 @@ from thaloom.base.clock import SystemClock
 from thaloom.base.errors import BadParameter, ModelNotFound, ThaloomError
 from thaloom.base.events import Recorder
 from thaloom.edge.api.app import door_app
+from thaloom.kernel.models.types import ModelTensor
 from thaloom.work.runtime.types import (
     Delta,
     Done,
     Embedding,
     EmbedRequest,
     GenerateRequest,
+    Inferred,
+    InferRequest,
     ScoreRequest,
     Scores,
     ServedModel,
+    SpeechRequest,
+    SpokenWord,
     Tokenized,
     TokenizeRequest,
     TokenizerInfo,
+    TranscribeRequest,
+    Transcript,
+    Utterance,
 )
 
 DIMENSIONS = 4
@@ -39,7 +47,8 @@ DONE = Done(
 
 @dataclass
 class Scripted:
-    """Implements types.Generation. Tokens are bytes; a document's score is how often the query stands in it."""
+    """Implements types.Generation and types.Inference. Tokens are bytes; a document's score is how often the query
+    stands in it; what a model is given comes out of it."""
 
     says: Sequence[Delta | Done] = (Delta(text="Hi", num_tokens=2), DONE)
     scripts: list[Sequence[Delta | Done]] = field(default_factory=list)
@@ -106,6 +115,27 @@ class Scripted:
         self.scored.append(request)
         values = tuple(min(document.count(request.query) / 10, 1.0) for document in request.documents)
         return Scores(values=values, prompt_tokens=len(values), degraded=self.degraded)
+
+    def serves(self, model: str) -> bool:
+        self._check(model)
+        return True
+
+    async def tensors(self, model: str) -> tuple[tuple[ModelTensor, ...], tuple[ModelTensor, ...]]:
+        self._check(model)
+        return (ModelTensor(name="x", dtype="FP32", shape=(-1,)),), ()
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        self._check(request.model)
+        return Inferred(outputs=request.inputs, queue_s=0.1, compute_s=0.2, batch_rows=0)
+
+    async def transcribe(self, request: TranscribeRequest) -> Transcript:
+        self._check(request.model)
+        word = SpokenWord(text="hi", begin_s=0.5, end_s=1.0)
+        return Transcript(text="hi", words=(word,), duration_s=1.5, queue_s=0.1, compute_s=0.2)
+
+    async def speak(self, request: SpeechRequest) -> Utterance:
+        self._check(request.model)
+        return Utterance(samples=request.text.encode()[:1] * 2, rate=8000, queue_s=0.1, compute_s=0.2)
 
     async def worker_metrics(self) -> list[dict[str, Any]]:
         return []

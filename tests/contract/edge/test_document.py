@@ -37,11 +37,14 @@ UNSAYABLE = {
     "/v1/completions": ("n", "best_of"),  # not more than 128 answers, not fewer than are shown
     "/v1/embeddings": ("dimensions",),  # not more than the model has
     "/api/embed": ("dimensions:",),
+    # as many elements as the shape says, which fit into their type; as many bytes of JSON as there are
+    "/v2/models/{model}/infer": ("inputs", "inference-header-content-length"),
+    "/v1/audio/transcriptions": ("timestamp_granularities",),  # with verbose_json only
     "/detokenize": ("tokens",),  # those the model has
     "/api/pull": ("model:",),  # what a source looks like, at each kind of hub
 }
 """By path: fields that a request which the schema allows may be refused for, for what no schema could say."""
-FORMS = {"/v1/files"}
+FORMS = {"/v1/files", "/v1/audio/transcriptions"}
 """Sent as multipart, where whatever stands in a part's place is a file's content: none is of a wrong type."""
 
 

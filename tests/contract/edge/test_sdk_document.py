@@ -31,6 +31,8 @@ WITHOUT_METHOD_BELOW = {
     "/v1/responses": "OpenAI's protocol with a memory: the openai client keeps its state",
     "/v1/files": "OpenAI's files: only its batches use them",
     "/v1/batches": "OpenAI's batches",
+    "/v1/audio/": "OpenAI's audio: the openai client",
+    "/v2": "the Open Inference Protocol: its own clients",
     "/{name}/resolve/": "the hub's files",
     "/{org}/{name}/resolve/": "the hub's files",
 }

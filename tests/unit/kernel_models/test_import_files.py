@@ -186,7 +186,7 @@ def test_a_pickle_called_safetensors_is_refused_as_a_pickle(folder: Path, take: 
 
 def test_no_weights_at_all_is_refused(tmp_path: Path, take: Importer) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "model.onnx").write_bytes(b"ONNX")
+    (tmp_path / "empty" / "model.tflite").write_bytes(b"TFL3")
     assert "no .safetensors weights" in take.refused(NotServable, tmp_path / "empty").message
 
 
@@ -195,8 +195,8 @@ def test_a_path_that_is_not_there_is_refused(tmp_path: Path, take: Importer) -> 
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, take: Importer) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"ONNX")
-    assert take.refused(BadParameter, tmp_path / "model.onnx").param == "path"
+    (tmp_path / "model.tflite").write_bytes(b"TFL3")
+    assert take.refused(BadParameter, tmp_path / "model.tflite").param == "path"
 
 
 def test_a_link_that_leaves_the_folder_is_refused(folder: Path, tmp_path: Path, take: Importer) -> None:

@@ -32,14 +32,18 @@ from thaloom.edge.api.generation import GenerationRoute
 from thaloom.edge.api.guard import Guard, defect
 from thaloom.edge.api.hub.routes import HubRoutes, OpenHub
 from thaloom.edge.api.keeping import Keeping
+from thaloom.edge.api.kserve.document import add_infer_route
+from thaloom.edge.api.kserve.routes import add_routes, infer_route
 from thaloom.edge.api.metered import MeteredGeneration
+from thaloom.edge.api.metered_inference import MeteredInference
 from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.ollama.loading import Loading
 from thaloom.edge.api.ollama.routes import routes as ollama_routes
 from thaloom.edge.api.ollama.talking import talking
-from thaloom.edge.api.openai import kept, tokens
+from thaloom.edge.api.openai import audio, kept, tokens
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
+from thaloom.edge.api.openai.audio_document import add_audio
 from thaloom.edge.api.proxy import ControlProxy
 from thaloom.edge.api.tracing import Tracing
 from thaloom.edge.api.visits import Doorkeeper
@@ -48,7 +52,7 @@ from thaloom.edge.wire import anthropic as anthropic_wire
 from thaloom.edge.wire import health as health_wire
 from thaloom.edge.wire import openai as wire
 from thaloom.edge.wire.tokens import TokenizerInfoAnswer
-from thaloom.work.runtime.types import Generation
+from thaloom.work.runtime.types import Generation, Inference
 
 DESCRIPTION = (
     "Local models behind the protocols of OpenAI, Anthropic and Ollama. "
@@ -71,7 +75,9 @@ PAGES = {
     "/v1/responses": "responses (OpenAI; POST)",
     "/v1/files": "files (OpenAI)",
     "/v1/batches": "batches (OpenAI)",
+    "/v1/audio/transcriptions": "speech to text (OpenAI; POST; /v1/audio/speech: text to speech)",
     "/api/models": "a hub of what is in the store (HF_ENDPOINT)",
+    "/v2": "models that are no language models (Open Inference Protocol)",
     "/healthz": "whether the door lives",
     "/readyz": "whether it can serve, and what",
     "/version": "what it is",
@@ -91,13 +97,16 @@ def door_app(
     doorkeeper: Doorkeeper | None = None,
     tracing: Tracing | None = None,
     hub: OpenHub | None = None,
+    inference: Inference | None = None,
 ) -> ASGIApp:
-    """Everything the door serves, behind its guard. In real life `generation` is work.runtime.frontend.Frontend, and
-    `doorkeeper` work.runtime.doorkeeper.Doorkeeper (None: nobody is asked for a key); `keeping` is
-    kernel.state.kept.Kept (None: nothing is served that must be kept: responses, files, batches). `tracing` None: no
-    traces. `hub` opens the store, and says who fetches what is not in it."""
+    """Everything the door serves, behind its guard. In real life `generation` and `inference` are
+    work.runtime.frontend.Frontend (without `inference` there is no /v2/models), and `doorkeeper`
+    work.runtime.doorkeeper.Doorkeeper (None: nobody is asked for a key); `keeping` is kernel.state.kept.Kept (None:
+    nothing is served that must be kept: responses, files, batches). `tracing` None: no traces. `hub` opens the store,
+    and says who fetches what is not in it."""
     metrics = DoorMetrics()
     generation = MeteredGeneration(generation, metrics, clock)
+    inference = None if inference is None else MeteredInference(inference)
     proxy = ControlProxy(control_socket)
     node = AsyncControlClient(control_socket)
     keeper = None if keeping is None else kept.KeptPart(generation, keeping, clock, emit, metrics, doorkeeper)
@@ -109,7 +118,7 @@ def door_app(
         await proxy.close()
         await node.close()
 
-    app = _small_routes(generation, lifespan=lifespan, exception_handlers=_error_handlers(metrics))
+    app = _small_routes(generation, inference, lifespan=lifespan, exception_handlers=_error_handlers(metrics))
 
     streaming: dict[str, ASGIApp] = {
         path: GenerationRoute(speaking, generation=generation, clock=clock, metrics=metrics)
@@ -130,7 +139,7 @@ def door_app(
 
     async def openapi(_: Request) -> Response:
         if not document:
-            document.update(openapi_document(generation))
+            document.update(openapi_document(generation, inference))
         return JSONResponse(document)
 
     for route in app.routes:
@@ -142,6 +151,7 @@ def door_app(
         Route("/v1/messages/batches{rest:path}", anthropic.refuse_batches, methods=["GET", "POST", "DELETE"]),
         *ollama_routes(loading, generation=generation, node=node, clock=clock),
         *([] if keeper is None else keeper.routes),
+        *([] if inference is None else _inference_routes(inference)),
         Route("/metrics", MetricsPage(metrics, generation).__call__, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
@@ -163,12 +173,22 @@ def door_app(
     return guarded
 
 
-def openapi_document(generation: Generation) -> dict[str, Any]:
+def _inference_routes(inference: Inference) -> list[Route]:
+    """Those that FastAPI does not see."""
+    return [
+        infer_route(inference),
+        Route("/v1/audio/speech", audio.Speaking(inference), methods=["POST"]),
+        Route("/v1/audio/transcriptions", audio.Transcribing(inference), methods=["POST"]),
+    ]
+
+
+def openapi_document(generation: Generation, inference: Inference | None = None) -> dict[str, Any]:
     """The OpenAPI 3.1 document of everything the door itself serves."""
-    return add_common(add_plain_routes(_small_routes(generation).openapi()))
+    document = add_plain_routes(_small_routes(generation, inference).openapi())
+    return add_common(document if inference is None else add_audio(add_infer_route(document)))
 
 
-def _small_routes(generation: Generation, **options: Any) -> FastAPI:
+def _small_routes(generation: Generation, inference: Inference | None = None, **options: Any) -> FastAPI:
     app = FastAPI(
         title="Thaloom",
         version=__version__,
@@ -210,6 +230,8 @@ def _small_routes(generation: Generation, **options: Any) -> FastAPI:
     async def version() -> health_wire.DoorVersion:
         return health.version()
 
+    if inference is not None:
+        add_routes(app, inference)
     return app
 
 

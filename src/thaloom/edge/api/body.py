@@ -29,13 +29,7 @@ async def read_object(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_B
 
     Nesting deeper than 200 is refused by the parser, as are NaN, lone surrogates and numbers of thousands of digits.
     """
-    headers = Headers(scope=scope)
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "gzip", "x-gzip"):
-        raise EncodingNotRead(f"a body with content-encoding {encoding!r} is not read; send it plain, or with gzip")
-    body = await read_body(receive, declared=headers.get("content-length"), limit=limit)
-    if encoding != "identity":
-        body = gunzip(body, limit=limit)
+    body = await read_plain(Headers(scope=scope), receive, limit=limit)
     try:
         data = from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
@@ -43,6 +37,16 @@ async def read_object(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_B
     if not isinstance(data, dict):
         raise BadRequest(f"the body must be a JSON object, not {_json_kind(data)}")
     return data
+
+
+async def read_plain(headers: Headers, receive: Receive, *, limit: int) -> bytes:
+    """The body as it was before it was gzipped, if it was. Raises BadRequest, TooLarge, BodyLate, EncodingNotRead,
+    ClientGone."""
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip"):
+        raise EncodingNotRead(f"a body with content-encoding {encoding!r} is not read; send it plain, or with gzip")
+    body = await read_body(receive, declared=headers.get("content-length"), limit=limit)
+    return body if encoding == "identity" else gunzip(body, limit=limit)
 
 
 async def read_body(receive: Receive, *, declared: str | None, limit: int) -> bytes:

@@ -36,6 +36,7 @@ from thaloom.kernel.models.types import (
     Verification,
 )
 from thaloom.kernel.state.types import (
+    OUTSIDE,
     AccessKey,
     Alias,
     KeyLimits,
@@ -406,7 +407,9 @@ def quantised_name(model: ModelName, to: WeightFormat) -> str:
 
 
 def service_spec(name: str, body: wire.ServeRequest) -> ServiceSpec:
-    fields = body.model_dump() | {"model": str(ModelName.parse(body.model))}
+    fields = body.model_dump()
+    if body.engine not in OUTSIDE:
+        fields["model"] = str(ModelName.parse(body.model))
     return ServiceSpec(name=ServiceName(name), **fields)
 
 

@@ -37,7 +37,9 @@ _ASK_COST = {
     "schema": {"type": "string"},
     "description": "With any value, a stream ends with a comment line `: server-timing: ...` that tells what it cost.",
 }
-_OPEN = frozenset({"/", "/healthz", "/readyz", "/version", "/metrics", "/openapi.json"})
+_OPEN = frozenset(
+    {"/", "/healthz", "/readyz", "/version", "/metrics", "/openapi.json", "/v2/health/live", "/v2/health/ready"}
+)
 _ASKS_A_MODEL = ("/v1/", "/api/", "/tokenize", "/detokenize", "/rerank", "/v2/")
 
 

@@ -23,6 +23,7 @@ from thaloom.base.errors import (
     UnknownPath,
 )
 from thaloom.edge.api.anthropic import errors as anthropic_errors
+from thaloom.edge.api.kserve import errors as kserve_errors
 from thaloom.edge.api.ollama import errors as ollama_errors
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -50,7 +51,11 @@ def error_body(error: ThaloomError) -> dict[str, Any]:
 
 Write = Callable[[ThaloomError, str | None], dict[str, Any]]
 """The body that tells an error; the second argument is the request's id, where there is one."""
-_FORMS: tuple[tuple[str, Write], ...] = ((anthropic_errors.PATH, anthropic_errors.body), ("/api/", ollama_errors.body))
+_FORMS: tuple[tuple[str, Write], ...] = (
+    (anthropic_errors.PATH, anthropic_errors.body),
+    ("/api/", ollama_errors.body),
+    *((path, kserve_errors.body) for path in kserve_errors.PATHS),
+)
 """Protocols with a form of their own, by the beginning of their paths; all others get OpenAI's."""
 
 

@@ -204,11 +204,16 @@ _ROUTES = frozenset(
     {"/", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v2/rerank",
      "/rerank", "/v1/score", "/score", "/tokenize", "/detokenize", "/tokenizer_info", "/v1/responses", "/v1/files",
      "/v1/batches", "/v1/messages", "/v1/messages/count_tokens", *(f"/api/{name}" for name in _OLLAMA),
-     "/healthz", "/readyz", "/version", "/metrics", "/openapi.json", "/api/models"}
+     "/healthz", "/readyz", "/version", "/metrics", "/openapi.json", "/api/models", "/v2",
+     "/v2/health/live", "/v2/health/ready", "/v1/audio/speech", "/v1/audio/transcriptions"}
+)  # fmt: skip
+
+_PREFIXES = (
+    "/v1/models/", "/v1/responses/", "/v1/files/", "/v1/batches/", "/v2/models/", "/thaloom/v1/", "/api/models/",
 )  # fmt: skip
 
 
-_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _OPEN_TO_ALL = _PROBES | {"/", "/version", "/openapi.json"}
 """What says nothing of anybody's prompts, and is asked by machines that have no key."""
 
@@ -231,7 +236,15 @@ def _route_name(path: str) -> str:
     """A label out of a small set, whatever paths strangers try."""
     if path in _ROUTES:
         return path
-    for prefix in ("/v1/models/", "/v1/responses/", "/v1/files/", "/v1/batches/", "/thaloom/v1/", "/api/models/"):
+    for prefix in (
+        "/v1/models/",
+        "/v2/models/",
+        "/v1/responses/",
+        "/v1/files/",
+        "/v1/batches/",
+        "/thaloom/v1/",
+        "/api/models/",
+    ):
         if path.startswith(prefix):
             return prefix + "*"
     if "/resolve/" in path:

@@ -14,7 +14,7 @@ from thaloom.base.clock import Clock
 from thaloom.base.errors import ThaloomError
 from thaloom.edge.api.generation import find_served
 from thaloom.edge.api.metrics import DoorMetrics
-from thaloom.edge.api.visits import CURRENT, Tab
+from thaloom.edge.api.visits import CURRENT, Tab, allow
 from thaloom.work.runtime.types import (
     Delta,
     Done,
@@ -93,15 +93,15 @@ class MeteredGeneration:
         return scores
 
     async def tokenize(self, request: TokenizeRequest) -> Tokenized:
-        _allow(request.model)
+        allow(request.model)
         return await self._generation.tokenize(request)
 
     async def detokenize(self, model: str, tokens: tuple[int, ...]) -> str:
-        _allow(model)
+        allow(model)
         return await self._generation.detokenize(model, tokens)
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
-        _allow(model)
+        allow(model)
         return await self._generation.tokenizer_info(model)
 
     async def worker_metrics(self) -> list[dict[str, Any]]:
@@ -228,9 +228,3 @@ def prompt_estimate(request: GenerateRequest) -> int:
 
 def _estimate(text: str) -> int:
     return math.ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN)
-
-
-def _allow(model: str) -> None:
-    tab = CURRENT.get()
-    if tab is not None and tab.visit is not None:
-        tab.visit.allow(model)

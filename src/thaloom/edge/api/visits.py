@@ -109,6 +109,13 @@ CURRENT: ContextVar[Tab | None] = ContextVar("thaloom_request", default=None)
 """Of the request that is being served; None outside of any."""
 
 
+def allow(model: str) -> None:
+    """Raises Forbidden for a model that the key of the request being served is not for."""
+    tab = CURRENT.get()
+    if tab is not None and tab.visit is not None:
+        tab.visit.allow(model)
+
+
 OF_A_BATCH = "thaloom.batch"
 """In the scope of a request the door makes of itself: who asked for it (the name of a key, or None). No client can say
 so: a scope holds what the server puts there."""

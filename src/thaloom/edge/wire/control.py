@@ -35,6 +35,10 @@ class ServeRequest(Ask):
     """Body of `PUT services/{name}`: the whole wish. What is left out is chosen at start (kernel.state.types)."""
 
     model: str = Field(min_length=1)
+    """Of an engine that the node starts: an absolute path. Of `openai`: the server's own name for its model."""
+    engine: Literal["thaloom", "llama.cpp", "vllm", "openai", "onnx", "transformers"] = "thaloom"
+    url: str | None = Field(default=None, min_length=1, max_length=2048)
+    """Where the server of engine `openai` answers, as `http://127.0.0.1:8000/v1`."""
     replicas: int = Field(default=1, ge=1, le=64)
     device: str | None = None
     num_threads: int | None = Field(default=None, ge=1)
@@ -131,6 +135,8 @@ class Condition(Answer):
 class ServiceSpec(Answer):
     name: str
     model: str
+    engine: str = "thaloom"
+    url: str | None = None
     replicas: int = 1
     device: str | None
     num_threads: int | None
@@ -302,6 +308,14 @@ class Quantisation(Answer):
     quality: Quality | None
 
 
+class ModelTensor(Answer):
+    """What goes into a model that is no language model, or comes out of it. `shape`: -1 is any size."""
+
+    name: str
+    dtype: str
+    shape: list[int] | None
+
+
 class ModelCard(Answer):
     architecture: str
     family: str
@@ -315,6 +329,8 @@ class ModelCard(Answer):
     license: str | None
     summary: str | None
     quantisation: Quantisation | None = None
+    inputs: list[ModelTensor] = []
+    outputs: list[ModelTensor] = []
 
 
 class Model(Answer):

@@ -96,9 +96,21 @@ def choose(path: Path) -> Chosen:
         raise UnsafeFormat(_unsafe(path.name), file=path.name)
     if path.suffix.lower() != WEIGHTS:
         raise BadParameter(
-            f"{path.name!r} is neither a {WEIGHTS} nor a .gguf file, nor a folder that holds some", param="path"
+            f"{path.name!r} is neither a {WEIGHTS}, .gguf or .onnx file, nor a folder that holds some", param="path"
         )
     return _choose_from_folder(path.parent, path.name)
+
+
+def choose_beside(folder: Path, weights: str) -> Chosen:
+    """One weight file of another format, with the small files beside it. Raises MalformedFile."""
+    names = names_in(folder)
+    others = [name for name in names if is_kept(name)]
+    return Chosen(
+        weights=(_source(folder, weights),),
+        others=tuple(_source(folder, name) for name in others),
+        weight_map=None,
+        sums=_sums(folder, names, (weights, *others)),
+    )
 
 
 def source_file(path: Path) -> SourceFile:

@@ -105,7 +105,10 @@ class ModelStore:
         from thaloom.kernel.models.import_card import make_card, unservable_dtypes
         from thaloom.kernel.models.import_files import choose
         from thaloom.kernel.models.import_weights import read_weights
+        from thaloom.kernel.models.onnx import find_onnx, onnx_card
 
+        if (onnx := find_onnx(path)) is not None:
+            return self._keep(source, name, onnx, onnx_card(onnx), replace=replace, progress=progress)
         chosen = choose(path)
         weights = read_weights(chosen)
         card = make_card(chosen, weights)
@@ -113,6 +116,18 @@ class ModelStore:
         if unservable := unservable_dtypes(weights):
             message = f"has tensors of {', '.join(unservable)}, which nothing here can run"
             self._emit(Degraded(subject=str(name), reason="UnservableDtype", message=message))
+        return self._keep(source, name, chosen, card, replace=replace, progress=progress)
+
+    def _keep(
+        self,
+        source: Path | str,
+        name: ModelName,
+        chosen: Chosen,
+        card: ModelCard,
+        *,
+        replace: bool,
+        progress: Progress | None,
+    ) -> Manifest:
         with _own_files(self.root):
             try:
                 with share(self._lock):
@@ -340,7 +355,7 @@ def name_from(path: Path) -> ModelName:
     path = path.absolute()
     from thaloom.kernel.models.foreign import GGUF
 
-    stem = path.name.removesuffix(".safetensors").removesuffix(GGUF)
+    stem = path.name.removesuffix(".safetensors").removesuffix(GGUF).removesuffix(".onnx")
     if stem != path.name and stem == "model":
         stem = path.parent.name
     text = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip(".-_")[:63]

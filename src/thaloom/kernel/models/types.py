@@ -96,6 +96,17 @@ class QuantiseWish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTensor:
+    """What goes into a model that is no language model, or comes out of it."""
+
+    name: str
+    dtype: str
+    """As the Open Inference Protocol names it: `FP32`, `INT64`, `BYTES` ..."""
+    shape: tuple[int, ...] | None
+    """-1: any size; None: the file does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """What a model says of itself, read from its files at import."""
 
@@ -115,6 +126,9 @@ class ModelCard:
     summary: str | None = None
     quantisation: Quantisation | None = None
     """None: its tensors are as their makers stored them."""
+    inputs: tuple[ModelTensor, ...] = ()
+    """Of a model that is no language model."""
+    outputs: tuple[ModelTensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,13 @@ from thaloom.base.events import Event
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 
 Phase = Literal["pending", "loading", "ready", "failed", "stopping"]
+EngineName = Literal["thaloom", "llama.cpp", "vllm", "openai", "onnx", "transformers"]
+"""Ours; two that a worker starts; a server that speaks the OpenAI protocol and runs already; ONNX Runtime in the
+worker, for what is no language model; and transformers, for architectures that are not among ours."""
+OUTSIDE: frozenset[EngineName] = frozenset({"llama.cpp", "vllm", "openai"})
+"""Engines whose models do not lie in the store."""
+GUESTS: frozenset[EngineName] = OUTSIDE | {"transformers"}
+"""Engines in processes of their own, which are asked in text."""
 MAX_REPLICAS = 64
 MAX_WEIGHT = 1000
 ConditionKind = Literal["Ready", "Degraded", "Outdated"]
@@ -22,7 +29,11 @@ class ServiceSpec:
 
     name: ServiceName
     model: str
-    """`name[:tag]` in the store."""
+    """`name[:tag]` in the store; of an engine that is started, the absolute path of what it is to serve; of `openai`,
+    the server's own name for it."""
+    engine: EngineName = "thaloom"
+    url: str | None = None
+    """Where the server of engine `openai` answers, as http://127.0.0.1:8000/v1."""
     replicas: int = 1
     """Workers that serve it side by side, each with all of the model."""
     device: DeviceId | None = None
@@ -55,6 +66,8 @@ class ServiceSpec:
             value = getattr(self, field_name)
             if value is not None and value < 1:
                 raise BadParameter(f"{field_name} must be at least 1, not {value}", param=field_name)
+        if self.url is not None and self.engine != "openai":
+            raise BadParameter(f"a url goes with engine 'openai', not with {self.engine!r}", param="url")
         if not 1 <= self.replicas <= MAX_REPLICAS:
             raise BadParameter(f"replicas must be between 1 and {MAX_REPLICAS}, not {self.replicas}", param="replicas")
         for field_name, low, high in (("stretch", 1.0, 1e6), ("token_s", 0.0, 1e6), ("keep_throughput", 0.0, 1.0)):
@@ -147,6 +160,8 @@ class Route:
     sockets: tuple[str, ...]
     context_length: int | None
     created_at: float
+    engine: EngineName = "thaloom"
+    """A foreign one is asked in text."""
     tokenizer_files: dict[str, str] = field(default_factory=dict)
     """Tokenizer, its config, generation config and template, by name: absolute paths of ready copies on disk."""
     reason: str = ""

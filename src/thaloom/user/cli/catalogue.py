@@ -50,9 +50,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "examples.serve": (
         "thaloom serve tiny\nthaloom serve my-model --name chat --context 4096 --kv-bytes 2GiB\n"
-        "thaloom serve my-model --weights int8",
+        "thaloom serve my-model --weights int8\nthaloom serve ./my-model.gguf --engine llama.cpp",
         "thaloom serve tiny\nthaloom serve my-model --name chat --context 4096 --kv-bytes 2GiB\n"
-        "thaloom serve my-model --weights int8",
+        "thaloom serve my-model --weights int8\nthaloom serve ./my-model.gguf --engine llama.cpp",
     ),
     "verb.ps": ("List services, what they hold and what they do", "列出服务及其占用与负载"),
     "verb.stop": ("Serve a model no longer", "停止服务"),
@@ -73,14 +73,14 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verb.alias.rm": ("Remove aliases", "删除别名"),
     "verb.pull": ("Bring a model here: from a hub, a folder or a file", "获取模型：来自模型仓库、文件夹或文件"),
     "more.pull": (
-        "A folder in Hugging Face layout, a .safetensors or a .gguf file; or a model of a hub: org/name is at Hugging "
-        "Face (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE), ms://org/name at ModelScope (MODELSCOPE_ENDPOINT, "
+        "A folder in Hugging Face layout, a .safetensors, .gguf or .onnx file; or a model of a hub: org/name is at "
+        "Hugging Face (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE), ms://org/name at ModelScope (MODELSCOPE_ENDPOINT, "
         "MODELSCOPE_API_TOKEN); @REVISION names a version, :FILE or :Q4_K_M one GGUF file of several. A pull belongs "
         "to the node: Ctrl-C leaves it running, the same command follows it again, `thaloom rm --partial` ends it. "
         "What came is kept over restarts. GGUF, AWQ and GPTQ are converted, and `thaloom show` says what that changed. "
         "Every byte is hashed; formats that can run code on load (pickle and its kin) are refused. `tiny` is the model "
         "that comes with Thaloom.",
-        "支持 Hugging Face 布局的文件夹、.safetensors 或 .gguf 文件，以及模型仓库："
+        "支持 Hugging Face 布局的文件夹、.safetensors、.gguf 或 .onnx 文件，以及模型仓库："
         "org/name 取自 Hugging Face（HF_ENDPOINT、HF_TOKEN、HF_HUB_OFFLINE），"
         "ms://org/name 取自 ModelScope（MODELSCOPE_ENDPOINT、MODELSCOPE_API_TOKEN）；"
         "@版本 指定版本，:文件 或 :Q4_K_M 指定多个 GGUF 文件之一。"
@@ -202,6 +202,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "argument.prompt": ("What to ask; `-` reads standard input", "提问内容；- 表示读取标准输入"),
     "argument.shell": ("Which shell", "shell 名称"),
     "argument.words": ("A verb, as `run` or `device ls`", "命令，例如 run 或 device ls"),
+    "argument.serve.model": (
+        "A model of the store; for another engine a path, or its server's name",
+        "模型库中的模型；其他引擎用路径，或其服务器上的模型名",
+    ),
     "argument.run.model": ("A service, or a model of the store", "服务名，或模型库中的模型"),
     # -- options
     "option.help": ("Show this help.", "显示此帮助。"),
@@ -252,6 +256,15 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.kv_dtype": (
         "Keep keys and values in f32, f16, bf16 or i8 (default: to fit the weights).",
         "键值格式：f32、f16、bf16 或 i8（默认随权重）。",
+    ),
+    "option.engine": (
+        "Who computes: thaloom (default), llama.cpp, vllm, openai (a server that runs already), onnx, or transformers "
+        "(architectures that are not among ours).",
+        "引擎：thaloom, llama.cpp, vllm, openai, onnx, transformers。",
+    ),
+    "option.url": (
+        "Where the server of --engine openai answers, as http://127.0.0.1:8000/v1.",
+        "--engine openai 所用服务器的地址，如 http://127.0.0.1:8000/v1。",
     ),
     "option.weights": ("Keep weights as stored, or in int8 or int4.", "权重格式：stored（原样）、int8 或 int4。"),
     "option.max_tokens": ("End the answer after N tokens.", "回答最多 N 个 token。"),
@@ -328,6 +341,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.architecture": ("ARCHITECTURE", "架构"),
     "head.dtypes": ("DTYPES", "数据类型"),
     "head.converted": ("CONVERTED", "转换"),
+    "head.inputs": ("INPUTS", "输入"),
+    "head.outputs": ("OUTPUTS", "输出"),
     "head.quality": ("QUALITY", "质量"),
     "head.vocabulary": ("VOCABULARY", "词表"),
     "head.tokenizer": ("TOKENIZER", "分词器"),
@@ -528,6 +543,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "usage.no_verb": ("no such command: {name!r}", "没有这个命令：{name!r}"),
     "usage.no_option": ("no such option: {name}", "没有这个选项：{name}"),
     "usage.missing": ("{name} is missing", "缺少 {name}"),
+    "usage.no_such_path": ("there is no such file or folder: {path!r}", "没有这样的文件或文件夹：{path!r}"),
     "usage.bad_name": (
         "{name!r} is not a name (a folder is imported first: thaloom pull PATH)",
         "{name!r} 不是名称（文件夹需先导入：thaloom pull 路径）",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import click
 
 from thaloom.base.units import parse_bytes
@@ -27,9 +30,29 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
     return num_bytes
 
 
+def _foreign(model: str, engine: str) -> str:
+    """What a foreign engine is to serve: a path, which the node needs whole, or another server's name for its model."""
+    if engine == "openai":
+        return model
+    path = Path(model).expanduser().resolve()
+    if not path.exists():
+        raise click.BadParameter(text("usage.no_such_path", path=model), param_hint="MODEL")
+    return str(path)
+
+
+def _name_of(model: str) -> str:
+    """A service's name made of a path's or a foreign model's last part."""
+    last = re.sub(r"[^a-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2].lower().removesuffix(".gguf"))
+    return last.strip("-._") or "model"
+
+
 @verb("serve")
-@argument("model", type=a_name, shell_complete=complete_models)
+@argument("model", shell_complete=complete_models)
 @option("--name", type=a_name, metavar="NAME")
+@option(
+    "--engine", type=click.Choice(["thaloom", "llama.cpp", "vllm", "openai", "onnx", "transformers"]), metavar="ENGINE"
+)
+@option("--url", metavar="URL")
 @option("--replicas", type=POSITIVE, metavar="N")
 @option("--device", metavar="DEVICE", shell_complete=complete_devices)
 @option("--threads", "num_threads", type=POSITIVE, metavar="N")
@@ -52,11 +75,14 @@ def command(
 ) -> None:
     from thaloom.edge.wire.control import ServeRequest
 
+    own = wish["engine"] not in ("llama.cpp", "vllm", "openai")
+    model = a_name(model) if own else _foreign(model, str(wish["engine"]))
     with connect() as node:
-        stored = ensure_model(node, model, output)
+        served = ensure_model(node, model, output).name if own else model
         # What the person left out is left out of the wish: the node knows the defaults.
         given = {field: value for field, value in wish.items() if value is not None}
-        service = node.serve(name or plain(stored.name), ServeRequest.model_validate({"model": stored.name} | given))
+        wished = ServeRequest.model_validate({"model": served} | given)
+        service = node.serve(name or (plain(served) if own else _name_of(served)), wished)
         if wait:
             service = wait_ready(node, service.name, output, timeout_s=timeout_s)
         url = node.status().url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from thaloom.user.cli.command import a_name, argument, verb
@@ -12,7 +13,7 @@ from thaloom.user.cli.output import ABSENT, Output, count, date, size
 from thaloom.user.cli.texts import text
 
 if TYPE_CHECKING:
-    from thaloom.edge.wire.control import Quantisation
+    from thaloom.edge.wire.control import ModelTensor, Quantisation
 
 
 @verb("show")
@@ -39,12 +40,19 @@ def command(output: Output, model: str) -> None:
     ]
     if card.quantisation is not None:
         facts += [("converted", converted(card.quantisation)), ("quality", quality(card.quantisation))]
+    facts += [(word, tensors(of)) for word, of in (("inputs", card.inputs), ("outputs", card.outputs)) if of]
     if card.summary:
         facts.append(("summary", card.summary))
     output.facts([(text(f"head.{name}"), value) for name, value in facts])
     output.line()
     rows = [[file.path, size(file.num_bytes), file.sha256] for file in shown.files]
     output.table([text("head.file"), text("head.size"), "SHA-256"], rows, right=frozenset({1}))
+
+
+def tensors(of: Sequence[ModelTensor]) -> str:
+    """`pixels FP32 [?, 3, 8, 8], ...`; ? is any size."""
+    shapes = [", ".join("?" if size < 0 else str(size) for size in one.shape or []) for one in of]
+    return ", ".join(f"{one.name} {one.dtype} [{shape}]" for one, shape in zip(of, shapes, strict=True))
 
 
 def converted(made: Quantisation) -> str:

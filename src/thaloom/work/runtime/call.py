@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TypeVar
 
 from thaloom.base.errors import BadRequest, DeadlineExceeded, InternalError, ServiceLoading, ThaloomError, WorkerLost
 from thaloom.work.runtime.messages import (
     Accepted,
-    Embed,
+    Ended,
     Failed,
     Finished,
-    Generate,
     GetStatus,
+    Piece,
     PromptLogprobs,
     Reply,
     ReplyFrames,
     Request,
     State,
+    Task,
     Tokens,
+    Whole,
     WorkerStats,
     encode,
 )
 from thaloom.work.runtime.outbox import merge
 from thaloom.work.runtime.routing import Work
 
+W = TypeVar("W", bound=Whole)
 MAX_PENDING = 256
 """Replies read ahead of a slow client; then the worker's socket waits."""
 
@@ -50,9 +54,7 @@ class Call:
         self._begun = False
 
     @classmethod
-    async def begin(
-        cls, socket: str, message: Generate | Embed, deadlines: Deadlines, work: Work | None = None
-    ) -> Call:
+    async def begin(cls, socket: str, message: Task, deadlines: Deadlines, work: Work | None = None) -> Call:
         """Send the request and wait until it is in the worker's queue. `work` is told how it goes on.
 
         Raises ServiceLoading if nobody listens, WorkerLost if the worker goes away, DeadlineExceeded, and whatever
@@ -93,9 +95,23 @@ class Call:
         if not isinstance(reply, (Tokens, Finished, PromptLogprobs)):  # not `|`, which makes a union for each token
             raise InternalError(f"the worker went on with {type(reply).__name__}")
         if not self._begun:
-            self._begun = True
-            if self._work is not None:
-                self._work.begun()
+            self._tell_begun()
+        return reply
+
+    async def piece(self) -> Piece | Ended:
+        """What comes next of the answer to Ask."""
+        reply = await self._next(self._deadlines.silence_s, "the engine fell silent")
+        if not isinstance(reply, (Piece, Ended)):
+            raise InternalError(f"the worker went on with {type(reply).__name__}")
+        if not self._begun:
+            self._tell_begun()
+        return reply
+
+    async def whole(self, kind: type[W]) -> W:
+        """An answer in one piece: `kind` says of what request."""
+        reply = await self._next(self._deadlines.silence_s, "the engine fell silent")
+        if not isinstance(reply, kind):
+            raise InternalError(f"the worker answered with {type(reply).__name__}")
         return reply
 
     async def state(self) -> State:
@@ -109,6 +125,11 @@ class Call:
         if self._work is not None:
             self._work.over()
         self._replies.close()
+
+    def _tell_begun(self) -> None:
+        self._begun = True
+        if self._work is not None:
+            self._work.begun()
 
     @classmethod
     async def _open(cls, socket: str, message: Request, deadlines: Deadlines) -> Call:

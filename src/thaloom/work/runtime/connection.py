@@ -11,12 +11,12 @@ from thaloom.base.errors import BadParameter, ThaloomError
 from thaloom.work.runtime.async_engine import Submission
 from thaloom.work.runtime.messages import (
     Accepted,
-    Embed,
     Failed,
-    Generate,
     GetStatus,
     Reply,
     Request,
+    Shutdown,
+    Task,
     WorkerStats,
     encode,
     read_request,
@@ -29,7 +29,7 @@ class Host(Protocol):
 
     def status(self) -> WorkerStats: ...
 
-    async def take(self, request: Generate | Embed) -> Submission:
+    async def take(self, request: Task) -> Submission:
         """Raises whatever refuses the request."""
         ...
 
@@ -83,7 +83,7 @@ class Connection:
     async def _answer(self, request: Request) -> None:
         if isinstance(request, GetStatus):
             await self._say(self._host.status())
-        elif isinstance(request, Generate | Embed):
+        elif not isinstance(request, Shutdown):
             await self._generate(request)
         elif not request.grace_s >= 0:  # also refuses NaN
             raise BadParameter(f"grace_s must not be negative, not {request.grace_s}", param="grace_s")
@@ -91,7 +91,7 @@ class Connection:
             self._host.stop(request.grace_s)
             await self._say(self._host.status())
 
-    async def _generate(self, request: Generate | Embed) -> None:
+    async def _generate(self, request: Task) -> None:
         submission = await self._host.take(request)
         self.generating = True
         gone = asyncio.create_task(self._reader.read(1))  # ends when it goes away, or says more: nobody has to

@@ -37,6 +37,20 @@ class WorkerReady(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReady(Event):
+    """A foreign engine is well: requests are taken from now on."""
+
+    worker: str
+    service: str
+    engine: str
+    model: str
+    max_sequences: int
+    context_length: int | None
+    degraded: str | None
+    """What it does in another way than an engine of ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerDraining(Event):
     """No new requests; the running ones have `grace_s` left."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import random
 import struct
@@ -18,12 +19,26 @@ from thaloom.base.errors import (
     ThaloomError,
 )
 from thaloom.base.events import Emit
-from thaloom.kernel.state.types import Alias, Route
+from thaloom.kernel.models.types import ModelTensor
+from thaloom.kernel.state.types import GUESTS, Alias, Route
 from thaloom.work.runtime.answering import Answer
 from thaloom.work.runtime.asking import embed_message, message_of
 from thaloom.work.runtime.call import Deadlines
 from thaloom.work.runtime.conversing import answer_text
-from thaloom.work.runtime.messages import Tokens
+from thaloom.work.runtime.foreign import ForeignAnswer, require_own
+from thaloom.work.runtime.inferring import Computed, compute, seconds, tensors
+from thaloom.work.runtime.messages import (
+    Ask,
+    AskEmbedding,
+    Embedded,
+    Infer,
+    InferDone,
+    Speak,
+    Spoken,
+    Tokens,
+    Transcribe,
+    Transcribed,
+)
 from thaloom.work.runtime.prompting import Speech, SpeechCache
 from thaloom.work.runtime.routing import Aliases
 from thaloom.work.runtime.scoring import judges, question, score_of
@@ -33,21 +48,28 @@ from thaloom.work.runtime.types import (
     Embedding,
     EmbedRequest,
     GenerateRequest,
+    Inferred,
+    InferRequest,
     ScoreRequest,
     Scores,
     ServedModel,
+    SpeechRequest,
     Tokenized,
     TokenizeRequest,
     TokenizerInfo,
+    TranscribeRequest,
+    Transcript,
+    Utterance,
 )
-from thaloom.work.runtime.workers import RouteSource, Workers
+from thaloom.work.runtime.workers import Placed, RouteSource, Workers
 
 MOST_SCORED_AT_ONCE = 16
 """Documents of one request in the worker at the same time: others want their turn too."""
 
 
 class Frontend:
-    """Implements types.Generation over routes and workers' sockets. Belongs to one event loop; `close` it."""
+    """Implements types.Generation and types.Inference over routes and workers' sockets. Belongs to one event loop;
+    `close` it."""
 
     def __init__(
         self,
@@ -85,13 +107,16 @@ class Frontend:
             raise
         return answer if alias is None else self._aliases.watch(alias, route.name, answer)
 
-    async def _start(self, request: GenerateRequest, route: Route) -> Answer:
+    async def _start(self, request: GenerateRequest, route: Route) -> Answer | ForeignAnswer:
         self._workers.require_ready(route.name)
-        speech = await self._speech(route)
-        prompt = await self._speeches.tokenise(speech, request)
-        message = message_of(request, prompt, speech, _context(route, speech))
-        placed = await self._workers.begin(route.name, message)
-        answer = Answer(self._workers, placed, message, answer_text(request, prompt, speech), self._clock)
+        answer: Answer | ForeignAnswer
+        if route.engine in GUESTS:
+            ask = Ask(request=request)
+            placed = await self._workers.begin(route.name, ask)
+            answer = ForeignAnswer(self._workers, placed, ask)
+        else:
+            require_own(route, "an answer")
+            placed, answer = await self._start_own(request, route)
         try:
             answer.degraded = await self._workers.degraded(placed.socket)
         except BaseException:
@@ -99,8 +124,16 @@ class Frontend:
             raise
         return answer
 
+    async def _start_own(self, request: GenerateRequest, route: Route) -> tuple[Placed, Answer]:
+        speech = await self._speech(route)
+        prompt = await self._speeches.tokenise(speech, request)
+        message = message_of(request, prompt, speech, _context(route, speech))
+        placed = await self._workers.begin(route.name, message)
+        return placed, Answer(self._workers, placed, message, answer_text(request, prompt, speech), self._clock)
+
     async def tokenize(self, request: TokenizeRequest) -> Tokenized:
         route = self._route(request.model)
+        require_own(route, "tokenizing")
         speech = await self._speech(route)
         tokens = await self._speeches.tokenize(speech, request)
         return Tokenized(
@@ -111,12 +144,14 @@ class Frontend:
 
     async def detokenize(self, model: str, tokens: tuple[int, ...]) -> str:
         route = self._route(model)
+        require_own(route, "detokenizing")
         speech = await self._speech(route)
         speech.tokenizer.check_tokens(tokens, "tokens")
         return speech.tokenizer.decode(tokens, special=True)
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         route = self._route(model)
+        require_own(route, "telling of its tokenizer")
         speech = await self._speech(route)
         return TokenizerInfo(
             vocab_size=speech.tokenizer.vocab_size,
@@ -133,6 +168,9 @@ class Frontend:
     async def embed(self, request: EmbedRequest) -> Embedding:
         route = self._route(request.model)
         self._workers.require_ready(route.name)
+        if route.engine in GUESTS:
+            return await self._ask_embedding(request, route)
+        require_own(route, "an embedding")
         speech = await self._speech(route)
         prompt = await self._speeches.text_tokens(speech, request)
         message = embed_message(request, prompt, request.pooling or speech.pooling, _context(route, speech))
@@ -145,9 +183,45 @@ class Frontend:
         values = struct.unpack(f"<{len(state.values) // 4}f", state.values)
         return Embedding(values=_shaped(values, request), prompt_tokens=len(prompt), degraded=degraded)
 
+    async def _ask_embedding(self, request: EmbedRequest, route: Route) -> Embedding:
+        placed = await self._workers.begin(route.name, AskEmbedding(request=request))
+        try:
+            told = (await placed.call.whole(Embedded)).embedding
+            degraded = await self._workers.degraded(placed.socket)
+        finally:
+            placed.call.close()
+        return dataclasses.replace(told, values=_shaped(told.values, request), degraded=degraded)
+
+    def serves(self, model: str) -> bool:
+        route = self._route(model)
+        return route.phase == "ready" and bool(route.sockets)
+
+    async def tensors(self, model: str) -> tuple[tuple[ModelTensor, ...], tuple[ModelTensor, ...]]:
+        return await tensors(self._workers, self._route(model))
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        return (await self._compute(request.model, Infer(request=request), InferDone)).result
+
+    async def transcribe(self, request: TranscribeRequest) -> Transcript:
+        return (await self._compute(request.model, Transcribe(request=request), Transcribed)).transcript
+
+    async def speak(self, request: SpeechRequest) -> Utterance:
+        return (await self._compute(request.model, Speak(request=request), Spoken)).speech
+
+    async def _compute(self, model: str, message: Infer | Transcribe | Speak, kind: type[Computed]) -> Computed:
+        route, alias = self._aliases.resolve(self._routes.current(), model)
+        try:
+            answer = await compute(self._workers, route, message, kind)
+        except ThaloomError as error:
+            self._aliases.failed(alias, route.name, error)
+            raise
+        self._aliases.computed(alias, route.name, *seconds(answer))
+        return answer
+
     async def score(self, request: ScoreRequest) -> Scores:
         route = self._route(request.model)
         self._workers.require_ready(route.name)
+        require_own(route, "scoring")
         speech = await self._speech(route)
         tokens = judges(speech, request.model)
         turns = asyncio.Semaphore(MOST_SCORED_AT_ONCE)

@@ -2,7 +2,8 @@
 
 A frame is a 4-byte big-endian length and that many bytes of msgpack. One connection carries one request: the first
 frame is `Generate`, `GetStatus` or `Shutdown`. Closing the connection cancels the request, so a killed door leaves
-nothing behind. Text stays at the door: the worker knows tokens only.
+nothing behind. Text stays at the door: a worker of ours knows tokens only. A foreign engine knows text only, so its
+worker is asked with `Ask` and `AskEmbedding`, in the words of types.py (docs/decisions/0015-foreign-engines.md).
 """
 
 from __future__ import annotations
@@ -14,6 +15,20 @@ from typing import Any
 import msgspec
 
 from thaloom.base.errors import BadRequest
+from thaloom.kernel.models.types import ModelTensor
+from thaloom.work.runtime.types import (
+    Delta,
+    Done,
+    Embedding,
+    EmbedRequest,
+    GenerateRequest,
+    Inferred,
+    InferRequest,
+    SpeechRequest,
+    TranscribeRequest,
+    Transcript,
+    Utterance,
+)
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
@@ -63,6 +78,30 @@ class Embed(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
     pooling: str
 
 
+class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
+    """Ask a foreign engine for an answer in text."""
+
+    request: GenerateRequest
+
+
+class AskEmbedding(msgspec.Struct, frozen=True, kw_only=True, tag="ask_embedding"):
+    request: EmbedRequest
+
+
+class Infer(msgspec.Struct, frozen=True, kw_only=True, tag="infer"):
+    """Ask for one pass through a model that is no language model."""
+
+    request: InferRequest
+
+
+class Transcribe(msgspec.Struct, frozen=True, kw_only=True, tag="transcribe"):
+    request: TranscribeRequest
+
+
+class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
+    request: SpeechRequest
+
+
 class GetStatus(msgspec.Struct, frozen=True, tag="get_status"):
     pass
 
@@ -107,6 +146,42 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
     """What Embed asked for: float32, little-endian. The end of that request."""
 
     values: bytes
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True, tag="piece"):
+    """Some more of a foreign engine's answer."""
+
+    delta: Delta
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
+    """The end of the answer to Ask."""
+
+    done: Done
+
+
+class Embedded(msgspec.Struct, frozen=True, kw_only=True, tag="embedded"):
+    """The answer to AskEmbedding, and its end."""
+
+    embedding: Embedding
+
+
+class InferDone(msgspec.Struct, frozen=True, kw_only=True, tag="infer_done"):
+    """The answer to Infer, and its end."""
+
+    result: Inferred
+
+
+class Transcribed(msgspec.Struct, frozen=True, kw_only=True, tag="transcribed"):
+    """The answer to Transcribe, and its end."""
+
+    transcript: Transcript
+
+
+class Spoken(msgspec.Struct, frozen=True, kw_only=True, tag="spoken"):
+    """The answer to Speak, and its end."""
+
+    speech: Utterance
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True, tag="tokens"):
@@ -175,12 +250,21 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     drafted_tokens_total: int = 0
     """Guessed tokens that were verified; `accepted_tokens_total` of them were right."""
     accepted_tokens_total: int = 0
+    inputs: list[ModelTensor] = []
+    """Of a model that is no language model."""
+    outputs: list[ModelTensor] = []
+    engine: str = "thaloom"
+    """A foreign one's `weight_bytes` are all its processes hold: nobody can tell more."""
     phase: str = "ready"
     """`loading`, `ready` or `stopping`."""
 
 
-Request = Generate | Embed | GetStatus | Shutdown
-Reply = Accepted | PromptLogprobs | Tokens | Finished | Failed | State | WorkerStats
+Task = Generate | Embed | Ask | AskEmbedding | Infer | Transcribe | Speak
+"""What is queued and answered in its turn."""
+Request = Task | GetStatus | Shutdown
+Whole = Embedded | InferDone | Transcribed | Spoken
+"""An answer in one piece."""
+Reply = Accepted | PromptLogprobs | Tokens | Finished | Piece | Ended | Whole | Failed | State | WorkerStats
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder = msgspec.msgpack.Decoder(Request)

@@ -5,13 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from thaloom.work.runtime.messages import Failed, Finished, LogprobRow, Reply, State, Tokens
+from thaloom.work.runtime.messages import (
+    Embedded,
+    Ended,
+    Failed,
+    Finished,
+    InferDone,
+    LogprobRow,
+    Piece,
+    Reply,
+    Spoken,
+    State,
+    Tokens,
+    Transcribed,
+)
 
 MAX_TOKENS_BEHIND = 4096
+_LAST = (Finished, State, Ended, Embedded, InferDone, Transcribed, Spoken, Failed)
 
 
 class Outbox:
-    """Filled and emptied on the event loop's thread. After Finished, State or Failed nothing more goes in."""
+    """Filled and emptied on the event loop's thread. A piece of text counts as a token. After the last reply
+    nothing more goes in."""
 
     def __init__(self, max_tokens: int = MAX_TOKENS_BEHIND) -> None:
         self._max_tokens = max_tokens
@@ -25,10 +40,10 @@ class Outbox:
         """False, and nothing kept, if the reader is too many tokens behind."""
         if self.ended:
             return True
-        added = len(reply.tokens) if isinstance(reply, Tokens) else 0
+        added = len(reply.tokens) if isinstance(reply, Tokens) else isinstance(reply, Piece)
         if self.num_tokens + added > self._max_tokens:
             return False
-        self.ended = isinstance(reply, Finished | State | Failed)
+        self.ended = isinstance(reply, _LAST)
         kept = self._straight is None or bool(self._replies) or not self._straight(reply)
         if kept:
             self.num_tokens += added

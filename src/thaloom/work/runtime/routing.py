@@ -182,6 +182,15 @@ class Aliases:
         if alias is not None and alias.canary is not None:
             self._note(alias, service, error)
 
+    def computed(self, alias: Alias | None, service: ServiceName, queue_s: float, compute_s: float) -> None:
+        """A pass through a model is an answer of one piece."""
+        if alias is not None and alias.canary is not None:
+            done = Done(
+                reason="stop", prompt_tokens=0, completion_tokens=0, cached_tokens=0, queue_s=queue_s,
+                prefill_s=compute_s, decode_s=0.0,
+            )  # fmt: skip
+            self._note(alias, service, done)
+
     def _choose(self, routes: Routes, alias: Alias) -> Route:
         by_name = {route.name: route for route in routes.routes}
         there = [(share, by_name[share.service]) for share in alias.shares if share.service in by_name]

@@ -14,28 +14,21 @@ from pathlib import Path
 from typing import Literal
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import DeviceLost, QueueFull, ServiceLoading, ThaloomError, WorkerLost
+from thaloom.base.errors import QueueFull, ServiceLoading, ThaloomError, WorkerLost
 from thaloom.base.events import Emit
 from thaloom.work.runtime import listening
-from thaloom.work.runtime.async_engine import AsyncEngine, Submission
+from thaloom.work.runtime.async_engine import Submission
 from thaloom.work.runtime.connection import Connection, Patience
-from thaloom.work.runtime.engine import Engine
-from thaloom.work.runtime.events import (
-    ConnectionFailed,
-    WorkerDraining,
-    WorkerListening,
-    WorkerReady,
-    WorkerStopped,
-)
-from thaloom.work.runtime.grammars import Grammars, Matcher
+from thaloom.work.runtime.events import ConnectionFailed, WorkerDraining, WorkerListening, WorkerStopped
 from thaloom.work.runtime.loading import LoadedModel, LoadingStopped
-from thaloom.work.runtime.messages import Embed, Generate, Grammar, WorkerStats
+from thaloom.work.runtime.messages import Task, WorkerStats
 from thaloom.work.runtime.outbox import MAX_TOKENS_BEHIND
 from thaloom.work.runtime.sequence import Ticket
+from thaloom.work.runtime.serving import EngineServed, Servable, Served, Site
 from thaloom.work.runtime.spec import WorkerSpec
-from thaloom.work.runtime.status import loading_stats, serving_stats
+from thaloom.work.runtime.status import loading_stats
 
-Load = Callable[[threading.Event], LoadedModel]
+Load = Callable[[threading.Event], LoadedModel | Servable]
 """Blocking; raises LoadingStopped soon after the event is set."""
 
 DEFAULT_GRACE_S = 20.0
@@ -47,7 +40,6 @@ LAST_STEP_S = 10.0
 SPARE_CONNECTIONS = 64
 """Connections beyond those a full queue needs: for status, and for hearing that the queue is full."""
 RETRY_LOADING_S = 1.0
-MOST_COMPILING = 64
 
 
 class WorkerService:
@@ -72,13 +64,12 @@ class WorkerService:
         self._max_tokens_behind = max_tokens_behind
         self._patience = patience or Patience()
         self._last_step_s = last_step_s
-        self._serving: tuple[LoadedModel, Engine, AsyncEngine] | None = None
+        self._served: Served | None = None
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._stop_loading = threading.Event()
         self._changed = asyncio.Event()  # somebody asked to stop, or sooner, or the engine broke
         self._deadline: float | None = None
         self._failure: ThaloomError | None = None
-        self._num_compiling = 0
 
     async def run(self) -> None:
         """Returns after `stop` was called and its grace is over. Raises the ThaloomError that ends the worker."""
@@ -112,38 +103,31 @@ class WorkerService:
         self._changed.set()
 
     def status(self) -> WorkerStats:
-        if self._serving is None:
+        if self._served is None:
             return loading_stats(self._spec, self.phase)
-        model, engine, _ = self._serving
-        return serving_stats(self._spec, self.phase, model, engine)
+        return self._served.status(self.phase)
 
-    async def take(self, request: Generate | Embed) -> Submission:
-        """Raises ServiceLoading unless ready, and whatever Grammars.matcher and Engine.submit raise."""
-        matcher = None
-        if isinstance(request, Generate) and request.grammar is not None:
-            matcher = await self._compile(request.grammar, self._ready()[0].grammars)
-        return self._ready()[2].submit(request, matcher)
-
-    def _ready(self) -> tuple[LoadedModel, Engine, AsyncEngine]:
-        if self.phase != "ready" or self._serving is None:
-            raise ServiceLoading(f"service {self._spec.service!r} is {self.phase}", retry_after_s=RETRY_LOADING_S)
-        return self._serving
-
-    async def _compile(self, grammar: Grammar, grammars: Grammars) -> Matcher:
-        """Few at a time, in threads: others go on being served. Raises QueueFull if too many wait."""
-        if self._num_compiling >= MOST_COMPILING:
-            raise QueueFull(f"{MOST_COMPILING} constraints are being compiled already", retry_after_s=RETRY_LOADING_S)
-        self._num_compiling += 1
+    async def take(self, request: Task) -> Submission:
+        """Raises ServiceLoading unless ready, and whatever Served.take raises."""
+        served = self._ready()
+        submission = await served.take(request)
         try:
-            return await asyncio.to_thread(grammars.matcher, grammar)
-        finally:
-            self._num_compiling -= 1
+            self._ready()
+        except ServiceLoading:  # it was asked to end meanwhile
+            served.drop(submission.ticket)
+            raise
+        return submission
+
+    def _ready(self) -> Served:
+        if self.phase != "ready" or self._served is None:
+            raise ServiceLoading(f"service {self._spec.service!r} is {self.phase}", retry_after_s=RETRY_LOADING_S)
+        return self._served
 
     def drop(self, ticket: Ticket) -> None:
-        if self._serving is not None:
-            self._serving[2].cancel(ticket)
+        if self._served is not None:
+            self._served.drop(ticket)
 
-    async def _loaded(self) -> LoadedModel | None:
+    async def _loaded(self) -> LoadedModel | Servable | None:
         """The model, or None if the worker is to end before it is there."""
         try:
             model = await asyncio.to_thread(self._load, self._stop_loading)
@@ -154,71 +138,45 @@ class WorkerService:
             return None
         return model
 
-    async def _serve(self, model: LoadedModel) -> None:
-        engine = Engine(model.executable, model.config, monotonic=self._clock.monotonic, emit=self._emit)
-        async_engine = AsyncEngine(
-            engine, broken=self._fail, emit=self._emit, max_tokens_behind=self._max_tokens_behind
+    async def _serve(self, model: LoadedModel | Servable) -> None:
+        site = Site(
+            spec=self._spec,
+            clock=self._clock,
+            emit=self._emit,
+            broken=self._fail,
+            max_tokens_behind=self._max_tokens_behind,
         )
-        self._serving = (model, engine, async_engine)
-        async_engine.start()
+        served = EngineServed(model, site) if isinstance(model, LoadedModel) else model.serve(site)
+        self._served = served
+        served.start()
         try:
             self.phase = "ready"
-            self._tell_ready(model)
+            self._emit(served.told())
             await self._changed.wait()
-            await self._drain(engine)
-            cut_off = engine.load()
-            async_engine.fail_all(self._failure or WorkerLost(f"service {self._spec.service!r} was stopped"))
+            await self._drain(served)
+            cut_off = sum(served.under_way())
+            served.fail_all(self._failure or WorkerLost(f"service {self._spec.service!r} was stopped"))
             await self._wait_for_answers(LAST_WORDS_S)
-            self._emit(
-                WorkerStopped(
-                    worker=self._spec.worker, service=self._spec.service, cut_off=cut_off.running + cut_off.waiting
-                )
-            )
+            self._emit(WorkerStopped(worker=self._spec.worker, service=self._spec.service, cut_off=cut_off))
         finally:
-            await self._let_go(model, async_engine)
+            self._served = None
+            self._failure = await served.end(self._last_step_s) or self._failure
         if self._failure is not None:
             raise self._failure
-
-    async def _let_go(self, model: LoadedModel, async_engine: AsyncEngine) -> None:
-        self._serving = None
-        if await async_engine.stop(self._last_step_s):
-            model.close()
-        else:  # its memory is in use: only the end of the process frees that
-            self._failure = DeviceLost(
-                f"a step on device {model.backend.device.id!r} does not end", device=model.backend.device.id
-            )
-
-    def _tell_ready(self, model: LoadedModel) -> None:
-        self._emit(
-            WorkerReady(
-                worker=self._spec.worker,
-                service=self._spec.service,
-                model=str(model.manifest.name),
-                device=model.backend.device.id,
-                driver=model.driver,
-                num_threads=model.num_threads,
-                weight_bytes=model.executable.weight_bytes,
-                kv_bytes=model.pool.num_bytes,
-                scratch_bytes=model.executable.scratch_bytes,
-                context_length=model.config.context_length,
-                exact=model.backend.support.exact,
-                degraded=model.backend.degraded,
-            )
-        )
 
     def _fail(self, error: ThaloomError) -> None:
         self._failure = error
         self.stop(0.0)
 
-    async def _drain(self, engine: Engine) -> None:
-        load = engine.load()
+    async def _drain(self, served: Served) -> None:
+        running, waiting = served.under_way()
         self._emit(
             WorkerDraining(
                 worker=self._spec.worker,
                 service=self._spec.service,
                 grace_s=round(self._grace_left_s(), 3),
-                running=load.running,
-                waiting=load.waiting,
+                running=running,
+                waiting=waiting,
             )
         )
         while self._answering() and self._grace_left_s() > 0:

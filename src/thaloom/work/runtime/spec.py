@@ -15,6 +15,7 @@ from thaloom.base.files import write_atomic
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.hal.types import DType, WeightFormat
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
+from thaloom.kernel.state.types import EngineName
 
 MAX_SOCKET_PATH_BYTES = 100
 """Of the 108 bytes a unix socket's path may have (unix(7)), 8 are kept for the name it is bound under at first."""
@@ -33,6 +34,11 @@ class WorkerSpec:
     """Root folder of the model store."""
     socket: str
     """Path of the unix socket; `<socket>.failure.json` says why the worker ended, if it did not end well."""
+    engine: EngineName = "thaloom"
+    """A foreign one takes `model` as kernel.state.types.ServiceSpec says."""
+    url: str | None = None
+    engine_hosts: tuple[str, ...] = ()
+    """Hosts beyond loopback that a url may name."""
     driver: str = "cpu"
     device: DeviceId | None = None
     """None: the driver's first."""

@@ -43,6 +43,7 @@ def loading_stats(spec: WorkerSpec, phase: str) -> WorkerStats:
         steps_total=0,
         step_seconds_total=0.0,
         preemptions_total=0,
+        engine=spec.engine,
         phase=phase,
     )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
+from thaloom.kernel.models.types import ModelTensor
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 Priority = Literal["high", "normal", "low"]
@@ -302,6 +303,111 @@ class ServedModel:
     ready: bool
     context_length: int | None
     created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorValue:
+    """An array on its way in or out. `dtype` as the Open Inference Protocol names it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+    """Rows first, little-endian; BYTES: each element as its length in 4 bytes and itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferRequest:
+    """One pass through a model that is no language model."""
+
+    id: RequestId
+    model: str
+    inputs: tuple[TensorValue, ...]
+    outputs: tuple[str, ...] = ()
+    """Empty: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inferred:
+    outputs: tuple[TensorValue, ...]
+    queue_s: float
+    compute_s: float
+    batch_rows: int
+    """Rows computed together, those of others included; 0: the model's rows are not known to be independent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscribeRequest:
+    """Utterance to be written down."""
+
+    id: RequestId
+    model: str
+    audio: bytes
+    """A file of sound, as it came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpokenWord:
+    text: str
+    begin_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    text: str
+    words: tuple[SpokenWord, ...]
+    duration_s: float
+    """Of the sound."""
+    queue_s: float
+    compute_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechRequest:
+    """A text to be spoken."""
+
+    id: RequestId
+    model: str
+    text: str
+    voice: str | None = None
+    """None: the model's first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance:
+    samples: bytes
+    """16 bits, little-endian, one channel."""
+    rate: int
+    """Samples a second."""
+    queue_s: float
+    compute_s: float
+    degraded: str | None = None
+
+
+@runtime_checkable
+class Inference(Protocol):
+    """What the door needs for models that are no language models; implemented by work.runtime.frontend."""
+
+    def serves(self, model: str) -> bool:
+        """Whether requests to it are taken now. Raises ModelNotFound."""
+        ...
+
+    async def tensors(self, model: str) -> tuple[tuple[ModelTensor, ...], tuple[ModelTensor, ...]]:
+        """Inputs and outputs. Raises as Generation.start does, and NotServable for a language model."""
+        ...
+
+    async def infer(self, request: InferRequest) -> Inferred:
+        """Raises as `tensors` does, and BadParameter, TooLarge, QueueFull, DeadlineExceeded."""
+        ...
+
+    async def transcribe(self, request: TranscribeRequest) -> Transcript:
+        """Raises as `infer` does; NotServable for a model that is for something else."""
+        ...
+
+    async def speak(self, request: SpeechRequest) -> Utterance:
+        """Raises as `transcribe` does."""
+        ...
 
 
 class Generation(Protocol):

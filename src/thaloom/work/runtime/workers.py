@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from thaloom.base.errors import QueueFull, ServiceFailed, ServiceLoading, Thaloo
 from thaloom.base.ids import ServiceName
 from thaloom.kernel.state.types import Route, Routes
 from thaloom.work.runtime.call import Call, Deadlines
-from thaloom.work.runtime.messages import Embed, Generate
+from thaloom.work.runtime.messages import Ask, Embed, Generate, Task, WorkerStats
 from thaloom.work.runtime.routing import Balancer
 
 
@@ -42,7 +42,7 @@ class Workers:
         self._degraded: dict[str, str | None] = {}
         """By socket: what its worker said."""
 
-    async def begin(self, service: ServiceName, message: Generate | Embed, *, tried: Iterable[str] = ()) -> Placed:
+    async def begin(self, service: ServiceName, message: Task, *, tried: Iterable[str] = ()) -> Placed:
         """A worker that took the request. One that is gone, or has no place left, is passed over for another, silently.
 
         `tried`: sockets of those that were asked in vain before. Raises ServiceLoading, ServiceFailed, QueueFull,
@@ -55,7 +55,7 @@ class Workers:
             sockets = [socket for socket in route.sockets if socket not in passed_over]
             if not sockets:
                 raise refusal or ServiceLoading(f"no other worker serves {service!r} yet", retry_after_s=1.0)
-            socket, work = self._balancer.choose(sockets, message.prompt)
+            socket, work = self._balancer.choose(sockets, _prompt_of(message))
             try:
                 call = await Call.begin(socket, message, self._deadlines, work)
             except (WorkerLost, ServiceLoading, QueueFull) as error:
@@ -76,6 +76,18 @@ class Workers:
             self._balancer.forget_all_but(living)
             self._degraded[socket] = stats.degraded
         return self._degraded[socket]
+
+    async def status(self, service: ServiceName) -> WorkerStats:
+        """What one of its workers says of itself. Raises ServiceLoading, ServiceFailed, WorkerLost."""
+        refusal: ThaloomError | None = None
+        for socket in self.require_ready(service).sockets:
+            try:
+                return await Call.status(socket, self._deadlines)
+            except TimeoutError:
+                refusal = ServiceLoading(f"no worker of {service!r} answers in time", retry_after_s=1.0)
+            except (WorkerLost, ServiceLoading) as error:
+                refusal = error
+        raise refusal or ServiceLoading(f"no worker serves {service!r} yet", retry_after_s=1.0)
 
     async def metrics(self) -> list[dict[str, Any]]:
         """types.Generation.worker_metrics."""
@@ -101,3 +113,17 @@ class Workers:
             why = f": {route.reason}" if route.reason else ""
             raise ServiceLoading(f"{route.name!r} is {route.phase}{why}", retry_after_s=route.retry_after_s or 2.0)
         return route
+
+
+def _prompt_of(message: Task) -> Sequence[int]:
+    """What a worker would have to read, and may remember the beginning of. A foreign engine's prompt is text: its bytes
+    stand for tokens, which is as good where all workers of a route are measured alike."""
+    if isinstance(message, Generate | Embed):
+        return message.prompt
+    if not isinstance(message, Ask):
+        return ()
+    asked = message.request
+    if asked.prompt_tokens is not None:
+        return asked.prompt_tokens
+    texts = [asked.prompt or ""] if asked.messages is None else [each.content for each in asked.messages]
+    return "\0".join(texts).encode(errors="replace")

@@ -96,6 +96,8 @@ class TokenizeChatOptions(TypedDict, total=False):
 
 
 class ServeOptions(TypedDict, total=False):
+    engine: Literal["thaloom", "llama.cpp", "vllm", "openai", "onnx", "transformers"] | None
+    url: str | None
     replicas: int | None
     device: str | None
     num_threads: int | None

@@ -18,7 +18,8 @@ MAX_FIELD_BYTES = 64 * 1024
 class FileForm:
     """Feed it the body with `take`; then `end`. Not the file's bytes, but what `take` returns, is to be written.
 
-    `fields`: the words, by name; `filename`: of the part `file`, None until it was there.
+    `fields`: the words, by name, of those that come often the last; `lists`: all of them, in order; `filename`: of the
+    part `file`, None until it was there.
     """
 
     def __init__(self, content_type: str) -> None:
@@ -48,6 +49,7 @@ class FileForm:
         except FormParserError as error:
             raise BadRequest(f"the form cannot be read: {error}") from error
         self.fields: dict[str, str] = {}
+        self.lists: dict[str, list[str]] = {}
         self.filename: str | None = None
         self._num_parts = 0
         self._whole = False
@@ -111,6 +113,7 @@ class FileForm:
     def _part_ends(self) -> None:
         if not self._is_file:
             self.fields[self._name] = self._field.decode("utf-8", "replace")
+            self.lists.setdefault(self._name, []).append(self.fields[self._name])
 
     def _ends(self) -> None:
         self._whole = True

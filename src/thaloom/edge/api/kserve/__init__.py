@@ -1,0 +1,1 @@
+"""The Open Inference Protocol (KServe v2) for models that are no language models."""

@@ -1,0 +1,34 @@
+"""From a worker's spec to an ONNX model ready to run."""
+
+from __future__ import annotations
+
+import os
+
+from thaloom.base.errors import CorruptObject, NotServable
+from thaloom.kernel.models.onnx import FAMILY, ONNX
+from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.models.types import ModelName
+from thaloom.work.runtime.engines.onnx.hearing import Ear
+from thaloom.work.runtime.engines.onnx.served import OnnxModel
+from thaloom.work.runtime.engines.onnx.session import Session
+from thaloom.work.runtime.engines.onnx.tasks import Hearing, job_of
+from thaloom.work.runtime.engines.onnx.voice import Voice
+from thaloom.work.runtime.spec import WorkerSpec
+
+
+def load_onnx(spec: WorkerSpec, store: ModelStore) -> OnnxModel:
+    """Blocks. Raises ModelNotFound, CorruptObject, NotServable."""
+    manifest = store.get(ModelName.parse(spec.model))
+    file = next((entry.path for entry in manifest.files if entry.path.lower().endswith(ONNX)), None)
+    if manifest.card.family != FAMILY or file is None:
+        raise NotServable(f"model {spec.model!r} is no ONNX model", param="engine")
+    stored = store.open(manifest)
+    data = stored.read_file(file)
+    if not data:
+        raise CorruptObject(f"{file!r} of model {spec.model!r} is empty", file=file)
+    threads = spec.num_threads or len(os.sched_getaffinity(0))
+    session = Session(data, manifest.card.inputs, manifest.card.outputs, threads)
+    names = {entry.path for entry in manifest.files}
+    job = job_of(session.metadata, lambda name: stored.read_file(name) if name in names else None)
+    talent = None if job is None else Ear(session, job) if isinstance(job, Hearing) else Voice(session, job)
+    return OnnxModel(manifest=manifest, session=session, talent=talent)
