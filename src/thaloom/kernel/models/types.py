@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import Digest
-
-if TYPE_CHECKING:  # else who only names a model, as the door does, would load arrays
-    from thaloom.hal.types import DType, WeightFormat
+from thaloom.hal.types import DType, WeightFormat
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """Objects are cut into chunks of this size; the last one is shorter."""
