@@ -33,6 +33,7 @@ from thaloom.work.runtime.spec import WorkerSpec
 pytest.importorskip("onnxruntime", reason="the extra is not installed: pip install 'thaloom[onnx]'")
 from thaloom.work.runtime.engines.onnx import session as sessions
 from thaloom.work.runtime.engines.onnx.loading import load_onnx
+from thaloom.work.runtime.engines.onnx.served import OnnxServed
 
 
 @dataclass
@@ -305,6 +306,24 @@ def test_a_full_queue_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert full.headers["retry-after"]
             held.set()
             assert [answer.status_code for answer in await asyncio.gather(first, second)] == [200, 200]
+
+    asyncio.run(run())
+
+
+def test_a_defect_of_ours_ends_the_worker_and_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Any, *_: Any) -> Any:
+        raise KeyError("a defect")
+
+    async def run() -> None:
+        async with site(tmp_path, image_classifier(tmp_path / "net.onnx")) as door:
+            monkeypatch.setattr(OnnxServed, "_told", broken)
+            answers = await asyncio.gather(*(door.infer(asked(pixels(1))) for _ in range(3)))
+            assert {answer.status_code for answer in answers} <= {500, 502}
+            async with asyncio.timeout(20):
+                while Path(door.spec.socket).exists():
+                    await asyncio.sleep(0.01)
 
     asyncio.run(run())
 
