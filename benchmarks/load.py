@@ -96,7 +96,7 @@ def door() -> Iterator[Door]:
         socket = run / "w.sock"
         model = ROOT / "models" / "tiny"
         route = Route(
-            name=ServiceName("tiny"), model="tiny", phase="ready", socket=str(socket), context_length=4096,
+            name=ServiceName("tiny"), model="tiny", phase="ready", sockets=(str(socket),), context_length=4096,
             created_at=1.0, tokenizer_files={name: str(model / name) for name in TEXT_FILES},
         )  # fmt: skip
         publish(run / "routes.json", Routes(version=1, published_at=0.0, control_socket="", routes=(route,)))

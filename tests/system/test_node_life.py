@@ -117,7 +117,7 @@ def test_models_over_the_socket(node: Node, tmp_path: Path) -> None:
         with pytest.raises(ModelNotFound):
             client.model("nobody")
         with pytest.raises(BadParameter, match="absolute"):
-            client.pull(PullRequest(source="models/tiny"))
+            client.pull(PullRequest(source="./models/tiny"))
         with pytest.raises(BadParameter):
             client.pull(PullRequest(source=str(tmp_path / "nothing")))
         other = tmp_path / "other"

@@ -93,10 +93,10 @@ Test = Callable[[Node], Awaitable[None]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def run(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def run_test(test: Test, **options: bool) -> None:
         async def inside() -> None:
-            async with node(tmp_path, monkeypatch, **options) as made:
+            async with node(short_path, monkeypatch, **options) as made:
                 async with asyncio.timeout(30):
                     await test(made)
 

@@ -47,7 +47,7 @@ def test_columns_stay_below_one_another_in_chinese_too() -> None:
         ("", [""]),
         ("two words", ["two", "words"]),
         ("一二三四五六", ["一二三四", "五六"]),
-        ("一二三四。五", ["一二三四。", "五"]),
+        ("一二三四。五", ["一二三", "四。五"]),
         ("一 ab 三", ["一 ab 三"]),
         ("一二 longword", ["一二", "longword"]),
     ],
