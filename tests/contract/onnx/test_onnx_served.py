@@ -23,7 +23,7 @@ from thaloom.base.events import Recorder, ignore
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.edge.api.app import door_app, openapi_document
 from thaloom.kernel.models.store import ModelStore
-from thaloom.kernel.state.types import Route
+from thaloom.kernel.state.types import Alias, Route, Share
 from thaloom.work.runtime.call import Call, Deadlines
 from thaloom.work.runtime.frontend import Frontend
 from thaloom.work.runtime.messages import WorkerStats
@@ -306,6 +306,21 @@ def test_a_full_queue_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert full.headers["retry-after"]
             held.set()
             assert [answer.status_code for answer in await asyncio.gather(first, second)] == [200, 200]
+
+    asyncio.run(run())
+
+
+def test_an_alias_leads_to_a_model(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with site(tmp_path, image_classifier(tmp_path / "net.onnx")) as door:
+            door.routes.aliases = (
+                Alias(name=ServiceName("best"), shares=(Share(service=ServiceName("net"), weight=1),)),
+            )
+            image = pixels(2)
+            answers = [await door.http.post(f"/v2/models/{name}/infer", json=asked(image)) for name in ("net", "best")]
+            np.testing.assert_array_equal(*(output(answer, "scores") for answer in answers))
+            assert (await door.http.get("/v2/models/best")).json()["inputs"]
+            assert (await door.http.get("/v2/models/best/ready")).status_code == 200
 
     asyncio.run(run())
 
