@@ -139,5 +139,20 @@ def speaker(path: Path, metadata: dict[str, str] | None = None) -> Path:
     return save(path, nodes, inputs, [tensor("waveform", TensorProto.FLOAT, ["n", "k"])], weights, metadata=metadata)
 
 
+def painter(path: Path, metadata: dict[str, str] | None = None) -> Path:
+    """Tokens [1, 8] and noise [1, 3, 4, 6] to an image [1, 3, 4, 6] within -1 .. 1: red is the mean of the tokens."""
+    nodes = [
+        helper.make_node("Cast", ["tokens"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["numbers"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "red"], ["colour"]),
+        helper.make_node("Mul", ["noise", "little"], ["grain"]),
+        helper.make_node("Add", ["grain", "colour"], ["sum"]),
+        helper.make_node("Tanh", ["sum"], ["image"]),
+    ]
+    weights = {"red": np.array([0.01, 0, 0], np.float32).reshape(1, 3, 1, 1), "little": np.array(0.1, np.float32)}
+    inputs = [tensor("tokens", TensorProto.INT64, [1, 8]), tensor("noise", TensorProto.FLOAT, [1, 3, 4, 6])]
+    return save(path, nodes, inputs, [tensor("image", TensorProto.FLOAT, [1, 3, 4, 6])], weights, metadata=metadata)
+
+
 def endless_tensors() -> tuple[list[ModelTensor], list[ModelTensor]]:
     return [ModelTensor(name="x", dtype="FP32", shape=(1, 1))], [ModelTensor(name="y", dtype="FP32", shape=(1, 1))]

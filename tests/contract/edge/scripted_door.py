@@ -26,6 +26,8 @@ from thaloom.work.runtime.types import (
     GenerateRequest,
     Inferred,
     InferRequest,
+    PaintRequest,
+    Pictures,
     ScoreRequest,
     Scores,
     ServedModel,
@@ -136,6 +138,12 @@ class Scripted:
     async def speak(self, request: SpeechRequest) -> Utterance:
         self._check(request.model)
         return Utterance(samples=request.text.encode()[:1] * 2, rate=8000, queue_s=0.1, compute_s=0.2)
+
+    async def paint(self, request: PaintRequest) -> Pictures:
+        self._check(request.model)
+        if request.size not in (None, (2, 1)):
+            raise BadParameter("size: 2x1 is made", param="size")
+        return Pictures(images=(b"png",) * request.count, width=2, height=1, queue_s=0.1, compute_s=0.2)
 
     async def worker_metrics(self) -> list[dict[str, Any]]:
         return []

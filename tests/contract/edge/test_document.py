@@ -39,6 +39,7 @@ UNSAYABLE = {
     "/api/embed": ("dimensions:",),
     # as many elements as the shape says, which fit into their type; as many bytes of JSON as there are
     "/v2/models/{model}/infer": ("inputs", "inference-header-content-length"),
+    "/v1/images/generations": ("size",),  # the model's own
     "/v1/audio/transcriptions": ("timestamp_granularities",),  # with verbose_json only
     "/detokenize": ("tokens",),  # those the model has
     "/api/pull": ("model:",),  # what a source looks like, at each kind of hub

@@ -15,6 +15,7 @@ from tests.contract.edge.scripted_door import Scripted
 TENSOR = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1.5]}
 ASKED: dict[str, dict[str, Any]] = {
     "/v2/models/tiny/infer": {"json": {"inputs": [TENSOR]}},
+    "/v1/images/generations": {"json": {"model": "tiny", "prompt": "hi"}},
     "/v1/audio/speech": {"json": {"model": "tiny", "input": "hi", "voice": "a"}},
     "/v1/audio/transcriptions": {"data": {"model": "tiny"}, "files": {"file": ("s.wav", b"RIFF")}},
 }
@@ -48,13 +49,13 @@ def test_each_counts_as_a_request_and_takes_no_tokens(tmp_path: Path) -> None:
     async def run() -> None:
         keys = FixedKeys()
         async with guarded_door(tmp_path, keys, generation=Scripted()) as door:
-            key = keys.add("few", requests_per_minute=3, tokens_per_minute=10)
-            for left, path in zip((2, 1, 0), ASKED, strict=True):
+            key = keys.add("few", requests_per_minute=4, tokens_per_minute=10)
+            for left, path in zip((3, 2, 1, 0), ASKED, strict=True):
                 answer = await ask(door, path, key)
                 assert answer.headers["x-ratelimit-remaining-requests"] == str(left)
                 assert answer.headers["x-ratelimit-remaining-tokens"] == "10"
             for path in ASKED:
                 refused = await ask(door, path, key)
-                assert (refused.status_code, refused.headers["retry-after"]) == (429, "20"), path
+                assert (refused.status_code, refused.headers["retry-after"]) == (429, "15"), path
 
     asyncio.run(run())

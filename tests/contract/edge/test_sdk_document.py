@@ -32,6 +32,7 @@ WITHOUT_METHOD_BELOW = {
     "/v1/files": "OpenAI's files: only its batches use them",
     "/v1/batches": "OpenAI's batches",
     "/v1/audio/": "OpenAI's audio: the openai client",
+    "/v1/images/": "OpenAI's images: the openai client",
     "/v2": "the Open Inference Protocol: its own clients",
     "/{name}/resolve/": "the hub's files",
     "/{org}/{name}/resolve/": "the hub's files",

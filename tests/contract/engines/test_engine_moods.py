@@ -13,6 +13,7 @@ import pytest
 
 from tests.contract.engines.site import FAKE, asked, guest, install, question, some_gguf
 from tests.contract.runtime.harness import error_of
+from tests.models import make_model
 from tests.system.node import eventually
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import DriverUnavailable, ServiceFailed, UnsafeFormat, WorkerLost
@@ -352,6 +353,32 @@ def test_a_folder_of_pickles_is_not_given_to_an_engine(tmp_path: Path, monkeypat
         async with guest(tmp_path, engine="vllm", model=str(folder)) as site:
             with pytest.raises(UnsafeFormat):
                 await site.task
+
+    asyncio.run(run())
+
+
+def test_a_folder_is_served_by_vllm_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "vllm")
+    folder = make_model(tmp_path / "model")
+
+    async def run() -> None:
+        async with guest(tmp_path, engine="vllm", model=str(folder), num_threads=1, context_length=128) as site:
+            asked_for = question(
+                min_tokens=2,
+                stop_tokens=(5,),
+                sampling_changes={"top_k": 0, "repetition_penalty": 1.5},
+                constraint=Constraint(kind="regex", text="a+"),
+            )
+            replies = await site.ask(asked_for)
+            assert text_of(replies) == "Hello"
+            assert isinstance(replies[-1], Ended)
+            assert "vLLM" in (replies[-1].done.degraded or "")
+            assert (await site.status()).context_length == 128
+        (sent,) = (entry["body"] for entry in asked(tmp_path))
+        assert (sent["min_tokens"], sent["stop_token_ids"], sent["top_k"]) == (2, [5], -1)
+        assert sent["repetition_penalty"] == 1.5
+        assert sent["structured_outputs"] == {"regex": "a+"}
+        await gone(str(tmp_path))
 
     asyncio.run(run())
 

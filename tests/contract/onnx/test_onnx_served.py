@@ -23,7 +23,7 @@ from thaloom.base.events import Recorder, ignore
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.edge.api.app import door_app, openapi_document
 from thaloom.kernel.models.store import ModelStore
-from thaloom.kernel.state.types import Route
+from thaloom.kernel.state.types import Alias, Route, Share
 from thaloom.work.runtime.call import Call, Deadlines
 from thaloom.work.runtime.frontend import Frontend
 from thaloom.work.runtime.messages import WorkerStats
@@ -33,6 +33,7 @@ from thaloom.work.runtime.spec import WorkerSpec
 pytest.importorskip("onnxruntime", reason="the extra is not installed: pip install 'thaloom[onnx]'")
 from thaloom.work.runtime.engines.onnx import session as sessions
 from thaloom.work.runtime.engines.onnx.loading import load_onnx
+from thaloom.work.runtime.engines.onnx.served import OnnxServed
 
 
 @dataclass
@@ -305,6 +306,39 @@ def test_a_full_queue_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert full.headers["retry-after"]
             held.set()
             assert [answer.status_code for answer in await asyncio.gather(first, second)] == [200, 200]
+
+    asyncio.run(run())
+
+
+def test_an_alias_leads_to_a_model(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with site(tmp_path, image_classifier(tmp_path / "net.onnx")) as door:
+            door.routes.aliases = (
+                Alias(name=ServiceName("best"), shares=(Share(service=ServiceName("net"), weight=1),)),
+            )
+            image = pixels(2)
+            answers = [await door.http.post(f"/v2/models/{name}/infer", json=asked(image)) for name in ("net", "best")]
+            np.testing.assert_array_equal(*(output(answer, "scores") for answer in answers))
+            assert (await door.http.get("/v2/models/best")).json()["inputs"]
+            assert (await door.http.get("/v2/models/best/ready")).status_code == 200
+
+    asyncio.run(run())
+
+
+def test_a_defect_of_ours_ends_the_worker_and_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Any, *_: Any) -> Any:
+        raise KeyError("a defect")
+
+    async def run() -> None:
+        async with site(tmp_path, image_classifier(tmp_path / "net.onnx")) as door:
+            monkeypatch.setattr(OnnxServed, "_told", broken)
+            answers = await asyncio.gather(*(door.infer(asked(pixels(1))) for _ in range(3)))
+            assert {answer.status_code for answer in answers} <= {500, 502}
+            async with asyncio.timeout(20):
+                while Path(door.spec.socket).exists():
+                    await asyncio.sleep(0.01)
 
     asyncio.run(run())
 

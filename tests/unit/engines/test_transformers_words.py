@@ -7,6 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from tests.contract.engines.fake_language import Backwards
+from thaloom.work.runtime.engines.transformers.answering import Answer, Question, settings_of
 from thaloom.work.runtime.engines.transformers.drawing import Draws, Settings, logprobs_of
 from thaloom.work.runtime.engines.transformers.writing import Writing
 
@@ -68,6 +70,23 @@ def test_what_is_banned_is_never_drawn() -> None:
 
 def test_logprobs_are_of_the_model_alone() -> None:
     np.testing.assert_allclose(np.exp(logprobs_of(LOGITS + 5)), [0.5, 0.3, 0.15, 0.05], rtol=1e-6)
+
+
+def test_who_does_not_listen_any_more_gets_no_more_computed() -> None:
+    told: list[object] = []
+
+    def tell(chunk: object) -> bool:
+        told.append(chunk)
+        return len(told) < 3
+
+    answer = Answer(Question(model="m", prompt="x" * 40, ignore_eos=True), Backwards(4096), tell)
+    answer.run()
+    assert (answer.completion_tokens, len(told)) == (3, 4)
+
+
+def test_what_the_makers_want_holds_where_nobody_says_otherwise() -> None:
+    defaults = {"temperature": 0.6, "top_p": 0.9}
+    assert settings_of(Question(model="m", top_p=1.0), defaults) == Settings(temperature=0.6, top_p=1.0)
 
 
 def decode(tokens: object) -> str:

@@ -40,7 +40,7 @@ from thaloom.edge.api.measures.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.ollama.loading import Loading
 from thaloom.edge.api.ollama.routes import routes as ollama_routes
 from thaloom.edge.api.ollama.talking import talking
-from thaloom.edge.api.openai import audio, tokens
+from thaloom.edge.api.openai import audio, images, tokens
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
 from thaloom.edge.api.openai.audio_document import add_audio
@@ -76,6 +76,7 @@ PAGES = {
     "/v1/responses": "responses (OpenAI; POST)",
     "/v1/files": "files (OpenAI)",
     "/v1/batches": "batches (OpenAI)",
+    "/v1/images/generations": "text to image (OpenAI; POST)",
     "/v1/audio/transcriptions": "speech to text (OpenAI; POST; /v1/audio/speech: text to speech)",
     "/api/models": "a hub of what is in the store (HF_ENDPOINT)",
     "/v2": "models that are no language models (Open Inference Protocol)",
@@ -152,7 +153,7 @@ def door_app(
         Route("/v1/messages/batches{rest:path}", anthropic.refuse_batches, methods=["GET", "POST", "DELETE"]),
         *ollama_routes(loading, generation=generation, node=node, clock=clock),
         *([] if keeper is None else keeper.routes),
-        *([] if inference is None else _inference_routes(inference)),
+        *([] if inference is None else _inference_routes(inference, clock)),
         Route("/metrics", MetricsPage(metrics, generation).__call__, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
@@ -174,10 +175,11 @@ def door_app(
     return guarded
 
 
-def _inference_routes(inference: Inference) -> list[Route]:
+def _inference_routes(inference: Inference, clock: Clock) -> list[Route]:
     """Those that FastAPI does not see."""
     return [
         infer_route(inference),
+        Route("/v1/images/generations", images.Painting(inference, clock), methods=["POST"]),
         Route("/v1/audio/speech", audio.Speaking(inference), methods=["POST"]),
         Route("/v1/audio/transcriptions", audio.Transcribing(inference), methods=["POST"]),
     ]

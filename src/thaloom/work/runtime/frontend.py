@@ -33,6 +33,8 @@ from thaloom.work.runtime.messages import (
     Embedded,
     Infer,
     InferDone,
+    Paint,
+    PaintDone,
     Speak,
     Spoken,
     Tokens,
@@ -50,6 +52,8 @@ from thaloom.work.runtime.types import (
     GenerateRequest,
     Inferred,
     InferRequest,
+    PaintRequest,
+    Pictures,
     ScoreRequest,
     Scores,
     ServedModel,
@@ -208,7 +212,10 @@ class Frontend:
     async def speak(self, request: SpeechRequest) -> Utterance:
         return (await self._compute(request.model, Speak(request=request), Spoken)).speech
 
-    async def _compute(self, model: str, message: Infer | Transcribe | Speak, kind: type[Computed]) -> Computed:
+    async def paint(self, request: PaintRequest) -> Pictures:
+        return (await self._compute(request.model, Paint(request=request), PaintDone)).pictures
+
+    async def _compute(self, model: str, message: Infer | Transcribe | Speak | Paint, kind: type[Computed]) -> Computed:
         route, alias = self._aliases.resolve(self._routes.current(), model)
         try:
             answer = await compute(self._workers, route, message, kind)

@@ -8,11 +8,10 @@ from thaloom.base.errors import NotServable, TooLarge
 from thaloom.base.units import format_bytes
 from thaloom.kernel.models.types import ModelTensor
 from thaloom.kernel.state.types import Route
-from thaloom.work.runtime.messages import MAX_FRAME_BYTES, InferDone, Spoken, Task, Transcribed, encode
-from thaloom.work.runtime.types import Inferred, Transcript, Utterance
+from thaloom.work.runtime.messages import MAX_FRAME_BYTES, InferDone, PaintDone, Spoken, Task, Transcribed, encode
 from thaloom.work.runtime.workers import Workers
 
-Computed = TypeVar("Computed", InferDone, Transcribed, Spoken)
+Computed = TypeVar("Computed", InferDone, Transcribed, Spoken, PaintDone)
 
 
 async def tensors(workers: Workers, route: Route) -> tuple[tuple[ModelTensor, ...], tuple[ModelTensor, ...]]:
@@ -35,14 +34,17 @@ async def compute(workers: Workers, route: Route, message: Task, kind: type[Comp
         placed.call.close()
 
 
-def seconds(answer: InferDone | Transcribed | Spoken) -> tuple[float, float]:
+def seconds(answer: InferDone | Transcribed | Spoken | PaintDone) -> tuple[float, float]:
     """In the queue, and computing."""
-    told: Inferred | Transcript | Utterance
-    if isinstance(answer, InferDone):
-        told = answer.result
-    else:
-        told = answer.transcript if isinstance(answer, Transcribed) else answer.speech
-    return told.queue_s, told.compute_s
+    match answer:
+        case InferDone(result=inferred):
+            return inferred.queue_s, inferred.compute_s
+        case Transcribed(transcript=transcript):
+            return transcript.queue_s, transcript.compute_s
+        case Spoken(speech=speech):
+            return speech.queue_s, speech.compute_s
+        case PaintDone(pictures=pictures):
+            return pictures.queue_s, pictures.compute_s
 
 
 def _require_tensors(route: Route) -> None:

@@ -24,6 +24,8 @@ from thaloom.work.runtime.types import (
     GenerateRequest,
     Inferred,
     InferRequest,
+    PaintRequest,
+    Pictures,
     SpeechRequest,
     TranscribeRequest,
     Transcript,
@@ -100,6 +102,10 @@ class Transcribe(msgspec.Struct, frozen=True, kw_only=True, tag="transcribe"):
 
 class Speak(msgspec.Struct, frozen=True, kw_only=True, tag="speak"):
     request: SpeechRequest
+
+
+class Paint(msgspec.Struct, frozen=True, kw_only=True, tag="paint"):
+    request: PaintRequest
 
 
 class GetStatus(msgspec.Struct, frozen=True, tag="get_status"):
@@ -184,6 +190,12 @@ class Spoken(msgspec.Struct, frozen=True, kw_only=True, tag="spoken"):
     speech: Utterance
 
 
+class PaintDone(msgspec.Struct, frozen=True, kw_only=True, tag="paint_done"):
+    """The answer to Paint, and its end."""
+
+    pictures: Pictures
+
+
 class Tokens(msgspec.Struct, frozen=True, kw_only=True, tag="tokens"):
     tokens: list[int]
     logprobs: list[LogprobRow] | None
@@ -259,10 +271,10 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     """`loading`, `ready` or `stopping`."""
 
 
-Task = Generate | Embed | Ask | AskEmbedding | Infer | Transcribe | Speak
+Task = Generate | Embed | Ask | AskEmbedding | Infer | Transcribe | Speak | Paint
 """What is queued and answered in its turn."""
 Request = Task | GetStatus | Shutdown
-Whole = Embedded | InferDone | Transcribed | Spoken
+Whole = Embedded | InferDone | Transcribed | Spoken | PaintDone
 """An answer in one piece."""
 Reply = Accepted | PromptLogprobs | Tokens | Finished | Piece | Ended | Whole | Failed | State | WorkerStats
 

@@ -12,6 +12,7 @@ from thaloom.work.runtime.messages import (
     Finished,
     InferDone,
     LogprobRow,
+    PaintDone,
     Piece,
     Reply,
     Spoken,
@@ -21,7 +22,7 @@ from thaloom.work.runtime.messages import (
 )
 
 MAX_TOKENS_BEHIND = 4096
-_LAST = (Finished, State, Ended, Embedded, InferDone, Transcribed, Spoken, Failed)
+_LAST = (Finished, State, Ended, Embedded, InferDone, Transcribed, Spoken, PaintDone, Failed)
 
 
 class Outbox:

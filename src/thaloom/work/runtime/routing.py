@@ -183,11 +183,11 @@ class Aliases:
             self._note(alias, service, error)
 
     def computed(self, alias: Alias | None, service: ServiceName, queue_s: float, compute_s: float) -> None:
-        """A pass through a model is an answer of one piece."""
+        """A pass through a model counts as the time between two tokens: what is compared is how long it takes."""
         if alias is not None and alias.canary is not None:
             done = Done(
-                reason="stop", prompt_tokens=0, completion_tokens=0, cached_tokens=0, queue_s=queue_s,
-                prefill_s=compute_s, decode_s=0.0,
+                reason="stop", prompt_tokens=0, completion_tokens=2, cached_tokens=0, queue_s=queue_s, prefill_s=0.0,
+                decode_s=compute_s,
             )  # fmt: skip
             self._note(alias, service, done)
 

@@ -385,6 +385,30 @@ class Utterance:
     degraded: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaintRequest:
+    """Images of a text."""
+
+    id: RequestId
+    model: str
+    prompt: str
+    count: int = 1
+    size: tuple[int, int] | None = None
+    """Width and height in pixels; None: the model's. Another than the model's is refused."""
+    seed: int | None = None
+    """None: drawn anew. Each image has a seed of its own, which grow by one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    images: tuple[bytes, ...]
+    """PNG."""
+    width: int
+    height: int
+    queue_s: float
+    compute_s: float
+
+
 @runtime_checkable
 class Inference(Protocol):
     """What the door needs for models that are no language models; implemented by work.runtime.frontend."""
@@ -406,6 +430,10 @@ class Inference(Protocol):
         ...
 
     async def speak(self, request: SpeechRequest) -> Utterance:
+        """Raises as `transcribe` does."""
+        ...
+
+    async def paint(self, request: PaintRequest) -> Pictures:
         """Raises as `transcribe` does."""
         ...
 

@@ -205,7 +205,8 @@ _ROUTES = frozenset(
      "/rerank", "/v1/score", "/score", "/tokenize", "/detokenize", "/tokenizer_info", "/v1/responses", "/v1/files",
      "/v1/batches", "/v1/messages", "/v1/messages/count_tokens", *(f"/api/{name}" for name in _OLLAMA),
      "/healthz", "/readyz", "/version", "/metrics", "/openapi.json", "/api/models", "/v2",
-     "/v2/health/live", "/v2/health/ready", "/v1/audio/speech", "/v1/audio/transcriptions"}
+     "/v2/health/live", "/v2/health/ready", "/v1/audio/speech", "/v1/audio/transcriptions",
+     "/v1/images/generations"}
 )  # fmt: skip
 
 _PREFIXES = (

@@ -12,13 +12,15 @@ from thaloom.work.runtime.types import (
     Inference,
     Inferred,
     InferRequest,
+    PaintRequest,
+    Pictures,
     SpeechRequest,
     TranscribeRequest,
     Transcript,
     Utterance,
 )
 
-T = TypeVar("T", Inferred, Utterance, Transcript)
+T = TypeVar("T", Inferred, Utterance, Transcript, Pictures)
 
 
 class MeteredInference:
@@ -48,6 +50,9 @@ class MeteredInference:
         if speech.degraded is not None:
             tab.degraded.add(speech.degraded)
         return speech
+
+    async def paint(self, request: PaintRequest) -> Pictures:
+        return await _charged(request.model, self._inference.paint(request))
 
 
 async def _charged(model: str, work: Coroutine[Any, Any, T]) -> T:

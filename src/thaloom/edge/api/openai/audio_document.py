@@ -1,4 +1,4 @@
-"""The OpenAPI document's part on `/v1/audio/*`."""
+"""The OpenAPI document's part on `/v1/audio/*` and `/v1/images/*`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from thaloom.edge.api.document import Posted, add_posted
 from thaloom.edge.api.openai.audio import RATE_HEADER
 from thaloom.edge.wire import audio as wire
+from thaloom.edge.wire import images
 
+IMAGES = {
+    "/v1/images/generations": Posted(
+        operation="create_image",
+        asks=(images.ImageRequest,),
+        answers=images.ImageList,
+        about="By a model that is made for it (docs/engines.md). Refused unless they ask for nothing: "
+        f"{', '.join(images.UNSERVED_IN_IMAGE)}.",
+    )
+}
 _MODELS = (wire.SpeechRequest, wire.Transcription, wire.VerboseTranscription)
 _NEW_NAMES = {"SpeechRequest": "CreateSpeechRequest"}
 
@@ -20,6 +31,7 @@ def add_audio(document: dict[str, Any]) -> dict[str, Any]:
     for name, schema in schemas["$defs"].items():
         document["components"]["schemas"][_NEW_NAMES.get(name, name)] = schema
     document["paths"]["/v1/audio/speech"] = {"post": _speech()}
+    add_posted(document, IMAGES)
     document["paths"]["/v1/audio/transcriptions"] = {"post": _transcriptions()}
     return document
 

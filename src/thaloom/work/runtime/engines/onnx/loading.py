@@ -9,9 +9,10 @@ from thaloom.kernel.models.onnx import FAMILY, ONNX
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
 from thaloom.work.runtime.engines.onnx.hearing import Ear
+from thaloom.work.runtime.engines.onnx.picture import TOKENIZER, Brush
 from thaloom.work.runtime.engines.onnx.served import OnnxModel
 from thaloom.work.runtime.engines.onnx.session import Session
-from thaloom.work.runtime.engines.onnx.tasks import Hearing, job_of
+from thaloom.work.runtime.engines.onnx.tasks import Hearing, Job, ReadFile, Speaking, job_of
 from thaloom.work.runtime.engines.onnx.voice import Voice
 from thaloom.work.runtime.spec import WorkerSpec
 
@@ -29,6 +30,16 @@ def load_onnx(spec: WorkerSpec, store: ModelStore) -> OnnxModel:
     threads = spec.num_threads or len(os.sched_getaffinity(0))
     session = Session(data, manifest.card.inputs, manifest.card.outputs, threads)
     names = {entry.path for entry in manifest.files}
-    job = job_of(session.metadata, lambda name: stored.read_file(name) if name in names else None)
-    talent = None if job is None else Ear(session, job) if isinstance(job, Hearing) else Voice(session, job)
-    return OnnxModel(manifest=manifest, session=session, talent=talent)
+
+    def read(name: str) -> bytes | None:
+        return stored.read_file(name) if name in names else None
+
+    job = job_of(session.metadata, read)
+    return OnnxModel(manifest=manifest, session=session, talent=None if job is None else talent_for(job, session, read))
+
+
+def talent_for(job: Job, session: Session, read: ReadFile) -> Ear | Voice | Brush:
+    """Raises NotServable."""
+    if isinstance(job, Hearing):
+        return Ear(session, job)
+    return Voice(session, job) if isinstance(job, Speaking) else Brush(session, job, read(TOKENIZER))

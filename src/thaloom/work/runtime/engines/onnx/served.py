@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -30,6 +31,7 @@ from thaloom.work.runtime.async_engine import Submission
 from thaloom.work.runtime.engines.onnx import PASS_BYTES
 from thaloom.work.runtime.engines.onnx.arrays import Array, array_of, value_of
 from thaloom.work.runtime.engines.onnx.hearing import Ear, Heard
+from thaloom.work.runtime.engines.onnx.picture import Brush, Painted
 from thaloom.work.runtime.engines.onnx.session import Session
 from thaloom.work.runtime.engines.onnx.voice import Said, Voice
 from thaloom.work.runtime.events import EngineReady
@@ -37,6 +39,8 @@ from thaloom.work.runtime.messages import (
     Failed,
     Infer,
     InferDone,
+    Paint,
+    PaintDone,
     Reply,
     Speak,
     Spoken,
@@ -52,6 +56,8 @@ from thaloom.work.runtime.status import loading_stats
 from thaloom.work.runtime.types import (
     Inferred,
     InferRequest,
+    PaintRequest,
+    Pictures,
     SpeechRequest,
     TensorValue,
     TranscribeRequest,
@@ -59,6 +65,8 @@ from thaloom.work.runtime.types import (
     Utterance,
 )
 
+Request = InferRequest | TranscribeRequest | SpeechRequest | PaintRequest
+F = TypeVar("F", Said, Painted)
 GATHER_S = 0.002
 """How long the first of a batch waits for others to come: a small part of any pass worth joining."""
 QUEUE_S = 60.0
@@ -70,7 +78,7 @@ MOST_OUTPUT_BYTES = 15 * MIB
 @dataclass(slots=True, kw_only=True)
 class Waiting:
     ticket: Ticket
-    request: InferRequest | TranscribeRequest | SpeechRequest
+    request: Request
     since: float
     outbox: Outbox
     arrays: dict[str, Array] = field(default_factory=dict)
@@ -85,7 +93,7 @@ class OnnxModel:
 
     manifest: Manifest
     session: Session
-    talent: Ear | Voice | None = None
+    talent: Ear | Voice | Brush | None = None
     """What it is for, beside being computed."""
 
     def serve(self, site: Site) -> Served:
@@ -111,6 +119,7 @@ class OnnxServed:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._work(), name="onnx passes")
+        self._task.add_done_callback(self._over)
 
     def told(self) -> Event:
         spec = self._site.spec
@@ -142,7 +151,7 @@ class OnnxServed:
 
     async def take(self, request: Task) -> Submission:
         """Raises BadRequest, BadParameter, NotServable, QueueFull."""
-        if not isinstance(request, Infer | Transcribe | Speak):
+        if not isinstance(request, Infer | Transcribe | Speak | Paint):
             raise BadRequest("this worker's model is no language model")
         asked = request.request
         self._require_talent(asked)
@@ -190,8 +199,8 @@ class OnnxServed:
         _, pending = await asyncio.wait({self._task}, timeout=timeout_s)
         return DeviceLost("a pass of the model does not end", device=self._site.spec.device) if pending else None
 
-    def _require_talent(self, asked: InferRequest | TranscribeRequest | SpeechRequest) -> None:
-        kind = {TranscribeRequest: Ear, SpeechRequest: Voice}.get(type(asked))
+    def _require_talent(self, asked: Request) -> None:
+        kind = {TranscribeRequest: Ear, SpeechRequest: Voice, PaintRequest: Brush}.get(type(asked))
         if kind is not None and not isinstance(self._model.talent, kind):
             raise NotServable(
                 f"{self._site.spec.service!r} is not made for this, as far as its files say (docs/engines.md)",
@@ -285,14 +294,24 @@ class OnnxServed:
                 degraded=result.degraded,
             )  # fmt: skip
             return Spoken(speech=said)
+        if isinstance(result, Painted):
+            pictures = Pictures(
+                images=result.images, width=result.width, height=result.height, queue_s=queue_s, compute_s=compute_s
+            )
+            return PaintDone(pictures=pictures)
         return InferDone(result=Inferred(outputs=result, queue_s=queue_s, compute_s=compute_s, batch_rows=rows))
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """A defect of ours: nothing more is computed, so the worker ends, and nobody is left to wait."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._site.broken(InternalError(f"the worker broke: {type(error).__name__}: {error}"))
 
     def _refuse(self, waiting: Waiting, error: ThaloomError) -> None:
         self._failed += not waiting.outbox.ended
         waiting.outbox.put(Failed(error=error.to_dict()))
 
 
-Result = tuple[TensorValue, ...] | Heard | Said
+Result = tuple[TensorValue, ...] | Heard | Said | Painted
 
 
 def _compute(model: OnnxModel, batch: Sequence[Waiting]) -> Sequence[Result | ThaloomError]:
@@ -328,7 +347,12 @@ def _alone(model: OnnxModel, waiting: Waiting) -> Result | ThaloomError:
             return model.talent.hear(waiting.request)
         if isinstance(waiting.request, SpeechRequest):
             assert isinstance(model.talent, Voice)
-            return _bounded(model.talent.say(waiting.request))
+            said = model.talent.say(waiting.request)
+            return _fits_a_frame(said, len(said.samples))
+        if isinstance(waiting.request, PaintRequest):
+            assert isinstance(model.talent, Brush)
+            painted = model.talent.paint(waiting.request)
+            return _fits_a_frame(painted, sum(map(len, painted.images)))
         names = _outputs(model.session, waiting)
         return _told(names, model.session.run(waiting.arrays, names))
     except ThaloomError as error:
@@ -337,12 +361,10 @@ def _alone(model: OnnxModel, waiting: Waiting) -> Result | ThaloomError:
         return InternalError(f"the worker broke: {type(error).__name__}: {error}")
 
 
-def _bounded(said: Said) -> Said:
-    if len(said.samples) > MOST_OUTPUT_BYTES:
-        raise TooLarge(
-            f"the speech has {format_bytes(len(said.samples))}, at most {format_bytes(MOST_OUTPUT_BYTES)} are given"
-        )
-    return said
+def _fits_a_frame(result: F, num_bytes: int) -> F:
+    if num_bytes > MOST_OUTPUT_BYTES:
+        raise TooLarge(f"the answer has {format_bytes(num_bytes)}, at most {format_bytes(MOST_OUTPUT_BYTES)} are given")
+    return result
 
 
 def _told(names: Sequence[str], arrays: Sequence[Array]) -> tuple[TensorValue, ...] | TooLarge:

@@ -1,10 +1,10 @@
-"""What a model of tensors is for, if its files say so: to hear speech, or to speak.
+"""What a model of tensors is for, if its files say so: to hear speech, to speak, or to make images.
 
 They say so in one of three ways: an entry `thaloom` in the file's own metadata (`metadata_props`); a file
-`thaloom.json` beside it; both hold one JSON object, `Hearing` or `Speaking` below. Or they are as Hugging Face keeps a
-model of such a kind: `config.json`, `vocab.json` and `preprocessor_config.json` of a `*ForCTC` that hears waveforms
-(wav2vec 2.0, HuBERT, WavLM ...), or `config.json`, `vocab.json` and `tokenizer_config.json` of a VITS that reads
-letters (MMS-TTS).
+`thaloom.json` beside it; both hold one JSON object, `Hearing`, `Speaking` or `Painting` below. Or they are as Hugging
+Face keeps a model of such a kind: `config.json`, `vocab.json` and `preprocessor_config.json` of a `*ForCTC` that hears
+waveforms (wav2vec 2.0, HuBERT, WavLM ...), or `config.json`, `vocab.json` and `tokenizer_config.json` of a VITS that
+reads letters (MMS-TTS).
 """
 
 from __future__ import annotations
@@ -71,7 +71,26 @@ class Speaking(msgspec.Struct, frozen=True, kw_only=True, tag_field="task", tag=
     output: str | None = None
 
 
-Job = Hearing | Speaking
+class Painting(msgspec.Struct, frozen=True, kw_only=True, tag_field="task", tag="image", forbid_unknown_fields=True):
+    """From words to an image in one pass: INT64 tokens [1, length], of the `tokenizer.json` beside the model, to pixels
+    [1, 3, height, width] or [1, height, width, 3], in UINT8 or floats of `range`."""
+
+    input: str
+    length: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+    pad: int = 0
+    """The token behind the text's own."""
+    mask: str | None = None
+    """An INT64 input [1, length]: 1 where there is text."""
+    noise: str | None = None
+    """An FP32 input of normal draws: what makes one image differ from another of the same words."""
+    constants: dict[str, list[float]] = msgspec.field(default_factory=dict)
+    """Other FP32 inputs [len], which are always the same."""
+    output: str
+    range: tuple[float, float] = (-1.0, 1.0)
+    """Black and white."""
+
+
+Job = Hearing | Speaking | Painting
 
 
 def job_of(metadata: Mapping[str, str], read: ReadFile) -> Job | None:
@@ -85,13 +104,15 @@ def job_of(metadata: Mapping[str, str], read: ReadFile) -> Job | None:
 
 def _decoded(data: bytes, where: str) -> Job:
     try:
-        job: Job = msgspec.json.decode(data, type=Hearing | Speaking)
+        job: Job = msgspec.json.decode(data, type=Job)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotServable(f"{where} of the model: {error}", param="model") from error
     if isinstance(job, Hearing) and job.blank not in job.vocabulary:
         raise NotServable(f"{where} of the model: blank {job.blank!r} is not in the vocabulary", param="model")
     if isinstance(job, Speaking) and (job.voice is None) != (not job.voices):
         raise NotServable(f"{where} of the model: `voice` and `voices` go together", param="model")
+    if isinstance(job, Painting) and job.range[0] >= job.range[1]:
+        raise NotServable(f"{where} of the model: `range` is empty", param="model")
     return job
 
 

@@ -7,6 +7,7 @@ token at a time: what it draws is what we choose.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,10 @@ class TransformersLanguage:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         except Exception as error:  # the library's errors have no common base
             raise NotServable(f"transformers refuses the model: {_first_line(error)}") from error
-        wanted = self._model.generation_config
+        wanted = _told(Path(folder) / "generation_config.json")  # not the library's object: it has defaults of its own
         self.context_length = context_length
-        self.ends = _ends(wanted.eos_token_id, self._tokenizer.eos_token_id)
-        found = {name: getattr(wanted, name, None) for name in _DEFAULTS}
-        self.defaults: Mapping[str, float] = {name: value for name, value in found.items() if value is not None}
+        self.ends = _ends(wanted.get("eos_token_id"), self._model.config.eos_token_id, self._tokenizer.eos_token_id)
+        self.defaults: Mapping[str, float] = {name: wanted[name] for name in _DEFAULTS if wanted.get(name) is not None}
         self._model.generation_config = transformers.GenerationConfig()  # what is drawn is ours
 
     def tokens(self, text: str) -> list[int]:
@@ -112,6 +112,16 @@ class TransformersLanguage:
             states = self._model(input_ids=ids, output_hidden_states=True).hidden_states
         values: list[float] = np.asarray(states[-1][0, -1].float().cpu()).tolist()
         return values
+
+
+def _told(path: Path) -> Mapping[str, Any]:
+    try:
+        told = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise NotServable(f"{path.name} of the model is not JSON: {error}") from error
+    return told if isinstance(told, dict) else {}
 
 
 def _ends(*told: int | list[int] | None) -> frozenset[int]:
