@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp
 
+from tests.property.edge.asked import ask, encode
 from thaloom.base.clock import ManualClock
 from thaloom.base.events import Recorder
 from thaloom.edge.api.app import door_app
@@ -66,35 +66,6 @@ def make_app() -> ASGIApp:
 APP = make_app()
 
 
-def exchange(method: str, path: str, body: bytes) -> tuple[int, bytes]:
-    """(status, body) of one request to the application, without a socket."""
-    sent: list[Message] = []
-    inbox = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> Message:
-        if inbox:
-            return inbox.pop()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
-        "query_string": b"", "root_path": "", "scheme": "http", "headers": [(b"host", b"localhost")],
-        "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 5),
-    }  # fmt: skip
-
-    async def run() -> None:
-        async with asyncio.timeout(30):
-            await APP(scope, receive, send)
-
-    asyncio.run(run())
-    assert not sent[-1].get("more_body", False), "the answer has no end"
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
-
-
 def check(status: int, body: bytes) -> None:
     assert status < 500, body
     if status >= 400:
@@ -105,24 +76,23 @@ def check(status: int, body: bytes) -> None:
         assert body.endswith(b"data: [DONE]\n\n")
 
 
-def encode(data: Any) -> bytes:
-    return json.dumps(data).encode("utf-8", "surrogatepass")
-
-
 paths = st.sampled_from(["/v1/chat/completions", "/v1/completions"])
 
 
 @settings(deadline=None)
 @given(paths, st.dictionaries(st.sampled_from(NAMES), values, max_size=6), right)
 def test_any_fields_are_answered_or_refused_by_name(path: str, fields: dict[str, Any], rest: dict[str, Any]) -> None:
-    check(*exchange("POST", path, encode(rest | fields)))
+    check(*ask(APP, "POST", path, encode(rest | fields)))
 
 
 @settings(deadline=None)
 @given(paths, right, st.sampled_from(NAMES), values)
 def test_one_wrong_field_in_a_right_request(path: str, rest: dict[str, Any], name: str, value: Any) -> None:
-    status, body = exchange(
-        "POST", path, encode(rest | {"messages": [{"role": "user", "content": "x"}], "prompt": "x"} | {name: value})
+    status, body = ask(
+        APP,
+        "POST",
+        path,
+        encode(rest | {"messages": [{"role": "user", "content": "x"}], "prompt": "x"} | {name: value}),
     )
     check(status, body)
     if status == 400 and b"bad_parameter" in body:
@@ -133,12 +103,12 @@ def test_one_wrong_field_in_a_right_request(path: str, rest: dict[str, Any], nam
 @settings(deadline=None)
 @given(paths, st.binary(max_size=64) | values.map(encode))
 def test_any_bytes_are_answered(path: str, body: bytes) -> None:
-    check(*exchange("POST", path, body))
+    check(*ask(APP, "POST", path, body))
 
 
 @settings(deadline=None)
 @given(st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"]), st.text(max_size=20))
 def test_any_path_is_answered(method: str, path: str) -> None:
     if not path.startswith("thaloom/v1"):
-        status, _ = exchange(method, "/" + path, b"")
+        status, _ = ask(APP, method, "/" + path, b"")
         assert status < 500

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import tempfile
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import Message
 
 from tests.contract.edge.rehearsed import Scripted
+from tests.property.edge.asked import ask, encode
 from thaloom.base.clock import SystemClock
 from thaloom.base.events import Recorder
 from thaloom.edge.api.app import door_app
@@ -73,39 +72,7 @@ NAMES = sorted(
 def exchange(
     method: str, path: str, body: bytes, *, query: bytes = b"", content_type: bytes = b"application/json"
 ) -> tuple[int, bytes]:
-    sent: list[Message] = []
-    inbox = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> Message:
-        if inbox:
-            return inbox.pop()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "http_version": "1.1",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(errors="replace"),
-        "query_string": query,
-        "root_path": "",
-        "scheme": "http",
-        "headers": [(b"host", b"localhost"), (b"content-type", content_type)],
-        "server": ("127.0.0.1", 80),
-        "client": ("127.0.0.1", 5),
-    }
-
-    async def run() -> None:
-        async with asyncio.timeout(30):
-            await APP(scope, receive, send)
-
-    asyncio.run(run())
-    assert not sent[-1].get("more_body", False), "the answer has no end"
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+    return ask(APP, method, path, body, query=query, headers=[(b"content-type", content_type)])
 
 
 def check(status: int, body: bytes) -> None:
@@ -114,10 +81,6 @@ def check(status: int, body: bytes) -> None:
         error = json.loads(body)["error"]
         assert {"message", "type", "param", "code"} <= set(error)
         assert error["message"]
-
-
-def encode(data: Any) -> bytes:
-    return json.dumps(data).encode("utf-8", "surrogatepass")
 
 
 @settings(deadline=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 from pathlib import Path
@@ -12,9 +11,9 @@ from urllib.parse import urlencode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from starlette.types import Message
 
 from tests.contract.edge.played_runtime import Scripted, calls, done, says, thinks
+from tests.property.edge.asked import ask, encode
 from thaloom.base.clock import ManualClock
 from thaloom.base.events import Recorder
 from thaloom.edge.api.app import door_app
@@ -97,33 +96,9 @@ def exchange(
     """(status, body) of one request to a fresh application, without a socket and without a daemon."""
     events = Recorder()
     app = door_app(runtime(), control_socket=Path("/nonexistent"), clock=ManualClock(), emit=events)
-    sent: list[Message] = []
-    inbox = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> Message:
-        if inbox:
-            return inbox.pop()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
-        "query_string": query.encode(), "root_path": "", "scheme": "http",
-        "headers": [(b"host", b"localhost"), *headers],
-        "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 5),
-    }  # fmt: skip
-
-    async def run() -> None:
-        async with asyncio.timeout(30):
-            await app(scope, receive, send)
-
-    asyncio.run(run())
-    assert not sent[-1].get("more_body", False), "the answer has no end"
+    answer = ask(app, method, path, body, headers=headers, query=query.encode())
     assert events.of(RequestCrashed) == []
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+    return answer
 
 
 def check(path: str, status: int, body: bytes) -> None:
@@ -162,10 +137,6 @@ def change(data: Any, at: tuple[Any, ...], value: Any, how: str) -> None:
         data.insert(at[-1], copy.deepcopy(data[at[-1]]))
     else:
         data[at[-1]] = value
-
-
-def encode(data: Any) -> bytes:
-    return json.dumps(data).encode("utf-8", "surrogatepass")
 
 
 paths = st.sampled_from(sorted(SEEDS))

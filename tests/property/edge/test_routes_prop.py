@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp
 
 from tests.contract.edge.scripted_door import Scripted
+from tests.property.edge.asked import ask, encode
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import ERRORS
 from thaloom.base.events import Recorder
@@ -88,34 +88,6 @@ def make_app() -> ASGIApp:
 APP = make_app()
 
 
-def post(path: str, body: bytes) -> tuple[int, bytes]:
-    sent: list[Message] = []
-    inbox = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> Message:
-        if inbox:
-            return inbox.pop()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(),
-        "query_string": b"", "root_path": "", "scheme": "http", "headers": [(b"host", b"localhost")],
-        "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 5),
-    }  # fmt: skip
-
-    async def run() -> None:
-        async with asyncio.timeout(30):
-            await APP(scope, receive, send)
-
-    asyncio.run(run())
-    assert not sent[-1].get("more_body", False), "the answer has no end"
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
-
-
 def check(status: int, body: bytes) -> None:
     if status == 200:
         assert body.startswith((b"data: ", b"{"))
@@ -127,20 +99,16 @@ def check(status: int, body: bytes) -> None:
     assert status < 500, body
 
 
-def encode(data: Any) -> bytes:
-    return json.dumps(data).encode("utf-8", "surrogatepass")
-
-
 def test_every_route_is_tried_and_what_is_right_is_answered() -> None:
     assert set(RIGHT) == {*GENERATIONS, *EXCHANGES}
     for path, body in RIGHT.items():
-        assert post(path, encode(body))[0] == 200, path
+        assert ask(APP, "POST", path, encode(body))[0] == 200, path
 
 
 @settings(deadline=None)
 @given(paths, st.dictionaries(st.sampled_from(NAMES), values, max_size=4))
 def test_any_fields_beside_right_ones(path: str, fields: dict[str, Any]) -> None:
-    check(*post(path, encode(RIGHT[path] | fields)))
+    check(*ask(APP, "POST", path, encode(RIGHT[path] | fields)))
 
 
 @settings(deadline=None)
@@ -164,7 +132,7 @@ def test_any_value_anywhere_in_what_is_right(path: str, data: st.DataObject) -> 
         del place[key]
     else:
         place[key] = data.draw(values)
-    check(*post(path, encode(body)))
+    check(*ask(APP, "POST", path, encode(body)))
 
 
 @settings(deadline=None)
@@ -173,5 +141,5 @@ def test_any_bytes_changed_in_what_is_right(path: str, data: st.DataObject) -> N
     body = bytearray(encode(RIGHT[path]))
     for _ in range(data.draw(st.integers(1, 4))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-    check(*post(path, bytes(body[: data.draw(st.integers(0, len(body)))])))
-    check(*post(path, bytes(body)))
+    check(*ask(APP, "POST", path, bytes(body[: data.draw(st.integers(0, len(body)))])))
+    check(*ask(APP, "POST", path, bytes(body)))
