@@ -88,12 +88,8 @@ def test_any_fields_are_answered_or_refused_by_name(path: str, fields: dict[str,
 @settings(deadline=None)
 @given(paths, right, st.sampled_from(NAMES), values)
 def test_one_wrong_field_in_a_right_request(path: str, rest: dict[str, Any], name: str, value: Any) -> None:
-    status, body = ask(
-        APP,
-        "POST",
-        path,
-        encode(rest | {"messages": [{"role": "user", "content": "x"}], "prompt": "x"} | {name: value}),
-    )
+    asked = rest | {"messages": [{"role": "user", "content": "x"}], "prompt": "x"} | {name: value}
+    status, body = ask(APP, "POST", path, encode(asked))
     check(status, body)
     if status == 400 and b"bad_parameter" in body:
         param = json.loads(body)["error"]["param"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 from typing import Any
 
 from thaloom.base.clock import Clock
@@ -10,12 +10,13 @@ from thaloom.base.ids import RequestId, new_request_id
 from thaloom.edge.api.ollama.answers import nanoseconds
 from thaloom.edge.api.ollama.loading import Loading
 from thaloom.edge.api.ollama.requests import read
+from thaloom.edge.api.routes.in_turn import in_turn
 from thaloom.edge.api.routes.object_route import ObjectRoute
 from thaloom.edge.wire import ollama as wire
-from thaloom.work.runtime.types import Embedding, EmbedRequest, Generation
+from thaloom.work.runtime.types import EmbedRequest, Generation
 
 MOST_AT_ONCE = 16
-"""Texts of one request in the worker at the same time: others want their turn too."""
+"""Texts of one request in the worker at the same time."""
 
 
 def embed(loading: Loading, generation: Generation, clock: Clock) -> ObjectRoute:
@@ -31,7 +32,7 @@ def embed(loading: Loading, generation: Generation, clock: Clock) -> ObjectRoute
             )
             for index, text in enumerate(texts)
         ]
-        found = await _all(generation, asked)
+        found = await in_turn([functools.partial(generation.embed, one) for one in asked], at_once=MOST_AT_ONCE)
         return wire.Embedded(
             model=fields.model,
             embeddings=[list(one.values) for one in found],
@@ -55,20 +56,3 @@ def embeddings(loading: Loading, generation: Generation) -> ObjectRoute:
         return wire.Embedding(embedding=list((await generation.embed(asked)).values))
 
     return ObjectRoute(answer)
-
-
-async def _all(generation: Generation, asked: list[EmbedRequest]) -> list[Embedding]:
-    """In their order. Raises the first refusal; the others are cancelled."""
-    turns = asyncio.Semaphore(MOST_AT_ONCE)
-
-    async def one(request: EmbedRequest) -> Embedding:
-        async with turns:
-            return await generation.embed(request)
-
-    tasks = [asyncio.create_task(one(request)) for request in asked]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

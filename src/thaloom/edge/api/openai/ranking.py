@@ -8,8 +8,9 @@ from typing import Any
 
 from thaloom.base.errors import BadParameter
 from thaloom.edge.api.openai.unserved import refuse_unserved
-from thaloom.edge.api.routes.exchange import Asked, in_turn
+from thaloom.edge.api.routes.exchange import Asked
 from thaloom.edge.api.routes.fields import validate
+from thaloom.edge.api.routes.in_turn import in_turn
 from thaloom.edge.wire import ranking as wire
 from thaloom.work.runtime.types import Generation, ScoreRequest
 

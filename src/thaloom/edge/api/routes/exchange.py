@@ -3,10 +3,9 @@ when its client goes."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -18,8 +17,6 @@ from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.routes.body import ClientGone, read_object, while_connected
 from thaloom.edge.api.routes.generation import told_first
 from thaloom.work.runtime.types import Generation
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,23 +50,3 @@ class Exchange:
         except BadParameter as error:
             raise told_first(self._generation, data, error) from error
         await Response(to_json(answer), 200, media_type="application/json")(scope, receive, send)
-
-
-async def in_turn(works: Sequence[Callable[[], Awaitable[T]]], *, at_once: int) -> list[T]:
-    """What all `works` give, in their order, no more than `at_once` of them under way.
-
-    Raises the first error of any; then the others are cancelled.
-    """
-    turns = asyncio.Semaphore(at_once)
-
-    async def one(work: Callable[[], Awaitable[T]]) -> T:
-        async with turns:
-            return await work()
-
-    tasks = [asyncio.create_task(one(work)) for work in works]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
