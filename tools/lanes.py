@@ -105,15 +105,15 @@ def run_lane(lane: Lane) -> Counter[str]:
             counts["failed"] += 1
             FAILURES.append(f"lane {lane.name!r}: {' '.join(command)}")
     if lane.tests:
-        counts += run_tests(lane.tests, deadline)
+        counts += run_tests(lane.tests, deadline, ("-n", "2", "--dist", "worksteal"))
     return counts
 
 
-def run_tests(tests: tuple[str, ...], deadline: float) -> Counter[str]:
+def run_tests(tests: tuple[str, ...], deadline: float, options: tuple[str, ...] = ()) -> Counter[str]:
     """What pytest's report says; if pytest itself ended badly, at least one failure, whatever the report says."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        ended_well = run((f"{BIN}/pytest", "-q", f"--junit-xml={report}", *tests), deadline)
+        ended_well = run((f"{BIN}/pytest", "-q", f"--junit-xml={report}", *options, *tests), deadline)
         counts = read_report(report)
     if not ended_well and not counts["failed"]:
         counts["failed"] = 1
