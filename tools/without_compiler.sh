@@ -1,5 +1,5 @@
 #!/bin/sh
-# A clean clone on a machine without a compiler: both commands of the README must pass, on the NumPy reference.
+# A clean clone on a machine without a compiler: `make run`, and whatever computes, on the NumPy reference.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
