@@ -17,11 +17,20 @@ from typing import Annotated, Any, Protocol, TypeVar
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from thaloom import __version__
 from thaloom.base.air_gap import RefusedCall
-from thaloom.base.errors import BadParameter, BadRequest, Forbidden, InternalError, ThaloomError
+from thaloom.base.errors import (
+    BadParameter,
+    BadRequest,
+    Forbidden,
+    InternalError,
+    MethodNotAllowed,
+    ThaloomError,
+    UnknownPath,
+)
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.base.plugins import Absent
 from thaloom.edge.wire import control as wire
@@ -137,6 +146,7 @@ def control_app(plane: ControlPlane) -> FastAPI:
         openapi_url=f"{wire.PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to a host and port of the socket, which is not where the caller came in
         responses={"4XX": {"model": wire.ErrorReply}, "5XX": {"model": wire.ErrorReply}},
     )
     _add_error_handlers(app)
@@ -463,7 +473,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     async def unknown(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return error_response(route_error(error.status_code, request), status=error.status_code)
+        return error_response(route_error(error, request))
 
     async def broken(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
         return error_response(InternalError(f"{type(error).__name__}: {error}"))
@@ -474,10 +484,12 @@ def _add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, broken)
 
 
-def error_response(error: ThaloomError, *, status: int | None = None) -> JSONResponse:
+def error_response(error: ThaloomError) -> JSONResponse:
     headers = {} if error.retry_after_s is None else {"Retry-After": str(max(1, round(error.retry_after_s)))}
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.details["allowed"]
     reply = wire.ErrorReply(error=error_body(error))
-    return JSONResponse(reply.model_dump(), status_code=status or error.http_status, headers=headers)
+    return JSONResponse(reply.model_dump(), status_code=error.http_status, headers=headers)
 
 
 def parameter_error(faults: Sequence[Any]) -> ThaloomError:
@@ -493,9 +505,10 @@ def parameter_error(faults: Sequence[Any]) -> ThaloomError:
     return BadParameter(f"{place}: {fault['msg']}", param=place)
 
 
-def route_error(status: int, request: Request) -> ThaloomError:
-    if status == 404:
-        return BadRequest(f"no such path: {request.url.path}")
-    if status == 405:
-        return BadRequest(f"{request.method} is not possible on {request.url.path}")
-    return BadRequest(f"refused with status {status}")
+def route_error(error: HTTPException, request: Request) -> ThaloomError:
+    if error.status_code == 404:
+        return UnknownPath(f"no such path: {request.url.path}")
+    if error.status_code == 405:
+        allowed = Headers(error.headers or {}).get("allow", "")
+        return MethodNotAllowed(f"{request.method} is not possible on {request.url.path}", allowed=allowed)
+    return BadRequest(f"refused with status {error.status_code}: {error.detail}")
