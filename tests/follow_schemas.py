@@ -1,0 +1,189 @@
+"""Random JSON schemas, each asked of the bundled model through a real node's door: is every answer valid?
+
+    python -m tests.follow_schemas --schemas 1000 --seed 1     (make schemas)
+    python -m tests.follow_schemas --seed 1 --only 17
+
+Answers are drawn with a temperature, so that the model says what it likes and only the mask holds it. An answer that
+ends by itself must be JSON and valid by jsonschema-rs, which shares nothing with what made the mask; of a name that is
+free and there twice, the last counts, as for most parsers, and it is told how many such answers there were. One that
+is cut for its length must be the beginning of a JSON text. A schema may be refused only by a keyword of its own. One
+schema in fifty is of a kind that must be refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jsonschema_rs
+from pydantic_core import from_json
+
+from tests.fuzz_door.node import running_node
+from tests.random_schemas import keywords, random_schema
+
+AT_ONCE = 16
+MAX_TOKENS = 600
+SILENCE_S = 120.0
+
+
+class NotValid(Exception):
+    """What must not be."""
+
+
+@dataclass(slots=True)
+class Found:
+    outcomes: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    """By what was said."""
+    tokens: list[int] = field(default_factory=list)
+    """Of the answers that ended by themselves."""
+    failures: list[str] = field(default_factory=list)
+
+
+def make_request(seed: int, number: int) -> dict[str, Any]:
+    chance = random.Random(f"{seed} {number}")
+    schema = random_schema(chance)
+    return {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "Tell me about a cat, in JSON."}],
+        "temperature": chance.choice((0.7, 1.0, 1.3)),
+        "seed": number,
+        "max_tokens": MAX_TOKENS,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}},
+    }
+
+
+def schema_of(request: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = request["response_format"]["json_schema"]["schema"]
+    return schema
+
+
+async def follow(numbers: range, seed: int, url: str) -> Found:
+    found, left = Found(), iter(numbers)
+
+    async def work(client: httpx2.AsyncClient) -> None:
+        for number in left:
+            request = make_request(seed, number)
+            response = await client.post("/v1/chat/completions", json=request)
+            try:
+                found.outcomes[judge(request, response, found)] += 1
+            except NotValid as error:
+                found.outcomes["not valid"] += 1
+                words = f"python -m tests.follow_schemas --seed {seed} --only {number}\n  {error}\n  "
+                found.failures.append(words + json.dumps(schema_of(request)))
+
+    async with (
+        httpx2.AsyncClient(base_url=url, timeout=SILENCE_S, trust_env=False) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(AT_ONCE):
+            group.create_task(work(client))
+    return found
+
+
+def judge(request: dict[str, Any], response: httpx2.Response, found: Found) -> str:
+    schema = schema_of(request)
+    if response.status_code != 200:
+        return judge_refusal(schema, response, found)
+    answer = response.json()
+    (choice,) = answer["choices"]
+    text, reason = choice["message"]["content"], choice["finish_reason"]
+    if reason == "length":
+        judge_beginning(text)
+        return "cut"
+    if reason != "stop":
+        raise NotValid(f"ended by {reason!r}")
+    found.outcomes["valid, of them with a name twice"] += judge_answer(schema, text)
+    found.tokens.append(answer["usage"]["completion_tokens"])
+    return "valid"
+
+
+def judge_refusal(schema: dict[str, Any], response: httpx2.Response, found: Found) -> str:
+    """It names a keyword of the schema: `keywords` are what may be named."""
+    error = response.json()["error"]
+    if (response.status_code, error["code"], error["param"]) != (400, "bad_parameter", "response_format"):
+        raise NotValid(f"{response.status_code} {error}")
+    named = sorted(set(re.findall(r"[A-Za-z$]+", error["message"])) & keywords(schema))
+    if not named:
+        raise NotValid(f"refused without a reason of its own: {error['message']}")
+    found.refused[error["message"]] += 1
+    return "refused"
+
+
+def judge_answer(schema: dict[str, Any], text: str) -> bool:
+    """Whether a name is there twice. No mask that follows a grammar can tell; JSON leaves open what it means."""
+    twice: list[str] = []
+
+    def to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        twice.extend(name for name in names if names.count(name) > 1)
+        return dict(pairs)
+
+    try:
+        value = json.loads(text, object_pairs_hook=to_dict, parse_constant=_refuse)
+    except ValueError as error:
+        raise NotValid(f"no JSON ({error}): {text!r}") from error
+    for fault in jsonschema_rs.Draft202012Validator(schema, validate_formats=True).iter_errors(value):
+        raise NotValid(f"{fault.message[:300]} at {fault.instance_path}: {text!r}")
+    return bool(twice)
+
+
+def judge_beginning(text: str) -> None:
+    try:
+        from_json(text, allow_partial="trailing-strings")
+    except ValueError as error:
+        raise NotValid(f"no beginning of a JSON text ({error}): {text!r}") from error
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(word)
+
+
+def run(numbers: range, seed: int) -> dict[str, Any]:
+    """The record; `failures` in it are what must not be."""
+    with running_node(context_length=1024) as node:
+        begun = time.monotonic()
+        found = asyncio.run(follow(numbers, seed, node.url))
+        duration_s = time.monotonic() - begun
+    asked = len(numbers) - found.outcomes["refused"]
+    return {
+        "seed": seed, "schemas": len(numbers), "at_once": AT_ONCE, "max_tokens": MAX_TOKENS,
+        "duration_s": round(duration_s, 1), "outcomes": dict(found.outcomes),
+        "ended_by_themselves": round(found.outcomes["valid"] / max(1, asked), 4),
+        "tokens_mean": round(sum(found.tokens) / max(1, len(found.tokens)), 1), "refused": dict(found.refused),
+        "failures": found.failures,
+    }  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--schemas", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, help="the number of one schema")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/records/<date>-schemas.json")
+    parser.add_argument("--note", default="", help="for the record")
+    given = parser.parse_args()
+    record = run(range(given.schemas) if given.only is None else range(given.only, given.only + 1), given.seed)
+    if given.record:
+        sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+        from benchmarks.node import machine, write_record
+
+        write_record("schemas", {**machine(), "note": given.note, "load_average": os.getloadavg(), **record})
+    else:
+        print(json.dumps(record, indent=1))
+    return 1 if record["failures"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
