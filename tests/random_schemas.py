@@ -214,20 +214,21 @@ def random_pattern(chance: random.Random) -> str:
 def _with_definitions(schema: Schema, chance: random.Random) -> Schema:
     """References to what is defined once, some of them to itself."""
     leaf = _any(chance, 1)
-    end = chance.choice(({"type": "null"}, {"type": "integer", "minimum": 0, "maximum": 9}))
+    ends: list[Schema] = [{"type": "null"}, {"type": "boolean"}, {"type": "integer", "minimum": 0, "maximum": 99},
+                          {"type": "string", "maxLength": 5}]  # fmt: skip
     node = {
         "type": "object",
-        "properties": {"value": {"$ref": "#/$defs/leaf"}, "next": {"anyOf": [end, {"$ref": "#/$defs/node"}]}},
-        "required": ["value", "next"],
+        "properties": {"value": {"$ref": "#/$defs/leaf"}, "next": {"anyOf": [*ends, {"$ref": "#/$defs/node"}]}},
+        "required": chance.choice((["value"], ["value", "next"])),
         "additionalProperties": False,
     }
+    children = {"type": "array", "items": {"anyOf": [*ends, {"$ref": "#/$defs/tree"}]}, "maxItems": 2}
     tree = {
         "type": "object",
-        "properties": {"leaf": {"$ref": "#/$defs/leaf"},
-                       "children": {"type": "array", "items": {"$ref": "#/$defs/tree"}, "maxItems": 2}},
+        "properties": {"leaf": {"$ref": "#/$defs/leaf"}, "children": children},
         "required": chance.choice((["leaf"], ["leaf", "children"])),
         "additionalProperties": False,
-    }  # fmt: skip
+    }
     properties = {"here": schema, "there": {"$ref": chance.choice(("#/$defs/node", "#/$defs/tree", "#/$defs/leaf"))}}
     return {"type": "object", "properties": properties, "required": ["here", "there"], "additionalProperties": False,
             "$defs": {"leaf": leaf, "node": node, "tree": tree}}  # fmt: skip
