@@ -68,9 +68,7 @@ def _check_bounds(part: dict[str, Any]) -> None:
     for keyword in ("exclusiveMinimum", "exclusiveMaximum"):
         for bound in _bounds(part, keyword):
             if float(bound).is_integer() and 0 < high - low < 1:
-                raise ValueError(
-                    f"{keyword} {bound:g} with less than 1 to the other bound is not kept apart from {bound:g}"
-                )
+                raise ValueError(f"{keyword} {bound:g} would not be kept with less than 1 to the other bound")
 
 
 def _bounds(part: dict[str, Any], *keywords: str) -> list[float]:
