@@ -1,4 +1,4 @@
-"""The fuzzer of the door: its cases are the same every time and end no service, and its judge lets nothing wrong pass."""
+"""The fuzzer of the door: its cases are the same every time and end no service, and its judge passes nothing wrong."""
 
 from __future__ import annotations
 
