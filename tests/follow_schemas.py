@@ -6,10 +6,10 @@
 Answers are drawn with a temperature, so that the model says what it likes and only the mask holds it. An answer that
 ends by itself must be JSON and valid by jsonschema-rs, which shares nothing with what made the mask; of a name that is
 free and there twice, the last counts, as for most parsers, and it is told how many such answers there were. One that
-is cut for its length must be the beginning of a JSON text. A schema may be refused only by a keyword of its own. One
-schema in fifty is of a kind that must be refused. Beside the schemas there
-are small languages (`--grammars`), said as an expression, a Lark grammar or a GBNF grammar: Python's `re` judges, and
-none may be refused.
+is cut for its length must be the beginning of a valid one: it is finished, and then valid too. A schema may be refused
+only by a keyword of its own; one in fifty is of a kind that must be refused. Beside the schemas there are small
+languages (`--grammars`), said as an expression, a Lark grammar or a GBNF grammar: Python's `re` judges, and none may be
+refused.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from typing import Any
 
 import httpx2
 import jsonschema_rs
-from pydantic_core import from_json
 
+from tests.finished import finish
 from tests.fuzz_door.node import running_node
 from tests.random_grammars import FIELDS, KINDS, Kind, random_language
 from tests.random_schemas import keywords, random_schema
@@ -131,7 +131,7 @@ def judge_schema(schema: dict[str, Any], response: httpx2.Response, found: Found
     (choice,) = answer["choices"]
     text, reason = choice["message"]["content"], choice["finish_reason"]
     if reason == "length":
-        judge_beginning(text)
+        judge_beginning(schema, text)
         return "cut"
     if reason != "stop":
         raise NotValid(f"ended by {reason!r}")
@@ -162,7 +162,7 @@ def judge_answer(schema: dict[str, Any], text: str) -> bool:
         return dict(pairs)
 
     try:
-        value = json.loads(text, object_pairs_hook=to_dict, parse_constant=_refuse)
+        value = json.loads(text, object_pairs_hook=to_dict, parse_constant=_refuse, parse_float=_finite)
     except ValueError as error:
         raise NotValid(f"no JSON ({error}): {text!r}") from error
     for fault in jsonschema_rs.Draft202012Validator(schema, validate_formats=True).iter_errors(value):
@@ -170,11 +170,17 @@ def judge_answer(schema: dict[str, Any], text: str) -> bool:
     return bool(twice)
 
 
-def judge_beginning(text: str) -> None:
-    try:
-        from_json(text, allow_partial="trailing-strings")
-    except ValueError as error:
-        raise NotValid(f"no beginning of a JSON text ({error}): {text!r}") from error
+def judge_beginning(schema: dict[str, Any], text: str) -> None:
+    """A half character at its end is no fault of it."""
+    whole = finish(schema, text.rstrip("\ufffd"))
+    if whole is None:
+        raise NotValid(f"nothing valid begins so: {text!r}")
+    judge_answer(schema, whole)
+
+
+def _finite(text: str) -> float:
+    """JSON's numbers have no bound, and those of the judge do."""
+    return max(-sys.float_info.max, min(sys.float_info.max, float(text)))
 
 
 def _refuse(word: str) -> None:
