@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 export THALOOM_HOME ?= $(CURDIR)/.thaloom
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-full bench bench-engine bench-quality load wheel docs goldens sanitize sanitize-all fuzz fuzz-formats schemathesis aarch64 clean deps-system
+.PHONY: help run test check check-full bench bench-engine bench-quality load wheel docs goldens sanitize sanitize-all fuzz fuzz-formats fuzz-door schemas schemathesis aarch64 clean deps-system
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*##|^[a-z0-9-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -86,6 +86,12 @@ fuzz: $(BIN)/pytest   ## mutated programs and steps against the sanitized native
 
 fuzz-formats: $(BIN)/pytest  ## 100,000 mutated safetensors and GGUF files against their readers
 	$(BIN)/python -m tests.fuzz_formats --cases 100000
+
+fuzz-door: $(BIN)/pytest  ## 100,000 fuzzed requests to a real node: all answered, nothing left behind
+	$(BIN)/python -m tests.fuzz_door --cases $(or $(CASES),100000) --record
+
+schemas: $(BIN)/pytest  ## 1,000 random JSON schemas: every answer of the bundled model is valid
+	$(BIN)/python -m tests.follow_schemas --schemas 1000 --record
 
 schemathesis: $(BIN)/pytest  ## the door held to its OpenAPI document, with many examples of each operation
 	SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/pytest -q --timeout 0 tests/contract/edge/test_document.py

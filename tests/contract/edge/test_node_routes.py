@@ -245,6 +245,16 @@ def test_nothing_outside_the_control_paths_can_be_reached_through_them(tmp_path:
     in_door(tmp_path, test)
 
 
+def test_headers_that_are_not_ascii_are_passed_on_too(tmp_path: Path) -> None:
+    async def test(door: LiveDoor) -> None:
+        async with control(tmp_path / "control.sock"):
+            head = b"POST /thaloom/v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n"
+            answer = await exchange(door, head + b"Content-Type: \xff\xfe\r\nAccept: \xe9\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 418")
+
+    in_door(tmp_path, test)
+
+
 def test_control_streams_come_as_they_are_made_and_end_with_their_reader(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         async with control(tmp_path / "control.sock") as server:

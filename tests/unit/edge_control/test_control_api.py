@@ -18,6 +18,7 @@ import pytest
 
 from tests.unit.edge_control.plane import CPU, MANIFEST, serving
 from thaloom.base.errors import (
+    ERRORS,
     BadParameter,
     CorruptObject,
     DeadlineExceeded,
@@ -161,6 +162,7 @@ def test_a_body_that_does_not_say_it_is_json_is_refused(shared: Path) -> None:
     [
         ("GET", "/nothing", 404),
         ("GET", f"{PREFIX}/nothing", 404),
+        ("GET", f"{PREFIX}/models/", 404),  # and no redirect
         ("DELETE", f"{PREFIX}/status", 405),
         ("GET", f"{PREFIX}/services/a/logs?tail=-1", 400),
         ("GET", f"{PREFIX}/services/a/logs?tail=1000000", 400),
@@ -172,7 +174,10 @@ def test_a_body_that_does_not_say_it_is_json_is_refused(shared: Path) -> None:
 def test_wrong_paths_and_queries_get_an_error_of_the_tree(shared: Path, method: str, path: str, status: int) -> None:
     response = raw(shared, method, path)
     assert response.status_code == status
-    assert response.json()["error"]["code"] in ("bad_request", "bad_parameter", "model_not_found")
+    code = response.json()["error"]["code"]
+    assert code in ("unknown_path", "method_not_allowed", "bad_parameter", "model_not_found")
+    assert ERRORS[code].http_status == status
+    assert (code == "method_not_allowed") == ("allow" in response.headers)
 
 
 def test_a_relative_path_is_refused(home: Path) -> None:

@@ -204,6 +204,7 @@ def test_a_schema_and_a_grammar() -> None:
         ("choice", "[1]"),
         ("lark", "start: nowhere"),
         ("gbnf", "root := wrong"),
+        ("gbnf", "root ::= nowhere"),
         ("lark", "x" * 300_000),
     ],
 )

@@ -17,6 +17,7 @@ import numpy as np
 from thaloom.base.errors import BadParameter, NotServable
 from thaloom.hal.draws import Allowed
 from thaloom.work.runtime.messages import Grammar
+from thaloom.work.runtime.schemas import tightened
 from thaloom.work.runtime.text import Vocabulary
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _schema(text: str) -> str:
         schema = {}
     if not isinstance(schema, dict):
         raise ValueError("a JSON schema is an object")
-    return str(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=options))
+    return str(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(tightened(schema)), overrides=options))
 
 
 def _choice(text: str) -> str:
@@ -177,12 +178,13 @@ def _regex(text: str) -> str:
 
 
 def _gbnf(text: str) -> str:
-    from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+    from llguidance.gbnf_to_lark import gbnf_to_lark
 
     try:
-        return _lark(gbnf_to_lark(text))
-    except GbnfToLarkError as error:
+        lark = gbnf_to_lark(text)
+    except Exception as error:  # it has an error of its own, and raises Exception itself for a rule that is not there
         raise ValueError(str(error)) from error
+    return _lark(lark)
 
 
 _WRITTEN: dict[str, Callable[[str], str]] = {

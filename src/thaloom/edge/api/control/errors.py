@@ -8,9 +8,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from thaloom.base.errors import BadParameter, BadRequest, InternalError, ThaloomError
+from thaloom.base.errors import BadParameter, BadRequest, InternalError, MethodNotAllowed, ThaloomError, UnknownPath
 from thaloom.edge.api.control.messages import error_body
 from thaloom.edge.wire import control as wire
 
@@ -26,7 +27,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def unknown(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return error_response(route_error(error.status_code, request), status=error.status_code)
+        return error_response(route_error(error, request))
 
     async def broken(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
         return error_response(InternalError(f"{type(error).__name__}: {error}"))
@@ -37,10 +38,12 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, broken)
 
 
-def error_response(error: ThaloomError, *, status: int | None = None) -> JSONResponse:
+def error_response(error: ThaloomError) -> JSONResponse:
     headers = {} if error.retry_after_s is None else {"Retry-After": str(max(1, round(error.retry_after_s)))}
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.details["allowed"]
     reply = wire.ErrorReply(error=error_body(error))
-    return JSONResponse(reply.model_dump(), status_code=status or error.http_status, headers=headers)
+    return JSONResponse(reply.model_dump(), status_code=error.http_status, headers=headers)
 
 
 def parameter_error(faults: Sequence[Any]) -> ThaloomError:
@@ -56,9 +59,10 @@ def parameter_error(faults: Sequence[Any]) -> ThaloomError:
     return BadParameter(f"{place}: {fault['msg']}", param=place)
 
 
-def route_error(status: int, request: Request) -> ThaloomError:
-    if status == 404:
-        return BadRequest(f"no such path: {request.url.path}")
-    if status == 405:
-        return BadRequest(f"{request.method} is not possible on {request.url.path}")
-    return BadRequest(f"refused with status {status}")
+def route_error(error: HTTPException, request: Request) -> ThaloomError:
+    if error.status_code == 404:
+        return UnknownPath(f"no such path: {request.url.path}")
+    if error.status_code == 405:
+        allowed = Headers(error.headers or {}).get("allow", "")
+        return MethodNotAllowed(f"{request.method} is not possible on {request.url.path}", allowed=allowed)
+    return BadRequest(f"refused with status {error.status_code}: {error.detail}")

@@ -26,9 +26,13 @@ _DROPPED = frozenset({"connection", "keep-alive", "transfer-encoding", "content-
 """Of one hop only, or written anew here."""
 
 
-def _own_headers() -> dict[str, str]:
+def _handed_on(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """As bytes: a client may send what is not ASCII, which is all that text may be in the client below."""
+    told = {name: headers[name] for name in _PASSED_ON if name in headers} | {"via": VIA}
     tab = CURRENT.get()
-    return {"via": VIA} | ({} if tab is None or tab.traceparent is None else {"traceparent": tab.traceparent})
+    if tab is not None and tab.traceparent is not None:
+        told["traceparent"] = tab.traceparent
+    return [(name.encode(), value.encode("latin-1")) for name, value in told.items()]
 
 
 class ControlProxy:
@@ -61,7 +65,7 @@ class ControlProxy:
         request = client.build_request(
             scope["method"],
             f"http://localhost{target}" + (f"?{query}" if query else ""),
-            headers={name: headers[name] for name in _PASSED_ON if name in headers} | _own_headers(),
+            headers=_handed_on(headers),
             content=body,
         )
         begun = False

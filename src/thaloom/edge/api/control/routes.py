@@ -51,6 +51,7 @@ def control_app(plane: ControlPlane) -> FastAPI:
         openapi_url=f"{wire.PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to a host and port of the socket, which is not where the caller came in
         responses={"4XX": {"model": wire.ErrorReply}, "5XX": {"model": wire.ErrorReply}},
     )
     add_error_handlers(app)
