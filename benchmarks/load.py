@@ -237,7 +237,7 @@ async def ask(door: Door, *, stream: bool, on: tuple[asyncio.StreamReader, async
     writer.write(request(stream=stream, max_tokens=4))
     async with asyncio.timeout(SILENCE_S):
         head = await reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200"), head
+        assert head.startswith(b"HTTP/1.1 200"), head + await reader.read(1000)
         if stream:
             body = await reader.readuntil(b"0\r\n\r\n")
             assert b"[DONE]" in body, body

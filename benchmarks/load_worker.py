@@ -56,6 +56,7 @@ async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     while not gone.done():
         writer.write(encode(Tokens(tokens=[TOKEN], logprobs=None)))
         await asyncio.wait([gone], timeout=PACE_S)
+    gone.exception()  # however it left
 
 
 def answer(request: Generate) -> list[Accepted | Tokens | Finished]:

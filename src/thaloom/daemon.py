@@ -17,8 +17,8 @@ from thaloom.base.clock import SystemClock
 from thaloom.base.errors import ThaloomError
 from thaloom.base.log import LogWriter
 from thaloom.base.plugins import Registry
-from thaloom.edge.api.control import control_app
-from thaloom.edge.api.control_server import ControlServer
+from thaloom.edge.api.control.routes import control_app
+from thaloom.edge.api.control.server import ControlServer
 from thaloom.hal.driver import Driver
 from thaloom.init.boot import NodeConfig, boot_error, read_config, take_home
 from thaloom.init.events import NodeStarted, NodeStopped

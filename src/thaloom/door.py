@@ -29,8 +29,8 @@ from thaloom.base.errors import BadParameter, Forbidden, PortTaken, ThaloomError
 from thaloom.base.events import Degraded, Emit, Event, at_level, ignore
 from thaloom.base.log import LogWriter
 from thaloom.edge.api import app
-from thaloom.edge.api.connection import MAX_CONNECTIONS, with_bounds
-from thaloom.edge.api.guard import is_loopback_name
+from thaloom.edge.api.entrance.connection import MAX_CONNECTIONS, with_bounds
+from thaloom.edge.api.entrance.guard import is_loopback_name
 from thaloom.kernel.state.kept import KeepLimits, open_kept
 from thaloom.kernel.state.keys import KeyReader
 from thaloom.kernel.state.routes import RouteReader
@@ -40,7 +40,7 @@ from thaloom.work.runtime.doorkeeper import Doorkeeper
 from thaloom.work.runtime.frontend import Frontend
 
 if TYPE_CHECKING:
-    from thaloom.edge.api.otel import OtelTracing
+    from thaloom.edge.api.entrance.otel import OtelTracing
     from thaloom.edge.client.read_through import ReadThrough
     from thaloom.kernel.models.store import ModelStore
 
@@ -217,7 +217,7 @@ def traces(environment: Mapping[str, str], emit: Emit) -> OtelTracing | None:
     if not asked or off:
         return None
     try:
-        from thaloom.edge.api.otel import OtelTracing
+        from thaloom.edge.api.entrance.otel import OtelTracing
     except ImportError as error:
         emit(Degraded(subject="traces", reason="ExtraAbsent", message=f"pip install 'thaloom[otel]' ({error})"))
         return None

@@ -1,4 +1,4 @@
-"""What a person or a program may ask of the node: the one way in, whoever asks (edge.api.control.ControlPlane)."""
+"""What a person or a program may ask of the node: the one way in (implements edge.api.control.plane.ControlPlane)."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from thaloom.base.events import Recorder
 from thaloom.base.ids import ServiceName
 from thaloom.door import listen
 from thaloom.edge.api.app import door_app
-from thaloom.edge.api.connection import BoundedConnection
-from thaloom.edge.api.tracing import Tracing
+from thaloom.edge.api.entrance.connection import BoundedConnection
+from thaloom.edge.api.entrance.tracing import Tracing
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.kept import KeepLimits, open_kept
 from thaloom.kernel.state.types import Alias, Route, Routes

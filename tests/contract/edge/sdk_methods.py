@@ -14,8 +14,8 @@ from typing import Any
 from tests.contract.edge.live_door import LiveDoor, live_door
 from tests.unit.edge_control.plane import Plane
 from thaloom import AsyncClient, Client
-from thaloom.edge.api.control import control_app
-from thaloom.edge.api.control_server import ControlServer
+from thaloom.edge.api.control.routes import control_app
+from thaloom.edge.api.control.server import ControlServer
 from thaloom.edge.client.sdk.async_connection import AsyncStream
 from thaloom.edge.client.sdk.connection import Stream
 

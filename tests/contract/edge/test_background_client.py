@@ -19,8 +19,8 @@ from tests.contract.edge.test_door_process import home_with_routes
 from tests.contract.edge.test_openai_client import in_door
 from tests.contract.edge.test_refusals import refusal
 from thaloom.base.errors import ModelNotFound, QueueFull, WorkerLost
-from thaloom.edge.api import errands
-from thaloom.edge.api.openai.responses import background
+from thaloom.edge.api.openai.kept.part import errands
+from thaloom.edge.api.openai.kept.responses import background
 
 UNMADE = ("queued", "in_progress")
 ASK: dict[str, Any] = {"model": "tiny", "input": "hi", "background": True}

@@ -16,10 +16,10 @@ from tests.contract.edge.rehearsed import Scripted, Step, ended, said
 from tests.contract.edge.test_openai_client import in_door
 from tests.contract.edge.test_refusals import refusal
 from thaloom.base.errors import QueueFull, WorkerLost
-from thaloom.edge.api import errands
-from thaloom.edge.api.errands import ErrandStalled
-from thaloom.edge.api.openai.batches import runner
-from thaloom.edge.api.openai.batches.runner import BatchOver
+from thaloom.edge.api.openai.kept.batches import runner
+from thaloom.edge.api.openai.kept.batches.runner import BatchOver
+from thaloom.edge.api.openai.kept.errands import ErrandStalled
+from thaloom.edge.api.openai.kept.part import errands
 
 CHAT, RESPONSES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/completions"
 OVER = ("completed", "failed", "expired", "cancelled")
@@ -145,7 +145,7 @@ def test_a_batch_is_cancelled_and_what_it_has_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_batch_whose_time_is_over_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thaloom.edge.api.openai.batches.routes.COMPLETION_WINDOW_S", {"24h": 0.5})
+    monkeypatch.setattr("thaloom.edge.api.openai.kept.batches.routes.COMPLETION_WINDOW_S", {"24h": 0.5})
 
     async def test(door: LiveDoor) -> None:
         made = await start(door, CHAT, [{"temperature": "hot"}, {}, {}])

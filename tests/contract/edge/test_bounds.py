@@ -11,7 +11,7 @@ import pytest
 from tests.contract.edge.live_door import ASK, LiveDoor
 from tests.contract.edge.test_connection import exchange
 from tests.contract.edge.test_openai_client import in_door
-from thaloom.edge.api.connection import with_bounds
+from thaloom.edge.api.entrance.connection import with_bounds
 
 ONE = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -89,7 +89,7 @@ def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
 
 def test_empty_lines_between_requests_do_not_hold_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parser skips them, and the server would take each for a sign of life."""
-    monkeypatch.setattr("thaloom.edge.api.connection.HEAD_DEADLINE_S", 0.2)
+    monkeypatch.setattr("thaloom.edge.api.entrance.connection.HEAD_DEADLINE_S", 0.2)
 
     async def test(door: LiveDoor) -> None:
         reader, writer = await connect(door)
@@ -110,7 +110,7 @@ def test_empty_lines_between_requests_do_not_hold_a_connection(tmp_path: Path, m
 
 
 def test_an_empty_line_behind_a_body_does_not_cut_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thaloom.edge.api.connection.HEAD_DEADLINE_S", 0.05)
+    monkeypatch.setattr("thaloom.edge.api.entrance.connection.HEAD_DEADLINE_S", 0.05)
 
     async def test(door: LiveDoor) -> None:
         door.say("Hello")
@@ -143,7 +143,7 @@ def test_requests_sent_ahead_are_answered_in_order_up_to_a_bound(tmp_path: Path)
 def test_the_rest_of_a_body_that_was_answered_already_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thaloom.edge.api.connection.REST_DEADLINE_S", 0.2)
+    monkeypatch.setattr("thaloom.edge.api.entrance.connection.REST_DEADLINE_S", 0.2)
 
     async def test(door: LiveDoor) -> None:
         reader, writer = await connect(door)

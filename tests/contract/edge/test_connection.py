@@ -66,7 +66,7 @@ def test_a_head_without_end_is_cut_off(tmp_path: Path) -> None:
 def test_a_head_that_never_arrives_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: tuple[bytes, ...]
 ) -> None:
-    monkeypatch.setattr("thaloom.edge.api.connection.HEAD_DEADLINE_S", 0.1)
+    monkeypatch.setattr("thaloom.edge.api.entrance.connection.HEAD_DEADLINE_S", 0.1)
 
     async def test(door: LiveDoor) -> None:
         answer = await exchange(door, *pieces)

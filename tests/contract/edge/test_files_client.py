@@ -161,7 +161,7 @@ def test_a_large_file_does_not_stand_in_memory_and_its_length_need_not_be_known(
 def test_an_upload_whose_client_leaves_or_says_no_more_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thaloom.edge.api.openai.files.routes.SILENCE_DEADLINE_S", 0.2)
+    monkeypatch.setattr("thaloom.edge.api.openai.kept.files.routes.SILENCE_DEADLINE_S", 0.2)
     head = b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b1\r\n"
     half = form(("purpose", "batch"), data=b"x" * 1000)[:-500]
 

@@ -14,8 +14,8 @@ import pytest
 from tests.contract.edge.fake_worker import FakeWorker
 from tests.contract.edge.live_door import ASK, LiveDoor, route
 from tests.contract.edge.test_openai_client import USER, in_door
-from thaloom.edge.api.access_log import RequestServed
-from thaloom.edge.api.connection import BoundedConnection
+from thaloom.edge.api.entrance.access_log import RequestServed
+from thaloom.edge.api.entrance.connection import BoundedConnection
 
 
 async def raw(door: LiveDoor, body: dict[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -23,7 +23,8 @@ from tests.unit.edge_control.plane import MANIFEST, Plane, standing
 from thaloom import __version__
 from thaloom.base.errors import DiskFull, OutOfMemory, PromptTooLong, QueueFull, ServiceFailed, WorkerLost
 from thaloom.base.ids import ServiceName
-from thaloom.edge.api.control import OnProgress, control_app
+from thaloom.edge.api.control.plane import OnProgress
+from thaloom.edge.api.control.routes import control_app
 from thaloom.kernel.models.types import Manifest, ModelName
 from thaloom.kernel.state.types import ServiceSpec, ServiceStatus
 from thaloom.work.runtime.types import Delta, PositionLogprobs, ServedModel, TokenLogprob

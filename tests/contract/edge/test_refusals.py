@@ -118,8 +118,8 @@ def test_a_bomb_is_refused_before_it_is_large(tmp_path: Path) -> None:
 
 
 def test_a_body_that_does_not_arrive_is_a_408(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thaloom.edge.api.body.BODY_DEADLINE_S", 0.05)
-    monkeypatch.setattr("thaloom.edge.api.connection.REST_DEADLINE_S", 0.05)
+    monkeypatch.setattr("thaloom.edge.api.routes.body.BODY_DEADLINE_S", 0.05)
+    monkeypatch.setattr("thaloom.edge.api.entrance.connection.REST_DEADLINE_S", 0.05)
 
     async def test(door: LiveDoor) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(door.url.rsplit(":", 1)[1]))

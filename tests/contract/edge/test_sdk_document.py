@@ -14,7 +14,7 @@ from tests.unit.edge_control.plane import Plane
 from thaloom import AsyncClient, Client
 from thaloom.base.errors import ThaloomError
 from thaloom.door import openapi_document
-from thaloom.edge.api.control import control_app
+from thaloom.edge.api.control.routes import control_app
 from thaloom.edge.client.sdk.async_node import AsyncNode
 from thaloom.edge.client.sdk.node import Node
 

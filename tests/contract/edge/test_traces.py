@@ -20,8 +20,8 @@ from tests.contract.edge.live_door import LiveDoor, live_door
 from tests.contract.edge.test_openai_client import in_door
 from thaloom.base.events import Recorder
 from thaloom.door import traces
-from thaloom.edge.api import gen_ai
-from thaloom.edge.api.access_log import AnswerServed
+from thaloom.edge.api.entrance import gen_ai
+from thaloom.edge.api.entrance.access_log import AnswerServed
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -151,7 +151,7 @@ def test_traces_are_written_where_the_environment_asks_for_them(environment: dic
 
 
 def test_without_the_extra_it_is_told_and_the_door_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "thaloom.edge.api.otel", None)
+    monkeypatch.setitem(sys.modules, "thaloom.edge.api.entrance.otel", None)
     events = Recorder()
     assert traces({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}, events) is None
     (told,) = events.events
@@ -169,7 +169,7 @@ def test_nothing_of_it_is_imported_unless_asked_for() -> None:
 def test_a_collector_that_is_not_there_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
-    monkeypatch.setattr("thaloom.edge.api.otel.LAST_WORDS_S", 0.1)
+    monkeypatch.setattr("thaloom.edge.api.entrance.otel.LAST_WORDS_S", 0.1)
 
     async def run(tracing: Any) -> None:
         async with live_door(tmp_path, tracing=tracing) as door:

@@ -18,7 +18,7 @@ from tests.contract.edge.played_runtime import Scripted, calls, done, says, thin
 from thaloom.base.clock import ManualClock
 from thaloom.base.events import Recorder
 from thaloom.edge.api.app import door_app
-from thaloom.edge.api.guard import RequestCrashed
+from thaloom.edge.api.entrance.guard import RequestCrashed
 from thaloom.edge.wire import anthropic, ollama
 
 EVENT: TypeAdapter[Any] = TypeAdapter(anthropic.Event)

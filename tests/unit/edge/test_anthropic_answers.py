@@ -13,7 +13,7 @@ from thaloom.base.ids import RequestId
 from thaloom.edge.api.anthropic.answers import AnthropicForm
 from thaloom.edge.api.anthropic.requests import messages
 from thaloom.edge.api.errors import error_response
-from thaloom.edge.api.generation import Choice
+from thaloom.edge.api.routes.generation import Choice
 from thaloom.edge.wire import anthropic as wire
 from thaloom.work.runtime.types import Delta, Done, ToolCallPiece
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from thaloom.edge.api.cost import cost_comment, cost_headers
-from thaloom.edge.api.visits import Tab
+from thaloom.edge.api.entrance.visits import Tab
+from thaloom.edge.api.measures.cost import cost_comment, cost_headers
 from thaloom.work.runtime.types import Done
 
 

@@ -13,7 +13,7 @@ from starlette.types import Message
 from tests.contract.edge.scripted_door import Scripted
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, BadRequest, ModelNotFound, QueueFull
-from thaloom.edge.api.exchange import Asked, Exchange, in_turn
+from thaloom.edge.api.routes.exchange import Asked, Exchange, in_turn
 from thaloom.work.runtime.types import Generation
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from thaloom.base.errors import BadParameter
-from thaloom.edge.api.fields import validate
+from thaloom.edge.api.routes.fields import validate
 from thaloom.edge.wire.openai_requests import ChatRequest, CompletionRequest
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}

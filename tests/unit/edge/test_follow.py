@@ -9,7 +9,7 @@ import pytest
 
 from thaloom.base.errors import InternalError, QueueFull, WorkerLost
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.follow import Item, follow, start_all
+from thaloom.edge.api.routes.follow import Item, follow, start_all
 from thaloom.work.runtime.types import Delta, Done, GenerateRequest
 
 DONE = Done(reason="stop", prompt_tokens=1, completion_tokens=1, cached_tokens=0, queue_s=0, prefill_s=0, decode_s=0)

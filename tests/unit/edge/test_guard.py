@@ -12,9 +12,9 @@ from starlette.types import Message, Receive, Scope, Send
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadRequest, DiskFull, Forbidden, TooLarge
 from thaloom.base.events import Recorder
-from thaloom.edge.api.access_log import RequestServed
-from thaloom.edge.api.guard import Guard, RequestCrashed, check, is_loopback, is_loopback_origin
-from thaloom.edge.api.metrics import DoorMetrics
+from thaloom.edge.api.entrance.access_log import RequestServed
+from thaloom.edge.api.entrance.guard import Guard, RequestCrashed, check, is_loopback, is_loopback_origin
+from thaloom.edge.api.measures.metrics import DoorMetrics
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from thaloom.base.errors import ERRORS, ThaloomError
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.errors import error_response
-from thaloom.edge.api.generation import Choice
 from thaloom.edge.api.ollama.answers import OllamaForm
 from thaloom.edge.api.ollama.requests import OllamaWanted, chat, generate
+from thaloom.edge.api.routes.generation import Choice
 from thaloom.edge.wire import ollama as wire
 from thaloom.work.runtime.types import Delta, Done, ToolCallPiece
 

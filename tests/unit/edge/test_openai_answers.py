@@ -11,9 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.generation import Choice
 from thaloom.edge.api.openai.answers import OpenAIForm
 from thaloom.edge.api.openai.requests import chat, completion
+from thaloom.edge.api.routes.generation import Choice
 from thaloom.edge.wire import openai as wire
 from thaloom.work.runtime.types import Delta, Done, PositionLogprobs, TokenLogprob, ToolCallPiece
 

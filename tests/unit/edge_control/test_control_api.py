@@ -31,7 +31,7 @@ from thaloom.base.errors import (
     ServiceFailed,
     ServiceNotFound,
 )
-from thaloom.edge.api import control_server
+from thaloom.edge.api.control import server as control_server
 from thaloom.edge.client.control import ControlClient, control_socket
 from thaloom.edge.wire.control import (
     PREFIX,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from thaloom.edge.api.openai.batches import lines
-from thaloom.edge.api.openai.batches.asking import Answer
-from thaloom.edge.api.openai.batches.lines import Asked, add_usage, answered, check, given_up, requests
+from thaloom.edge.api.openai.kept.batches import lines
+from thaloom.edge.api.openai.kept.batches.asking import Answer
+from thaloom.edge.api.openai.kept.batches.lines import Asked, add_usage, answered, check, given_up, requests
 
 CHAT = "/v1/chat/completions"
 

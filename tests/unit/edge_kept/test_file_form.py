@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from thaloom.base.errors import BadParameter, BadRequest, ThaloomError, TooLarge
-from thaloom.edge.api.openai.files.form import MAX_FIELD_BYTES, MAX_PARTS, FileForm
+from thaloom.edge.api.openai.kept.files.form import MAX_FIELD_BYTES, MAX_PARTS, FileForm
 
 TYPE = 'multipart/form-data; boundary="b1"'
 

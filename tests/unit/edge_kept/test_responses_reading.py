@@ -9,8 +9,8 @@ import pytest
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.openai.responses.items import kept_items, messages
-from thaloom.edge.api.openai.responses.reading import ResponseWanted, read, read_tokens, to_tokenize, wanted
+from thaloom.edge.api.openai.kept.responses.items import kept_items, messages
+from thaloom.edge.api.openai.kept.responses.reading import ResponseWanted, read, read_tokens, to_tokenize, wanted
 from thaloom.work.runtime.types import ChatMessage, Constraint, GenerateRequest, Tool
 
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": True}

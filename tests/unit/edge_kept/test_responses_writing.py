@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 
 from thaloom.base.errors import QueueFull, WorkerLost
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.generation import Choice
-from thaloom.edge.api.openai.responses.reading import read, wanted
-from thaloom.edge.api.openai.responses.writing import ResponseForm
+from thaloom.edge.api.openai.kept.responses.reading import read, wanted
+from thaloom.edge.api.openai.kept.responses.writing import ResponseForm
+from thaloom.edge.api.routes.generation import Choice
 from thaloom.edge.wire.responses import Response
 from thaloom.work.runtime.types import Delta, Done, PositionLogprobs, TokenLogprob, ToolCallPiece
 

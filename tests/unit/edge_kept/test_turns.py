@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from thaloom.edge.api.turns import Turns
+from thaloom.edge.api.openai.kept.turns import Turns
 
 
 async def settle() -> None:

@@ -24,8 +24,9 @@ from thaloom.base.errors import (
 )
 from thaloom.base.ids import DeviceId, Digest, ServiceName, WorkerId
 from thaloom.base.plugins import Absent
-from thaloom.edge.api.control import OnProgress, control_app
-from thaloom.edge.api.control_server import ControlServer
+from thaloom.edge.api.control.plane import OnProgress
+from thaloom.edge.api.control.routes import control_app
+from thaloom.edge.api.control.server import ControlServer
 from thaloom.hal.types import Cache, Device, Reading
 from thaloom.kernel.models.pulling.sources import is_hub_name, parse_source
 from thaloom.kernel.models.types import (

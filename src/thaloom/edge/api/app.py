@@ -24,29 +24,30 @@ from thaloom.edge.api import health
 from thaloom.edge.api.anthropic import models as anthropic_models
 from thaloom.edge.api.anthropic import speaking as anthropic
 from thaloom.edge.api.anthropic.errors import VERSION_HEADER
-from thaloom.edge.api.document import add_plain_routes
-from thaloom.edge.api.document_common import add_common
+from thaloom.edge.api.control.proxy import ControlProxy
+from thaloom.edge.api.document.common import add_common
+from thaloom.edge.api.document.plain import add_plain_routes
+from thaloom.edge.api.entrance.guard import Guard, defect
+from thaloom.edge.api.entrance.tracing import Tracing
+from thaloom.edge.api.entrance.visits import Doorkeeper
 from thaloom.edge.api.errors import error_response, from_http_exception
-from thaloom.edge.api.exchange import Exchange
-from thaloom.edge.api.generation import GenerationRoute
-from thaloom.edge.api.guard import Guard, defect
 from thaloom.edge.api.hub.routes import HubRoutes, OpenHub
-from thaloom.edge.api.keeping import Keeping
 from thaloom.edge.api.kserve.document import add_infer_route
 from thaloom.edge.api.kserve.routes import add_routes, infer_route
-from thaloom.edge.api.metered import MeteredGeneration
-from thaloom.edge.api.metered_inference import MeteredInference
-from thaloom.edge.api.metrics import DoorMetrics, MetricsPage
+from thaloom.edge.api.measures.metered import MeteredGeneration
+from thaloom.edge.api.measures.metered_inference import MeteredInference
+from thaloom.edge.api.measures.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.ollama.loading import Loading
 from thaloom.edge.api.ollama.routes import routes as ollama_routes
 from thaloom.edge.api.ollama.talking import talking
-from thaloom.edge.api.openai import audio, images, kept, tokens
+from thaloom.edge.api.openai import audio, images, tokens
 from thaloom.edge.api.openai import models as openai_models
 from thaloom.edge.api.openai import speaking as openai
 from thaloom.edge.api.openai.audio_document import add_audio
-from thaloom.edge.api.proxy import ControlProxy
-from thaloom.edge.api.tracing import Tracing
-from thaloom.edge.api.visits import Doorkeeper
+from thaloom.edge.api.openai.kept.keeping import Keeping
+from thaloom.edge.api.openai.kept.part import KeptPart
+from thaloom.edge.api.routes.exchange import Exchange
+from thaloom.edge.api.routes.generation import GenerationRoute
 from thaloom.edge.client.control_async import AsyncControlClient
 from thaloom.edge.wire import anthropic as anthropic_wire
 from thaloom.edge.wire import health as health_wire
@@ -110,7 +111,7 @@ def door_app(
     inference = None if inference is None else MeteredInference(inference)
     proxy = ControlProxy(control_socket)
     node = AsyncControlClient(control_socket)
-    keeper = None if keeping is None else kept.KeptPart(generation, keeping, clock, emit, metrics, doorkeeper)
+    keeper = None if keeping is None else KeptPart(generation, keeping, clock, emit, metrics, doorkeeper)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -24,7 +24,7 @@ class KeySource(Protocol):
 
 
 class Doorkeeper:
-    """Implements edge.api.visits.Doorkeeper. Belongs to one thread; doors of one node count in the same rows."""
+    """Implements edge.api.entrance.visits.Doorkeeper. Of one thread; doors of one node count in the same rows."""
 
     def __init__(self, keys: KeySource, rows: SharedRows, clock: Clock) -> None:
         self._source = keys

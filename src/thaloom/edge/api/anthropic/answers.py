@@ -18,7 +18,7 @@ from thaloom.base.errors import ThaloomError
 from thaloom.edge.api.anthropic.errors import body as error_body
 from thaloom.edge.api.anthropic.requests import AnthropicWanted
 from thaloom.edge.api.errors import to_json
-from thaloom.edge.api.generation import Choice
+from thaloom.edge.api.routes.generation import Choice
 from thaloom.work.runtime.types import Done, ToolCallPiece
 
 _Kind = Literal["thinking", "text", "tool_use"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from thaloom.edge.api.described import Protocol
+from thaloom.edge.api.document.described import Protocol
 from thaloom.edge.wire import anthropic as wire
 
 _EVENTS = (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from thaloom.base.errors import BadParameter
-from thaloom.edge.api.generation import get_served
+from thaloom.edge.api.routes.generation import get_served
 from thaloom.edge.wire import anthropic as wire
 from thaloom.work.runtime.types import Generation, ServedModel
 

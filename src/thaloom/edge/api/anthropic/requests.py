@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.anthropic.turns import chat_messages, system_text
-from thaloom.edge.api.fields import validate
-from thaloom.edge.api.generation import Wanted
+from thaloom.edge.api.routes.fields import validate
+from thaloom.edge.api.routes.generation import Wanted
 from thaloom.edge.wire.anthropic import (
     BLOCKS,
     UNSERVED,

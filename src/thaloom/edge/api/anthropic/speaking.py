@@ -8,8 +8,8 @@ from thaloom.base.errors import BadParameter, UnknownPath
 from thaloom.edge.api.anthropic import requests
 from thaloom.edge.api.anthropic.answers import AnthropicForm
 from thaloom.edge.api.anthropic.requests import AnthropicWanted
-from thaloom.edge.api.generation import Speaking, told_first
-from thaloom.edge.api.object_route import ObjectRoute
+from thaloom.edge.api.routes.generation import Speaking, told_first
+from thaloom.edge.api.routes.object_route import ObjectRoute
 from thaloom.edge.wire import anthropic as wire
 from thaloom.work.runtime.types import Generation, ServedModel
 

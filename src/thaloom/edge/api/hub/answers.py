@@ -12,13 +12,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from thaloom.base.errors import AirGapped, BadParameter, Forbidden, MethodNotAllowed, ModelNotFound
-from thaloom.edge.api.body import read_body, while_connected
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.hub import messages, ranges
 from thaloom.edge.api.hub.asking import Question, read_api, read_resolve
 from thaloom.edge.api.hub.handing import Handing
 from thaloom.edge.api.hub.naming import Repository, Version, named, repositories, version_of
 from thaloom.edge.api.hub.shelf import Shelf, Upstream
+from thaloom.edge.api.routes.body import read_body, while_connected
 from thaloom.kernel.models.types import FileEntry, Manifest
 
 MOST_LISTED = 1000

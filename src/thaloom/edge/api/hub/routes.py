@@ -16,8 +16,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from thaloom.base.errors import MethodNotAllowed, ThaloomError
 from thaloom.base.events import Emit, Event, at_level
-from thaloom.edge.api.body import ClientGone
 from thaloom.edge.api.errors import to_json
+from thaloom.edge.api.routes.body import ClientGone
 
 if TYPE_CHECKING:
     from thaloom.edge.api.hub.answers import HubAnswers

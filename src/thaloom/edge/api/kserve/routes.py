@@ -14,10 +14,10 @@ from starlette.routing import Route
 from thaloom import __version__
 from thaloom.base.errors import BadRequest, ServiceLoading
 from thaloom.base.ids import new_request_id
-from thaloom.edge.api.body import ClientGone, read_plain, while_connected
 from thaloom.edge.api.errors import to_json
-from thaloom.edge.api.fields import validate
 from thaloom.edge.api.kserve.tensors import inputs_of, output_of
+from thaloom.edge.api.routes.body import ClientGone, read_plain, while_connected
+from thaloom.edge.api.routes.fields import validate
 from thaloom.edge.wire import kserve as wire
 from thaloom.kernel.models.types import ModelTensor
 from thaloom.work.runtime.types import Inference, Inferred, InferRequest

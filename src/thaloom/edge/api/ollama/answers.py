@@ -13,9 +13,9 @@ from pydantic_core import from_json
 
 from thaloom.base.errors import ThaloomError
 from thaloom.edge.api.errors import to_json
-from thaloom.edge.api.generation import Choice
 from thaloom.edge.api.ollama.errors import body as error_body
 from thaloom.edge.api.ollama.requests import OllamaWanted
+from thaloom.edge.api.routes.generation import Choice
 from thaloom.work.runtime.types import Done, PositionLogprobs, TokenLogprob, ToolCallPiece
 
 LEAST_LOGPROB = -9999.0

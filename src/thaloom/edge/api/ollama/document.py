@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from thaloom.edge.api.described import Protocol
+from thaloom.edge.api.document.described import Protocol
 from thaloom.edge.wire import ollama as wire
 
 _GENERATE: tuple[tuple[str, str, type[BaseModel], type[BaseModel]], ...] = (

@@ -7,10 +7,10 @@ from typing import Any
 
 from thaloom.base.clock import Clock
 from thaloom.base.ids import RequestId, new_request_id
-from thaloom.edge.api.object_route import ObjectRoute
 from thaloom.edge.api.ollama.answers import nanoseconds
 from thaloom.edge.api.ollama.loading import Loading
 from thaloom.edge.api.ollama.requests import read
+from thaloom.edge.api.routes.object_route import ObjectRoute
 from thaloom.edge.wire import ollama as wire
 from thaloom.work.runtime.types import Embedding, EmbedRequest, Generation
 

@@ -22,9 +22,9 @@ from thaloom.base.errors import (
     ServiceNotFound,
     ThaloomError,
 )
-from thaloom.edge.api.generation import find_served
 from thaloom.edge.api.ollama.names import local_name
 from thaloom.edge.api.ollama.node import Node
+from thaloom.edge.api.routes.generation import find_served
 from thaloom.edge.wire import control
 from thaloom.work.runtime.types import Generation, ServedModel
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from thaloom import __version__
 from thaloom.base.errors import ThaloomError
-from thaloom.edge.api.generation import find_served
 from thaloom.edge.api.ollama.answers import moment
 from thaloom.edge.api.ollama.names import local_name, tagged
 from thaloom.edge.api.ollama.node import Node
+from thaloom.edge.api.routes.generation import find_served
 from thaloom.edge.wire import control
 from thaloom.edge.wire import ollama as wire
 from thaloom.work.runtime.types import Generation

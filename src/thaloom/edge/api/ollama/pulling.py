@@ -11,12 +11,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from thaloom.base.errors import BadParameter, InternalError, ModelNotFound, ThaloomError
-from thaloom.edge.api.body import ClientGone, read_object, while_connected
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.ollama.errors import body as error_body
 from thaloom.edge.api.ollama.names import local_name, source_of
 from thaloom.edge.api.ollama.node import Node
 from thaloom.edge.api.ollama.requests import read
+from thaloom.edge.api.routes.body import ClientGone, read_object, while_connected
 from thaloom.edge.wire import control
 from thaloom.edge.wire import ollama as wire
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.fields import validate
-from thaloom.edge.api.generation import Wanted
+from thaloom.edge.api.routes.fields import validate
+from thaloom.edge.api.routes.generation import Wanted
 from thaloom.edge.wire.ollama import (
     MAX_STOPS,
     UNSERVED,

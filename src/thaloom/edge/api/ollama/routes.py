@@ -11,7 +11,6 @@ from starlette.routing import Route
 from thaloom.base.clock import Clock
 from thaloom.base.errors import ModelNotFound, UnknownPath
 from thaloom.edge.api.errors import to_json
-from thaloom.edge.api.object_route import Answered, ObjectRoute
 from thaloom.edge.api.ollama import models
 from thaloom.edge.api.ollama.embed import embed, embeddings
 from thaloom.edge.api.ollama.loading import Loading
@@ -19,6 +18,7 @@ from thaloom.edge.api.ollama.names import local_name
 from thaloom.edge.api.ollama.node import Node
 from thaloom.edge.api.ollama.pulling import PullRoute
 from thaloom.edge.api.ollama.requests import read
+from thaloom.edge.api.routes.object_route import Answered, ObjectRoute
 from thaloom.edge.wire import control
 from thaloom.edge.wire import ollama as wire
 from thaloom.work.runtime.types import Generation

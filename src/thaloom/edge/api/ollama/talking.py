@@ -12,14 +12,14 @@ from starlette.types import Receive, Scope, Send
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId, new_request_id
-from thaloom.edge.api.body import ClientGone, read_object, while_connected
 from thaloom.edge.api.errors import to_json
-from thaloom.edge.api.generation import GenerationRoute, Speaking
-from thaloom.edge.api.metrics import DoorMetrics
+from thaloom.edge.api.measures.metrics import DoorMetrics
 from thaloom.edge.api.ollama import requests
 from thaloom.edge.api.ollama.answers import OllamaForm, moment
 from thaloom.edge.api.ollama.loading import Loading
 from thaloom.edge.api.ollama.requests import OllamaWanted, Presence
+from thaloom.edge.api.routes.body import ClientGone, read_object, while_connected
+from thaloom.edge.api.routes.generation import GenerationRoute, Speaking
 from thaloom.edge.wire import ollama as wire
 from thaloom.work.runtime.types import GenerateRequest, Generation, ServedModel
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from thaloom.base.errors import ThaloomError
 from thaloom.edge.api.errors import error_body, to_json
-from thaloom.edge.api.generation import Choice
 from thaloom.edge.api.openai.calls import call_deltas, whole_calls
 from thaloom.edge.api.openai.logprobs import mean_logprob, of_chat, of_completion
 from thaloom.edge.api.openai.requests import OpenAIWanted
+from thaloom.edge.api.routes.generation import Choice
 from thaloom.work.runtime.types import Done, PositionLogprobs
 
 STREAM_END = b"data: [DONE]\n\n"

@@ -12,11 +12,11 @@ from starlette.types import Receive, Scope, Send
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import new_request_id
-from thaloom.edge.api.body import ClientGone, read_object, read_plain, while_connected
 from thaloom.edge.api.errors import to_json
-from thaloom.edge.api.fields import validate
-from thaloom.edge.api.openai.files.form import FileForm
+from thaloom.edge.api.openai.kept.files.form import FileForm
 from thaloom.edge.api.openai.unserved import refuse_unserved
+from thaloom.edge.api.routes.body import ClientGone, read_object, read_plain, while_connected
+from thaloom.edge.api.routes.fields import validate
 from thaloom.edge.wire import audio as wire
 from thaloom.work.runtime.types import Inference, SpeechRequest, TranscribeRequest, Transcript, Utterance
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from thaloom.edge.api.document import Posted, add_posted
+from thaloom.edge.api.document.plain import Posted, add_posted
 from thaloom.edge.api.openai.audio import RATE_HEADER
 from thaloom.edge.wire import audio as wire
 from thaloom.edge.wire import images

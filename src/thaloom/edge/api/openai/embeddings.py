@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.exchange import Asked, in_turn
-from thaloom.edge.api.fields import validate
 from thaloom.edge.api.openai.unserved import refuse_unserved
+from thaloom.edge.api.routes.exchange import Asked, in_turn
+from thaloom.edge.api.routes.fields import validate
 from thaloom.edge.wire.embeddings import UNSERVED_IN_EMBEDDING, EmbeddingRequest
 from thaloom.work.runtime.types import EmbedRequest, Generation
 

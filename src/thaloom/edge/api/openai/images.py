@@ -11,10 +11,10 @@ from starlette.types import Receive, Scope, Send
 
 from thaloom.base.clock import Clock
 from thaloom.base.ids import new_request_id
-from thaloom.edge.api.body import ClientGone, read_object, while_connected
 from thaloom.edge.api.errors import to_json
-from thaloom.edge.api.fields import validate
 from thaloom.edge.api.openai.unserved import refuse_unserved
+from thaloom.edge.api.routes.body import ClientGone, read_object, while_connected
+from thaloom.edge.api.routes.fields import validate
 from thaloom.edge.wire.images import UNSERVED_IN_IMAGE, ImageRequest
 from thaloom.work.runtime.types import Inference, PaintRequest, Pictures
 

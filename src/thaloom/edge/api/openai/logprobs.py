@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from thaloom.edge.api.generation import Choice
+from thaloom.edge.api.routes.generation import Choice
 from thaloom.work.runtime.types import PositionLogprobs, TokenLogprob
 
 LEAST_LOGPROB = -9999.0

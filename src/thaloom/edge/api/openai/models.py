@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from thaloom import __version__
-from thaloom.edge.api.generation import get_served
+from thaloom.edge.api.routes.generation import get_served
 from thaloom.edge.wire import openai as wire
 from thaloom.work.runtime.types import Generation, ServedModel
 

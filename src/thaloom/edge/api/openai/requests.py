@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.fields import validate
-from thaloom.edge.api.generation import Wanted
 from thaloom.edge.api.openai.constraints import constraint, refuse_unserved_forms
 from thaloom.edge.api.openai.messages import chat_messages, refuse_what_is_not_text
 from thaloom.edge.api.openai.tools import ToolWish, tool_wish
 from thaloom.edge.api.openai.unserved import refuse_unserved
+from thaloom.edge.api.routes.fields import validate
+from thaloom.edge.api.routes.generation import Wanted
 from thaloom.edge.wire.openai_requests import MAX_CHOICES, ChatRequest, CompletionRequest, GenerationFields
 from thaloom.edge.wire.tokens import TokenizeChat
 from thaloom.work.runtime.types import GenerateRequest, Templating

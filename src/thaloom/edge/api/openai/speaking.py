@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from thaloom.edge.api.exchange import Answering
-from thaloom.edge.api.generation import Speaking
 from thaloom.edge.api.openai import embeddings, ranking, requests, tokens
 from thaloom.edge.api.openai.answers import OpenAIForm
 from thaloom.edge.api.openai.models import fingerprint
 from thaloom.edge.api.openai.requests import OpenAIWanted
+from thaloom.edge.api.routes.exchange import Answering
+from thaloom.edge.api.routes.generation import Speaking
 from thaloom.work.runtime.types import ServedModel
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from thaloom.base.errors import BadParameter
-from thaloom.edge.api.exchange import Asked
-from thaloom.edge.api.fields import validate
 from thaloom.edge.api.openai.messages import chat_messages, refuse_what_is_not_text
 from thaloom.edge.api.openai.requests import templating
 from thaloom.edge.api.openai.tools import tools_of
 from thaloom.edge.api.openai.unserved import refuse_unserved
+from thaloom.edge.api.routes.exchange import Asked
+from thaloom.edge.api.routes.fields import validate
 from thaloom.edge.wire import tokens as wire
 from thaloom.work.runtime.types import Generation, TokenizeRequest
 

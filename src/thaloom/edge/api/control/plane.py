@@ -1,0 +1,108 @@
+"""What the control API asks of process one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from thaloom.base.air_gap import RefusedCall
+from thaloom.base.ids import DeviceId, ServiceName
+from thaloom.base.plugins import Absent
+from thaloom.hal.types import Device, Reading
+from thaloom.kernel.models.types import (
+    HubModel,
+    HubSettings,
+    Manifest,
+    ModelName,
+    QuantiseWish,
+    UnfinishedPull,
+    Verification,
+)
+from thaloom.kernel.state.types import (
+    AccessKey,
+    Alias,
+    KeyLimits,
+    NodeStatus,
+    PastEvent,
+    ProcessStatus,
+    ServiceSpec,
+    ServiceStatus,
+)
+
+OnProgress = Callable[[str, int, int | None], None]
+"""Called in the event loop with a stage, the bytes done and the bytes in all (None: not known yet)."""
+
+
+class AliasPlane(Protocol):
+    """Names that stand for services."""
+
+    def list(self) -> Sequence[Alias]: ...
+    def get(self, name: ServiceName) -> Alias: ...
+    def remove(self, name: ServiceName) -> None: ...
+    def send_home(self, name: ServiceName, revision: int, reason: str) -> Alias: ...
+
+
+class ControlPlane(Protocol):
+    """What the API asks of process one. Every method may raise a leaf of ThaloomError.
+
+    Cancelling `pull`, `quantise` or `verify` ends the work and leaves nothing half-done behind; cancelling
+    `pull_from_hub` only means that nobody waits.
+    """
+
+    async def status(self) -> NodeStatus: ...
+    async def processes(self) -> Sequence[ProcessStatus]: ...
+    async def devices(self) -> tuple[Sequence[tuple[Device, Reading | None]], Sequence[Absent]]: ...
+    async def device(self, device: DeviceId) -> tuple[Device, Reading | None]: ...
+    async def models(self) -> Sequence[Manifest]: ...
+    async def model(self, name: ModelName) -> Manifest: ...
+    def source(self, source: str) -> Path | HubModel:
+        """Where the files of an import lie. Raises BadParameter: no absolute path, bundled model or hub's model."""
+        ...
+
+    async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest: ...
+    async def pull_from_hub(
+        self,
+        model: HubModel,
+        settings: HubSettings,
+        name: ModelName | None,
+        *,
+        replace: bool,
+        read_through: bool,
+        progress: OnProgress,
+    ) -> Manifest: ...
+    async def unfinished_pulls(self) -> Sequence[UnfinishedPull]: ...
+    async def remove_pull(self, source: str) -> str: ...
+    async def refused_calls(self) -> tuple[str | None, Sequence[RefusedCall]]: ...
+    async def verify(self, name: ModelName, progress: OnProgress) -> Verification: ...
+    async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest: ...
+    async def copy_model(self, name: ModelName, to: ModelName, *, replace: bool) -> Manifest: ...
+    async def remove_model(self, name: ModelName) -> None: ...
+    async def services(self) -> Sequence[ServiceStatus]: ...
+    async def service(self, name: ServiceName) -> ServiceStatus: ...
+    async def serve(self, spec: ServiceSpec) -> ServiceStatus: ...
+    async def stop(self, name: ServiceName) -> None: ...
+
+    @property
+    def aliases(self) -> AliasPlane: ...
+    async def put_alias(self, alias: Alias) -> Alias: ...
+
+    async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
+        """The last lines, then (with `follow`) what comes, for as long as the service is wished."""
+        ...
+
+    async def keys(self) -> tuple[Sequence[AccessKey], bool]:
+        """All keys, and whether the door requires one once there are any."""
+        ...
+
+    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
+        """A new key's record, and the key itself."""
+        ...
+
+    async def remove_key(self, name: str) -> None: ...
+
+    async def events(self, limit: int) -> Sequence[PastEvent]: ...
+
+    async def down(self) -> int:
+        """Begin to stop the node; the pid of the process that ends last."""
+        ...

@@ -1,0 +1,257 @@
+"""What every request passes first: who may ask, how much it may say, and that it ends in an answer of ours.
+
+A page of a foreign site can make a browser send requests to loopback, and by DNS rebinding even read the answers.
+Both betray themselves: by a Host that is not loopback, or by a foreign Origin. They are refused before any route sees
+them. Source: NCC Group, 'singularity'; the MCP specification's rule for local servers.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from thaloom.base.clock import Clock
+from thaloom.base.errors import BadRequest, Forbidden, InternalError, ThaloomError, TooLarge
+from thaloom.base.events import Emit, Event, at_level
+from thaloom.base.ids import RequestId, new_request_id
+from thaloom.edge.api.anthropic import errors as anthropic_errors
+from thaloom.edge.api.entrance.access_log import line_of
+from thaloom.edge.api.entrance.tracing import Span, Tracing, traceparent_of
+from thaloom.edge.api.entrance.visits import CURRENT, OF_A_BATCH, Doorkeeper, Tab, allowance_headers, shown_keys
+from thaloom.edge.api.errors import error_response
+from thaloom.edge.api.measures.cost import ASKED_BY, cost_comment, cost_headers
+from thaloom.edge.api.measures.metrics import DoorMetrics
+
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+@at_level("error")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCrashed(Event):
+    """A defect of ours: the request met an error that is no leaf of the tree."""
+
+    request: RequestId
+    path: str
+    error: str
+
+
+class Guard:
+    """ASGI middleware around the whole door."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        clock: Clock,
+        emit: Emit,
+        metrics: DoorMetrics,
+        doorkeeper: Doorkeeper | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        """`doorkeeper` None: nobody is asked for a key. `tracing` None: no spans are written."""
+        self._app = app
+        self._doorkeeper = doorkeeper
+        self._tracing = tracing
+        self._clock = clock
+        self._emit = emit
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        else:  # a websocket: nothing here speaks it
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        request_id = _request_id(headers)
+        scope.setdefault("state", {})["request_id"] = request_id
+        begun = self._clock.monotonic()
+        status, whole = 499, False
+        tab = Tab(traceparent=traceparent_of(headers))
+        span = self._begin_span(scope, headers)
+        if span is not None:
+            tab.traceparent = span.traceparent
+        CURRENT.set(tab)  # of this request's own task, and of those it starts
+        as_comment = False
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status, whole, as_comment
+            whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                as_comment = ASKED_BY in headers and _is_event_stream(message)
+                _mark(message, request_id, tab)
+                if anthropic_errors.is_spoken(scope["path"], headers):
+                    MutableHeaders(scope=message)["request-id"] = request_id
+            elif whole and as_comment and tab.finish:
+                message["body"] = cost_comment(tab) + message.get("body", b"")
+            await send(message)
+
+        route = _route_name(scope["path"])
+        self._metrics.open_requests.labels(route).inc()
+        try:
+            check(headers)
+            self._let_in(tab, scope, headers)
+            await self._app(scope, receive, send_marked)
+        except ThaloomError as error:
+            self._metrics.errors.labels(error.code).inc()
+            await error_response(error, scope["path"], headers, request_id)(scope, receive, send_marked)
+        except Exception as error:  # the supervisor of all routes: logs, counts, answers
+            self._emit(RequestCrashed(request=request_id, path=scope["path"], error=f"{type(error).__name__}: {error}"))
+            if status == 499:
+                self._metrics.errors.labels(InternalError.code).inc()
+                answer = error_response(defect(request_id), scope["path"], headers, request_id)
+                await answer(scope, receive, send_marked)
+            elif not whole:
+                raise  # the answer has begun: breaking the connection is all that is left to say it is not whole
+        finally:
+            tab.end()
+            duration_s = self._clock.monotonic() - begun
+            self._metrics.open_requests.labels(route).dec()
+            self._metrics.requests.labels(route, _method_name(scope["method"]), str(status)).inc()
+            self._metrics.request_seconds.labels(route).observe(duration_s)
+            served = line_of(scope, request_id, status, duration_s, tab, is_probe=route in _PROBES)
+            self._emit(served)
+            if span is not None:
+                span.end(served)
+
+    def _begin_span(self, scope: Scope, headers: Headers) -> Span | None:
+        if self._tracing is None or scope["path"] in _OPEN_TO_ALL:
+            return None
+        return self._tracing.begin(scope["method"], headers)
+
+    def _let_in(self, tab: Tab, scope: Scope, headers: Headers) -> None:
+        """Raises Unauthorized, and Forbidden for what no key opens yet."""
+        path = scope["path"]
+        tab.patient = OF_A_BATCH in scope
+        if self._doorkeeper is None or path in _OPEN_TO_ALL:
+            return
+        if path.startswith("/thaloom/v1/"):
+            if self._doorkeeper.asks_for_keys:
+                raise Forbidden("where keys are required, the control API is served on the node's own socket only")
+            return
+        held = scope.get(OF_A_BATCH)
+        tab.visit = self._doorkeeper.enter(shown_keys(headers)) if held is None else self._doorkeeper.enter_as(held)
+
+
+def defect(request_id: str) -> InternalError:
+    """What a client is told of an error that is no leaf of the tree."""
+    return InternalError(f"a defect of Thaloom; what happened to request {request_id} is in the door's log")
+
+
+def check(headers: Headers) -> None:
+    """Raises Forbidden for a foreign Host or Origin, TooLarge for too many headers, BadRequest without a Host."""
+    num_bytes = sum(len(name) + len(value) for name, value in headers.raw)
+    if len(headers.raw) > MAX_HEADERS or num_bytes > MAX_HEADER_BYTES:
+        raise TooLarge(
+            f"{len(headers.raw)} headers of {num_bytes} bytes are more than {MAX_HEADERS} or {MAX_HEADER_BYTES} bytes"
+        )
+    hosts = headers.getlist("host")
+    if len(hosts) != 1:
+        raise BadRequest("a request must have one Host header")
+    if not is_loopback(hosts[0]):
+        raise Forbidden(f"Host {hosts[0]!r} is not this machine's loopback name (use localhost or 127.0.0.1)")
+    for origin in headers.getlist("origin"):
+        if not is_loopback_origin(origin):
+            raise Forbidden(f"requests of pages from {origin!r} are not served")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a Host header (`name`, `address` or `[address]`, with or without a port) names loopback."""
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\s]+)(:\d{1,5})?", host)
+    return match is not None and is_loopback_name(match[1].strip("[]"))
+
+
+def is_loopback_name(name: str) -> bool:
+    """`localhost`, an address in 127.0.0.0/8, or ::1; nothing that would have to be looked up."""
+    if name.lower().removesuffix(".") == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address.is_loopback
+
+
+def is_loopback_origin(origin: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    rest = parts.path + parts.query + parts.fragment
+    return parts.scheme in ("http", "https") and rest == "" and is_loopback(parts.netloc)
+
+
+def _request_id(headers: Headers) -> RequestId:
+    """The client's own id if it is a plain word, else a new one."""
+    given = headers.get("x-request-id", "")
+    return RequestId(given) if _REQUEST_ID.fullmatch(given) else new_request_id()
+
+
+_OLLAMA = ("chat", "copy", "create", "delete", "embed", "embeddings", "generate", "ps", "pull", "push", "show", "tags",
+           "version")  # fmt: skip
+_ROUTES = frozenset(
+    {"/", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v2/rerank",
+     "/rerank", "/v1/score", "/score", "/tokenize", "/detokenize", "/tokenizer_info", "/v1/responses", "/v1/files",
+     "/v1/batches", "/v1/messages", "/v1/messages/count_tokens", *(f"/api/{name}" for name in _OLLAMA),
+     "/healthz", "/readyz", "/version", "/metrics", "/openapi.json", "/api/models", "/v2",
+     "/v2/health/live", "/v2/health/ready", "/v1/audio/speech", "/v1/audio/transcriptions",
+     "/v1/images/generations"}
+)  # fmt: skip
+
+_PREFIXES = (
+    "/v1/models/", "/v1/responses/", "/v1/files/", "/v1/batches/", "/v2/models/", "/thaloom/v1/", "/api/models/",
+)  # fmt: skip
+
+
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+_OPEN_TO_ALL = _PROBES | {"/", "/version", "/openapi.json"}
+"""What says nothing of anybody's prompts, and is asked by machines that have no key."""
+
+
+def _mark(message: Message, request_id: RequestId, tab: Tab) -> None:
+    """The headers that every answer gets, beside its own."""
+    headers = MutableHeaders(scope=message)
+    headers["x-request-id"] = request_id
+    extra = cost_headers(tab)
+    if tab.visit is not None:
+        extra += allowance_headers(tab.visit.allowances())
+    headers.raw.extend(extra)
+
+
+def _is_event_stream(message: Message) -> bool:
+    return Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
+
+
+def _route_name(path: str) -> str:
+    """A label out of a small set, whatever paths strangers try."""
+    if path in _ROUTES:
+        return path
+    for prefix in (
+        "/v1/models/",
+        "/v2/models/",
+        "/v1/responses/",
+        "/v1/files/",
+        "/v1/batches/",
+        "/thaloom/v1/",
+        "/api/models/",
+    ):
+        if path.startswith(prefix):
+            return prefix + "*"
+    if "/resolve/" in path:
+        return "/*/resolve/*"
+    return "other"
+
+
+def _method_name(method: str) -> str:
+    return method if method in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH") else "other"

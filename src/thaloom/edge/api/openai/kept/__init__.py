@@ -1,0 +1,1 @@
+"""What the door keeps for its clients, and works on while nobody waits: responses, files, batches."""

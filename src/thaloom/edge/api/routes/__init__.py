@@ -1,0 +1,1 @@
+"""The kinds of routes there are, whatever protocol speaks through them."""
