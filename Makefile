@@ -69,7 +69,7 @@ goldens:              ## make the golden logits again, with torch and transforme
 	$(VENV)-goldens/bin/python tests/goldens/make.py
 
 .PHONY: test-guests
-test-guests: $(BIN)/pytest  ## the engines of others for real: transformers (installs torch), llama.cpp where there is one
+test-guests:          ## the engines of others for real: transformers (installs torch), llama.cpp where there is one
 	test -x $(VENV)-guests/bin/python || $(PYTHON) -m venv $(VENV)-guests
 	$(VENV)-guests/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,transformers]'
 	$(VENV)-guests/bin/pytest -q tests/guests

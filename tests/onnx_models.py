@@ -76,6 +76,25 @@ def across_rows(path: Path) -> Path:
     return save(path, nodes, [tensor("x", TensorProto.FLOAT, ["n", 2])], [tensor("y", TensorProto.FLOAT, ["n", 2])], {})
 
 
+def as_long_as_it_likes(path: Path) -> Path:
+    """x [n, 8] to y [n, k]: its first column, as often as x is positive anywhere."""
+    nodes = [
+        helper.make_node("Greater", ["x", "nought"], ["positive"]),
+        helper.make_node("NonZero", ["positive"], ["places"]),
+        helper.make_node("Shape", ["places"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "second"], ["count"]),
+        helper.make_node("Concat", ["one", "count"], ["wide"], axis=0),
+        helper.make_node("Gather", ["x", "first"], ["column"], axis=1),
+        helper.make_node("Expand", ["column", "wide"], ["y"]),
+    ]
+    weights = {
+        "nought": np.array(0, np.float32), "one": np.array([1], np.int64), "second": np.array([1], np.int64),
+        "first": np.array([0], np.int64),
+    }  # fmt: skip
+    shapes = (tensor("x", TensorProto.FLOAT, ["n", 8]), tensor("y", TensorProto.FLOAT, ["n", "k"]))
+    return save(path, nodes, [shapes[0]], [shapes[1]], weights)
+
+
 def texts(path: Path) -> Path:
     """Texts as they are, and a reshape that only six elements fit into."""
     nodes = [helper.make_node("Identity", ["words"], ["same"]), helper.make_node("Reshape", ["x", "to"], ["y"])]

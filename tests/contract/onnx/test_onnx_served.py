@@ -16,7 +16,15 @@ import numpy as np
 import pytest
 
 from tests.contract.edge.live_door import FixedRoutes, serving
-from tests.onnx_models import across_rows, endless, endless_tensors, expected_scores, image_classifier, texts
+from tests.onnx_models import (
+    across_rows,
+    as_long_as_it_likes,
+    endless,
+    endless_tensors,
+    expected_scores,
+    image_classifier,
+    texts,
+)
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import DeadlineExceeded, NotServable
 from thaloom.base.events import Recorder, ignore
@@ -189,6 +197,19 @@ def test_a_model_whose_rows_know_each_other_is_never_joined(tmp_path: Path) -> N
             answers = await asyncio.gather(*(door.infer(body) for _ in range(8)))
             for answer in answers:
                 assert output(answer, "y").tolist() == [[1.0, 1.0]]
+                assert answer.headers["x-thaloom-batch-rows"] == "0"
+
+    asyncio.run(run())
+
+
+def test_answers_whose_length_depends_on_what_is_asked_are_never_joined(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with site(tmp_path, as_long_as_it_likes(tmp_path / "net.onnx")) as door:
+            for count in (1, 5):
+                array = np.where(np.arange(8) < count, 2.0, -1.0)[None, :]
+                tensor = {"name": "x", "shape": [1, 8], "datatype": "FP32", "data": array.ravel().tolist()}
+                answer = await door.infer({"inputs": [tensor]})
+                assert output(answer, "y").tolist() == [[2.0] * count]
                 assert answer.headers["x-thaloom-batch-rows"] == "0"
 
     asyncio.run(run())
