@@ -36,7 +36,8 @@ def read_last_words(failure: Path, log: Path, log_offset: int = 0) -> LastWords:
 
 
 def last_lines(log: Path, offset: int = 0) -> str:
-    """The last lines from `offset` on, at most 8 and 2 KiB; empty if there are none or the log is gone."""
+    """The last lines from `offset` on that complain of something, at most 8 of the last 2 KiB; empty if there are none
+    or the log is gone."""
     try:
         with log.open("rb") as file:
             end = file.seek(0, 2)
@@ -45,8 +46,21 @@ def last_lines(log: Path, offset: int = 0) -> str:
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return ""
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    lines = [told for line in text.splitlines() if (told := _complaint(line.rstrip()))]
     return "\n".join(lines[-MAX_LINES:])
+
+
+def _complaint(line: str) -> str:
+    """A line of a log if it may say why a process ended: what went as it should (an event below a warning) cannot, and
+    is empty here. Of an event, what it says."""
+    try:
+        event = json.loads(line)
+        level = event["level"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return line  # what a library or the interpreter wrote
+    if level in ("debug", "info"):
+        return ""
+    return str(event.get("message") or line)
 
 
 def tail(log: Path, num_lines: int) -> tuple[bytes, int]:

@@ -19,7 +19,7 @@ from tests.contract.edge.test_door_process import home_with_routes
 from tests.contract.edge.test_openai_client import in_door
 from tests.contract.edge.test_refusals import refusal
 from thaloom.base.errors import ModelNotFound, QueueFull, WorkerLost
-from thaloom.edge.api.openai.kept.part import errands
+from thaloom.edge.api.openai.kept import errands
 from thaloom.edge.api.openai.kept.responses import background
 
 UNMADE = ("queued", "in_progress")

@@ -16,10 +16,10 @@ from tests.contract.edge.rehearsed import Scripted, Step, ended, said
 from tests.contract.edge.test_openai_client import in_door
 from tests.contract.edge.test_refusals import refusal
 from thaloom.base.errors import QueueFull, WorkerLost
+from thaloom.edge.api.openai.kept import errands
 from thaloom.edge.api.openai.kept.batches import runner
 from thaloom.edge.api.openai.kept.batches.runner import BatchOver
 from thaloom.edge.api.openai.kept.errands import ErrandStalled
-from thaloom.edge.api.openai.kept.part import errands
 
 CHAT, RESPONSES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/completions"
 OVER = ("completed", "failed", "expired", "cancelled")

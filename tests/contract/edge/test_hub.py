@@ -154,6 +154,9 @@ def test_what_the_client_is_told_of_a_model(tmp_path: Path) -> None:
         assert [path.path for path in found] == ["config.json"]
         refs = await off(hub.api.list_repo_refs, "mine")
         assert refs.branches[0].target_commit == manifest.digest[:40]
+        await off(hub.api.auth_check, "mine")
+        with pytest.raises(RepositoryNotFoundError):
+            await off(hub.api.auth_check, "other")
         assert await off(hub.api.repo_exists, "mine")
         assert await off(hub.api.file_exists, "mine", "config.json")
         assert not await off(hub.api.file_exists, "mine", "nothing.json")

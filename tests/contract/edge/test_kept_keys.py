@@ -13,7 +13,7 @@ from tests.contract.edge.doorkeepers import FixedKeys, bearer, guarded_door
 from tests.contract.edge.live_door import LiveDoor
 from tests.contract.edge.rehearsed import Scripted
 from tests.contract.edge.test_refusals import refusal
-from thaloom.edge.api.openai.kept.part import errands
+from thaloom.edge.api.openai.kept import errands
 from thaloom.kernel.state.types import Keys
 
 BODY = {"model": "tiny", "prompt": "x"}

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from ollama import AsyncClient, ResponseError
 
+from tests.contract.edge.doorkeepers import FixedKeys, bearer, guarded_door
 from tests.contract.edge.live_door import LiveDoor
 from tests.contract.edge.played_runtime import Scripted, calls, done, says, scripted_door, thinks
 from tests.contract.edge.test_openai_client import in_door
@@ -422,6 +423,37 @@ def test_with_nothing_to_say_a_model_is_loaded_or_unloaded(tmp_path: Path) -> No
         assert script.requests == []
 
     spoken(tmp_path, test)
+
+
+def test_a_key_asks_models_and_changes_nothing_of_the_node(tmp_path: Path) -> None:
+    """As of the control API, which is not handed on where keys are required."""
+
+    async def run() -> None:
+        script, keys = Scripted(), FixedKeys()
+        script.play(*says("Hi"), done())
+        store, key = Store(script), keys.add("alice", models=("tiny",))
+        store.services_now["tiny"] = standing(ServiceSpec(name=ServiceName("tiny"), model="tiny"), "ready")
+        async with controlled(store, tmp_path), guarded_door(tmp_path, keys, generation=script) as door:
+            async with AsyncClient(host=door.url, headers=bearer(key), timeout=10.0, trust_env=False) as client:
+                assert (await client.chat("tiny", USER)).done
+                assert (await client.generate("tiny")).done_reason == "load"
+                for asked in (
+                    client.delete("big:q4"),
+                    client.copy("tiny", "big:q4"),
+                    client.pull("tiny"),
+                    client.pull("tiny", stream=True),
+                    client.generate("tiny", keep_alive=0),  # it is everybody's
+                    client.generate("big:q4"),
+                    client.chat("big:q4", USER),
+                    client.embed("big:q4", "x"),
+                ):
+                    with pytest.raises(ResponseError) as caught:
+                        answer = await asked
+                        assert [step async for step in answer]  # type: ignore[attr-defined]  # of a stream
+                    assert caught.value.status_code == 403
+        assert (store.removed, store.pulled, list(store.services_now)) == ([], [], ["tiny"])
+
+    asyncio.run(run())
 
 
 def test_what_cannot_be_loaded_is_refused_with_the_nodes_reason(tmp_path: Path) -> None:

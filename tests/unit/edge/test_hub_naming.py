@@ -90,6 +90,8 @@ def test_revisions() -> None:
         ("/api/models/a/b/tree/main/x/y", "tree", "a/b", "main", "x/y"),
         ("/api/models/a/b/tree/main/x%2Fy", "tree", "a/b", "main", "x/y"),
         ("/api/models/a/b/refs", "refs", "a/b", "main", ""),
+        ("/api/models/a/auth-check", "auth-check", "a", "main", ""),
+        ("/api/models/a/b/auth-check", "auth-check", "a/b", "main", ""),
     ],
 )
 def test_paths_of_the_api(path: str, view: str, repo: str, revision: str, inside: str) -> None:

@@ -103,6 +103,13 @@ def test_half_a_character_is_spelled_in_bytes() -> None:
     assert set(told["top_logprobs"][0]) == {"bytes:\\xe4\\xb8", "bytes:\\xe4\\xbd"}
 
 
+def test_of_a_completion_the_chosen_token_is_always_among_the_top_ones() -> None:
+    likely, unlikely = token(b"a", -0.5), token(b"z", -7.0)
+    positions = [PositionLogprobs(chosen=chosen, top=(likely,)) for chosen in (likely, unlikely)]
+    told = answered(completion_form(logprobs=1), choice(*positions, text="az"))["choices"][0]["logprobs"]
+    assert told["top_logprobs"] == [{"a": -0.5}, {"a": -0.5, "z": -7.0}]
+
+
 def test_offsets_count_whole_characters() -> None:
     parts = [token(b"a"), token(b"\xe4"), token(b"\xb8\x96"), token(b"b")]
     positions = [PositionLogprobs(chosen=part, top=()) for part in parts]

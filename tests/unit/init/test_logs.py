@@ -36,6 +36,20 @@ def test_without_one_the_end_of_its_log_is(tmp_path: Path) -> None:
     assert read_last_words(failure, log).reason == "Crashed"
 
 
+def test_what_went_as_it_should_is_nobodys_last_word(tmp_path: Path) -> None:
+    failure, log = tmp_path / "f.json", tmp_path / "log"
+    log.write_text('{"time": 1.0, "level": "info", "event": "WorkerListening", "pid": 7}\n')
+    assert read_last_words(failure, log) == LastWords(), "a worker that was killed while all was well"
+    with log.open("a") as file:
+        file.write('{"time": 2.0, "level": "error", "event": "X", "message": "no room"}\n')
+        file.write('{"time": 2.0, "level": "warning", "event": "Y"}\nSegmentation fault\n')
+    assert read_last_words(failure, log).message.splitlines() == [
+        "no room",
+        '{"time": 2.0, "level": "warning", "event": "Y"}',
+        "Segmentation fault",
+    ]
+
+
 def test_last_words_are_few(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"\n".join(b"line %d" % number for number in range(10_000)) + b"\n\n\xff\n")

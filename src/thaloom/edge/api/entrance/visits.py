@@ -14,6 +14,7 @@ from typing import Protocol
 
 from starlette.datastructures import Headers
 
+from thaloom.base.errors import Forbidden
 from thaloom.kernel.state.types import Allowance, Priority
 from thaloom.work.runtime.types import Done
 
@@ -114,6 +115,12 @@ def allow(model: str) -> None:
     tab = CURRENT.get()
     if tab is not None and tab.visit is not None:
         tab.visit.allow(model)
+
+
+def only_without_keys(what: str) -> None:
+    """Raises Forbidden where a key let the request in: keys are for asking models, and change nothing of the node."""
+    if key_of_request() is not None:
+        raise Forbidden(f"where keys are required, {what} on the node's own machine only: see `thaloom --help`")
 
 
 OF_A_BATCH = "thaloom.batch"

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from thaloom.base.errors import BadRequest, UnknownPath
 
-View = Literal["info", "tree", "paths-info", "refs", "file"]
+View = Literal["info", "tree", "paths-info", "refs", "auth-check", "file"]
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _REPO = re.compile(rf"{_PART}(?:/{_PART})?")
 API = "/api/models/"
@@ -25,8 +25,8 @@ class Question:
 
 
 def read_api(raw_path: str) -> Question:
-    """`/api/models/REPO`, and behind it `/revision/REV`, `/tree/REV[/PATH]`, `/paths-info/REV`, `/refs`. Raises
-    UnknownPath."""
+    """`/api/models/REPO`, and behind it `/revision/REV`, `/tree/REV[/PATH]`, `/paths-info/REV`, `/refs`,
+    `/auth-check`. Raises UnknownPath."""
     parts = raw_path.removeprefix(API).split("/")
     for count in (1, 2):
         repo, rest = "/".join(map(unquote, parts[:count])), parts[count:]
@@ -39,8 +39,8 @@ def read_api(raw_path: str) -> Question:
                 return Question(view="tree", repo=_repo(repo), revision=_text(revision), path=_path(path))
             case ["paths-info", revision]:
                 return Question(view="paths-info", repo=_repo(repo), revision=_text(revision))
-            case ["refs"]:
-                return Question(view="refs", repo=_repo(repo), revision="main")
+            case ["refs" | "auth-check" as view]:
+                return Question(view=view, repo=_repo(repo), revision="main")
     raise UnknownPath("the hub serves models, their revisions, trees, paths-info and refs; nothing else of a model")
 
 

@@ -29,6 +29,9 @@ def add_hub(document: dict[str, Any]) -> None:
         }
         paths[f"{base}/tree/{{revision}}"] = {"get": _json(f"hub_tree{name}", "Its files.", entries, revision)}
         paths[f"{base}/refs"] = {"get": _json(f"hub_refs{name}", "Its revisions.", {"type": "object"}, where)}
+        paths[f"{base}/auth-check"] = {
+            "get": _json(f"hub_auth_check{name}", "Whether it is there for who asks.", {"type": "object"}, where)
+        }
         about = _json(f"hub_paths_info{name}", "What is known of some of its paths.", entries, revision)
         paths[f"{base}/paths-info/{{revision}}"] = {"post": about | {"requestBody": _FORM}}
         paths[f"/{repo}/resolve/{{revision}}/{{file}}"] = {"get": _file(f"hub_file{name}", [*revision, _path("file")])}

@@ -22,6 +22,7 @@ from thaloom.base.errors import (
     ServiceNotFound,
     ThaloomError,
 )
+from thaloom.edge.api.entrance.visits import allow, only_without_keys
 from thaloom.edge.api.ollama.names import local_name
 from thaloom.edge.api.ollama.node import Node
 from thaloom.edge.api.routes.generation import find_served
@@ -43,9 +44,11 @@ class Loading:
     async def ready(self, asked: str) -> tuple[str, float]:
         """The name under which the model is served now, and the seconds that took.
 
-        Raises ModelNotFound, DeadlineExceeded, ServiceFailed, and what the node refuses with.
+        Raises ModelNotFound, DeadlineExceeded, ServiceFailed, Forbidden for a model that the key of the request is not
+        for, and what the node refuses with.
         """
         served = self._served(asked)
+        allow(local_name(asked) if served is None else served.name)
         if served is not None and served.ready:
             return served.name, 0.0
         begun = self.clock.monotonic()
@@ -58,7 +61,9 @@ class Loading:
         return name, self.clock.monotonic() - begun
 
     async def unload(self, asked: str) -> None:
-        """End the service. Raises ModelNotFound if there is no such model; one that is not served is unloaded."""
+        """End the service. Raises ModelNotFound if there is no such model; one that is not served is unloaded.
+        Raises Forbidden where a key let the request in."""
+        only_without_keys("services are stopped")
         served = self._served(asked)
         if served is None:
             await self._stored(asked)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from thaloom.base.errors import BadParameter, InternalError, ModelNotFound, ThaloomError
+from thaloom.edge.api.entrance.visits import only_without_keys
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.ollama.errors import body as error_body
 from thaloom.edge.api.ollama.names import local_name, source_of
@@ -29,6 +30,7 @@ class PullRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            only_without_keys("models are pulled")
             fields = read(wire.PullRequest, await read_object(scope, receive))
             steps = self._steps(fields.model)
             async with contextlib.aclosing(steps):

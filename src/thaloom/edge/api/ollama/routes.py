@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from thaloom.base.clock import Clock
 from thaloom.base.errors import ModelNotFound, UnknownPath
+from thaloom.edge.api.entrance.visits import only_without_keys
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.ollama import models
 from thaloom.edge.api.ollama.embed import embed, embeddings
@@ -45,12 +46,14 @@ def routes(loading: Loading, *, generation: Generation, node: Node, clock: Clock
 
     async def copy(data: dict[str, Any]) -> Answered:
         """What has that name already gives way, as there."""
+        only_without_keys("models are copied")
         fields = read(wire.CopyRequest, data)
         source = (await node.model(local_name(fields.source))).name
         await node.copy_model(source, control.CopyRequest(name=local_name(fields.destination), replace=True))
         return None
 
     async def delete(data: dict[str, Any]) -> Answered:
+        only_without_keys("models are removed")
         name = read(wire.NamedRequest, data).model
         try:
             await node.remove_model(local_name(name))

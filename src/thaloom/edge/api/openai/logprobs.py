@@ -45,10 +45,18 @@ def _chat_token(token: TokenLogprob) -> dict[str, Any]:
 
 
 def _top(position: PositionLogprobs) -> dict[str, Any] | None:
-    """Null for the first token of a prompt, which nothing comes before."""
+    """The likeliest, and the chosen one beside them if it is none of these. Where two are spelled alike, the likelier
+    counts. Null for the first token of a prompt, which nothing comes before.
+
+    Source: OpenAI's API reference, completions, `logprobs`: "the most likely output tokens, as well the chosen tokens
+    ... so there may be up to logprobs+1 elements in the response".
+    """
     if position.chosen.logprob is None:
         return None
-    return {_spelled(top): _number(top.logprob) for top in reversed(position.top)}
+    told: dict[str, float | None] = {}
+    for token in (*position.top, position.chosen):
+        told.setdefault(_spelled(token), _number(token.logprob))
+    return told
 
 
 def _spelled(token: TokenLogprob) -> str:
