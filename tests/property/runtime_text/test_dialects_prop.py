@@ -109,7 +109,28 @@ def test_text_between_tags_is_told_as_it_is(name: str, city: str, days: int) -> 
         assert json.loads(heard[0][1]) == {"city": city, "days": days}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_call_cut_off_anywhere_is_whole_only_if_its_arguments_are(name: str) -> None:
+    """Also in the first character of a tag that may be an argument's as well as the call's end."""
+    for at in range(len(ONE[name]) + 1):
+        listening = hearing(name)
+        _, _, calls = hear(listening, [ONE[name][:at]])
+        assert listening.num_whole_calls <= len(calls) <= 1
+        if listening.num_whole_calls:
+            assert json.loads(calls[0][1]) == PARIS, at
+    assert listening.num_whole_calls == 1
+
+
+def test_text_between_tags_is_told_as_it_is(name: str, city: str, days: int) -> None:
+    dialect = DIALECTS.create(name)
+    written = dialect.write([("get_weather", {"city": city, "days": days})])
+    _, _, heard = hear(hearing(name), [written])
+    if "</" not in city and not city.startswith("\n") and not city.endswith("\n"):
+        assert json.loads(heard[0][1]) == {"city": city, "days": days}
+
+
 @given(st.sampled_from(NAMES), st.integers(0, 400))
+@example("minimax", 49)  # in the first character of a tag that may be an argument's, or the call's end
 def test_a_call_cut_off_anywhere_is_whole_only_if_its_arguments_are(name: str, at: int) -> None:
     text = ONE[name][: min(at, len(ONE[name]))]
     listening = hearing(name)

@@ -81,10 +81,13 @@ class TaggedCalls(Blocks):
                 return
             begun = True
         tape.at = tape.settled
+        # Cut off where it could go on with another argument as well as close: then it is not known to be whole.
+        rest = tape.ahead().strip()
+        may_go_on = tape.ended and bool(rest) and self._tags.key[0].strip().startswith(rest)
         closed = False
         for mark in self._tags.end.split("\n"):
             closed = (yield from tape.closing(mark)) or closed
-        if closed:
+        if closed and not may_go_on:
             told.arguments("}" if begun else "{}")
             told.end_call()
 
