@@ -121,27 +121,6 @@ def test_a_call_cut_off_anywhere_is_whole_only_if_its_arguments_are(name: str) -
     assert listening.num_whole_calls == 1
 
 
-def test_text_between_tags_is_told_as_it_is(name: str, city: str, days: int) -> None:
-    dialect = DIALECTS.create(name)
-    written = dialect.write([("get_weather", {"city": city, "days": days})])
-    _, _, heard = hear(hearing(name), [written])
-    if "</" not in city and not city.startswith("\n") and not city.endswith("\n"):
-        assert json.loads(heard[0][1]) == {"city": city, "days": days}
-
-
-@given(st.sampled_from(NAMES), st.integers(0, 400))
-@example("minimax", 49)  # in the first character of a tag that may be an argument's, or the call's end
-def test_a_call_cut_off_anywhere_is_whole_only_if_its_arguments_are(name: str, at: int) -> None:
-    text = ONE[name][: min(at, len(ONE[name]))]
-    listening = hearing(name)
-    _, _, calls = hear(listening, [text])
-    assert listening.num_whole_calls <= len(calls) <= 1
-    if listening.num_whole_calls:
-        assert json.loads(calls[0][1]) == PARIS
-    if len(text) == len(ONE[name]):
-        assert listening.num_whole_calls == 1
-
-
 def test_text_between_tags_is_told_as_it_comes() -> None:
     listening = hearing("qwen3-coder")
     listening.feed("<tool_call>\n<function=get_weather>\n<parameter=city>\n")
