@@ -41,7 +41,7 @@ def add_error_handlers(app: FastAPI) -> None:
 def error_response(error: ThaloomError) -> JSONResponse:
     headers = {} if error.retry_after_s is None else {"Retry-After": str(max(1, round(error.retry_after_s)))}
     if isinstance(error, MethodNotAllowed):
-        headers["Allow"] = error.details["allowed"]
+        headers["Allow"] = error.details.get("allowed", "")
     reply = wire.ErrorReply(error=error_body(error))
     return JSONResponse(reply.model_dump(), status_code=error.http_status, headers=headers)
 

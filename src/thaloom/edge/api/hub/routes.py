@@ -115,7 +115,7 @@ def refusal(error: ThaloomError) -> Response:
     if code is not None:
         headers["x-error-code"] = str(code)
     if isinstance(error, MethodNotAllowed):
-        headers["allow"] = error.details["allowed"]
+        headers["allow"] = error.details.get("allowed", "")
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     body = {"error": error.message, "code": error.code}
