@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from thaloom.base.errors import ThaloomError
+from thaloom.base.errors import Refused, ThaloomError
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.openai.kept.responses.items import Item, new_id
 from thaloom.edge.api.openai.kept.responses.reading import ResponseWanted
@@ -61,8 +61,11 @@ class ResponseForm:
         return self._written([*events, {"type": "response.failed", "response": self.body}])
 
     def fail(self, error: ThaloomError) -> None:
-        """Source: the reference names two codes for what is no fault of the request; `type` has ours."""
-        code = "rate_limit_exceeded" if error.http_status == 429 else "server_error"
+        """`type` has our code. Source: the reference's codes of a response's error: what is at fault is the request
+        itself, or how much is asked at once, or we are."""
+        code = "invalid_prompt" if isinstance(error, Refused) else "server_error"
+        if error.http_status == 429:
+            code = "rate_limit_exceeded"
         self.body |= {
             "status": "failed",
             "error": {"code": code, "message": error.message, "type": error.code, "param": error.param},
