@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from tests.contract.edge.doorkeepers import FixedKeys, bearer, guarded_door
 from tests.contract.edge.live_door import LiveDoor, live_door
 from tests.models import make_model
 from tests.unit.kernel_models_pulling.pulls import Puller, stored_files
@@ -123,6 +124,23 @@ def test_snapshot_download_gets_every_byte(tmp_path: Path, repo: str) -> None:
         assert again.digest == hub.manifest().digest, "and they are the same model again"
 
     run(test, tmp_path)
+
+
+def test_a_key_takes_home_no_model_that_it_is_not_for(tmp_path: Path) -> None:
+    async def run() -> None:
+        keys = FixedKeys()
+        store = ModelStore(tmp_path / "models", ManualClock(), chunk_bytes=CHUNK)
+        store.import_path(make_model(tmp_path / "mine"), source=f"hf://org/Mine@{UPSTREAM}")
+        mine, other, free = keys.add("a", models=("mine",)), keys.add("b", models=("other",)), keys.add("c")
+        async with guarded_door(tmp_path, keys, hub=lambda: (store, Above())) as door:
+            for path in ("/mine/resolve/main/config.json", "/org/Mine/resolve/main/config.json",
+                         "/api/models/mine/auth-check"):  # fmt: skip
+                asked = [await door.http.get(path, headers=bearer(key)) for key in (mine, free, other)]
+                assert [answer.status_code for answer in asked] == [200, 200, 403], path
+                assert asked[2].json()["code"] == "forbidden"
+                assert (await door.http.get(path)).status_code == 401
+
+    asyncio.run(run())
 
 
 def test_one_file_its_etag_and_its_commit(tmp_path: Path) -> None:

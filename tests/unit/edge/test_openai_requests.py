@@ -425,6 +425,9 @@ def test_every_word_for_the_form_of_an_answer_is_understood(changes: dict[str, A
     for (request,) in (ask_chat(**changes).requests, ask_completion(**changes).requests):
         assert request.constraint is not None
         assert request.constraint.kind == kind
+        (asked,) = changes
+        within = [asked, *(f"{asked}.{name}" for name in changes[asked])] if asked == "structured_outputs" else [asked]
+        assert request.constraint.param == within[-1], "it is what a refusal names"
         told = request.constraint.text
         assert (told if isinstance(text, str) else json.loads(told)) == text
 

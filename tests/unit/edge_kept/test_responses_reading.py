@@ -132,8 +132,12 @@ def test_tools_and_their_choice() -> None:
 def test_the_form_of_the_text_is_a_constraint_unless_a_call_is_required() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     form = {"format": {"type": "json_schema", "name": "answer", "schema": schema, "strict": True}}
-    assert request(text=form).constraint == Constraint(kind="json_schema", text=json.dumps(schema))
-    assert request(text={"format": {"type": "json_object"}}).constraint == Constraint(kind="json_object")
+    assert request(text=form).constraint == Constraint(
+        kind="json_schema", text=json.dumps(schema), param="text.format.schema"
+    )
+    assert request(text={"format": {"type": "json_object"}}).constraint == Constraint(
+        kind="json_object", param="text.format"
+    )
     assert request(text={"format": {"type": "text"}, "verbosity": "medium"}).constraint is None
     assert request(text=form, tools=[TIME], tool_choice="required").constraint is None
 

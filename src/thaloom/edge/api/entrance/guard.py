@@ -208,12 +208,9 @@ _ROUTES = frozenset(
      "/v2/health/live", "/v2/health/ready", "/v1/audio/speech", "/v1/audio/transcriptions",
      "/v1/images/generations"}
 )  # fmt: skip
-
 _PREFIXES = (
     "/v1/models/", "/v1/responses/", "/v1/files/", "/v1/batches/", "/v2/models/", "/thaloom/v1/", "/api/models/",
 )  # fmt: skip
-
-
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _OPEN_TO_ALL = _PROBES | {"/", "/version", "/openapi.json"}
 """What says nothing of anybody's prompts, and is asked by machines that have no key."""
@@ -237,15 +234,7 @@ def _route_name(path: str) -> str:
     """A label out of a small set, whatever paths strangers try."""
     if path in _ROUTES:
         return path
-    for prefix in (
-        "/v1/models/",
-        "/v2/models/",
-        "/v1/responses/",
-        "/v1/files/",
-        "/v1/batches/",
-        "/thaloom/v1/",
-        "/api/models/",
-    ):
+    for prefix in _PREFIXES:
         if path.startswith(prefix):
             return prefix + "*"
     if "/resolve/" in path:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from thaloom.base.errors import AirGapped, BadParameter, Forbidden, MethodNotAllowed, ModelNotFound
+from thaloom.edge.api.entrance.visits import allow
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.hub import messages, ranges
 from thaloom.edge.api.hub.asking import Question, read_api, read_resolve
@@ -67,7 +68,8 @@ class HubAnswers:
             await _json(messages.refs(repositories))(scope, receive, send)
             return
         version = await self._version(question)
-        if question.view == "auth-check":  # who comes so far may have it
+        if question.view == "auth-check":
+            allow(str(version.manifest.name))
             await _json({})(scope, receive, send)
             return
         if question.view == "info":
@@ -96,6 +98,7 @@ class HubAnswers:
     async def file(self, scope: Scope, receive: Receive, send: Send) -> None:
         question = read_resolve(_raw_path(scope))
         version = await self._version(question)
+        allow(str(version.manifest.name))
         file = next((file for file in version.manifest.files if file.path == question.path), None)
         if file is None:
             raise _no_entry(question, version)

@@ -16,10 +16,8 @@ from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.ollama.errors import body as error_body
 from thaloom.edge.api.ollama.requests import OllamaWanted
 from thaloom.edge.api.routes.generation import Choice
+from thaloom.edge.api.routes.logprobs import finite
 from thaloom.work.runtime.types import Done, PositionLogprobs, TokenLogprob, ToolCallPiece
-
-LEAST_LOGPROB = -9999.0
-"""JSON has no infinity."""
 
 
 class OllamaForm:
@@ -143,5 +141,4 @@ def _position(position: PositionLogprobs) -> dict[str, Any]:
 
 
 def _logprob(token: TokenLogprob) -> dict[str, Any]:
-    logprob = LEAST_LOGPROB if token.logprob is None or not token.logprob > LEAST_LOGPROB else token.logprob
-    return {"token": token.text, "logprob": logprob, "bytes": list(token.data)}
+    return {"token": token.text, "logprob": finite(token.logprob), "bytes": list(token.data)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -29,12 +30,12 @@ def refuse_unserved_forms(data: Mapping[str, Any]) -> None:
 
 
 def constraint(fields: GenerationFields) -> Constraint | None:
-    """Raises BadParameter for two at once, or a schema that is no JSON."""
+    """With the name of the field that asks for it. Raises BadParameter for two at once, or a schema that is no JSON."""
     wishes = _wishes(fields)
     if len(wishes) > 1:
         first, second = list(wishes)[:2]
         raise BadParameter(f"{second} and {first} both say what form the answer has; give one", param=second)
-    return next(iter(wishes.values()), None)
+    return next((dataclasses.replace(wish, param=name) for name, wish in wishes.items()), None)
 
 
 def _wishes(fields: GenerationFields) -> dict[str, Constraint]:

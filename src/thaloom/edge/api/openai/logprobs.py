@@ -6,18 +6,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from thaloom.edge.api.routes.generation import Choice
+from thaloom.edge.api.routes.logprobs import LEAST_LOGPROB, finite
 from thaloom.work.runtime.types import PositionLogprobs, TokenLogprob
-
-LEAST_LOGPROB = -9999.0
-"""JSON has no infinity. Source: OpenAI's API reference: -9999.0 signifies that a token is very unlikely."""
 
 
 def of_chat(positions: Iterable[PositionLogprobs]) -> dict[str, Any]:
-    content = [
-        _chat_token(position.chosen) | {"top_logprobs": [_chat_token(top) for top in position.top]}
-        for position in positions
-    ]
-    return {"content": content, "refusal": None}
+    return {"content": [of_position(position) for position in positions], "refusal": None}
+
+
+def of_position(position: PositionLogprobs) -> dict[str, Any]:
+    """Of chats and of responses."""
+    return _token(position.chosen) | {"top_logprobs": [_token(top) for top in position.top]}
 
 
 def of_completion(choice: Choice, *, with_top: bool) -> dict[str, Any]:
@@ -40,7 +39,7 @@ def mean_logprob(choice: Choice, *, skip: int) -> float:
     return sum(numbers) / len(numbers) if numbers else LEAST_LOGPROB
 
 
-def _chat_token(token: TokenLogprob) -> dict[str, Any]:
+def _token(token: TokenLogprob) -> dict[str, Any]:
     return {"token": token.text, "logprob": _number(token.logprob), "bytes": list(token.data)}
 
 
@@ -68,6 +67,4 @@ def _spelled(token: TokenLogprob) -> str:
 
 
 def _number(logprob: float | None) -> float | None:
-    if logprob is None:
-        return None
-    return logprob if logprob > LEAST_LOGPROB else LEAST_LOGPROB  # NaN too
+    return None if logprob is None else finite(logprob)

@@ -209,8 +209,9 @@ def _tool(tool: FunctionTool) -> Tool:
 def _constraint(text: TextConfig | None) -> Constraint | None:
     form = None if text is None else text.format
     if isinstance(form, JsonSchemaFormat):
-        return Constraint(kind="json_schema", text=json.dumps(form.schema_, ensure_ascii=False))
-    return Constraint(kind="json_object") if isinstance(form, JsonObjectFormat) else None
+        schema = json.dumps(form.schema_, ensure_ascii=False)
+        return Constraint(kind="json_schema", text=schema, param="text.format.schema")
+    return Constraint(kind="json_object", param="text.format") if isinstance(form, JsonObjectFormat) else None
 
 
 def _templating(reasoning: Reasoning | None) -> Templating:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from thaloom.base.errors import ThaloomError
+from thaloom.base.errors import Refused, ThaloomError
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.openai.kept.responses.items import Item, new_id
 from thaloom.edge.api.openai.kept.responses.reading import ResponseWanted
-from thaloom.edge.api.openai.logprobs import LEAST_LOGPROB
+from thaloom.edge.api.openai.logprobs import of_position
 from thaloom.edge.api.routes.generation import Choice
 from thaloom.edge.wire.responses import ResponsesRequest
-from thaloom.work.runtime.types import Done, PositionLogprobs, TokenLogprob, ToolCallPiece
+from thaloom.work.runtime.types import Done, PositionLogprobs, ToolCallPiece
 
 Event = dict[str, Any]
 SERVED_TIER = "default"
@@ -61,8 +61,11 @@ class ResponseForm:
         return self._written([*events, {"type": "response.failed", "response": self.body}])
 
     def fail(self, error: ThaloomError) -> None:
-        """Source: the reference names two codes for what is no fault of the request; `type` has ours."""
-        code = "rate_limit_exceeded" if error.http_status == 429 else "server_error"
+        """`type` has our code. Source: the reference's codes of a response's error: what is at fault is the request
+        itself, or how much is asked at once, or we are."""
+        code = "invalid_prompt" if isinstance(error, Refused) else "server_error"
+        if error.http_status == 429:
+            code = "rate_limit_exceeded"
         self.body |= {
             "status": "failed",
             "error": {"code": code, "message": error.message, "type": error.code, "param": error.param},
@@ -89,7 +92,7 @@ class ResponseForm:
             yield from self._close(item, "completed")
             item = self._open(_message() if kind == "message" else _reasoning())
             yield from item.opened()
-        yield from item.grow(delta, [_logprob(position) for position in positions])
+        yield from item.grow(delta, [of_position(position) for position in positions])
 
     def _call(self, piece: ToolCallPiece) -> Iterator[Event]:
         item = self._grown
@@ -277,12 +280,3 @@ def _of_text(positions: Sequence[PositionLogprobs], choice: Choice, num_so_far: 
         return positions
     thought_in_here = choice.done.reasoning_tokens - (num_so_far - len(positions))
     return positions[max(0, thought_in_here) :]
-
-
-def _logprob(position: PositionLogprobs) -> dict[str, Any]:
-    return _token(position.chosen) | {"top_logprobs": [_token(top) for top in position.top]}
-
-
-def _token(token: TokenLogprob) -> dict[str, Any]:
-    known = token.logprob is not None and token.logprob > LEAST_LOGPROB  # NaN is not
-    return {"token": token.text, "bytes": list(token.data), "logprob": token.logprob if known else LEAST_LOGPROB}
