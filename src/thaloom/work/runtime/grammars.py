@@ -42,12 +42,13 @@ class Matcher:
     def __init__(self, matcher: llguidance.LLMatcher, vocab_size: int, param: str) -> None:
         self._matcher = matcher
         self._allowed: Allowed = np.zeros((vocab_size + 31) // 32, np.uint32)
+        self._place = (self._allowed.ctypes.data, self._allowed.nbytes)
         self._param = param
 
     def allowed(self) -> Allowed:
         """The tokens that may come next, in memory of ours until the next call; a stop token is among them where the
         answer may end. Raises BadParameter where the constraint has become too complex to go on."""
-        self._matcher.unsafe_compute_mask_ptr(self._allowed.ctypes.data, self._allowed.nbytes)
+        self._matcher.unsafe_compute_mask_ptr(*self._place)
         self._check()
         return self._allowed
 
