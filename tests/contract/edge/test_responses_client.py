@@ -16,7 +16,7 @@ from tests.contract.edge.live_door import LiveDoor
 from tests.contract.edge.rehearsed import Scripted, called, ended, said, thought
 from tests.contract.edge.test_openai_client import in_door
 from tests.contract.edge.test_refusals import refusal
-from thaloom.base.errors import QueueFull, WorkerLost
+from thaloom.base.errors import PromptTooLong, QueueFull, WorkerLost
 from thaloom.kernel.state.kept import KeepLimits
 
 PATH = "/v1/responses"
@@ -205,6 +205,8 @@ def test_a_worker_that_dies_fails_the_response_which_is_kept_as_it_failed(tmp_pa
         assert (kept.status, kept.output_text) == ("failed", "Hel")
         assert kept.error is not None
         assert kept.error.code == "server_error"
+        answers.refusals = [PromptTooLong("too long", param="messages")]
+        assert refusal(await door.post(PATH, ASK)) == (400, "prompt_too_long", "input")
         answers.refusals = [QueueFull("full", retry_after_s=1.0)] * 2
         for stream in (False, True):
             assert refusal(await door.post(PATH, ASK | {"stream": stream}))[:2] == (429, "queue_full")

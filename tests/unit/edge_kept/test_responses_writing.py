@@ -9,7 +9,7 @@ from openai.types.responses import Response as OpenAIResponse
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from thaloom.base.errors import BadParameter, QueueFull, WorkerLost
+from thaloom.base.errors import BadParameter, PromptTooLong, QueueFull, WorkerLost
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.openai.kept.responses.reading import read, wanted
 from thaloom.edge.api.openai.kept.responses.writing import ResponseForm
@@ -171,6 +171,8 @@ def test_a_failure_closes_what_is_open_and_says_whose_it_is() -> None:
     assert response["status"] == "failed"
     assert response["error"] == {"code": "server_error", "message": "gone", "type": "worker_lost", "param": None}
     assert response["output"][0]["status"] == "incomplete"
+    too_long = streamed(form(), [PromptTooLong("long", param="messages")])[-1]["response"]["error"]
+    assert too_long["param"] == "input", "in the words of its caller"
     assert streamed(form(), [BadParameter("wrong")])[-1]["response"]["error"]["code"] == "invalid_prompt"
     assert streamed(form(), [QueueFull("full")])[-1]["response"]["error"]["code"] == "rate_limit_exceeded"
 

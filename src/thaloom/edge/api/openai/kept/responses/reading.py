@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from thaloom.base.errors import BadParameter
+from thaloom.base.errors import BadParameter, ThaloomError
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.openai.kept.responses.items import Item, kept_items, messages
 from thaloom.edge.api.routes.fields import validate
@@ -46,6 +46,14 @@ REFUSED: dict[str, str] = {
     "moderation": "nothing is moderated here",
 }
 """Fields that ask for what nobody here does, and why; null, {} and [] ask for nothing."""
+
+
+_CALLERS_WORDS = {"messages": "input", "max_tokens": "max_output_tokens"}
+
+
+def param_of(error: ThaloomError) -> str | None:
+    """What is at fault, in this protocol's word: the runtime names it in its own."""
+    return None if error.param is None else _CALLERS_WORDS.get(error.param, error.param)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,14 @@ from thaloom.edge.api.measures.metrics import DoorMetrics
 from thaloom.edge.api.openai.kept.keeping import Keeping
 from thaloom.edge.api.openai.kept.responses.before import said_before
 from thaloom.edge.api.openai.kept.responses.items import new_id
-from thaloom.edge.api.openai.kept.responses.reading import ResponseWanted, read, read_tokens, to_tokenize, wanted
+from thaloom.edge.api.openai.kept.responses.reading import (
+    ResponseWanted,
+    param_of,
+    read,
+    read_tokens,
+    to_tokenize,
+    wanted,
+)
 from thaloom.edge.api.openai.kept.responses.writing import ResponseForm
 from thaloom.edge.api.routes.body import ClientGone, read_object
 from thaloom.edge.api.routes.generation import GenerationRoute, Speaking, get_served
@@ -55,6 +62,9 @@ class ResponsesRoute:
                 await self._answer(response, receive, send)
         except ClientGone:
             return  # as in GenerationRoute
+        except ThaloomError as error:
+            error.param = param_of(error)
+            raise
 
     async def _queued(self, wanted: ResponseWanted, data: dict[str, Any]) -> dict[str, Any]:
         """The response as it is before anybody works on it. Raises ModelNotFound, DiskFull."""

@@ -12,7 +12,7 @@ from typing import Any
 from thaloom.base.errors import Refused, ThaloomError
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.openai.kept.responses.items import Item, new_id
-from thaloom.edge.api.openai.kept.responses.reading import ResponseWanted
+from thaloom.edge.api.openai.kept.responses.reading import ResponseWanted, param_of
 from thaloom.edge.api.openai.logprobs import of_position
 from thaloom.edge.api.routes.generation import Choice
 from thaloom.edge.wire.responses import ResponsesRequest
@@ -68,7 +68,7 @@ class ResponseForm:
             code = "rate_limit_exceeded"
         self.body |= {
             "status": "failed",
-            "error": {"code": code, "message": error.message, "type": error.code, "param": error.param},
+            "error": {"code": code, "message": error.message, "type": error.code, "param": param_of(error)},
         }
 
     # -- growing
