@@ -19,7 +19,10 @@ _PAGE = 200
 
 
 class KeptBatches:
-    """Safe from several threads and processes."""
+    """Safe from several threads and processes.
+
+    `holder`: the name of the key that somebody comes with, None for nobody's. What is kept for one is there for no
+    other."""
 
     def __init__(self, ledger: KeptLedger) -> None:
         self._ledger = ledger
@@ -28,41 +31,45 @@ class KeptBatches:
         """Raises NotKept if its input is gone, DiskFull if too many are not over, StateUnusable."""
         with self._ledger.database.write() as connection:
             file = connection.execute(
-                "SELECT 1 FROM files WHERE id = ? AND state = 'ready'", (batch.input_file,)
+                "SELECT 1 FROM files WHERE id = ? AND holder IS ? AND state = 'ready'", (batch.input_file, batch.key)
             ).fetchone()
             if file is None:
                 raise NotKept(f"no file {batch.input_file!r} is kept here", param="input_file_id")
             self._forget_the_oldest(connection)
             connection.execute(
-                "INSERT INTO batches (id, over, input_file, facts, owner) VALUES (?, 0, ?, ?, '')",
-                (batch.id, batch.input_file, _encode(batch)),
+                "INSERT INTO batches (id, over, input_file, holder, facts, owner) VALUES (?, 0, ?, ?, ?, '')",
+                (batch.id, batch.input_file, batch.key, _encode(batch)),
             )
         return batch
 
-    def get(self, batch_id: str) -> KeptBatch:
+    def get(self, batch_id: str, *, holder: str | None = None) -> KeptBatch:
         """Raises NotKept."""
-        rows = self._ledger.database.read("SELECT * FROM batches WHERE id = ?", (batch_id,))
+        rows = self._ledger.database.read(_FOUND, (batch_id, holder))
         if not rows:
-            raise NotKept(f"no batch {batch_id!r} is kept here", param="batch_id")
+            raise _not_kept(batch_id)
         return self._read(rows[0])
 
-    def page(self, *, limit: int, after: str | None = None) -> tuple[list[KeptBatch], bool]:
+    def page(self, *, limit: int, after: str | None = None, holder: str | None = None) -> tuple[list[KeptBatch], bool]:
         """Batches, newest first, those behind `after`, and whether there are more. Raises NotKept."""
-        where, values = "", []
+        where, values = "holder IS ?", [holder]
         if after is not None:
-            rows = self._ledger.database.read("SELECT seq FROM batches WHERE id = ?", (after,))
+            rows = self._ledger.database.read("SELECT seq FROM batches WHERE id = ? AND holder IS ?", (after, holder))
             if not rows:
                 raise NotKept(f"no batch {after!r} is kept here", param="after")
-            where, values = "WHERE seq < ?", [rows[0]["seq"]]
+            where, values = f"{where} AND seq < ?", [*values, rows[0]["seq"]]
         rows = self._ledger.database.read(
-            f"SELECT * FROM batches {where} ORDER BY seq DESC LIMIT ?", (*values, limit + 1)
+            f"SELECT * FROM batches WHERE {where} ORDER BY seq DESC LIMIT ?", (*values, limit + 1)
         )
         return [self._read(row) for row in rows[:limit]], len(rows) > limit
 
-    def change(self, batch_id: str, *, when: Collection[BatchStatus], **changes: Any) -> KeptBatch | None:
+    def change(
+        self, batch_id: str, *, when: Collection[BatchStatus], holder: str | None = None, **changes: Any
+    ) -> KeptBatch | None:
         """Change its facts if it is in one of these states, else None. Raises NotKept."""
         with self._ledger.database.write() as connection:
             batch = self._of(connection, batch_id)
+            if batch.key != holder:
+                raise _not_kept(batch_id)
             if batch.status not in when:
                 return None
             return self._write(connection, dataclasses.replace(batch, **changes))
@@ -144,7 +151,7 @@ class KeptBatches:
     def _of(self, connection: sqlite3.Connection, batch_id: str) -> KeptBatch:
         row = connection.execute("SELECT * FROM batches WHERE id = ?", (batch_id,)).fetchone()
         if row is None:
-            raise NotKept(f"no batch {batch_id!r} is kept here", param="batch_id")
+            raise _not_kept(batch_id)
         return _counted(_decode(row), _count(connection.execute(_COUNT, (batch_id,)).fetchall()))
 
     def _read(self, row: sqlite3.Row) -> KeptBatch:
@@ -170,7 +177,12 @@ class KeptBatches:
                 raise DiskFull(f"{limit} batches wait or are worked on, as many as may be; try again later")
 
 
+_FOUND = "SELECT * FROM batches WHERE id = ? AND holder IS ?"
 _COUNT = "SELECT failed, count(*) AS num FROM lines WHERE batch = ? GROUP BY failed"
+
+
+def _not_kept(batch_id: str) -> NotKept:
+    return NotKept(f"no batch {batch_id!r} is kept here", param="batch_id")
 
 
 def _count(rows: list[sqlite3.Row]) -> tuple[int, int]:

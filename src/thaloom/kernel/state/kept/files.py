@@ -96,12 +96,15 @@ class Upload:
 
 
 class KeptFiles:
-    """Safe from several threads and processes."""
+    """Safe from several threads and processes.
+
+    `holder`: the name of the key that somebody comes with, None for nobody's. What is kept for one is there for no
+    other."""
 
     def __init__(self, ledger: KeptLedger) -> None:
         self._ledger = ledger
 
-    def begin(self, *, expected_bytes: int = 0, in_stead_of_lines: str = "") -> Upload:
+    def begin(self, *, expected_bytes: int = 0, in_stead_of_lines: str = "", holder: str | None = None) -> Upload:
         """Take room for a new file. Raises DiskFull, TooLarge, StateUnusable.
 
         `in_stead_of_lines`: of this batch; they are deleted when the file is there, so their room counts for it.
@@ -120,9 +123,9 @@ class KeptFiles:
             replaced = _lines_bytes(connection, in_stead_of_lines)
             self._ledger.make_room(connection, reserved, replaced_bytes=replaced)
             connection.execute(
-                "INSERT INTO files (id, filename, purpose, num_bytes, created_at, state, owner)"
-                " VALUES (?, '', '', ?, ?, 'writing', ?)",
-                (file_id, reserved, self._ledger.clock.now(), owner_now()),
+                "INSERT INTO files (id, filename, purpose, holder, num_bytes, created_at, state, owner)"
+                " VALUES (?, '', '', ?, ?, ?, 'writing', ?)",
+                (file_id, holder, reserved, self._ledger.clock.now(), owner_now()),
             )
         try:
             with disk_errors(self._ledger.files):
@@ -131,16 +134,16 @@ class KeptFiles:
             remove(self._ledger, file_id, state="writing")
             raise
 
-    def get(self, file_id: str) -> KeptFile:
+    def get(self, file_id: str, *, holder: str | None = None) -> KeptFile:
         """Raises NotKept."""
-        rows = self._ledger.database.read("SELECT * FROM files WHERE id = ? AND state = 'ready'", (file_id,))
+        rows = self._ledger.database.read(_FOUND, (file_id, holder))
         if not rows or self._over(rows[0]):
             raise NotKept(f"no file {file_id!r} is kept here", param="file_id")
         return _read(rows[0])
 
-    def open(self, file_id: str) -> tuple[KeptFile, IO[bytes]]:
+    def open(self, file_id: str, *, holder: str | None = None) -> tuple[KeptFile, IO[bytes]]:
         """The file, open to be read; whoever deletes it meanwhile takes nothing from its reader. Raises NotKept."""
-        kept = self.get(file_id)
+        kept = self.get(file_id, holder=holder)
         return kept, self.reopen(kept.id)
 
     def reopen(self, file_id: str) -> IO[bytes]:
@@ -152,16 +155,22 @@ class KeptFiles:
             raise NotKept(f"no file {file_id!r} is kept here", param="file_id") from error
 
     def page(
-        self, *, limit: int, after: str | None = None, descending: bool = True, purpose: str | None = None
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        descending: bool = True,
+        purpose: str | None = None,
+        holder: str | None = None,
     ) -> tuple[list[KeptFile], bool]:
         """Files by age, those behind `after`, and whether there are more. Raises NotKept for an unknown `after`."""
-        where = ["state = 'ready'", "(expires_at IS NULL OR expires_at > ?)"]
-        values: list[Any] = [self._ledger.clock.now()]
+        where = ["state = 'ready'", "holder IS ?", "(expires_at IS NULL OR expires_at > ?)"]
+        values: list[Any] = [holder, self._ledger.clock.now()]
         if purpose is not None:
             where.append("purpose = ?")
             values.append(purpose)
         if after is not None:
-            rows = self._ledger.database.read("SELECT seq FROM files WHERE id = ?", (after,))
+            rows = self._ledger.database.read("SELECT seq FROM files WHERE id = ? AND holder IS ?", (after, holder))
             if not rows:
                 raise NotKept(f"no file {after!r} is kept here", param="after")
             where.append("seq < ?" if descending else "seq > ?")
@@ -172,10 +181,10 @@ class KeptFiles:
         )
         return [_read(row) for row in rows[:limit]], len(rows) > limit
 
-    def delete(self, file_id: str) -> None:
+    def delete(self, file_id: str, *, holder: str | None = None) -> None:
         """Raises NotKept; FileInUse while a batch that is not over reads it."""
         with self._ledger.database.write() as connection:
-            row = connection.execute("SELECT * FROM files WHERE id = ? AND state = 'ready'", (file_id,)).fetchone()
+            row = connection.execute(_FOUND, (file_id, holder)).fetchone()
             if row is None or self._over(row):
                 raise NotKept(f"no file {file_id!r} is kept here", param="file_id")
             batch = _reader_of(connection, file_id)
@@ -204,6 +213,9 @@ class KeptFiles:
     def _over(self, row: sqlite3.Row) -> bool:
         expires_at = row["expires_at"]
         return expires_at is not None and bool(expires_at <= self._ledger.clock.now())
+
+
+_FOUND = "SELECT * FROM files WHERE id = ? AND holder IS ? AND state = 'ready'"
 
 
 def remove(ledger: KeptLedger, file_id: str, *, state: str) -> None:

@@ -32,6 +32,7 @@ STEPS = (
                 seq INTEGER PRIMARY KEY AUTOINCREMENT,
                 id TEXT UNIQUE NOT NULL,
                 previous TEXT,
+                holder TEXT,
                 created_at REAL NOT NULL,
                 used_at REAL NOT NULL,
                 input TEXT NOT NULL,
@@ -42,7 +43,6 @@ STEPS = (
             """CREATE TABLE jobs (
                 id TEXT PRIMARY KEY NOT NULL REFERENCES responses (id) ON DELETE CASCADE,
                 request TEXT NOT NULL,
-                key TEXT,
                 owner TEXT NOT NULL
             )""",
             """CREATE TABLE files (
@@ -50,6 +50,7 @@ STEPS = (
                 id TEXT UNIQUE NOT NULL,
                 filename TEXT NOT NULL,
                 purpose TEXT NOT NULL,
+                holder TEXT,
                 num_bytes INTEGER NOT NULL,
                 created_at REAL NOT NULL,
                 expires_at REAL,
@@ -62,6 +63,7 @@ STEPS = (
                 id TEXT UNIQUE NOT NULL,
                 over INTEGER NOT NULL,
                 input_file TEXT NOT NULL,
+                holder TEXT,
                 facts TEXT NOT NULL,
                 owner TEXT NOT NULL
             )""",

@@ -16,16 +16,19 @@ MAX_CHAIN = 10_000
 
 
 class KeptResponses:
-    """Safe from several threads and processes. Every method that changes something returns when it is on the disk."""
+    """Safe from several threads and processes. Every method that changes something returns when it is on the disk.
+
+    `holder`: the name of the key that somebody comes with, None for nobody's. What is kept for one is there for no
+    other."""
 
     def __init__(self, ledger: KeptLedger) -> None:
         self._ledger = ledger
 
-    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None, key: str | None = None) -> None:
+    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None, holder: str | None = None) -> None:
         """Keep it, in place of the longest unused ones if there is no room. What it builds upon counts as used now,
         so that a conversation that goes on never loses its beginning. Raises DiskFull, StateUnusable.
 
-        With `request` it is still to be made, for the holder of `key`, and gives way to none until it is.
+        With `request` it is still to be made, and gives way to none until it is.
         """
         now = self._ledger.clock.now()
         said, body = _encode(response.input), _encode(response.body)
@@ -37,42 +40,41 @@ class KeptResponses:
             self._drop(connection, now)
             self._ledger.make_room(connection, num_bytes)
             connection.execute(
-                "INSERT INTO responses (id, previous, created_at, used_at, input, body, num_bytes)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (response.id, response.previous, response.created_at, now, said, body, num_bytes),
+                "INSERT INTO responses (id, previous, holder, created_at, used_at, input, body, num_bytes)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (response.id, response.previous, holder, response.created_at, now, said, body, num_bytes),
             )
             if job is not None:
-                connection.execute(
-                    "INSERT INTO jobs (id, request, key, owner) VALUES (?, ?, ?, '')", (response.id, job, key)
-                )
+                connection.execute("INSERT INTO jobs (id, request, owner) VALUES (?, ?, '')", (response.id, job))
 
-    def get(self, response_id: str) -> KeptResponse:
+    def get(self, response_id: str, *, holder: str | None = None) -> KeptResponse:
         """Raises NotKept."""
         oldest = self._ledger.clock.now() - self._ledger.limits.response_days * DAY_S
         rows = self._ledger.database.read(
-            "SELECT * FROM responses WHERE id = ? AND used_at >= ?", (response_id, oldest)
+            "SELECT * FROM responses WHERE id = ? AND holder IS ? AND used_at >= ?", (response_id, holder, oldest)
         )
         if not rows:
             raise NotKept(f"no response {response_id!r} is kept here", param="response_id")
         return _read(rows[0])
 
-    def chain(self, response_id: str) -> list[KeptResponse]:
+    def chain(self, response_id: str, *, holder: str | None = None) -> list[KeptResponse]:
         """The response and all it builds upon, oldest first. Raises NotKept if any of them is gone."""
         found: list[KeptResponse] = []
         wanted: str | None = response_id
         while wanted is not None:
             try:
-                found.append(self.get(wanted))
+                found.append(self.get(wanted, holder=holder))
             except NotKept as error:
                 message = error.message if not found else f"{error.message}, which {response_id!r} builds upon"
                 raise NotKept(message, param="previous_response_id") from error
             wanted = found[-1].previous
         return found[::-1]
 
-    def delete(self, response_id: str) -> None:
+    def delete(self, response_id: str, *, holder: str | None = None) -> None:
         """Raises NotKept."""
         with self._ledger.database.write() as connection:
-            if connection.execute("DELETE FROM responses WHERE id = ?", (response_id,)).rowcount == 0:
+            gone = connection.execute("DELETE FROM responses WHERE id = ? AND holder IS ?", (response_id, holder))
+            if gone.rowcount == 0:
                 raise NotKept(f"no response {response_id!r} is kept here", param="response_id")
 
     def sweep(self) -> None:
@@ -95,7 +97,7 @@ class KeptResponses:
                         previous=row["previous"],
                         created_at=row["created_at"],
                         request=json.loads(row["request"]),
-                        key=row["key"],
+                        key=row["holder"],
                     )
         return None
 
@@ -120,13 +122,15 @@ class KeptResponses:
             connection.execute("DELETE FROM jobs WHERE id = ?", (response_id,))
             return wanted
 
-    def cancel(self, response_id: str) -> KeptResponse:
+    def cancel(self, response_id: str, *, holder: str | None = None) -> KeptResponse:
         """As it is then: cancelled if it was still to be made, else as it was. Raises NotKept."""
         with self._ledger.database.write() as connection:
-            row = connection.execute("SELECT * FROM responses WHERE id = ?", (response_id,)).fetchone()
+            row = connection.execute(
+                "SELECT * FROM responses WHERE id = ? AND holder IS ?", (response_id, holder)
+            ).fetchone()
             if row is not None and _rewrite(connection, response_id, _read(row).body | {"status": "cancelled"}):
                 connection.execute("DELETE FROM jobs WHERE id = ?", (response_id,))
-        return self.get(response_id)
+        return self.get(response_id, holder=holder)
 
     def _drop(self, connection: sqlite3.Connection, now: float, *, making_room: bool = True) -> None:
         limits = self._ledger.limits
@@ -145,7 +149,7 @@ class KeptResponses:
 
 
 _IS_MADE = "id NOT IN (SELECT id FROM jobs)"
-_JOBS = "SELECT responses.*, jobs.request, jobs.key, jobs.owner FROM jobs JOIN responses USING (id)"
+_JOBS = "SELECT responses.*, jobs.request, jobs.owner FROM jobs JOIN responses USING (id)"
 
 
 def _rewrite(connection: sqlite3.Connection, response_id: str, body: dict[str, Any]) -> bool:

@@ -2,6 +2,9 @@
 
 All of it waits for a disk, and is safe from several threads: the door calls it by `asyncio.to_thread`. Errors: NotKept,
 DiskFull, TooLarge, StateUnusable, and those named below.
+
+`holder` is the name of the key that somebody comes with, None where nobody needs one: what is kept for one holder is
+there for no other.
 """
 
 from __future__ import annotations
@@ -13,17 +16,17 @@ from thaloom.kernel.state.types import BatchLine, BatchStatus, KeptBatch, KeptFi
 
 
 class ResponseStore(Protocol):
-    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None, key: str | None = None) -> None:
-        """With `request`, it is still to be made, for the holder of the key of this name."""
+    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None, holder: str | None = None) -> None:
+        """With `request`, it is still to be made."""
         ...
 
-    def get(self, response_id: str) -> KeptResponse: ...
+    def get(self, response_id: str, *, holder: str | None = None) -> KeptResponse: ...
 
-    def chain(self, response_id: str) -> list[KeptResponse]:
+    def chain(self, response_id: str, *, holder: str | None = None) -> list[KeptResponse]:
         """The response and all it builds upon, oldest first."""
         ...
 
-    def delete(self, response_id: str) -> None: ...
+    def delete(self, response_id: str, *, holder: str | None = None) -> None: ...
 
     def sweep(self) -> None: ...
 
@@ -39,7 +42,7 @@ class ResponseStore(Protocol):
 
     def finish(self, response_id: str, body: dict[str, Any]) -> bool: ...
 
-    def cancel(self, response_id: str) -> KeptResponse: ...
+    def cancel(self, response_id: str, *, holder: str | None = None) -> KeptResponse: ...
 
 
 class Incoming(Protocol):
@@ -53,23 +56,29 @@ class Incoming(Protocol):
 
 
 class FileStore(Protocol):
-    def begin(self, *, expected_bytes: int = 0, in_stead_of_lines: str = "") -> Any:
+    def begin(self, *, expected_bytes: int = 0, in_stead_of_lines: str = "", holder: str | None = None) -> Any:
         """An Incoming, with room taken for it. `in_stead_of_lines`: of this batch, whose room counts for it."""
         ...
 
-    def get(self, file_id: str) -> KeptFile: ...
+    def get(self, file_id: str, *, holder: str | None = None) -> KeptFile: ...
 
-    def open(self, file_id: str) -> tuple[KeptFile, IO[bytes]]: ...
+    def open(self, file_id: str, *, holder: str | None = None) -> tuple[KeptFile, IO[bytes]]: ...
 
     def reopen(self, file_id: str) -> IO[bytes]:
         """Even when it has expired, as long as a batch that is not over reads it."""
         ...
 
     def page(
-        self, *, limit: int, after: str | None = None, descending: bool = True, purpose: str | None = None
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        descending: bool = True,
+        purpose: str | None = None,
+        holder: str | None = None,
     ) -> tuple[list[KeptFile], bool]: ...
 
-    def delete(self, file_id: str) -> None:
+    def delete(self, file_id: str, *, holder: str | None = None) -> None:
         """Raises FileInUse."""
         ...
 
@@ -79,11 +88,15 @@ class FileStore(Protocol):
 class BatchStore(Protocol):
     def create(self, batch: KeptBatch) -> KeptBatch: ...
 
-    def get(self, batch_id: str) -> KeptBatch: ...
+    def get(self, batch_id: str, *, holder: str | None = None) -> KeptBatch: ...
 
-    def page(self, *, limit: int, after: str | None = None) -> tuple[list[KeptBatch], bool]: ...
+    def page(
+        self, *, limit: int, after: str | None = None, holder: str | None = None
+    ) -> tuple[list[KeptBatch], bool]: ...
 
-    def change(self, batch_id: str, *, when: Collection[BatchStatus], **changes: Any) -> KeptBatch | None: ...
+    def change(
+        self, batch_id: str, *, when: Collection[BatchStatus], holder: str | None = None, **changes: Any
+    ) -> KeptBatch | None: ...
 
     def claim(self, *, beside: Collection[str] = ()) -> KeptBatch | None:
         """One to work on that no living process works on; this process's until `release`."""

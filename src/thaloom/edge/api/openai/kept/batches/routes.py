@@ -52,7 +52,7 @@ class BatchRoutes:
         with contextlib.suppress(ClientGone):
             asked = validate(BatchRequest, await read_object(scope, receive))
             try:
-                file = await asyncio.to_thread(self._keeping.files.get, asked.input_file_id)
+                file = await asyncio.to_thread(self._keeping.files.get, asked.input_file_id, holder=key_of_request())
             except NotKept as error:
                 raise NotKept(error.message, param="input_file_id") from error
             if file.purpose != "batch":
@@ -80,24 +80,27 @@ class BatchRoutes:
             self._keeping.batches.page,
             limit=whole_number(request, "limit", default=20, low=1, high=100),
             after=request.query_params.get("after"),
+            holder=key_of_request(),
         )
         return _json(page([batch_object(batch) for batch in found], has_more=has_more))
 
     async def get(self, request: Request) -> Response:
-        return _json(batch_object(await asyncio.to_thread(self._keeping.batches.get, request.path_params["id"])))
+        batch_id, holder = request.path_params["id"], key_of_request()
+        return _json(batch_object(await asyncio.to_thread(self._keeping.batches.get, batch_id, holder=holder)))
 
     async def cancel(self, request: Request) -> Response:
         """A batch that is being cancelled is cancelled once; one that is over cannot be."""
-        batch_id = request.path_params["id"]
+        batch_id, holder = request.path_params["id"], key_of_request()
         batch = await asyncio.to_thread(
             self._keeping.batches.change,
             batch_id,
             when=("validating", "in_progress", "finalizing"),
+            holder=holder,
             status="cancelling",
             cancelling_at=self._clock.now(),
         )
         if batch is None:
-            batch = await asyncio.to_thread(self._keeping.batches.get, batch_id)
+            batch = await asyncio.to_thread(self._keeping.batches.get, batch_id, holder=holder)
             if batch.status != "cancelling":
                 raise WrongState(f"batch {batch_id!r} is {batch.status} and cannot be cancelled", param="batch_id")
         self._kick()

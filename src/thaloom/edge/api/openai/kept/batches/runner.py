@@ -73,7 +73,7 @@ class Batches:
                 await self._finish(batch, "cancelled", cancelled_at=self._clock.now())
             else:
                 await self._finish(batch, "completed", completed_at=self._clock.now())
-            batch = await asyncio.to_thread(self._keeping.batches.get, batch.id)
+            batch = await asyncio.to_thread(self._keeping.batches.get, batch.id, holder=batch.key)
         self._emit(BatchOver(batch=batch.id, status=batch.status, total=batch.total, failed=batch.failed))
 
     async def _validate(self, batch: KeptBatch) -> None:
@@ -140,7 +140,7 @@ class Batches:
         """Until somebody cancels it, or its time is over."""
         while self._clock.now() < batch.expires_at:
             coming = self._news.coming
-            now = await asyncio.to_thread(self._keeping.batches.get, batch.id)
+            now = await asyncio.to_thread(self._keeping.batches.get, batch.id, holder=batch.key)
             if now.status != "in_progress":
                 return
             await self._news.wait(coming)
@@ -187,7 +187,7 @@ class Batches:
         incoming = None
         for line in self._keeping.batches.lines(batch.id, failed=failed):
             if incoming is None:
-                incoming = self._keeping.files.begin(in_stead_of_lines=batch.id)
+                incoming = self._keeping.files.begin(in_stead_of_lines=batch.id, holder=batch.key)
             lines.add_usage(usage, line)
             try:
                 incoming.write(line.text.encode() + b"\n")
@@ -198,7 +198,7 @@ class Batches:
 
     async def _change(self, batch: KeptBatch, when: BatchStatus, **changes: Any) -> None:
         """Unless somebody else (who cancelled it) was faster."""
-        await asyncio.to_thread(lambda: self._keeping.batches.change(batch.id, when=(when,), **changes))
+        await asyncio.to_thread(self._keeping.batches.change, batch.id, when=(when,), holder=batch.key, **changes)
 
 
 def _again(answer: Answer) -> tuple[float | None, bool]:

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from thaloom.base.errors import BadParameter, BadRequest
 from thaloom.base.units import MIB
+from thaloom.edge.api.entrance.visits import key_of_request
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.openai.kept.files.form import FileForm
 from thaloom.edge.api.openai.kept.keeping import Incoming, Keeping
@@ -55,19 +56,22 @@ class FileRoutes:
             after=request.query_params.get("after"),
             descending=is_descending(request),
             purpose=purpose,
+            holder=key_of_request(),
         )
         return _json(page([file_object(kept) for kept in found], has_more=has_more))
 
     async def get(self, request: Request) -> Response:
-        return _json(file_object(await asyncio.to_thread(self._keeping.files.get, request.path_params["id"])))
+        file_id, holder = request.path_params["id"], key_of_request()
+        return _json(file_object(await asyncio.to_thread(self._keeping.files.get, file_id, holder=holder)))
 
     async def delete(self, request: Request) -> Response:
         file_id = request.path_params["id"]
-        await asyncio.to_thread(self._keeping.files.delete, file_id)
+        await asyncio.to_thread(self._keeping.files.delete, file_id, holder=key_of_request())
         return _json({"id": file_id, "object": "file", "deleted": True})
 
     async def content(self, request: Request) -> Response:
-        kept, file = await asyncio.to_thread(self._keeping.files.open, request.path_params["id"])
+        file_id, holder = request.path_params["id"], key_of_request()
+        kept, file = await asyncio.to_thread(self._keeping.files.open, file_id, holder=holder)
         headers = {
             "content-length": str(kept.num_bytes),
             "content-disposition": f"attachment; filename*=UTF-8''{quote(kept.filename, safe='', errors='replace')}",
@@ -79,7 +83,9 @@ class FileRoutes:
         form = FileForm(headers.get("content-type", ""))
         declared = headers.get("content-length", "")
         expected = int(declared) if declared.isdigit() and len(declared) < 16 else 0
-        incoming: Incoming = await asyncio.to_thread(self._keeping.files.begin, expected_bytes=expected)
+        incoming: Incoming = await asyncio.to_thread(
+            self._keeping.files.begin, expected_bytes=expected, holder=key_of_request()
+        )
         with contextlib.suppress(ClientGone):
             try:
                 kept = await _taken_in(form, incoming, receive)

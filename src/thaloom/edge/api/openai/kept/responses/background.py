@@ -71,7 +71,7 @@ class BackgroundResponses:
         num_lost = 0
         while True:
             try:
-                before = await said_before(self._keeping, job.previous)
+                before = await said_before(self._keeping, job.previous, holder=job.key)
                 asked = wanted(read(job.request), RequestId(job.id), before=before)
                 async with self._turns.patient():
                     choice = await self._held_by(job.key, asked)

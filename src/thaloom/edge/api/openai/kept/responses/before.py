@@ -11,11 +11,11 @@ from thaloom.edge.api.openai.kept.responses.items import Item
 UNMADE = ("queued", "in_progress")
 
 
-async def said_before(keeping: Keeping, response_id: str | None) -> list[Item]:
+async def said_before(keeping: Keeping, response_id: str | None, *, holder: str | None) -> list[Item]:
     """All items, oldest first. Raises NotKept; BadParameter while one of them is still being made."""
     if response_id is None:
         return []
-    chain = await asyncio.to_thread(keeping.responses.chain, response_id)
+    chain = await asyncio.to_thread(keeping.responses.chain, response_id, holder=holder)
     for response in chain:
         if response.body["status"] in UNMADE:
             raise BadParameter(

@@ -54,7 +54,7 @@ class ResponsesRoute:
         try:
             data = await read_object(scope, receive)
             asked = read(data)
-            before = await said_before(self._keeping, asked.previous_response_id)
+            before = await said_before(self._keeping, asked.previous_response_id, holder=key_of_request())
             response = wanted(asked, RequestId(new_id("resp")), before=before)
             if asked.background:
                 await _json(await self._queued(response, data))(scope, receive, send)
@@ -77,7 +77,7 @@ class ResponsesRoute:
             input=wanted.items,
             body=body,
         )
-        await asyncio.to_thread(self._keeping.responses.put, kept, request=data, key=key_of_request())
+        await asyncio.to_thread(self._keeping.responses.put, kept, request=data, holder=key_of_request())
         self._kick()
         return body
 
@@ -125,7 +125,7 @@ class _Keeper:
             body=form.body,
         )
         try:
-            await asyncio.to_thread(self._keeping.responses.put, response)
+            await asyncio.to_thread(self._keeping.responses.put, response, holder=key_of_request())
         except ThaloomError as error:
             if not self._wanted.stream:
                 raise
@@ -157,7 +157,7 @@ class KeptResponseRoutes:
 
     async def delete(self, request: Request) -> Response:
         response_id = request.path_params["id"]
-        await asyncio.to_thread(self._keeping.responses.delete, response_id)
+        await asyncio.to_thread(self._keeping.responses.delete, response_id, holder=key_of_request())
         self._kick()  # whoever makes it stops
         return _json({"id": response_id, "object": "response", "deleted": True})
 
@@ -181,20 +181,21 @@ class KeptResponseRoutes:
                 f"response {kept.id!r} was not made in the background: closing its connection would have cancelled it",
                 param="response_id",
             )
-        kept = await asyncio.to_thread(self._keeping.responses.cancel, kept.id)
+        kept = await asyncio.to_thread(self._keeping.responses.cancel, kept.id, holder=key_of_request())
         self._kick()
         return _json(kept.body)
 
     async def input_tokens(self, scope: Scope, receive: Receive, send: Send) -> None:
         with contextlib.suppress(ClientGone):
             asked = read_tokens(await read_object(scope, receive))
-            before = await said_before(self._keeping, asked.previous_response_id)
+            before = await said_before(self._keeping, asked.previous_response_id, holder=key_of_request())
             found = await self._generation.tokenize(to_tokenize(asked, before=before))
             response = _json({"object": "response.input_tokens", "input_tokens": len(found.tokens)})
             await response(scope, receive, send)
 
     async def _kept(self, request: Request) -> KeptResponse:
-        return await asyncio.to_thread(self._keeping.responses.get, request.path_params["id"])
+        response_id, holder = request.path_params["id"], key_of_request()
+        return await asyncio.to_thread(self._keeping.responses.get, response_id, holder=holder)
 
 
 def page(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
