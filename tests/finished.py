@@ -12,9 +12,12 @@ from thaloom.work.runtime.schemas import tightened
 
 MOST_BYTES = 4000
 """No end that is short is longer than this."""
-_CLOSING = b'"}]nulltruefalse0, :['
-"""Tried in this order: what ends something first."""
-_ORDER = [*dict.fromkeys(_CLOSING), *(byte for byte in range(256) if byte not in _CLOSING)]
+_CLOSING = b'"}]nulltruefalse'
+_DIGITS = b"1234567890"
+"""Last: of them there can always be one more."""
+_OTHERS = bytes(byte for byte in range(256) if byte not in _CLOSING + _DIGITS)
+_ORDER = [*dict.fromkeys(_CLOSING), *_OTHERS, *_DIGITS]
+"""What ends something first."""
 _BYTES = llguidance.LLTokenizer("byte")
 
 

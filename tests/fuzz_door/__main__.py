@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import os
 import re
 import sys
@@ -26,7 +25,17 @@ from typing import Any
 
 from tests.fuzz_door.cases import Case, make_case
 from tests.fuzz_door.judging import NotRight, judge
-from tests.fuzz_door.node import as_record, ask, complaints, greedy, keep_some, look_when_calm, more_than, running_node
+from tests.fuzz_door.node import (
+    as_record,
+    ask,
+    complaints,
+    greedy,
+    keep_some,
+    look_when_calm,
+    more_than,
+    resident,
+    running_node,
+)
 from tests.fuzz_door.sound import SOUND
 from tests.fuzz_door.talking import NotHttp, talk
 
@@ -36,6 +45,8 @@ MAX_PATIENT = 60
 WARM_CASES = 400
 """Of another seed, before the first look at what is held: pools grow to their size, and libraries load."""
 MAX_FAILURES = 25
+SHARES = 20
+"""The cases come in so many parts; after each it is told how much memory the processes have."""
 
 
 @dataclass(slots=True)
@@ -97,6 +108,7 @@ async def try_case(case: Case, port: int, found: Found) -> None:
 def fuzz(cases: int, seed: int) -> dict[str, Any]:
     """The record; `failures` in it are what must not be."""
     found, warm = Found(), Found()
+    memory: list[dict[str, int]] = []
     with running_node() as node:
         untold = operations(node) - {(sound.method, _shape(sound.path)) for sound in SOUND}
         ids = keep_some(node)
@@ -104,8 +116,11 @@ def fuzz(cases: int, seed: int) -> dict[str, Any]:
         answer = greedy(node)
         before = look_when_calm(node)
         begun = time.monotonic()
-        counted = itertools.count()
-        asyncio.run(throw(_with_progress(cases, begun, found, counted), seed, node.port, ids, found))
+        for share in range(SHARES):
+            part = range(share * cases // SHARES, (share + 1) * cases // SHARES)
+            asyncio.run(throw(iter(part), seed, node.port, ids, found))
+            memory.append(resident(node))
+            print(f"{part.stop} of {cases} in {time.monotonic() - begun:.0f} s, {memory[-1]}", flush=True)
         duration_s = time.monotonic() - begun
         after = look_when_calm(node, before)
         found.failures += [f"more than before: {line}" for line in more_than(after, before)]
@@ -116,20 +131,10 @@ def fuzz(cases: int, seed: int) -> dict[str, Any]:
         "seed": seed, "cases": cases, "at_once": AT_ONCE, "duration_s": round(duration_s, 1),
         "cases_per_s": round(cases / duration_s, 1), "failures": warm.failures + found.failures,
         "outcomes": dict(sum(found.outcomes.values(), Counter()).most_common()),
-        "harms": dict(found.harms), "slowest_s": found.slowest,
+        "harms": dict(found.harms), "slowest_s": found.slowest, "resident_mb": memory,
         "by_operation": {name: dict(counts.most_common()) for name, counts in sorted(found.outcomes.items())},
         **as_record(before, after),
     }  # fmt: skip
-
-
-def _with_progress(cases: int, begun: float, found: Found, counted: Iterator[int]) -> Iterator[int]:
-    for number in counted:
-        if number >= cases:
-            return
-        if number and number % 5000 == 0:
-            rate = number / (time.monotonic() - begun)
-            print(f"{number} of {cases}, {rate:.0f} a second, {len(found.failures)} failures", flush=True)
-        yield number
 
 
 def operations(node: Any) -> set[tuple[str, str]]:

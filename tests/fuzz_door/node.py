@@ -123,6 +123,14 @@ def look(node: Node) -> Look:
     return Look(held=held, figures=figures, pids=processes)
 
 
+def resident(node: Node) -> dict[str, int]:
+    """MB of each process that is there for long."""
+    with node.client() as client:
+        return {
+            p.role: (p.resident_bytes or 0) // 1_000_000 for p in client.processes() if p.service in (None, SERVICE)
+        }
+
+
 def _metric(page: str, name: str) -> int:
     match = re.search(rf"^{re.escape(name)} (\S+)", page, re.MULTILINE)
     assert match is not None, name

@@ -206,6 +206,9 @@ def test_a_schema_and_a_grammar() -> None:
         ("gbnf", "root := wrong"),
         ("gbnf", "root ::= nowhere"),
         ("lark", "x" * 300_000),
+        ("regex", "((A{99}){99}){99}"),
+        ("regex", "A{2147483647}"),
+        ("json_schema", json.dumps({"type": "string", "pattern": "^(((A{99}){99}){99}){99}$"})),
     ],
 )
 def test_what_cannot_be_followed_is_refused_by_the_callers_word(kind: str, text: str) -> None:
