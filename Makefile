@@ -25,7 +25,7 @@ $(BIN)/pytest: $(BIN)/thaloom
 run: $(BIN)/thaloom   ## boot a node, load the bundled model, ask it a prompt; stays up until Ctrl-C (ONCE=1: stops by itself)
 	@sh tools/first_run.sh $(BIN)
 
-test: $(BIN)/pytest   ## every test that fits in three minutes
+test: $(BIN)/pytest   ## every test that is not slow: some minutes on two cores
 	$(BIN)/pytest -q -n 4 --dist worksteal -m 'not slow'
 
 check: $(BIN)/pytest  ## format, lint, types, floors, unit and property tests

@@ -15,6 +15,8 @@ from thaloom.edge.wire.control import Progress, QuantiseRequest
 
 __all__ = ["node"]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def up(node: Node) -> Node:

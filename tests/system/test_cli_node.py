@@ -10,10 +10,14 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.system.cli import PROGRAM, environment, thaloom
 from tests.system.node import PATIENCE_S, Node, eventually, free_port, node
 
 __all__ = ["node"]
+
+pytestmark = pytest.mark.slow
 
 
 def test_up_twice_and_down(node: Node) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from benchmarks import load
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 
 

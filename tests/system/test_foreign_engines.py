@@ -20,6 +20,8 @@ __all__ = ["node"]
 from thaloom.base.errors import DriverUnavailable, Forbidden, NotServable, ServiceFailed
 from thaloom.edge.wire.control import ServeRequest
 
+pytestmark = pytest.mark.slow
+
 
 def engines(node: Node) -> list[str]:
     found = []

@@ -13,6 +13,8 @@ from thaloom.edge.wire.control import ServeRequest
 
 __all__ = ["node"]
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_killed_worker_is_back_by_itself(node: Node) -> None:
     node.start()

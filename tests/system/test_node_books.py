@@ -20,6 +20,8 @@ from thaloom.kernel.state.types import ServiceSpec
 
 __all__ = ["node"]
 
+pytestmark = pytest.mark.slow
+
 
 @contextlib.contextmanager
 def books_of(node: Node) -> Iterator[StateStore]:

@@ -16,6 +16,8 @@ from thaloom.edge.wire.control import KeyRequest
 
 __all__ = ["node"]
 
+pytestmark = pytest.mark.slow
+
 ASK = {"model": "tiny", "prompt": "The socket option", "max_tokens": 4}
 
 

@@ -18,6 +18,7 @@ from thaloom.base.errors import (
     OutOfMemory,
     ServiceFailed,
     ServiceNotFound,
+    UnknownPath,
 )
 from thaloom.base.procs import resident_bytes
 from thaloom.base.units import MIB
@@ -151,7 +152,7 @@ def test_wishes_that_cannot_be_met_are_refused_with_the_reason(node: Node) -> No
             client.serve("big", ServeRequest(model="tiny", kv_bytes=1 << 50))
         assert refusal.value.details["needed_bytes"] > refusal.value.details["free_bytes"] > 0
         for name in ("door", "../x", ".x", "x y"):
-            with pytest.raises((BadParameter, BadRequest)):
+            with pytest.raises((BadParameter, BadRequest, UnknownPath)):
                 client.serve(name, ServeRequest(model="tiny"))
         assert [service.name for service in client.services()] == ["tiny"]
 

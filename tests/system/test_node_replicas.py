@@ -7,12 +7,15 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
+import pytest
 
 from tests.system.cli import thaloom
 from tests.system.node import Node, eventually, node
 from thaloom.edge.wire.control import PullRequest, ServeRequest
 
 __all__ = ["node"]
+
+pytestmark = pytest.mark.slow
 
 SMALL = {"num_threads": 1, "context_length": 128, "max_sequences": 4}
 

@@ -15,6 +15,8 @@ from thaloom.base.errors import NotServable
 from thaloom.edge.wire.control import ServeRequest
 
 __all__ = ["node"]
+
+pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime", reason="the extra is not installed: pip install 'thaloom[onnx]'")
 
 

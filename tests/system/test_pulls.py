@@ -20,6 +20,8 @@ from thaloom.edge.wire.control import HubAccess, Progress, PullRequest
 
 __all__ = ["node"]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[FakeHub]:

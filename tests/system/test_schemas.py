@@ -3,7 +3,11 @@ form (make schemas)."""
 
 from __future__ import annotations
 
+import pytest
+
 from tests.follow_schemas import run
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_answer_is_valid_by_its_schema() -> None:

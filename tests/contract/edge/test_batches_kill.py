@@ -67,6 +67,7 @@ async def until_answered(client: httpx2.AsyncClient, batch_id: str, num: int) ->
     return batch
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_batch_outlives_its_doors_and_answers_every_line_once(tmp_path: Path) -> None:
     async def run() -> None:

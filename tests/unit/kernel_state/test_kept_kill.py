@@ -136,6 +136,7 @@ def live(folder: Path, end: int) -> tuple[int, list[dict[str, object]]]:
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_cut_off_at_any_point_nothing_acknowledged_is_lost_and_nothing_lies_about(tmp_path: Path) -> None:
     code, told = live(tmp_path / "whole", 0)
     assert (code, told[-1]["kind"]) == (0, "end")

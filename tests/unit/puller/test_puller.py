@@ -65,6 +65,7 @@ def lines(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
     process.wait()
 
 
+@pytest.mark.slow
 def test_killed_twenty_times_it_ends_bit_identical(hub: FakeHub, tmp_path: Path) -> None:
     """Each process may fetch some more bytes, a number of its own by lot, and is then killed by SIGKILL."""
     home, chance = tmp_path / "home", random.Random(7)

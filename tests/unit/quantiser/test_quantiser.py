@@ -163,6 +163,7 @@ def test_the_process_tells_its_progress_and_its_end(store: ModelStore) -> None:
     assert refused.returncode == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_ended_at_any_moment_it_leaves_whole_models(store: ModelStore, signum: signal.Signals) -> None:
     for wait_for in ("quantising", "measuring", "importing"):
