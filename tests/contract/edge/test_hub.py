@@ -132,7 +132,13 @@ def test_a_key_takes_home_no_model_that_it_is_not_for(tmp_path: Path) -> None:
         store = ModelStore(tmp_path / "models", ManualClock(), chunk_bytes=CHUNK)
         store.import_path(make_model(tmp_path / "mine"), source=f"hf://org/Mine@{UPSTREAM}")
         mine, other, free = keys.add("a", models=("mine",)), keys.add("b", models=("other",)), keys.add("c")
-        async with guarded_door(tmp_path, keys, hub=lambda: (store, Above())) as door:
+        above = Above()
+        async with guarded_door(tmp_path, keys, hub=lambda: (store, above)) as door:
+            absent = "/far/Away/resolve/main/config.json"
+            assert (await door.http.get(absent, headers=bearer(mine))).status_code == 403
+            assert above.asked == [], "nothing is fetched for a key that is not for it"
+            assert (await door.http.get(absent, headers=bearer(free))).status_code == 404
+            assert above.asked == [("far/Away", "main")]
             for path in ("/mine/resolve/main/config.json", "/org/Mine/resolve/main/config.json",
                          "/api/models/mine/auth-check"):  # fmt: skip
                 asked = [await door.http.get(path, headers=bearer(key)) for key in (mine, free, other)]

@@ -152,6 +152,7 @@ class HubAnswers:
         return found
 
     async def _fetched(self, question: Question) -> bool:
+        allow(question.repo)  # a key for some models fetches no others
         try:
             return await self._upstream.fetch(question.repo, question.revision)
         except AirGapped as error:
