@@ -121,7 +121,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def openapi_document() -> dict[str, Any]:
-    """What `/openapi.json` answers, without a node: for docs/openapi.json."""
+    """What `/openapi.json` answers, without a node."""
     frontend = Frontend(RouteReader(Path("routes.json")), SystemClock(), ignore)
     try:
         return app.openapi_document(frontend, frontend)
