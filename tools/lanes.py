@@ -56,7 +56,7 @@ LANES = (
     Lane(name="sanitizers", budget_s=900, commands=(("make", "-C", "native", "sanitize", f"PYTHON={sys.executable}"),)),
     Lane(
         name="fuzz, shortened",
-        budget_s=240,
+        budget_s=480,
         commands=(
             ("make", "-C", "native", "fuzz", "CASES=2000", f"PYTHON={sys.executable}"),
             (sys.executable, "-m", "tests.fuzz_formats", "--cases", "20000"),

@@ -73,7 +73,7 @@ def _has_form(path: str, document: Any) -> bool:
     error = document.get("error")
     if path.startswith("/v1/messages"):
         return document.get("type") == "error" and isinstance(error.get("message"), str) and bool(error.get("type"))
-    if path.startswith("/api/") or "/resolve/" in path:
+    if path.startswith(("/api/", "/v2/models", "/v2/health")) or "/resolve/" in path:
         return isinstance(error, str) and error != ""
     if path.startswith("/thaloom/v1/"):
         return isinstance(error, dict) and bool(error["message"]) and ({"help_page"} <= set(error) or "type" in error)

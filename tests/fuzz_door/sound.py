@@ -65,6 +65,17 @@ UPLOAD = (
     b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\nContent-Type: text/plain\r\n\r\n'
     b"some words\r\n--edge--\r\n"
 )
+SPOKEN = (
+    b'--edge\r\nContent-Disposition: form-data; name="model"\r\n\r\ntiny\r\n'
+    b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
+    b"RIFF\x24\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00\x40\x1f\x00\x00\x80\x3e\x00\x00\x02\x00\x10\x00"
+    b"data\x00\x00\x00\x00\r\n--edge--\r\n"
+)
+INFER: dict[str, Any] = {
+    "id": "1",
+    "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 2.0]}],
+    "outputs": [{"name": "y", "parameters": {"binary_data": False}}],
+}
 LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": SHORT}
 JSON_TYPE = b"application/json"
 
@@ -101,7 +112,7 @@ def _get(path: str, query: str = "", weight: float = 0.5) -> Sound:
     return Sound(method="GET", path=path, query=query, weight=weight)
 
 
-_HUB_PATHS = ("", "/revision/main", "/tree/main", "/refs")
+_HUB_PATHS = ("", "/revision/main", "/tree/main", "/refs", "/auth-check")
 _CONTROL = "/thaloom/v1"
 SOUND: tuple[Sound, ...] = (
     _post("/v1/chat/completions", CHAT, 4),
@@ -173,6 +184,12 @@ SOUND: tuple[Sound, ...] = (
             content_type=b"application/x-www-form-urlencoded") for repo in ("tiny", "org/tiny")),
     _get("/tiny/resolve/main/config.json"),
     _get("/org/tiny/resolve/main/config.json", weight=0.3),
+    *(_get(f"/v2{path}", weight=0.3) for path in
+      ("", "/health/live", "/health/ready", "/models/tiny", "/models/tiny/ready")),
+    _post("/v2/models/tiny/infer", INFER, 1.5),
+    _post("/v1/audio/transcriptions", SPOKEN, content_type=b"multipart/form-data; boundary=edge"),
+    _post("/v1/audio/speech", {"model": "tiny", "input": "hi", "voice": "x", "response_format": "wav", "speed": 1.0}),
+    _post("/v1/images/generations", {"model": "tiny", "prompt": "x", "n": 1, "size": "8x8", "seed": 1}),
     _get("/healthz"),
     _get("/readyz"),
     _get("/version"),
