@@ -182,6 +182,10 @@ class SamplesNatively(Protocol):
         """
         ...
 
+    def redraw(self, row: int, wish: Draw) -> Drawn:
+        """As `draw`, from one row of that result. Raises ValueError if there is no such row."""
+        ...
+
 
 @runtime_checkable
 class ReportsLinks(Protocol):

@@ -139,6 +139,9 @@ class TimedSampler(Timed):
     def draw(self, draws: Sequence[Draw]) -> Sequence[Drawn]:
         return self._sampler.draw(draws)
 
+    def redraw(self, row: int, wish: Draw) -> Drawn:
+        return self._sampler.redraw(row, wish)
+
 
 def timed(inner: Executable, cost: Cost) -> Timed:
     return TimedSampler(inner, cost) if isinstance(inner, SamplesNatively) else Timed(inner, cost)

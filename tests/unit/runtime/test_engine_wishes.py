@@ -12,10 +12,12 @@ from tokenizers import decoders, models
 
 from tests.unit.runtime.doubles import VOCAB, Bench, HistoryExecutable, ask, greedy, logits_of, make_bench
 from thaloom.base.errors import BadParameter
-from thaloom.hal.draws import likeliest
+from thaloom.hal.draws import draw, likeliest
+from thaloom.work.runtime.choosing import Chooser
 from thaloom.work.runtime.grammars import Grammars, Matcher
 from thaloom.work.runtime.messages import Embed, Finished, Grammar, PromptLogprobs, State, Tokens
 from thaloom.work.runtime.text import Vocabulary, read_vocabulary
+from thaloom.work.runtime.types import Sampling
 
 PROMPT = [3, 1, 4, 1, 5]
 COUNT = 40
@@ -179,6 +181,63 @@ def test_a_constraint_is_kept_from_the_first_token_to_the_end() -> None:
         assert len(tail) == 2
 
 
+def test_what_follows_a_refused_token_is_as_likely_as_among_the_allowed_ones() -> None:
+    """Against the model's own probabilities, what is not allowed left out: Pearson's chi-square, 20,000 answers."""
+    logits = logits_of(PROMPT).astype(np.float32)
+    allowed = [CHARACTERS.index(character) for character in "ABCDE"]
+    constraint = matcher("regex", "[A-E]x")
+    counts = dict.fromkeys(allowed, 0)
+    num_second = 0
+    for seed in range(20_000):
+        chooser = Chooser(ask(PROMPT, 2), Sampling(seed=seed), vocab_size=VOCAB, matcher=constraint)
+        token = draw(logits, chooser.wish(5)).token
+        second = chooser.second(5, token)
+        num_second += second is not None
+        counts[token if second is None else draw(logits, second).token] += 1
+    weights = np.exp(logits[allowed].astype(np.float64))
+    wanted = 20_000 * weights / weights.sum()
+    distance = sum((counts[token] - want) ** 2 / want for token, want in zip(allowed, wanted, strict=True))
+    assert 1000 < num_second < 19_900, "a case in which always or never one is drawn again shows nothing"
+    assert distance < 18.5, "one in a thousand with four degrees of freedom"
+
+
+@pytest.mark.parametrize("filters", [{"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.2}])
+def test_where_filters_count_only_what_is_allowed_the_constraint_comes_first(filters: dict[str, float]) -> None:
+    constraint = matcher("regex", "[A-E]x")
+    chooser = Chooser(ask(PROMPT, 2), Sampling(seed=1, **filters), vocab_size=VOCAB, matcher=constraint)
+    found = chooser.wish(5)
+    assert found.allowed is not None
+    assert chooser.second(5, draw(logits_of(PROMPT).astype(np.float32), found).token) is None
+
+
+def test_the_likeliest_allowed_token_is_taken_whichever_is_the_likeliest_of_all() -> None:
+    history, text = list(PROMPT), ""
+    while len(text) < 12:
+        logits = logits_of(history).astype(np.float32)
+        row = {character: logits[CHARACTERS.index(character)] for character in "ABC"}
+        text += max(row, key=lambda character: row[character])
+        history.append(CHARACTERS.index(text[-1]))
+    assert written("regex", "[A-C]{12}")[0] == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("regex", "[A-C]{1,3}(-[0-9]+)?"),
+        ("json_schema", '{"type": "array", "items": {"type": "string", "maxLength": 3}}'),
+    ],
+)
+def test_a_token_asked_about_is_permitted_where_the_mask_has_it(kind: str, text: str) -> None:
+    constraint = matcher(kind, text)
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        bits = np.unpackbits(constraint.allowed().view(np.uint8), bitorder="little")[:VOCAB]
+        assert bits.tolist() == [constraint.permits(token) for token in range(VOCAB)]
+        constraint.take(int(rng.choice(np.flatnonzero(bits))))
+        if constraint.complete:
+            break
+
+
 def test_an_answer_that_can_only_end_ends_even_without_stop_tokens() -> None:
     assert written("choice", '["AB", "CD"]', stops=[]) in {("AB", "stop"), ("CD", "stop")}
     assert written("choice", '["AB", "CD"]', min_tokens=4)[1] == "stop", "there is no way to be longer"
@@ -236,6 +295,7 @@ def test_what_explodes_is_refused_or_followed_but_does_not_hang(kind: str, text:
         for _ in range(8):
             allowed = made.allowed()
             token = int(np.flatnonzero(np.unpackbits(allowed.view(np.uint8), bitorder="little"))[0])
+            made.permits(token + 1)
             made.take(token)
             if made.complete:
                 break

@@ -35,6 +35,14 @@ _LIMITS: dict[str, Any] = {
     "max_grammar_size": 200_000,
     "verbose_errors": False,
 }
+_SLICES = [
+    r"[\x20\x0A\x0D\x09]+",
+    *(rf'[^"\\\x00-\x1F\x7F]{{1,{most}}}' for most in (2, 4, 6, 8, 10, 16, 30)),
+    r'[^"\\\x00-\x1F\x7F]+',
+]
+"""Sets of tokens that a mask takes or leaves as one: white space, and texts within a JSON string up to a length. The
+library's own have 10 and 30 only: a string that may go on for fewer characters than that is then asked token by token.
+Measured, 128,000 tokens, strings of at most 40 characters: 440 us a mask with its own, 220 with these."""
 _KEPT = 32
 """Compiled constraints kept for the next request with the same one."""
 
@@ -54,6 +62,13 @@ class Matcher:
         self._matcher.unsafe_compute_mask_ptr(*self._place)
         self._check()
         return self._allowed
+
+    def permits(self, token: int) -> bool:
+        """Whether this one's text may come next: some microseconds, where `allowed` can take a thousand times as long.
+        Of a text that is fixed from here on `allowed` has one way to write it, this has any. Raises as `allowed`."""
+        found = self._matcher.validate_tokens([token])
+        self._check()
+        return bool(found)
 
     def take(self, token: int) -> None:
         """This one came next. Raises BadParameter as `allowed` does."""
@@ -107,7 +122,7 @@ class Grammars:
             if not ends:
                 raise NotServable("answers of this model cannot be constrained: it has no token that ends an answer")
             words = _tokenizer.TokenizerWrapper(_Words(self._read(), ends[0]))
-            made = llguidance.LLTokenizer(words, n_vocab=self._vocab_size, eos_token=list(ends))
+            made = llguidance.LLTokenizer(words, n_vocab=self._vocab_size, eos_token=list(ends), slices=_SLICES)
             self._tokenizers = {ends: made}  # one model has one set of ends
         return self._tokenizers[ends]
 

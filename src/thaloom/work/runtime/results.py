@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence as Sequence_
 
 import numpy as np
@@ -13,7 +12,7 @@ from thaloom.hal.draws import Draw, Drawn
 from thaloom.hal.driver import Executable
 from thaloom.work.runtime.batch import Work
 from thaloom.work.runtime.messages import LogprobRow
-from thaloom.work.runtime.sampling import draw_all, refusal, wish
+from thaloom.work.runtime.sampling import draw_all, redraw, refusal, wish
 from thaloom.work.runtime.sequence import Sequence
 from thaloom.work.runtime.types import Sampling
 
@@ -40,14 +39,22 @@ def results_of(executable: Executable, work: Sequence_[Work], result: NDArray[np
         except ThaloomError as error:  # its constraint became too complex: its row is drawn all the same, for nobody
             refused[index] = error
             wishes += [Draw()] * item.num_outputs
-    drawn = iter(draw_all(executable, result, wishes) if wishes else [])
+    drawn = draw_all(executable, result, wishes) if wishes else []
     found: list[Found] = []
+    end = 0
     for index, item in enumerate(work):
-        reported = list(itertools.islice(drawn, len(item.reported)))
-        chosen = _keep(item, list(itertools.islice(drawn, item.num_drawn)))
-        odd = next(filter(None, map(refusal, reported, item.reported)), None)
-        failure = refused.get(index) or odd
-        found.append((_reported(reported), chosen) if failure is None else ([], [failure]))
+        begin, end = end, end + item.num_outputs
+        try:
+            if index in refused:
+                raise refused[index]
+            reported = _reported(item, drawn[begin : end - item.num_drawn])
+            chosen = list(drawn[end - item.num_drawn : end])
+            if chosen and (second := item.sequence.chooser.second(item.end, chosen[0].token)):
+                chosen = [redraw(executable, result, end - item.num_drawn, second)]
+        except ThaloomError as error:
+            found.append(([], [error]))
+        else:
+            found.append((reported, _keep(item, chosen)))
     return found
 
 
@@ -58,7 +65,11 @@ def _report(sequence: Sequence, position: int) -> Draw:
     )
 
 
-def _reported(drawn: list[Drawn]) -> list[LogprobRow]:
+def _reported(item: Work, drawn: Sequence_[Drawn]) -> list[LogprobRow]:
+    """Raises InternalError where the model gave no numbers."""
+    for each, position in zip(drawn, item.reported, strict=True):
+        if (odd := refusal(each, position)) is not None:
+            raise odd
     return [
         LogprobRow(
             chosen=each.logprobs.reported[0],

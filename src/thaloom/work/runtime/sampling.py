@@ -21,6 +21,8 @@ from thaloom.work.runtime.types import Sampling
 Logits = NDArray[np.float32]
 """(num_rows, V)"""
 _MASK = 2**64 - 1
+_AGAIN = 2**63
+"""Beyond every position."""
 
 
 def wish(
@@ -31,9 +33,11 @@ def wish(
     report: tuple[int, ...] = (),
     edits: Edits | None = None,
     allowed: Allowed | None = None,
+    again: bool = False,
 ) -> Draw:
     """The draw of the token at `position` (0 is the prompt's first). `num_top`: how many likeliest to report, None: no
-    logprobs. `sampling.seed` must be set unless temperature is 0. The rest is as Draw has it."""
+    logprobs. `sampling.seed` must be set unless temperature is 0. `again`: by another number than the first time.
+    The rest is as Draw has it."""
     is_plain = edits is None and allowed is None
     if sampling.temperature == 0:
         return (
@@ -44,7 +48,7 @@ def wish(
         top_k=sampling.top_k,
         top_p=sampling.top_p,
         min_p=sampling.min_p,
-        uniform=uniform(sampling.seed or 0, position),
+        uniform=uniform(sampling.seed or 0, position + (_AGAIN if again else 0)),
         num_top=num_top,
         report=report,
         edits=edits,
@@ -62,6 +66,13 @@ def draw_all(executable: Executable, logits: Logits, wishes: Sequence[Draw]) -> 
     if samples_natively(type(executable)):
         return cast(SamplesNatively, executable).draw(wishes)  # samples_natively looked
     return [draw(row, each) for row, each in zip(logits, wishes, strict=True)]
+
+
+def redraw(executable: Executable, logits: Logits, row: int, wish: Draw) -> Drawn:
+    """Another token for that row, as `draw_all`."""
+    if samples_natively(type(executable)):
+        return cast(SamplesNatively, executable).redraw(row, wish)
+    return draw(logits[row], wish)
 
 
 @functools.cache

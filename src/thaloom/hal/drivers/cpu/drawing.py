@@ -21,19 +21,28 @@ _WORD = np.dtype(np.uint32)
 
 
 def draw_rows(
-    library: Library, handle: ctypes.c_void_p, result: HostMemory, plan: native.Plan, draws: Sequence[Draw]
+    library: Library,
+    handle: ctypes.c_void_p,
+    result: HostMemory,
+    plan: native.Plan,
+    draws: Sequence[Draw],
+    *,
+    first: int = 0,
 ) -> list[Drawn]:
-    """One token for each of the first rows of `result`. Plain structs, for this runs after every step, which has swept
-    the caches: by NumPy's records it took nearly twice as long."""
+    """One token for each row of `result` from `first` on, as many as there are draws.
+
+    Plain structs, for this runs after every step, which has swept the caches: by NumPy's records it took nearly twice
+    as long."""
     count = len(draws)
     columns = min(plan.result_width, max((wish.num_top or 0 for wish in draws), default=0))
     wishes, drawn = (native.Draw * count)(), (native.Drawn * count)()
     for row, wish in enumerate(draws):
         _DRAW.pack_into(wishes, row * _DRAW.size, *_told(wish, columns))
     top = np.empty((count, columns), np.int32) if columns else None
+    begin = first * plan.result_stride
     told = native.Draws(
-        logits=result.address,
-        logits_values=result.num_bytes // 4,
+        logits=result.address + 4 * begin,
+        logits_values=result.num_bytes // 4 - begin,
         wishes=ctypes.addressof(wishes),
         drawn=ctypes.addressof(drawn),
         top=None if top is None else top.ctypes.data,
@@ -46,7 +55,7 @@ def draw_rows(
         if token < 0 or wish.num_top is None:
             return Drawn(token=token, num_not_finite=num_not_finite)
         stride = plan.result_stride
-        logits = result.data.view(np.float32)[row * stride : (row + 1) * stride]
+        logits = result.data.view(np.float32)[(first + row) * stride : (first + row + 1) * stride]
         likeliest = np.empty(0, np.int32) if top is None else top[row, :num_top]
         return Drawn(token=token, logprobs=logprobs(logits, token, likeliest, wish, highest=highest, total=total))
 

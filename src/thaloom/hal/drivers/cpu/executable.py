@@ -166,6 +166,12 @@ class CpuExecutable:
             raise ValueError(f"{len(draws)} draws from {self._num_results} rows of logits")
         return draw_rows(self._library, self._living(), self._result, self._plan, draws)
 
+    def redraw(self, row: int, wish: Draw) -> Drawn:
+        """driver.SamplesNatively."""
+        if not 0 <= row < self._num_results or self._result is None:
+            raise ValueError(f"a draw from row {row} of {self._num_results} rows of logits")
+        return draw_rows(self._library, self._living(), self._result, self._plan, [wish], first=row)[0]
+
     def copy_block(self, source: int, target: int) -> None:
         for block in (source, target):
             if not 0 <= block < 2**31:

@@ -54,6 +54,27 @@ def as_many_as_rows(subject: Subject) -> None:
             raise Nonconforming(f"{count} draws from {len(rows)} rows are not refused")
 
 
+@check("draws.again", "draws")
+def again(subject: Subject) -> None:
+    case = tiny_model(1)
+    rng = np.random.default_rng(19)
+    with bench(subject.open(), case) as made:
+        executable = made.executable
+        rows = _run(executable, case)
+        _draw(executable, [Draw()] * len(rows))
+        if not isinstance(executable, SamplesNatively):
+            raise Nonconforming("only some executables choose tokens")
+        for row in reversed(range(len(rows))):
+            wish = _random_wish(rng)
+            _compare([executable.redraw(row, wish)], rows[row : row + 1], [wish])
+        for row in (-1, len(rows)):
+            try:
+                executable.redraw(row, Draw())
+            except ValueError:
+                continue
+            raise Nonconforming(f"a draw from row {row} of {len(rows)} is not refused")
+
+
 def _run(executable: Executable, case: Case) -> NDArray[np.float32]:
     """The logits of one step, (num_rows, V)."""
     sequences = sequences_for(case)
