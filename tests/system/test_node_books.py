@@ -42,7 +42,7 @@ def test_every_action_is_in_the_journal_before_and_after(node: Node) -> None:
     node.wait_for_door()
     down(node)
     with books_of(node) as store:
-        journal = store.journal(100)
+        journal = store.journal.latest(100)
         assert store.leases() == []
     intents = {entry.action: entry for entry in journal if entry.phase == "intent"}
     outcomes = {entry.action: entry for entry in journal if entry.phase == "outcome"}

@@ -66,6 +66,17 @@ class Database:
         with self._lock, self._named_errors():
             return self._connection.execute(query, values).fetchall()
 
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """All as it is at one moment, on a connection of its own: a long look keeps nobody from writing."""
+        with self._named_errors():
+            connection = _connect(self.path, "ro")
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                connection.close()
+
     def close(self) -> None:
         with self._lock:
             self._connection.close()
