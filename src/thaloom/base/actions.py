@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,6 +34,8 @@ class Caller:
 
 
 RECONCILER = Caller("reconciler")
+LOCAL = Caller("person", "local")
+"""Who came by the node's own socket and is not known any closer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +101,28 @@ class Approval:
 
     digest: str
     until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """Under what terms something is asked for, besides what is asked."""
+
+    caller: Caller = LOCAL
+    action: str | None = None
+    """Its id, chosen by who asks, so that asking again does nothing again."""
+    approval: Approval | None = None
+    dry_run: bool = False
+    """Say what would be done, by raising Planned; do nothing."""
+
+
+_PLAIN = Terms()
+TERMS: ContextVar[Terms] = ContextVar("terms", default=_PLAIN)
+"""Of the request that is being served: they hold for whatever is asked for on its behalf, however deep down."""
+
+
+class Planned(Exception):
+    """What would have been done."""
+
+    def __init__(self, *plans: Plan) -> None:
+        super().__init__(*(plan.digest for plan in plans))
+        self.plans = plans

@@ -127,6 +127,35 @@ class JournalEntry:
     """Who wished it; empty in what was written before that was kept."""
 
 
+Ending = Literal["running", "done", "failed", "undone"]
+"""failed: it was hindered, and the error says by what; undone: a killed node had written it down and not begun it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastAction:
+    """Something that was done, or was about to be: an intent and, unless it is running, its outcome."""
+
+    id: str
+    kind: str
+    by: str
+    time: float
+    ended_at: float | None
+    ending: Ending
+    plan: dict[str, Any]
+    """As base.actions.Plan.to_record; of the reconciler's own steps their record."""
+    subjects: tuple[str, ...] = ()
+    """What it changed or touched."""
+    undo: dict[str, Any] | None = None
+    no_undo: str = ""
+    told: dict[str, Any] = field(default_factory=dict)
+    """What came of it."""
+    error: dict[str, Any] | None = None
+    undoes: str | None = None
+    """The action it was the undoing of."""
+    resumed: bool = False
+    """Whether a later daemon brought it to its end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """Where the journal's chain ended at some moment: its last entry and that entry's seal."""
