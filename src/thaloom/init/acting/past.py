@@ -48,7 +48,7 @@ class Past:
 
     def later(self, action: PastAction) -> list[PastAction]:
         """What was done since then to the same things, newest first."""
-        since = [other for other in self.latest(_PAGE) if other.time >= action.time and other.id != action.id]
+        since = [other for other in self.latest(_PAGE) if other.number > action.number]
         return [other for other in since if other.ending == "done" and changed(other) & changed(action)]
 
     def undoing(self, action: str) -> Call:
@@ -71,6 +71,7 @@ def past_action(intent: JournalEntry, outcome: JournalEntry | None) -> PastActio
     told = {} if outcome is None else outcome.data
     return PastAction(
         id=intent.action,
+        number=intent.id,
         kind=intent.kind,
         by=intent.by,
         time=intent.time,

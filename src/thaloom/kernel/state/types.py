@@ -136,6 +136,8 @@ class PastAction:
     """Something that was done, or was about to be: an intent and, unless it is running, its outcome."""
 
     id: str
+    number: int
+    """Of its first entry in the journal: grows with every action."""
     kind: str
     by: str
     time: float

@@ -93,7 +93,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.dry_run": ("show exactly what would be done; do nothing", "只显示将要做什么，不执行"),
     "option.plan": (
         "only if it would do exactly this plan (see --dry-run)",
-        "仅当将要做的与该计划完全一致时才执行（见 --dry-run）",
+        "仅当与该计划完全一致时才执行",
     ),
     "head.id": ("ID", "编号"),
     "head.action": ("ACTION", "操作"),
