@@ -101,10 +101,11 @@ class Machine:
 
     def facts(self) -> dict[str, object]:
         """What there is, by the machine's account."""
+        keys = self.store.keys()
         return {
             "services": [service.spec for service in self.store.services()],
             "aliases": [AliasWish.of(alias) for alias in self.store.aliases()],
-            "keys": [key.name for key in self.store.keys()],
+            "keys": [key.name for key in keys],
             "models": [str(manifest.name) for manifest in self.models.list()],
         }
 
@@ -117,6 +118,8 @@ async def carry_out(machine: Machine, source: Path) -> None:
         performer = machine.performer(tasks)
         for action, asked in suite(source):
             await performer.perform(asked, LOCAL, action=action)
+            with (machine.layout.home / "acks").open("a") as told:
+                told.write(f"{action}\n")
 
 
 def kill_at(machine: Machine, number: int, *, after: bool) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.models import make_model
 from tests.system.action_suite import Machine, carry_out, suite
-from thaloom.base.actions import Call
+from thaloom.base.actions import LOCAL, Call
 from thaloom.init.acting.kinds import read
 from thaloom.init.acting.past import Past
 from thaloom.kernel.state.types import PastAction
@@ -77,8 +77,6 @@ async def finish(machine: Machine, source: Path, past: list[PastAction]) -> None
     before = len(machine.store.journal.latest(1000))
     async with asyncio.TaskGroup() as tasks:
         performer = machine.performer(tasks)
-        from thaloom.base.actions import LOCAL
-
         for action, asked in suite(source):
             await performer.perform(asked, LOCAL, action=f"{action}-again" if action in undone else action)
     done = sum(action.ending == "done" for action in past)
