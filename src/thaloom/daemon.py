@@ -25,6 +25,7 @@ from thaloom.init.events import NodeStarted, NodeStopped
 from thaloom.init.layout import Layout
 from thaloom.init.wiring import Node, take_stock
 from thaloom.kernel.state.store import StateStore
+from thaloom.kernel.trust.seals import node_key, sealing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +55,7 @@ async def _run(layout: Layout, settings: NodeConfig) -> None:
     emit = LogWriter(clock, sys.stdout, level=settings.log_level, human=sys.stdout.isatty())
     registry: Registry[Driver] = Registry("driver")
     registry.discover()
-    with contextlib.closing(StateStore(layout.state, clock)) as store:
+    with contextlib.closing(StateStore(layout.state, clock, seal=sealing(node_key(layout.node_key)))) as store:
         found = take_stock(layout, settings, store, clock)
         async with asyncio.TaskGroup() as tasks:
             node = Node(tasks, layout, settings, store=store, registry=registry, clock=clock, emit=emit)

@@ -42,15 +42,18 @@ def test_every_action_is_in_the_journal_before_and_after(node: Node) -> None:
     node.wait_for_door()
     down(node)
     with books_of(node) as store:
-        journal = store.journal(100)
+        journal = store.journal.latest(100)
         assert store.leases() == []
     intents = {entry.action: entry for entry in journal if entry.phase == "intent"}
     outcomes = {entry.action: entry for entry in journal if entry.phase == "outcome"}
     assert intents.keys() == outcomes.keys()
     kinds = [entry.kind for entry in reversed(journal) if entry.phase == "intent"]
-    assert kinds == ["StartDoor", "StartWorker", "StopDoor", "Forget", "StopWorker", "Forget"]
+    assert kinds == [
+        *("StartDoor", "model.import", "service.serve", "StartWorker"),
+        *("node.down", "StopDoor", "Forget", "StopWorker", "Forget"),
+    ]
     assert all(intents[action].id < outcomes[action].id for action in intents)
-    assert all(entry.data["done"] for entry in outcomes.values())
+    assert all(entry.data.get("done") or entry.data.get("ending") == "done" for entry in outcomes.values())
     (start,) = [entry for entry in intents.values() if entry.kind == "StartWorker"]
     assert start.data["service"] == "tiny"
     assert start.data["needed_bytes"] > TINY.joinpath("model.safetensors").stat().st_size

@@ -4,20 +4,21 @@
     ├── Refused                 the caller can mend the request             fault: caller
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
     │   ├── NotFound: ModelNotFound  ServiceNotFound  AliasNotFound  DeviceNotFound  UnknownPath
-    │   │             NotKept  KeyNotFound
+    │   │             NotKept  KeyNotFound  ActionNotFound
     │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict  WrongState
-    │   ├── Unauthorized  Forbidden  AirGapped
+    │   │             PlanChanged  NothingToUndo
+    │   ├── Unauthorized  Forbidden  ApprovalNeeded  AirGapped
     │   ├── BodyLate  EncodingNotRead
     │   └── NotServable
     ├── Untrusted               the data is not what it says it is          fault: caller
     │   ├── CorruptObject  UnsafeFormat  MalformedFile  UntrustedSource
     ├── Unavailable             wait and try again                          fault: nobody
-    │   ├── QueueFull  RateLimited  TooManyConnections  ServiceLoading  NodeNotRunning
+    │   ├── QueueFull  RateLimited  BudgetSpent  TooManyConnections  ServiceLoading  NodeNotRunning
     │   ├── SourceUnavailable
     ├── HostShort               this machine lacks something                fault: host
     │   ├── DiskFull  OutOfMemory  DeviceLost  DriverUnavailable  StateUnusable
     └── Broken                  we failed                                   fault: thaloom
-        ├── WorkerLost  ServiceFailed  DeadlineExceeded  InternalError
+        ├── WorkerLost  ServiceFailed  DeadlineExceeded  NotVerified  InternalError
 
 Each leaf has a stable `code`, one HTTP status, one exit code and one help page (docs/errors.md#<code>), says
 whose fault it is, and whether and when to try again. `assert` is for our own invariants; users get one of these.
@@ -155,6 +156,12 @@ class KeyNotFound(NotFound):
     code = "key_not_found"
 
 
+class ActionNotFound(NotFound):
+    """The journal has no such action: it never was, or it is older than what is kept."""
+
+    code = "action_not_found"
+
+
 class UnknownPath(NotFound):
     """Nothing is served under this path; docs and `/` list what is."""
 
@@ -203,6 +210,19 @@ class RevisionConflict(Conflict):
     code = "revision_conflict"
 
 
+class PlanChanged(Conflict):
+    """What would be done now is not what was approved, or the time the approval was given for is over. Look at the plan
+    again."""
+
+    code = "plan_changed"
+
+
+class NothingToUndo(Conflict):
+    """The action cannot be undone; the message says why."""
+
+    code = "nothing_to_undo"
+
+
 class WrongState(Conflict):
     """What was asked cannot be done to it as it is: it is over already, or is not of the kind that has an end."""
 
@@ -220,6 +240,13 @@ class Forbidden(Refused):
     """A foreign Host or Origin, a bind beyond loopback, an operation the caller may not do."""
 
     code = "forbidden"
+    http_status, exit_code = 403, 8
+
+
+class ApprovalNeeded(Refused):
+    """Who asks may not do this without a person's leave for just this plan."""
+
+    code = "approval_needed"
     http_status, exit_code = 403, 8
 
 
@@ -280,6 +307,13 @@ class RateLimited(Unavailable):
     enough again."""
 
     code = "rate_limited"
+    http_status = 429
+
+
+class BudgetSpent(Unavailable):
+    """Who asks has changed as much as it may within an hour."""
+
+    code = "budget_spent"
     http_status = 429
 
 
@@ -353,6 +387,12 @@ class ServiceFailed(Broken):
 
     code = "service_failed"
     http_status = 503
+
+
+class NotVerified(Broken):
+    """Something was done, and a look at the machine afterwards does not show it. Nothing more is known."""
+
+    code = "not_verified"
 
 
 class DeadlineExceeded(Broken):

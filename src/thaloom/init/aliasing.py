@@ -29,6 +29,15 @@ class Aliasing:
         return self._store.alias(name)
 
     def put(self, alias: Alias) -> Alias:
+        """Raises as `check`."""
+        self.check(alias)
+        kept = self._store.put_alias(alias)
+        services = tuple(f"{share.service}={share.weight}" for share in kept.shares)
+        self._emit(AliasWished(alias=kept.name, services=services, revision=kept.revision))
+        self._wake()
+        return kept
+
+    def check(self, alias: Alias) -> None:
         """Raises NameTaken where a service has that name, ServiceNotFound for one that is not there."""
         names = {service.spec.name for service in self._store.services()}
         if alias.name in names:
@@ -36,11 +45,6 @@ class Aliasing:
         for share in alias.shares:
             if share.service not in names:
                 raise ServiceNotFound(f"no service {share.service!r} (there are: {', '.join(sorted(names)) or 'none'})")
-        kept = self._store.put_alias(alias)
-        services = tuple(f"{share.service}={share.weight}" for share in kept.shares)
-        self._emit(AliasWished(alias=kept.name, services=services, revision=kept.revision))
-        self._wake()
-        return kept
 
     def remove(self, name: ServiceName) -> None:
         """Raises AliasNotFound."""

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from thaloom.base.actions import RECONCILER
 from thaloom.base.clock import Clock
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId, new_worker_id
 from thaloom.hal.inventory import Inventory
@@ -59,7 +60,9 @@ class Executor:
     async def perform(self, action: Action) -> None:
         """Do it, between two entries of the journal. Raises what hindered it, after writing that down."""
         process = self._subject(action)
-        intent = self._store.append(type(action).__name__, to_record(action) | {"process": process}, phase="intent")
+        journal, by = self._store.journal, str(RECONCILER)
+        record = to_record(action) | {"process": process}
+        intent = journal.append(type(action).__name__, record, phase="intent", by=by)
         outcome: dict[str, Any] = {"process": process, "done": False}
         try:
             await self._do(action, process)
@@ -68,7 +71,7 @@ class Executor:
             outcome["error"] = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self._store.append(intent.kind, outcome, action=intent.action)
+            journal.append(intent.kind, outcome, action=intent.action, by=by)
 
     def _subject(self, action: Action) -> WorkerId:
         """The process it is about: a new id for one that is to be started."""

@@ -23,6 +23,10 @@ class Layout:
         return self.home / "state.db"
 
     @property
+    def node_key(self) -> Path:
+        return self.home / "node.key"
+
+    @property
     def models(self) -> Path:
         return self.home / "models"
 

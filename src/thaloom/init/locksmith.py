@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import BadParameter
+from thaloom.base.errors import BadParameter, NameTaken
 from thaloom.base.events import Emit
 from thaloom.init.events import KeyMade, KeyRemoved
 from thaloom.kernel.state.snapshots import publish
@@ -30,8 +30,7 @@ class Locksmith:
 
     def make(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
         """The record that is kept, and the key, which is not. Raises BadParameter, NameTaken."""
-        if not _NAME.fullmatch(name):
-            raise BadParameter(f"not a name for a key: {name!r} (letters, digits, '.', '_', '@', '-')", param="name")
+        self.check_name(name)
         now = self._clock.now()
         key_id, secret = new_key()
         key = AccessKey(
@@ -46,6 +45,13 @@ class Locksmith:
         self.publish()
         self._emit(KeyMade(key=name, id=key_id, expires_at=key.expires_at))
         return key, secret
+
+    def check_name(self, name: str) -> None:
+        """Raises BadParameter for what is no name of a key, NameTaken for one that is another's."""
+        if not _NAME.fullmatch(name):
+            raise BadParameter(f"not a name for a key: {name!r} (letters, digits, '.', '_', '@', '-')", param="name")
+        if any(key.name == name for key in self._store.keys()):  # noqa: SIM118 - no dictionary
+            raise NameTaken(f"there is a key {name!r} already; remove it first, or choose another name")
 
     def remove(self, name: str) -> None:
         """Raises KeyNotFound."""

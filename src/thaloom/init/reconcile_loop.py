@@ -12,12 +12,12 @@ import contextlib
 import math
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import ThaloomError
+from thaloom.base.errors import NodeNotRunning, ThaloomError
 from thaloom.base.events import Emit
 from thaloom.base.ids import ServiceName
 from thaloom.init.actions import Action, Hold, StartDoor, StartWorker, subject
 from thaloom.init.boot import NodeConfig
-from thaloom.init.events import ActionFailed, ProcessLost, RoundFailed, ServiceFailing, ServiceHeld
+from thaloom.init.events import ActionFailed, NodeStopping, ProcessLost, RoundFailed, ServiceFailing, ServiceHeld
 from thaloom.init.executor import Executor
 from thaloom.init.last_words import LastWords
 from thaloom.init.node_memory import NodeMemory
@@ -70,6 +70,18 @@ class ReconcileLoop:
         self.going_down = False
         self.failures = 0
         """ReconcileLoop that ended in an error of ours."""
+
+    def require_up(self) -> None:
+        """Raises NodeNotRunning where the node is about to end."""
+        if self.going_down:
+            raise NodeNotRunning("the node is going down")
+
+    def go_down(self, reason: str) -> None:
+        """Begin the orderly end; a second time changes nothing. Wishes stay: the next start serves them again."""
+        if not self.going_down:
+            self._emit(NodeStopping(reason=reason))
+            self.going_down = True
+            self.wake()
 
     def wake(self) -> None:
         """Something changed: look again soon."""

@@ -42,7 +42,7 @@ class Running:
 
 def recover(layout: Layout, store: StateStore, clock: Clock) -> Found:
     """Set the books right against the machine: leases for all that lives, none for what does not."""
-    found = sort_out(layout, store.leases(), store.journal(_JOURNAL_LOOK_BACK), list(running()), clock.now())
+    found = sort_out(layout, store.leases(), store.journal.latest(_JOURNAL_LOOK_BACK), list(running()), clock.now())
     for lease in found.alive:
         store.put_lease(lease)
     for lease in found.dead:

@@ -1,38 +1,54 @@
-"""What a person or a program may ask of the node: the one way in (implements edge.api.control.plane.ControlPlane)."""
+"""What may be asked of the node: the one way in (implements edge.api.control.plane.ControlPlane).
+
+What changes something is put into words (base.actions) and left to `init.acting`; what only looks is answered here.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
-import re
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol
 
 from thaloom import __version__
+from thaloom.base.actions import TERMS, Call, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.clock import Clock
-from thaloom.base.errors import BadParameter, ModelInUse, NodeNotRunning, OutOfMemory, ServiceNotFound
-from thaloom.base.events import Emit
+from thaloom.base.errors import BadParameter, NameTaken, ServiceNotFound
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.base.plugins import Absent
 from thaloom.base.procs import resident_bytes
 from thaloom.hal.inventory import Inventory
 from thaloom.hal.types import Device, Reading
+from thaloom.init.acting.aliases import AliasWish, CanaryReport, PutAlias, RemoveAlias, ReturnCanary
+from thaloom.init.acting.guards import ServiceGuard, is_service_name, require_service_name
+from thaloom.init.acting.keys import KeyWish, MakeKey, RemoveKey
+from thaloom.init.acting.kinds import Aid, Done, Named, call
+from thaloom.init.acting.models import (
+    CopyModel,
+    CopyWish,
+    ImportModel,
+    ImportWish,
+    PullModel,
+    PullWish,
+    QuantiseModel,
+    RemoveModel,
+    RemovePull,
+    SmallerWish,
+)
+from thaloom.init.acting.node import Down
+from thaloom.init.acting.past import Past
+from thaloom.init.acting.performing import Performer
+from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig
-from thaloom.init.events import NodeStopping, ServiceRemoved, ServiceWished
 from thaloom.init.history import History
 from thaloom.init.layout import Layout
-from thaloom.init.locksmith import Locksmith
 from thaloom.init.log_stream import follow_log
 from thaloom.init.node_memory import NodeMemory
-from thaloom.init.placement import Planner
+from thaloom.init.progress import OnProgress, with_progress
 from thaloom.init.pulls import Pulls
-from thaloom.init.quantising import Quantising
-from thaloom.init.reconcile import shortage
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervisor
@@ -48,26 +64,21 @@ from thaloom.kernel.models.types import (
     UnfinishedPull,
     Verification,
 )
+from thaloom.kernel.state.journal import new_action_id
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import (
-    OUTSIDE,
     AccessKey,
     Alias,
+    Checkpoint,
+    JournalReport,
     KeyLimits,
     NodeStatus,
+    PastAction,
     PastEvent,
     ProcessStatus,
     ServiceSpec,
     ServiceStatus,
 )
-from thaloom.work.runtime.engines.places import place_of
-
-T = TypeVar("T")
-OnProgress = Callable[[str, int, int | None], None]
-
-_SERVICE = re.compile(r"[a-z0-9][A-Za-z0-9._:-]{0,126}")
-_RESERVED = ("daemon", "door")
-"""Their logs lie beside the services' logs."""
 
 
 class Syscalls:
@@ -81,14 +92,15 @@ class Syscalls:
         store: StateStore,
         models: ModelStore,
         inventory: Inventory,
-        planner: Planner,
         memory: NodeMemory,
         pulls: Pulls,
         supervisor: Supervisor,
         reconcile_loop: ReconcileLoop,
         reporter: Reporter,
         history: History,
-        locksmith: Locksmith,
+        aliasing: Aliasing,
+        guard: ServiceGuard,
+        performer: Performer,
         clock: Clock,
     ) -> None:
         self._layout = layout
@@ -96,21 +108,18 @@ class Syscalls:
         self._store = store
         self._models = models
         self._inventory = inventory
-        self._planner = planner
         self._memory = memory
         self._pulls = pulls
         self._supervisor = supervisor
         self._reconcile_loop = reconcile_loop
         self._reporter = reporter
         self._history = history
-        self._locksmith = locksmith
+        self._guard = guard
+        self._performer = performer
+        self._past = Past(store.journal)
         self._clock = clock
-        self._emit: Emit = history
         self._started_at = clock.now()
-        self.aliases = Aliasing(store, history, reconcile_loop.wake)
-        self._quantising = Quantising(
-            layout, models=models, planner=planner, memory=memory, supervisor=supervisor, emit=history
-        )
+        self.aliases: AliasReader = aliasing
 
     # -- the node
 
@@ -157,22 +166,14 @@ class Syscalls:
         return self._history.latest(limit)
 
     async def down(self) -> int:
-        self.go_down("asked to")
+        await self._do(Call(Down.name))
         return os.getpid()
-
-    def go_down(self, reason: str) -> None:
-        """Begin the orderly end; a second time changes nothing. Wishes stay: the next start serves them again."""
-        if self._reconcile_loop.going_down:
-            return
-        self._emit(NodeStopping(reason=reason))
-        self._reconcile_loop.going_down = True
-        self._reconcile_loop.wake()
 
     def interrupt(self, signal_name: str) -> None:
         """Go down; who asks a second time does not want to wait for answers under way."""
         if self._reconcile_loop.going_down:
             self._supervisor.kill_all()
-        self.go_down(signal_name)
+        self._reconcile_loop.go_down(signal_name)
 
     # -- devices
 
@@ -209,13 +210,8 @@ class Syscalls:
         return parse_source(source)
 
     async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
-        self._require_up()
-        manifest = await with_progress(
-            lambda tell: self._models.import_path(path, name, replace=replace, progress=tell), "importing", progress
-        )
-        self._planner.forget_model(manifest.name)
-        self._reconcile_loop.wake()  # a wish may have waited for it
-        return manifest
+        wish = ImportWish(path=str(path), name=_text(name), replace=replace)
+        return await self._made(ImportModel.name, wish, Aid(progress=progress))
 
     async def pull_from_hub(
         self,
@@ -227,16 +223,15 @@ class Syscalls:
         read_through: bool,
         progress: OnProgress,
     ) -> Manifest:
-        self._require_up()
-        return await self._pulls.pull(
-            model, settings, name, replace=replace, read_through=read_through, progress=progress
-        )
+        wish = PullWish(model=model, name=_text(name), replace=replace, read_through=read_through)
+        return await self._made(PullModel.name, wish, Aid(progress=progress, secrets={"settings": settings}))
 
     async def unfinished_pulls(self) -> Sequence[UnfinishedPull]:
         return await self._pulls.unfinished()
 
     async def remove_pull(self, source: str) -> str:
-        return await self._pulls.remove(source)
+        await self._do(call(RemovePull.name, Named(name=source)))
+        return source
 
     async def refused_calls(self) -> tuple[str | None, Sequence[RefusedCall]]:
         return await self._pulls.refused_calls()
@@ -245,32 +240,18 @@ class Syscalls:
         return await with_progress(lambda tell: self._models.verify(name, tell), "verifying", progress)
 
     async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest:
-        self._require_up()
         if wish.text is not None and not Path(wish.text).is_absolute():
             raise BadParameter(f"{wish.text!r} is not an absolute path", param="text")
-        manifest = await self._quantising.quantise(wish, progress)
-        self._planner.forget_model(manifest.name)
-        self._reconcile_loop.wake()
-        return manifest
+        smaller = SmallerWish(
+            model=str(wish.model), to=wish.to, name=str(wish.name), replace=wish.replace, text=wish.text
+        )
+        return await self._made(QuantiseModel.name, smaller, Aid(progress=progress))
 
     async def copy_model(self, name: ModelName, to: ModelName, *, replace: bool) -> Manifest:
-        self._require_up()
-        manifest = await asyncio.to_thread(self._models.copy, name, to, replace=replace)
-        self._planner.forget_model(to)
-        self._reconcile_loop.wake()
-        return manifest
+        return await self._made(CopyModel.name, CopyWish(name=str(name), to=str(to), replace=replace), Aid())
 
     async def remove_model(self, name: ModelName) -> None:
-        users = [
-            service.spec.name
-            for service in self._store.services()
-            if service.spec.engine not in OUTSIDE and ModelName.parse(service.spec.model) == name
-        ]
-        if users:
-            raise ModelInUse(
-                f"model {str(name)!r} is served as {', '.join(map(repr, users))}; stop that first", services=users
-            )
-        await asyncio.to_thread(self._models.remove, name)
+        await self._do(call(RemoveModel.name, Named(name=str(name))))
 
     # -- services
 
@@ -283,31 +264,25 @@ class Syscalls:
     async def serve(self, spec: ServiceSpec) -> ServiceStatus:
         """Refuses a wish that cannot be met as things are: unknown model or device, more bytes than are free."""
         require_service_name(spec.name)
-        self._require_up()
-        spec = await asyncio.to_thread(self._with_engine, spec)
-        if spec.engine == "openai":
-            place_of(spec.url, self._config.engine_hosts)
-        self.aliases.refuse_name(spec.name)
-        await self._require_room(spec)
-        service = self._store.put_service(spec)
-        self._emit(ServiceWished(service=spec.name, model=spec.model, revision=service.revision))
-        self._reconcile_loop.renewed(spec.name)
-        await self._reconcile_loop.settle()
+        await self._do(call(Serve.name, await self._guard.completed(spec)))
         return self._reporter.status(spec.name)
 
     async def stop(self, name: ServiceName) -> None:
-        self._store.delete_service(name)
-        self._emit(ServiceRemoved(service=name))
-        self._reconcile_loop.removed(name)
-        await self._reconcile_loop.settle()
+        await self._do(call(Stop.name, Named(name=name)))
 
     async def put_alias(self, alias: Alias) -> Alias:
-        require_service_name(alias.name)
-        self._require_up()
-        return self.aliases.put(alias)
+        await self._do(call(PutAlias.name, AliasWish.of(alias)))
+        return self.aliases.get(alias.name)
+
+    async def remove_alias(self, name: ServiceName) -> None:
+        await self._do(call(RemoveAlias.name, Named(name=name)))
+
+    async def return_canary(self, name: ServiceName, revision: int, reason: str) -> Alias:
+        await self._do(call(ReturnCanary.name, CanaryReport(name=name, revision=revision, reason=reason)))
+        return self.aliases.get(name)
 
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
-        path = self._layout.service_log(name) if _SERVICE.fullmatch(name) else None
+        path = self._layout.service_log(name) if is_service_name(name) else None
         if path is None or not (path.exists() or self._wished(name)):
             raise ServiceNotFound(f"no service {name!r}")
         going_on = (lambda: self._wished(name) and not self._reconcile_loop.going_down) if follow else (lambda: False)
@@ -319,69 +294,67 @@ class Syscalls:
         return self._store.keys(), self._config.require_keys
 
     async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
-        return self._locksmith.make(name, limits, expires_in_s)
+        """Asked for a second time by one id, it is told that the key itself was told already."""
+        done = await self._do(call(MakeKey.name, KeyWish(name=name, limits=limits, expires_in_s=expires_in_s)))
+        if done.given is None:
+            raise NameTaken(f"the key {name!r} was made by this very request, and told then")
+        key, secret = done.given
+        return key, secret
 
     async def remove_key(self, name: str) -> None:
-        self._locksmith.remove(name)
+        await self._do(call(RemoveKey.name, Named(name=name)))
+
+    # -- actions
+
+    async def actions(self, limit: int, subject: str | None, by: str | None) -> Sequence[PastAction]:
+        return await asyncio.to_thread(self._past.latest, limit, subject=subject, by=by)
+
+    async def action(self, action: str) -> tuple[PastAction, Sequence[PastAction]]:
+        past = await asyncio.to_thread(self._past.get, action)
+        return past, await asyncio.to_thread(self._past.later, past)
+
+    async def undo(self, action: str) -> PastAction:
+        undoing = await asyncio.to_thread(self._past.undoing, action)
+        chosen = TERMS.get().action or new_action_id()
+        await self._do(undoing, action=chosen, undoes=action)
+        return await asyncio.to_thread(self._past.get, chosen)
+
+    async def approve(self, digest: str, until: float) -> None:
+        self._performer.approve(digest, until, TERMS.get().caller)
+
+    async def verify_journal(self, through: Checkpoint | None) -> JournalReport:
+        return await asyncio.to_thread(self._store.journal.verify, through)
+
+    async def checkpoint(self) -> Checkpoint:
+        return self._store.journal.checkpoint()
 
     # -- below
 
-    def _require_up(self) -> None:
-        if self._reconcile_loop.going_down:
-            raise NodeNotRunning("the node is going down")
+    async def _made(self, kind: str, wish: Any, aid: Aid) -> Manifest:
+        done = await self._do(call(kind, wish), aid=aid)
+        if isinstance(done.given, Manifest):
+            return done.given
+        return await asyncio.to_thread(self._models.get, done.told["model"])
 
-    def _with_engine(self, spec: ServiceSpec) -> ServiceSpec:
-        """The wish, with the one engine there is for the model where the caller left that open."""
-        if spec.engine == "thaloom" and self._models.get(spec.model).card.family == "onnx":
-            return dataclasses.replace(spec, engine="onnx")
-        return spec
-
-    async def _require_room(self, spec: ServiceSpec) -> None:
-        plan = await self._planner.make(spec)
-        mine = [process.id for process in self._supervisor if process.lease.service == spec.name]
-        free = self._memory.free_bytes(self._supervisor)[plan.device] + self._memory.held_bytes(mine, plan.device)
-        needed_bytes = plan.estimate.total_bytes * spec.replicas
-        if needed_bytes > free:
-            raise OutOfMemory(
-                shortage(spec.name, plan.device, needed_bytes, free),
-                device=plan.device,
-                needed_bytes=needed_bytes,
-                free_bytes=free,
-                weight_bytes=plan.estimate.weight_bytes,
-                kv_bytes=plan.estimate.kv_bytes,
-            )
+    async def _do(
+        self, asked: Call, *, aid: Aid | None = None, action: str | None = None, undoes: str | None = None
+    ) -> Done:
+        """On the terms of the request that is being served. Raises Planned where that is a dry run."""
+        terms = TERMS.get()
+        if terms.dry_run:
+            raise Planned(await self._performer.plan(asked))
+        return await self._performer.perform(
+            asked, terms.caller, action=action or terms.action, approval=terms.approval, undoes=undoes, aid=aid
+        )
 
     def _wished(self, name: ServiceName) -> bool:
         return any(service.spec.name == name for service in self._store.services())
 
 
-class _Cancelled(Exception):
-    """Raised inside a store's thread, by its call for progress, when nobody waits for it any more."""
+class AliasReader(Protocol):
+    def list(self) -> Sequence[Alias]: ...
+    def get(self, name: ServiceName) -> Alias: ...
 
 
-async def with_progress(work: Callable[[Callable[[int, int], None]], T], stage: str, progress: OnProgress) -> T:
-    """Run blocking `work` in a thread. Cancelling waits until the thread has stopped, at its next chunk."""
-    loop = asyncio.get_running_loop()
-    cancelled = threading.Event()
-
-    def tell(done_bytes: int, total_bytes: int) -> None:
-        if cancelled.is_set():
-            raise _Cancelled
-        loop.call_soon_threadsafe(progress, stage, done_bytes, total_bytes)
-
-    thread = asyncio.ensure_future(asyncio.to_thread(work, tell))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        cancelled.set()
-        await asyncio.wait([thread])
-        thread.exception()  # whatever it was, nobody waits for it
-        raise
-
-
-def require_service_name(name: str) -> None:
-    if not _SERVICE.fullmatch(name) or ".." in name or name in _RESERVED:
-        raise BadParameter(
-            f"not a name for a service: {name!r} (letters, digits, '.', '_', '-', ':'; not {' or '.join(_RESERVED)})",
-            param="name",
-        )
+def _text(name: ModelName | None) -> str | None:
+    return None if name is None else str(name)

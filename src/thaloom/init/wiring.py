@@ -13,6 +13,10 @@ from thaloom.base.procs import ProcessIdentity
 from thaloom.hal.driver import Driver
 from thaloom.hal.inventory import Inventory
 from thaloom.init import host_memory
+from thaloom.init.acting.guards import ServiceGuard
+from thaloom.init.acting.performing import Performer
+from thaloom.init.acting.registry import action_kinds
+from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig, require_free_port
 from thaloom.init.executor import Executor
 from thaloom.init.history import History
@@ -22,6 +26,7 @@ from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
 from thaloom.init.publishing import Publisher, TextFiles
 from thaloom.init.pulls import Pulls
+from thaloom.init.quantising import Quantising
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.records import Records
 from thaloom.init.recovery import Found, recover
@@ -131,20 +136,46 @@ class Node:
             pulled=self._model_came,
         )
         self._planner = planner
+        aliasing = Aliasing(store, history, self.reconcile_loop.wake)
+        guard = ServiceGuard(
+            models,
+            planner=planner,
+            memory=memory,
+            supervisor=self.supervisor,
+            aliasing=aliasing,
+            engine_hosts=config.engine_hosts,
+        )
+        quantising = Quantising(
+            layout, models=models, planner=planner, memory=memory, supervisor=self.supervisor, emit=history
+        )
+        kinds = action_kinds(
+            store,
+            loop=self.reconcile_loop,
+            models=models,
+            pulls=self._pulls,
+            quantising=quantising,
+            aliasing=aliasing,
+            locksmith=self._locksmith,
+            guard=guard,
+            emit=history,
+            came=self._model_came,
+        )
+        self._performer = Performer(kinds, journal=store.journal, tasks=tasks, clock=clock)
         self.syscalls = Syscalls(
             layout,
             config,
             store=store,
             models=models,
             inventory=inventory,
-            planner=planner,
             memory=memory,
             pulls=self._pulls,
             supervisor=self.supervisor,
             reconcile_loop=self.reconcile_loop,
             reporter=reporter,
             history=history,
-            locksmith=self._locksmith,
+            aliasing=aliasing,
+            guard=guard,
+            performer=self._performer,
             clock=clock,
         )
         self.emit: Emit = history
@@ -156,6 +187,8 @@ class Node:
         self._stop_strangers(found.strangers)
         await asyncio.to_thread(self._sweep_text_files)
         self._tasks.create_task(self._sweep_models(), name="sweep models")
+        for entry in self._store.journal.unfinished():
+            await self._performer.resume(entry)
         await self.reconcile_loop.settle()
 
     async def run(self) -> None:

@@ -64,6 +64,12 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "node.aliases": (),
     "node.return_canary": ("best",),
     "node.remove_alias": ("best",),
+    "node.actions": (),
+    "node.action": ("a-1",),
+    "node.undo": ("a-1",),
+    "node.approve": ("0" * 64,),
+    "node.checkpoint": (),
+    "node.verify_journal": (),
     "node.keys": (),
     "node.make_key": ("ci",),
     "node.remove_key": ("ci",),
@@ -77,7 +83,10 @@ NEEDED: dict[str, dict[str, Any]] = {
     "node.return_canary": {"revision": 1, "reason": "worse"},
 }
 """Keywords without a default."""
-OVER_THE_SOCKET = ("node.keys", "node.make_key", "node.remove_key")
+OVER_THE_SOCKET = (
+    *("node.keys", "node.make_key", "node.remove_key"),
+    *("node.approve", "node.checkpoint", "node.verify_journal"),
+)
 NO_CALLS = {"aclose", "close", "url", "node"}
 AnyClient = Client | AsyncClient
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from thaloom.base.actions import TERMS, Call, Change, Plan, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
+    ActionNotFound,
     AliasNotFound,
     BadParameter,
     DeviceNotFound,
@@ -45,16 +47,38 @@ from thaloom.kernel.models.types import (
 from thaloom.kernel.state.types import (
     AccessKey,
     Alias,
+    Checkpoint,
     Condition,
     DeviceMemory,
+    JournalFault,
+    JournalReport,
     KeyLimits,
     NodeStatus,
+    PastAction,
     PastEvent,
     ProcessStatus,
     ServiceSpec,
     ServiceStatus,
 )
 
+PLAN = Plan(
+    call=Call("alias.put", {"name": "best"}),
+    risk="low",
+    changes=(Change(subject="alias/best", before=None, after={"shares": ["tiny"]}),),
+    undo=Call("alias.remove", {"name": "best"}),
+)
+PAST_ACTION = PastAction(
+    id="a-1",
+    number=1,
+    kind="service.serve",
+    by="person:local",
+    time=1.0,
+    ended_at=2.0,
+    ending="done",
+    plan=PLAN.to_record(),
+    subjects=("service/tiny",),
+    undo={"kind": "service.stop", "parameters": {"name": "tiny"}},
+)
 CPU = Device(
     id=DeviceId("cpu"),
     driver="cpu",
@@ -102,14 +126,6 @@ class Aliases:
     def get(self, name: ServiceName) -> Alias:
         if name not in self.now:
             raise AliasNotFound(f"no alias {name!r}")
-        return self.now[name]
-
-    def remove(self, name: ServiceName) -> None:
-        self.get(name)
-        del self.now[name]
-
-    def send_home(self, name: ServiceName, revision: int, reason: str) -> Alias:
-        self.now[name] = dataclasses.replace(self.get(name), returned=reason, revision=revision + 1)
         return self.now[name]
 
 
@@ -260,8 +276,42 @@ class Plane:
         return lines()
 
     async def put_alias(self, alias: Alias) -> Alias:
+        if TERMS.get().dry_run:
+            raise Planned(PLAN)
         self.aliases.now[alias.name] = alias
+        self.terms = TERMS.get()
         return alias
+
+    async def remove_alias(self, name: ServiceName) -> None:
+        self.aliases.get(name)
+        del self.aliases.now[name]
+
+    async def return_canary(self, name: ServiceName, revision: int, reason: str) -> Alias:
+        aliases = self.aliases
+        aliases.now[name] = dataclasses.replace(aliases.get(name), returned=reason, revision=revision + 1)
+        return aliases.now[name]
+
+    async def actions(self, limit: int, subject: str | None, by: str | None) -> Sequence[PastAction]:
+        return [PAST_ACTION][:limit] if subject in (None, "service/tiny") and by in (None, "person:local") else []
+
+    async def action(self, action: str) -> tuple[PastAction, Sequence[PastAction]]:
+        if action != PAST_ACTION.id:
+            raise ActionNotFound(f"no action {action!r}")
+        return PAST_ACTION, []
+
+    async def undo(self, action: str) -> PastAction:
+        await self.action(action)
+        return dataclasses.replace(PAST_ACTION, id="a-2", undoes=action)
+
+    async def approve(self, digest: str, until: float) -> None:
+        self.approved = (digest, until)
+
+    async def verify_journal(self, through: Checkpoint | None) -> JournalReport:
+        faults = () if through is None else (JournalFault(entry=through.entry, problem="not_through"),)
+        return JournalReport(first=1, last=3, num_checked=3, num_unsealed=0, faults=faults)
+
+    async def checkpoint(self) -> Checkpoint:
+        return Checkpoint(entry=3, seal="abc")
 
     async def keys(self) -> tuple[Sequence[AccessKey], bool]:
         return list(self.keys_now.values()), self.keys_required

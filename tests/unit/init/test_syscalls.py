@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from thaloom.base.errors import BadParameter, CorruptObject
-from thaloom.init.syscalls import require_service_name, with_progress
+from thaloom.init.acting.guards import require_service_name
+from thaloom.init.progress import with_progress
 
 Tell = Callable[[int, int], None]
 

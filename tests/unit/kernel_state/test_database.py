@@ -28,7 +28,7 @@ def fresh(path: Path) -> None:
     store = StateStore(path, ManualClock(5.0))
     for i in range(10):
         store.put_service(ServiceSpec(name=ServiceName(f"service-{i}"), model="tiny"))
-        store.append("X", {"text": "x" * 3000})
+        store.journal.append("X", {"text": "x" * 3000})
     store.close()
 
 
@@ -101,7 +101,7 @@ def test_a_database_of_every_earlier_version_opens_with_all_it_held(version: int
             started_at=1003.5,
         ),
     ]
-    store.append("X", {})
+    store.journal.append("X", {})
     store.close()
     fresh(tmp_path / "fresh.db")
     assert schema(path) == schema(tmp_path / "fresh.db")
@@ -188,10 +188,10 @@ def test_a_database_another_program_holds_is_refused_after_a_while(path: Path, m
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StateUnusable, match="locked"):
-        store.append("X", {})
+        store.journal.append("X", {})
     other.execute("COMMIT")
     other.close()
-    store.append("X", {})
+    store.journal.append("X", {})
     store.close()
 
 

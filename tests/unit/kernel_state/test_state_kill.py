@@ -23,7 +23,7 @@ store = StateStore(Path(sys.argv[1]), SystemClock())
 for turn in range(1_000_000):
     service = store.put_service(ServiceSpec(name=f"s{turn % 7}", model=f"m:{sys.argv[2]}-{turn}"))
     print("service", service.spec.name, service.spec.model, service.revision, flush=True)
-    entry = store.append("X", {"turn": turn})
+    entry = store.journal.append("X", {"turn": turn})
     print("entry", entry.id, flush=True)
 """
 
@@ -55,7 +55,7 @@ def test_every_acknowledged_write_survives_kill_9(tmp_path: Path) -> None:
             # The one write under way when the kill came may be there too: it was only not acknowledged.
             assert kept[name].revision - revision in (0, 1)
             assert kept[name].revision > revision or kept[name].spec.model == models[name]
-        entries = store.journal(1)
+        entries = store.journal.latest(1)
         newest_entry = entries[0].id if entries else 0
         assert newest_entry - last_entry in (0, 1)
         last_entry = newest_entry  # as with the services: one more may be there each time, never two

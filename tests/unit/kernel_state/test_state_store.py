@@ -13,7 +13,6 @@ import pytest
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import DiskFull, RevisionConflict, ServiceNotFound, StateUnusable
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
-from thaloom.kernel.state import store as store_module
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import JournalEntry, Lease, ServiceSpec
 
@@ -59,7 +58,7 @@ def reopen(store: StateStore, path: Path, clock: ManualClock) -> StateStore:
 
 
 def test_a_new_node_wishes_for_nothing(store: StateStore) -> None:
-    assert (store.services(), store.leases(), store.journal()) == ([], [], [])
+    assert (store.services(), store.leases(), store.journal.latest()) == ([], [], [])
 
 
 def test_a_service_comes_back_after_a_restart(store: StateStore, path: Path, clock: ManualClock) -> None:
@@ -159,10 +158,10 @@ def test_leases_come_back_oldest_first(store: StateStore, path: Path, clock: Man
 
 
 def test_the_journal_gives_back_intent_and_outcome(store: StateStore, path: Path, clock: ManualClock) -> None:
-    intent = store.append("StartWorker", {"service": "chat", "threads": [1, 2]}, phase="intent")
+    intent = store.journal.append("StartWorker", {"service": "chat", "threads": [1, 2]}, phase="intent")
     clock._now = 101.0
-    outcome = store.append("StartWorker", {"ok": True, "text": "模型"}, action=intent.action)
-    other = store.append("StopWorker", {})
+    outcome = store.journal.append("StartWorker", {"ok": True, "text": "模型"}, action=intent.action)
+    other = store.journal.append("StopWorker", {})
     assert intent == JournalEntry(
         id=intent.id,
         time=100.0,
@@ -173,23 +172,17 @@ def test_the_journal_gives_back_intent_and_outcome(store: StateStore, path: Path
     )
     assert other.action != intent.action
     store = reopen(store, path, clock)
-    assert store.journal() == [other, outcome, intent]
-    assert store.journal(1) == [other]
-    assert store.journal(action=intent.action) == [outcome, intent]
+    assert store.journal.latest() == [other, outcome, intent]
+    assert store.journal.latest(1) == [other]
+    assert store.journal.latest(action=intent.action) == [outcome, intent]
     store.close()
-
-
-def test_the_journal_has_a_bound(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "JOURNAL_ENTRIES", 3)
-    entries = [store.append("X", {"i": i}) for i in range(5)]
-    assert store.journal() == entries[:1:-1]
 
 
 def test_data_that_is_no_json_is_our_mistake(store: StateStore) -> None:
     for value in (float("nan"), object()):
         with pytest.raises((ValueError, TypeError)):
-            store.append("X", {"value": value})
-    assert store.journal() == []
+            store.journal.append("X", {"value": value})
+    assert store.journal.latest() == []
 
 
 # -- at once, and at the end of the disk -----------------------------------------------------------------------------
@@ -198,7 +191,7 @@ def test_data_that_is_no_json_is_our_mistake(store: StateStore) -> None:
 def test_many_threads_may_write_at_once(store: StateStore) -> None:
     def write(i: int) -> None:
         for turn in range(5):
-            store.append("X", {"i": i, "turn": turn})
+            store.journal.append("X", {"i": i, "turn": turn})
             store.put_service(ServiceSpec(name=ServiceName(f"s{i}"), model="tiny", max_queue=turn + 1))
 
     threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
@@ -207,7 +200,7 @@ def test_many_threads_may_write_at_once(store: StateStore) -> None:
     for thread in threads:
         thread.join()
     assert [service.revision for service in store.services()] == [5] * 4
-    assert len(store.journal()) == 20
+    assert len(store.journal.latest()) == 20
 
 
 def test_a_full_disk_is_told_and_nothing_half_written(store: StateStore) -> None:
@@ -215,13 +208,13 @@ def test_a_full_disk_is_told_and_nothing_half_written(store: StateStore) -> None
     store._database._connection.execute("PRAGMA max_page_count = 1")  # SQLite takes the present size as the least
     with pytest.raises(DiskFull) as caught:
         for _ in range(1000):
-            store.append("X", {"text": "x" * 1000})
+            store.journal.append("X", {"text": "x" * 1000})
     assert caught.value.details["free_bytes"] > 0
-    written = len(store.journal(10_000))
-    assert [entry.data for entry in store.journal(10_000)] == [{"text": "x" * 1000}] * written
+    written = len(store.journal.latest(10_000))
+    assert [entry.data for entry in store.journal.latest(10_000)] == [{"text": "x" * 1000}] * written
     store._database._connection.execute("PRAGMA max_page_count = 1073741823")
-    store.append("X", {})
-    assert len(store.journal(10_000)) == written + 1
+    store.journal.append("X", {})
+    assert len(store.journal.latest(10_000)) == written + 1
 
 
 def test_a_spec_is_kept_as_plain_json(store: StateStore) -> None:
@@ -231,5 +224,5 @@ def test_a_spec_is_kept_as_plain_json(store: StateStore) -> None:
 
 
 def test_a_path_that_is_no_utf8_can_be_journalled(store: StateStore) -> None:
-    store.append("pull", {"path": "/srv/\udcff", "name": "模型"})
-    assert store.journal(1)[0].data == {"path": "/srv/\udcff", "name": "模型"}
+    store.journal.append("pull", {"path": "/srv/\udcff", "name": "模型"})
+    assert store.journal.latest(1)[0].data == {"path": "/srv/\udcff", "name": "模型"}

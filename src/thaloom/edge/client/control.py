@@ -20,11 +20,12 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from pydantic import ValidationError
 
 from thaloom.base import config
+from thaloom.base.actions import Call, Change, Plan, Planned, Terms
 from thaloom.base.errors import DeadlineExceeded, Forbidden, InternalError, NodeNotRunning, ServiceFailed, ThaloomError
 from thaloom.edge.wire import control as wire
 
@@ -43,9 +44,11 @@ def control_socket(home: Path | None = None) -> Path:
 class ControlClient:
     """A caller of one node. Each question travels on a connection of its own."""
 
-    def __init__(self, home: Path | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, home: Path | None = None, *, timeout_s: float = TIMEOUT_S, terms: Terms | None = None) -> None:
+        """`terms`: of everything that is asked for and changes something. With a dry run it raises Planned."""
         self._home = home or config.home()
         self._timeout_s = timeout_s
+        self._terms = terms or Terms()
 
     def __enter__(self) -> Self:
         return self
@@ -225,6 +228,29 @@ class ControlClient:
         with self._stream("GET", path, endless=follow) as lines:
             yield lines
 
+    # -- what was done
+
+    def actions(self, *, limit: int = 50, subject: str | None = None, by: str | None = None) -> list[wire.Action]:
+        """Newest first. `subject`: as `service/chat`."""
+        query = {"limit": limit} | {name: value for name, value in {"subject": subject, "by": by}.items() if value}
+        return self._get(wire.Actions, f"/actions?{urlencode(query)}").actions
+
+    def action(self, action: str) -> wire.ExplainedAction:
+        return self._get(wire.ExplainedAction, f"/actions/{quote(action, safe='')}")
+
+    def undo(self, action: str) -> wire.Action:
+        """The action that undid it."""
+        return self._call(wire.Action, "POST", f"/actions/{quote(action, safe='')}/undo")
+
+    def approve(self, request: wire.ApproveRequest) -> None:
+        self._call(wire.Removed, "POST", "/actions/approve", request)
+
+    def checkpoint(self) -> wire.Checkpoint:
+        return self._get(wire.Checkpoint, "/journal/checkpoint")
+
+    def verify_journal(self, through: wire.VerifyJournalRequest | None = None) -> wire.JournalReport:
+        return self._call(wire.JournalReport, "POST", "/journal/verify", through or wire.VerifyJournalRequest())
+
     # -- below: HTTP
 
     def _get(self, kind: type[A], path: str) -> A:
@@ -259,6 +285,8 @@ class ControlClient:
         connection = _UnixConnection(control_socket(self._home), self._timeout_s)
         headers = {"Connection": "close"} | ({"Content-Type": "application/json"} if body is not None else {})
         content = None if body is None else body.model_dump_json().encode()
+        if method != "GET":
+            path, headers = _on_terms(self._terms, path, headers)
         with contextlib.closing(connection):
             with self._errors():
                 with contextlib.suppress(BrokenPipeError):  # refused before all was said: the answer is there to read
@@ -266,9 +294,12 @@ class ControlClient:
                 connection.sock.settimeout(silence_s)
                 answer = connection.getresponse()
                 refusal = answer.read() if answer.status >= 400 else None
+                plan = answer.read() if answer.headers.get(wire.DRY_RUN) else None
             with answer:  # which holds the socket from here on
                 if refusal is not None:
                     _raise_for(answer.status, refusal)
+                if plan is not None:
+                    raise Planned(_plan(wire.Plan.model_validate_json(plan)))
                 yield answer
 
     @contextlib.contextmanager
@@ -303,3 +334,23 @@ def _raise_for(status: int, content: bytes) -> NoReturn:
         raise ThaloomError.from_dict(error)
     except (ValueError, KeyError, TypeError) as unreadable:
         raise InternalError(f"the node answered {status}: {content[:200]!r}") from unreadable
+
+
+def _on_terms(terms: Terms, path: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
+    query: dict[str, str] = {"dry_run": "true"} if terms.dry_run else {}
+    if terms.approval is not None:
+        query |= {"plan": terms.approval.digest, "until": repr(terms.approval.until)}
+    if query:
+        path += ("&" if "?" in path else "?") + urlencode(query)
+    return path, headers if terms.action is None else headers | {"Idempotency-Key": terms.action}
+
+
+def _plan(message: wire.Plan) -> Plan:
+    return Plan(
+        call=Call(message.kind, message.parameters),
+        risk=message.risk,
+        changes=tuple(Change(**change.model_dump()) for change in message.changes),
+        touches=tuple(message.touches),
+        undo=None if message.undo is None else Call(**message.undo),
+        no_undo=message.no_undo,
+    )

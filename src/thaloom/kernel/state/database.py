@@ -66,6 +66,17 @@ class Database:
         with self._lock, self._named_errors():
             return self._connection.execute(query, values).fetchall()
 
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """All as it is at one moment, on a connection of its own: a long look keeps nobody from writing."""
+        with self._named_errors():
+            connection = _connect(self.path, "ro")
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                connection.close()
+
     def close(self) -> None:
         with self._lock:
             self._connection.close()
@@ -87,8 +98,9 @@ class Database:
 
 
 def _inspect(path: Path, *, latest: int, thorough: bool) -> None:
-    """Look at a database without changing it."""
-    connection = _connect(path, "ro")
+    """Look at a database without changing it, but for what SQLite takes back by itself: the power went while the file
+    was made, before it was in WAL mode, and its rollback journal lies beside it."""
+    connection = _connect(path, "rw" if path.with_name(f"{path.name}-journal").exists() else "ro")
     try:
         problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0] if thorough else "ok"
         if problem != "ok":

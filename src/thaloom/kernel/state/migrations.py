@@ -85,6 +85,20 @@ MIGRATIONS = (
             )""",
         ),
     ),
+    Migration(
+        version=5,
+        summary="the journal is a chain, and names who wished what",
+        statements=(
+            "ALTER TABLE journal ADD COLUMN by TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE journal ADD COLUMN seal TEXT NOT NULL DEFAULT ''",
+            """CREATE TABLE journal_marks (
+                name TEXT PRIMARY KEY NOT NULL,
+                entry INTEGER NOT NULL,
+                link TEXT NOT NULL,
+                seal TEXT NOT NULL
+            )""",
+        ),
+    ),
 )
 
 _VERSIONS = """CREATE TABLE IF NOT EXISTS schema_version (

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import secrets
 import sqlite3
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
 
 from thaloom.base.clock import Clock
-from thaloom.base.config import from_mapping
 from thaloom.base.errors import (
     AliasNotFound,
     BadParameter,
@@ -19,19 +14,18 @@ from thaloom.base.errors import (
     NameTaken,
     RevisionConflict,
     ServiceNotFound,
-    StateUnusable,
 )
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.state.database import Database
-from thaloom.kernel.state.types import AccessKey, Alias, JournalEntry, Lease, Service, ServiceSpec
+from thaloom.kernel.state.journal import Journal, Seal, unkeyed
+from thaloom.kernel.state.rows import decode, encode, read
+from thaloom.kernel.state.types import AccessKey, Alias, Lease, Service, ServiceSpec
 
 JOURNAL_ENTRIES = 100_000
-"""Kept; older ones are dropped. Some 20 MB, and a year of a quiet node."""
+"""Kept; older ones are dropped. Some 40 MB, and a year of a quiet node."""
 
 MAX_KEYS = 1000
 """The door keeps an account of each; people are many more only behind a gateway of their own."""
-
-T = TypeVar("T")
 
 
 class StateStore:
@@ -40,9 +34,11 @@ class StateStore:
     Safe from several threads. Raises StateUnusable on opening a damaged or newer file; DiskFull on writing.
     """
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, *, seal: Seal = unkeyed) -> None:
+        """`seal`: of the journal, with the node's key; without one a change shows only to who knows an earlier seal."""
         self._clock = clock
         self._database = Database(path, clock)
+        self.journal = Journal(self._database, clock, seal, limit=JOURNAL_ENTRIES)
 
     def close(self) -> None:
         self._database.close()
@@ -65,7 +61,7 @@ class StateStore:
             service = Service(spec=spec, created_at=created_at, revision=revision + 1)
             connection.execute(
                 "INSERT OR REPLACE INTO services (name, spec, created_at, revision) VALUES (?, ?, ?, ?)",
-                (spec.name, _encode(dataclasses.asdict(spec)), service.created_at, service.revision),
+                (spec.name, encode(dataclasses.asdict(spec)), service.created_at, service.revision),
             )
             return service
 
@@ -107,7 +103,7 @@ class StateStore:
             del facts["name"], facts["created_at"], facts["revision"]
             connection.execute(
                 "INSERT OR REPLACE INTO aliases (name, alias, created_at, revision) VALUES (?, ?, ?, ?)",
-                (wished.name, _encode(facts), wished.created_at, wished.revision),
+                (wished.name, encode(facts), wished.created_at, wished.revision),
             )
             return wished
 
@@ -137,7 +133,7 @@ class StateStore:
 
     def leases(self) -> list[Lease]:
         """All, oldest first."""
-        return [_read(Lease, dict(row)) for row in self._database.read("SELECT * FROM leases ORDER BY started_at, id")]
+        return [read(Lease, dict(row)) for row in self._database.read("SELECT * FROM leases ORDER BY started_at, id")]
 
     def delete_lease(self, lease: WorkerId) -> None:
         """Forget a process that has ended. Forgetting it twice is no error."""
@@ -146,7 +142,7 @@ class StateStore:
 
     def put_key(self, key: AccessKey) -> None:
         """Keep a new key. Raises NameTaken, BadParameter if there are too many."""
-        values = dataclasses.asdict(key) | {"limits": _encode(dataclasses.asdict(key.limits))}
+        values = dataclasses.asdict(key) | {"limits": encode(dataclasses.asdict(key.limits))}
         columns, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
         with self._database.write() as connection:
             if connection.execute("SELECT 1 FROM access_keys WHERE name = ?", (key.name,)).fetchone() is not None:
@@ -158,41 +154,13 @@ class StateStore:
     def keys(self) -> list[AccessKey]:
         """All, by name."""
         rows = self._database.read("SELECT * FROM access_keys ORDER BY name")
-        return [_read(AccessKey, dict(row) | {"limits": _decode(row["limits"])}) for row in rows]
+        return [read(AccessKey, dict(row) | {"limits": decode(row["limits"])}) for row in rows]
 
     def delete_key(self, name: str) -> None:
         """Raises KeyNotFound."""
         with self._database.write() as connection:
             if connection.execute("DELETE FROM access_keys WHERE name = ?", (name,)).rowcount == 0:
                 raise KeyNotFound(f"no key {name!r}", param="name")
-
-    def append(
-        self,
-        kind: str,
-        data: Mapping[str, Any],
-        *,
-        phase: Literal["intent", "outcome"] = "outcome",
-        action: str | None = None,
-    ) -> JournalEntry:
-        """Write into the journal. `data`: JSON values only. Without `action` the entry begins a new one."""
-        entry_data = dict(data)
-        text = _encode(entry_data)
-        action = action or f"a-{secrets.token_hex(6)}"
-        time = self._clock.now()
-        with self._database.write() as connection:
-            row = connection.execute(
-                "INSERT INTO journal (time, action, kind, phase, data) VALUES (?, ?, ?, ?, ?)",
-                (time, action, kind, phase, text),
-            )
-            assert row.lastrowid is not None
-            connection.execute("DELETE FROM journal WHERE id <= ?", (row.lastrowid - JOURNAL_ENTRIES,))
-        return JournalEntry(id=row.lastrowid, time=time, action=action, kind=kind, phase=phase, data=entry_data)
-
-    def journal(self, limit: int = 100, *, action: str | None = None) -> list[JournalEntry]:
-        """The latest `limit` entries, newest first; only those of `action` where one is given."""
-        where, values = ("", [limit]) if action is None else ("WHERE action = ?", [action, limit])
-        rows = self._database.read(f"SELECT * FROM journal {where} ORDER BY id DESC LIMIT ?", values)
-        return [_read(JournalEntry, dict(row) | {"data": _decode(row["data"])}) for row in rows]
 
 
 def _service(connection: sqlite3.Connection, name: ServiceName) -> Service | None:
@@ -201,33 +169,10 @@ def _service(connection: sqlite3.Connection, name: ServiceName) -> Service | Non
 
 
 def _read_service(row: sqlite3.Row) -> Service:
-    spec = _read(ServiceSpec, _decode(row["spec"]))
+    spec = read(ServiceSpec, decode(row["spec"]))
     return Service(spec=spec, created_at=row["created_at"], revision=row["revision"])
 
 
 def _read_alias(row: sqlite3.Row) -> Alias:
     facts = {"name": row["name"], "created_at": row["created_at"], "revision": row["revision"]}
-    return _read(Alias, _decode(row["alias"]) | facts)
-
-
-def _read(kind: type[T], data: dict[str, Any]) -> T:
-    """A row as facts. A key or value we do not know means somebody else wrote it: never guessed around."""
-    try:
-        return from_mapping(kind, data)
-    except BadParameter as error:
-        raise StateUnusable(f"the node's database holds a {kind.__name__} we cannot read: {error.message}") from error
-
-
-def _encode(value: Any) -> str:
-    """In ASCII: a path need not be UTF-8, and SQLite takes no half characters."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _decode(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise StateUnusable(f"the node's database holds text that is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise StateUnusable("the node's database holds JSON that is not an object")
-    return value
+    return read(Alias, decode(row["alias"]) | facts)

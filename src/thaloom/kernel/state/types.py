@@ -123,6 +123,69 @@ class JournalEntry:
     """What was done, as `StartWorker`."""
     phase: Literal["intent", "outcome"]
     data: dict[str, Any]
+    by: str = ""
+    """Who wished it; empty in what was written before that was kept."""
+
+
+Ending = Literal["running", "done", "failed", "undone"]
+"""failed: it was hindered, and the error says by what; undone: a killed node had written it down and not begun it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastAction:
+    """Something that was done, or was about to be: an intent and, unless it is running, its outcome."""
+
+    id: str
+    number: int
+    """Of its first entry in the journal: grows with every action."""
+    kind: str
+    by: str
+    time: float
+    ended_at: float | None
+    ending: Ending
+    plan: dict[str, Any]
+    """As base.actions.Plan.to_record; of the reconciler's own steps their record."""
+    subjects: tuple[str, ...] = ()
+    """What it changed or touched."""
+    undo: dict[str, Any] | None = None
+    no_undo: str = ""
+    told: dict[str, Any] = field(default_factory=dict)
+    """What came of it."""
+    error: dict[str, Any] | None = None
+    undoes: str | None = None
+    """The action it was the undoing of."""
+    resumed: bool = False
+    """Whether a later daemon brought it to its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Where the journal's chain ended at some moment: its last entry and that entry's seal."""
+
+    entry: int
+    seal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalFault:
+    """Where the journal is not as it was written. `mark`: its beginning or end was moved, or the node's key is another;
+    `missing`: from this entry on some are gone; `dropped`: the checkpoint is older than what is kept; `not_through`:
+    the chain does not lead through the checkpoint, so it is another one."""
+
+    entry: int
+    problem: Literal["altered", "missing", "added", "mark", "dropped", "not_through"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalReport:
+    """What a look at every entry's seal has found."""
+
+    first: int
+    last: int
+    num_checked: int
+    num_unsealed: int
+    """Older than the chain: nobody can tell whether they are as they were written."""
+    faults: tuple[JournalFault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

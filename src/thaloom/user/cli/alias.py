@@ -37,7 +37,7 @@ def _share(context: click.Context, parameter: click.Parameter, values: tuple[str
     return shares
 
 
-@verb("alias.set")
+@verb("alias.set", changes=True)
 @argument("name", type=a_name)
 @argument("services", nargs=-1, required=True, metavar="SERVICE[=WEIGHT]...", callback=_share,
           shell_complete=complete_services)  # fmt: skip
@@ -72,7 +72,7 @@ def ls(output: Output) -> None:
             output.line(paint(told, "yellow"))
 
 
-@verb("alias.rm")
+@verb("alias.rm", changes=True)
 @argument("names", type=a_name, nargs=-1, required=True, metavar="NAME...", shell_complete=complete_aliases)
 def rm(output: Output, names: tuple[str, ...]) -> None:
     with connect() as node:

@@ -61,9 +61,16 @@ def a_name(value: str) -> str:
 
 
 class Verb(click.Command):
-    def __init__(self, name: str | None, *, key: str, **settings: Any) -> None:
+    def __init__(self, name: str | None, *, key: str, changes: bool = False, **settings: Any) -> None:
+        """`changes`: whether it changes something on the node, and so can be looked at before."""
         super().__init__(name, context_settings={"help_option_names": ["-h", "--help"]}, **settings)
         self.key = key
+        self.changes = changes
+        if changes:
+            self.params += [
+                TextOption(["--dry-run"], is_flag=True),
+                TextOption(["--plan"], metavar="DIGEST"),
+            ]
         self.params += [
             TextOption(["--json", "as_json"], is_flag=True),
             TextOption(["-o", "--output"], type=click.Choice(["text", "json"]), default="text"),
@@ -75,8 +82,16 @@ class Verb(click.Command):
         if home:
             # A flag goes over the environment, for us and for every process we start.
             os.environ["THALOOM_HOME"] = str(home)
-        ctx.params = {"output": Output(as_json=as_json or form == "json"), **ctx.params}
-        return super().invoke(ctx)
+        output = Output(as_json=as_json or form == "json")
+        if not self.changes:
+            ctx.params = {"output": output, **ctx.params}
+            return super().invoke(ctx)
+        from thaloom.user.cli.planning import planned
+
+        dry_run, plan = ctx.params.pop("dry_run"), ctx.params.pop("plan")
+        ctx.params = {"output": output, **ctx.params}
+        with planned(output, dry_run=dry_run, plan=plan):
+            return super().invoke(ctx)
 
     def get_short_help_str(self, limit: int = 45) -> str:  # noqa: ARG002 - click's signature
         return text(f"verb.{self.key}")
@@ -164,11 +179,11 @@ def _help_when_bare() -> None:
         click.echo(context.get_help())
 
 
-def verb(key: str) -> Callable[[Function], Verb]:
-    """Make the function below a verb; its name is the last word of the key."""
+def verb(key: str, *, changes: bool = False) -> Callable[[Function], Verb]:
+    """Make the function below a verb; its name is the last word of the key. `changes`: as Verb has it."""
 
     def decorate(function: Function) -> Verb:
-        return click.command(key.rpartition(".")[2], cls=Verb, key=key)(function)
+        return click.command(key.rpartition(".")[2], cls=Verb, key=key, changes=changes)(function)
 
     return decorate
 

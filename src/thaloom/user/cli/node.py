@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thaloom.base import config
+from thaloom.base.actions import TERMS
 from thaloom.base.errors import ERRORS, DeadlineExceeded, InternalError, NodeNotRunning, ThaloomError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def connect() -> ControlClient:
     """A client of this home's node. Costs little: nothing is sent before the first question."""
     from thaloom.edge.client.control import ControlClient
 
-    return ControlClient()
+    return ControlClient(terms=TERMS.get())
 
 
 def running() -> NodeStatus | None:

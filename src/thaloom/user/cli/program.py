@@ -54,6 +54,13 @@ thaloom = Verbs(
             "device": _HERE + "device:command",
             "token": _HERE + "token:command",
         },
+        "section.changes": {
+            "history": _HERE + "changes:history",
+            "explain": _HERE + "changes:explain",
+            "undo": _HERE + "changes:undo",
+            "approve": _HERE + "changes:approve",
+            "audit": _HERE + "changes:audit",
+        },
         "section.more": {
             "version": _HERE + "version:command",
             "completion": _HERE + "completion:command",

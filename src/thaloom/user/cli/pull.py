@@ -25,7 +25,7 @@ _ELSEWHERE = re.compile(r"(?:hf|ms|https?)://.|[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w
 _TRUE = ("1", "on", "yes", "true")
 
 
-@verb("pull")
+@verb("pull", changes=True)
 @argument("path", type=click.Path())
 @option("--name", type=a_name, metavar="NAME")
 @option("--replace", is_flag=True)

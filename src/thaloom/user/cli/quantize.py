@@ -17,7 +17,7 @@ from thaloom.user.cli.show import quality
 from thaloom.user.cli.texts import text
 
 
-@verb("quantize")
+@verb("quantize", changes=True)
 @argument("model", type=a_name, shell_complete=complete_models)
 @option("--to", type=click.Choice(["int8", "int4"]), required=True)
 @option("--name", type=a_name, metavar="NAME")

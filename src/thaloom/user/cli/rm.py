@@ -11,7 +11,7 @@ from thaloom.user.cli.several import do_each, raise_refusals
 from thaloom.user.cli.texts import text
 
 
-@verb("rm")
+@verb("rm", changes=True)
 @argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_models)
 @option("--partial", is_flag=True)
 def command(output: Output, models: tuple[str, ...], partial: bool) -> None:

@@ -46,7 +46,7 @@ def _name_of(model: str) -> str:
     return last.strip("-._") or "model"
 
 
-@verb("serve")
+@verb("serve", changes=True)
 @argument("model", shell_complete=complete_models)
 @option("--name", type=a_name, metavar="NAME")
 @option(

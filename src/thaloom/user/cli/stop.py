@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.05
 
 
-@verb("stop")
+@verb("stop", changes=True)
 @argument("names", type=a_name, nargs=-1, required=True, metavar="NAME...", shell_complete=complete_services)
 @option("--wait/--no-wait", default=True)
 @option("--timeout", "timeout_s", type=click.FloatRange(min=0), callback=finite, default=60.0, metavar="SECONDS")

@@ -31,7 +31,7 @@ def _duration(context: click.Context, parameter: click.Parameter, value: str | N
         raise click.BadParameter(str(error), ctx=context, param=parameter) from error
 
 
-@verb("token.create")
+@verb("token.create", changes=True)
 @argument("name", type=a_name)
 @option("--requests-per-minute", type=POSITIVE, metavar="N")
 @option("--tokens-per-minute", type=POSITIVE, metavar="N")
@@ -99,7 +99,7 @@ def ls(output: Output) -> None:
         output.note(text("token.not_required"))
 
 
-@verb("token.rm")
+@verb("token.rm", changes=True)
 @argument("names", type=a_name, nargs=-1, required=True, metavar="NAME...", shell_complete=complete_keys)
 def rm(output: Output, names: tuple[str, ...]) -> None:
     with connect() as node:

@@ -22,8 +22,11 @@ from thaloom.kernel.models.types import (
 from thaloom.kernel.state.types import (
     AccessKey,
     Alias,
+    Checkpoint,
+    JournalReport,
     KeyLimits,
     NodeStatus,
+    PastAction,
     PastEvent,
     ProcessStatus,
     ServiceSpec,
@@ -39,13 +42,12 @@ class AliasPlane(Protocol):
 
     def list(self) -> Sequence[Alias]: ...
     def get(self, name: ServiceName) -> Alias: ...
-    def remove(self, name: ServiceName) -> None: ...
-    def send_home(self, name: ServiceName, revision: int, reason: str) -> Alias: ...
 
 
 class ControlPlane(Protocol):
     """What the API asks of process one. Every method may raise a leaf of ThaloomError.
 
+    What changes something does so on the request's terms (base.actions.TERMS): a dry run raises Planned instead.
     Cancelling `pull`, `quantise` or `verify` ends the work and leaves nothing half-done behind; cancelling
     `pull_from_hub` only means that nobody waits.
     """
@@ -86,6 +88,8 @@ class ControlPlane(Protocol):
     @property
     def aliases(self) -> AliasPlane: ...
     async def put_alias(self, alias: Alias) -> Alias: ...
+    async def remove_alias(self, name: ServiceName) -> None: ...
+    async def return_canary(self, name: ServiceName, revision: int, reason: str) -> Alias: ...
 
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
         """The last lines, then (with `follow`) what comes, for as long as the service is wished."""
@@ -100,6 +104,22 @@ class ControlPlane(Protocol):
         ...
 
     async def remove_key(self, name: str) -> None: ...
+
+    async def actions(self, limit: int, subject: str | None, by: str | None) -> Sequence[PastAction]:
+        """What was done, newest first."""
+        ...
+
+    async def action(self, action: str) -> tuple[PastAction, Sequence[PastAction]]:
+        """One of them, and what was done to the same things since."""
+        ...
+
+    async def undo(self, action: str) -> PastAction:
+        """The action that undid it."""
+        ...
+
+    async def approve(self, digest: str, until: float) -> None: ...
+    async def verify_journal(self, through: Checkpoint | None) -> JournalReport: ...
+    async def checkpoint(self) -> Checkpoint: ...
 
     async def events(self, limit: int) -> Sequence[PastEvent]: ...
 

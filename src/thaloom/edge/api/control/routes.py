@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from thaloom import __version__
 from thaloom.base.errors import Forbidden
 from thaloom.base.ids import DeviceId, ServiceName
+from thaloom.edge.api.control.actions import add_action_routes
 from thaloom.edge.api.control.errors import add_error_handlers
 from thaloom.edge.api.control.messages import (
     device_message,
@@ -29,6 +30,7 @@ from thaloom.edge.api.control.messages import (
 )
 from thaloom.edge.api.control.plane import ControlPlane, OnProgress
 from thaloom.edge.api.control.progress import followed
+from thaloom.edge.api.control.terms import add_terms
 from thaloom.edge.wire import control as wire
 from thaloom.kernel.models.types import (
     HubModel,
@@ -61,6 +63,8 @@ def control_app(plane: ControlPlane) -> FastAPI:
     _add_service_routes(app, plane)
     _add_alias_routes(app, plane)
     _add_key_routes(app, plane)
+    add_action_routes(app, plane)
+    add_terms(app)
     return app
 
 
@@ -214,12 +218,12 @@ def _add_alias_routes(app: FastAPI, plane: ControlPlane) -> None:
 
     @app.delete(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
     async def remove_alias(name: str) -> wire.Removed:
-        plane.aliases.remove(ServiceName(name))
+        await plane.remove_alias(ServiceName(name))
         return wire.Removed(name=name)
 
     @app.post(f"{wire.PREFIX}/aliases/{{name}}/return", tags=["aliases"])
     async def return_canary(name: str, body: wire.CanaryReturn) -> wire.Alias:
-        return same(wire.Alias, plane.aliases.send_home(ServiceName(name), body.revision, body.reason))
+        return same(wire.Alias, await plane.return_canary(ServiceName(name), body.revision, body.reason))
 
 
 def _add_key_routes(app: FastAPI, plane: ControlPlane) -> None:

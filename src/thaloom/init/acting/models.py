@@ -1,0 +1,251 @@
+"""Models that come, are copied, are made smaller, and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from thaloom.base.actions import Call, Change, Json, Plan
+from thaloom.base.errors import ModelInUse, ModelNotFound
+from thaloom.hal.types import WeightFormat
+from thaloom.init.acting.kinds import Aid, Done, Named, call
+from thaloom.init.progress import with_progress
+from thaloom.init.pulls import Pulls
+from thaloom.init.quantising import Quantising
+from thaloom.kernel.models.pulling.pull import default_name
+from thaloom.kernel.models.store import ModelStore, name_from
+from thaloom.kernel.models.types import HubModel, HubSettings, Manifest, ModelName, QuantiseWish
+
+Users = Callable[[ModelName], Sequence[str]]
+"""The services that serve a model."""
+Came = Callable[[Manifest], None]
+"""Told of each model that is there now."""
+_GONE = "what is deleted is gone; pull or import it again"
+_REPLACED = "the model it replaces is gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportWish:
+    path: str
+    """Absolute."""
+    name: str | None = None
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullWish:
+    model: HubModel
+    name: str | None = None
+    replace: bool = False
+    read_through: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyWish:
+    name: str
+    to: str
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmallerWish:
+    """kernel.models.types.QuantiseWish in JSON's words."""
+
+    model: str
+    to: WeightFormat
+    name: str
+    replace: bool = False
+    text: str | None = None
+
+
+class Store:
+    """What the kinds below have in common: a look at what is there, and the plan of a model that comes."""
+
+    def __init__(self, models: ModelStore, *, users: Users, came: Came, require_up: Callable[[], None]) -> None:
+        self.models = models
+        self.users = users
+        self.came = came
+        self._require_up = require_up
+
+    async def present(self, name: ModelName | str) -> Manifest | None:
+        try:
+            return await asyncio.to_thread(self.models.get, name)
+        except ModelNotFound:
+            return None
+
+    async def plan(self, asked: Call, name: ModelName, origin: dict[str, Json], *, replace: bool) -> Plan:
+        self._require_up()
+        present = await self.present(name)
+        change = Change(subject=f"model/{name}", before=_facts(present), after=origin)
+        if present is None:
+            undo = call(RemoveModel.name, Named(name=str(name)))
+            return Plan(call=asked, risk="low", changes=(change,), undo=undo)
+        return Plan(call=asked, risk="high" if replace else "low", changes=(change,), no_undo=_REPLACED)
+
+
+class ImportModel:
+    """`model.import`: take a folder or file of this machine."""
+
+    name, parameters, outlives_caller = "model.import", ImportWish, False
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def plan(self, given: ImportWish) -> Plan:
+        origin = {"source": given.path}
+        return await self._store.plan(call(self.name, given), _name(given), origin, replace=given.replace)
+
+    async def apply(self, given: ImportWish, aid: Aid) -> Done:
+        models, name = self._store.models, None if given.name is None else ModelName.parse(given.name)
+        manifest = await with_progress(
+            lambda tell: models.import_path(Path(given.path), name, replace=given.replace, progress=tell),
+            "importing",
+            aid.progress,
+        )
+        return _came(self._store, manifest)
+
+    async def holds(self, given: ImportWish) -> bool:
+        return await self._store.present(_name(given)) is not None
+
+
+class PullModel:
+    """`model.pull`: fetch one from a hub. It goes on whoever leaves; what came is kept if it is cut off."""
+
+    name, parameters, outlives_caller = "model.pull", PullWish, True
+
+    def __init__(self, store: Store, pulls: Pulls) -> None:
+        self._store = store
+        self._pulls = pulls
+
+    async def plan(self, given: PullWish) -> Plan:
+        origin = {"source": str(given.model)}
+        return await self._store.plan(call(self.name, given), self._name(given), origin, replace=given.replace)
+
+    async def apply(self, given: PullWish, aid: Aid) -> Done:
+        manifest = await self._pulls.pull(
+            given.model,
+            aid.secrets.get("settings") or HubSettings(),
+            None if given.name is None else ModelName.parse(given.name),
+            replace=given.replace,
+            read_through=given.read_through,
+            progress=aid.progress,
+        )
+        return _came(self._store, manifest)
+
+    async def holds(self, given: PullWish) -> bool:
+        return await self._store.present(self._name(given)) is not None
+
+    def _name(self, given: PullWish) -> ModelName:
+        return default_name(given.model) if given.name is None else ModelName.parse(given.name)
+
+
+class CopyModel:
+    """`model.copy`: a second name for the same bytes."""
+
+    name, parameters, outlives_caller = "model.copy", CopyWish, True
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def plan(self, given: CopyWish) -> Plan:
+        original = await asyncio.to_thread(self._store.models.get, given.name)
+        origin = {"digest": original.digest}
+        name = ModelName.parse(given.to)
+        return await self._store.plan(call(self.name, given), name, origin, replace=given.replace)
+
+    async def apply(self, given: CopyWish, _: Aid) -> Done:
+        names = ModelName.parse(given.name), ModelName.parse(given.to)
+        return _came(self._store, await asyncio.to_thread(self._store.models.copy, *names, replace=given.replace))
+
+    async def holds(self, given: CopyWish) -> bool:
+        original, copied = await self._store.present(given.name), await self._store.present(given.to)
+        return original is not None and copied is not None and original.digest == copied.digest
+
+
+class QuantiseModel:
+    """`model.quantise`: one in whole numbers made of one in floats."""
+
+    name, parameters, outlives_caller = "model.quantise", SmallerWish, False
+
+    def __init__(self, store: Store, quantising: Quantising) -> None:
+        self._store = store
+        self._quantising = quantising
+
+    async def plan(self, given: SmallerWish) -> Plan:
+        original = await asyncio.to_thread(self._store.models.get, given.model)
+        origin = {"digest": original.digest, "to": given.to}
+        name = ModelName.parse(given.name)
+        return await self._store.plan(call(self.name, given), name, origin, replace=given.replace)
+
+    async def apply(self, given: SmallerWish, aid: Aid) -> Done:
+        wish = QuantiseWish(
+            model=ModelName.parse(given.model),
+            to=given.to,
+            name=ModelName.parse(given.name),
+            replace=given.replace,
+            text=given.text,
+        )
+        return _came(self._store, await self._quantising.quantise(wish, aid.progress))
+
+    async def holds(self, given: SmallerWish) -> bool:
+        made = await self._store.present(given.name)
+        return made is not None and made.card.quantisation is not None
+
+
+class RemovePull:
+    """`pull.remove`: end a pull, and delete what came of it."""
+
+    name, parameters, outlives_caller = "pull.remove", Named, True
+
+    def __init__(self, pulls: Pulls) -> None:
+        self._pulls = pulls
+
+    async def plan(self, given: Named) -> Plan:
+        there = {pull.source: pull.done_bytes for pull in await self._pulls.unfinished()}
+        change = Change(subject=f"pull/{given.name}", before={"done_bytes": there.get(given.name)}, after=None)
+        return Plan(call=call(self.name, given), risk="medium", changes=(change,), no_undo="pull it again")
+
+    async def apply(self, given: Named, _: Aid) -> Done:
+        return Done(given=await self._pulls.remove(given.name))
+
+    async def holds(self, given: Named) -> bool:
+        return given.name not in {pull.source for pull in await self._pulls.unfinished()}
+
+
+class RemoveModel:
+    """`model.remove`: delete it, and what of its bytes no other model has."""
+
+    name, parameters, outlives_caller = "model.remove", Named, True
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def plan(self, given: Named) -> Plan:
+        manifest = await asyncio.to_thread(self._store.models.get, given.name)
+        if users := self._store.users(ModelName.parse(given.name)):
+            named = ", ".join(map(repr, users))
+            raise ModelInUse(f"model {given.name!r} is served as {named}; stop that first", services=list(users))
+        change = Change(subject=f"model/{manifest.name}", before=_facts(manifest), after=None)
+        return Plan(call=call(self.name, given), risk="high", changes=(change,), no_undo=_GONE)
+
+    async def apply(self, given: Named, _: Aid) -> Done:
+        await asyncio.to_thread(self._store.models.remove, ModelName.parse(given.name))
+        return Done()
+
+    async def holds(self, given: Named) -> bool:
+        return await self._store.present(given.name) is None
+
+
+def _name(given: ImportWish) -> ModelName:
+    return name_from(Path(given.path)) if given.name is None else ModelName.parse(given.name)
+
+
+def _facts(manifest: Manifest | None) -> Json:
+    return None if manifest is None else {"digest": manifest.digest, "source": manifest.source}
+
+
+def _came(store: Store, manifest: Manifest) -> Done:
+    store.came(manifest)
+    return Done(told={"model": str(manifest.name), "digest": manifest.digest}, given=manifest)

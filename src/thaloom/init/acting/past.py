@@ -1,0 +1,108 @@
+"""What was done, read back out of the journal: each action with its plan and what came of it; and how to undo one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from thaloom.base.actions import Call
+from thaloom.base.errors import ActionNotFound, NothingToUndo
+from thaloom.kernel.state.journal import Journal
+from thaloom.kernel.state.types import Ending, JournalEntry, PastAction
+
+_PAGE = 500
+
+
+class Past:
+    """A reader of the journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def latest(self, limit: int, *, subject: str | None = None, by: str | None = None) -> list[PastAction]:
+        """Newest first. `subject`: only what changed or touched that (`service/chat`)."""
+        found: list[PastAction] = []
+        outcomes: dict[str, JournalEntry] = {}
+        before: int | None = None
+        while len(found) < limit:
+            entries = self._journal.latest(_PAGE, before=before)
+            for entry in entries:
+                if entry.phase == "intent":
+                    action = past_action(entry, outcomes.pop(entry.action, None))
+                    if (subject is None or subject in action.subjects) and (by is None or action.by == by):
+                        found.append(action)
+                else:
+                    outcomes[entry.action] = entry
+            if len(entries) < _PAGE:
+                break
+            before = entries[-1].id
+        return found[:limit]
+
+    def get(self, action: str) -> PastAction:
+        """Raises ActionNotFound."""
+        entries = self._journal.latest(2, action=action)
+        intent = next((entry for entry in entries if entry.phase == "intent"), None)
+        if intent is None:
+            raise ActionNotFound(f"no action {action!r} (thaloom history)")
+        outcome = next((entry for entry in entries if entry.phase == "outcome"), None)
+        return past_action(intent, outcome)
+
+    def later(self, action: PastAction) -> list[PastAction]:
+        """What was done since then to the same things, newest first."""
+        since = [other for other in self.latest(_PAGE) if other.number > action.number]
+        return [other for other in since if other.ending == "done" and changed(other) & changed(action)]
+
+    def undoing(self, action: str) -> Call:
+        """The call that undoes it. Raises ActionNotFound, NothingToUndo saying why there is none."""
+        past = self.get(action)
+        if past.ending != "done":
+            raise NothingToUndo(f"{action} did not come to its end ({past.ending}), so there is nothing to undo")
+        if past.undo is None:
+            raise NothingToUndo(f"{action} cannot be undone: {past.no_undo or 'it is of a kind that has no undo'}")
+        if later := self.later(past):
+            latest = later[0]
+            why = "it was undone already" if latest.undoes == action else f"{latest.id} ({latest.kind}) came after it"
+            raise NothingToUndo(f"{action} cannot be undone any more: {why}", later=[other.id for other in later])
+        return Call(past.undo["kind"], past.undo["parameters"])
+
+
+def past_action(intent: JournalEntry, outcome: JournalEntry | None) -> PastAction:
+    """`outcome` None: it is being done, or nobody knows."""
+    plan = intent.data.get("plan", {})
+    told = {} if outcome is None else outcome.data
+    return PastAction(
+        id=intent.action,
+        number=intent.id,
+        kind=intent.kind,
+        by=intent.by,
+        time=intent.time,
+        ended_at=None if outcome is None else outcome.time,
+        ending="running" if outcome is None else _ending(outcome),
+        plan=plan or intent.data,
+        undo=plan.get("undo"),
+        no_undo=plan.get("no_undo", ""),
+        told=told.get("told", {}),
+        error=told.get("error"),
+        undoes=intent.data.get("undoes"),
+        resumed=bool(told.get("resumed")),
+        subjects=tuple(subjects(intent.data)),
+    )
+
+
+def subjects(data: dict[str, Any]) -> list[str]:
+    """Of an intent: what it changes, then what it touches."""
+    if "plan" not in data:  # a step of the reconciler's
+        named = {"worker": data.get("process"), "service": data.get("service")}
+        return [f"{kind}/{name}" for kind, name in named.items() if name]
+    plan = data["plan"]
+    return [*(change["subject"] for change in plan["changes"]), *plan["touches"]]
+
+
+def changed(action: PastAction) -> set[str]:
+    return {change["subject"] for change in action.plan.get("changes", [])}
+
+
+def _ending(outcome: JournalEntry) -> Ending:
+    if "ending" in outcome.data:
+        ending: Ending = outcome.data["ending"]
+        return ending
+    return "done" if outcome.data.get("done") else "failed"

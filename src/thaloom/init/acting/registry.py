@@ -1,0 +1,73 @@
+"""Every kind of action there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from thaloom.base.events import Emit
+from thaloom.init.acting.aliases import PutAlias, RemoveAlias, ReturnCanary
+from thaloom.init.acting.guards import ServiceGuard
+from thaloom.init.acting.keys import MakeKey, RemoveKey
+from thaloom.init.acting.kinds import ActionKind
+from thaloom.init.acting.models import (
+    Came,
+    CopyModel,
+    ImportModel,
+    PullModel,
+    QuantiseModel,
+    RemoveModel,
+    RemovePull,
+    Store,
+)
+from thaloom.init.acting.node import Down
+from thaloom.init.acting.services import Serve, Stop
+from thaloom.init.aliasing import Aliasing
+from thaloom.init.locksmith import Locksmith
+from thaloom.init.pulls import Pulls
+from thaloom.init.quantising import Quantising
+from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.models.types import ModelName
+from thaloom.kernel.state.store import StateStore
+from thaloom.kernel.state.types import OUTSIDE
+
+
+def action_kinds(
+    state: StateStore,
+    *,
+    loop: ReconcileLoop,
+    models: ModelStore,
+    pulls: Pulls,
+    quantising: Quantising,
+    aliasing: Aliasing,
+    locksmith: Locksmith,
+    guard: ServiceGuard,
+    emit: Emit,
+    came: Came,
+) -> list[ActionKind[Any]]:
+    def users(name: ModelName) -> list[str]:
+        """Services that serve it."""
+        specs = [service.spec for service in state.services()]
+        return [spec.name for spec in specs if spec.engine not in OUTSIDE and ModelName.parse(spec.model) == name]
+
+    store = Store(models, users=users, came=came, require_up=loop.require_up)
+    return [
+        Serve(state, loop, emit, guard=guard),
+        Stop(state, loop, emit, guard=guard),
+        PutAlias(aliasing, loop.require_up),
+        RemoveAlias(aliasing),
+        ReturnCanary(aliasing),
+        ImportModel(store),
+        PullModel(store, pulls),
+        CopyModel(store),
+        QuantiseModel(store, quantising),
+        RemoveModel(store),
+        RemovePull(pulls),
+        MakeKey(state, locksmith),
+        RemoveKey(state, locksmith),
+        Down(
+            loop.go_down,
+            is_down=lambda: loop.going_down,
+            touches=lambda: [f"service/{service.spec.name}" for service in state.services()],
+        ),
+    ]

@@ -1,0 +1,91 @@
+"""An action that is killed at any write of the journal ends done or undone, and the machine shows which."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.models import make_model
+from tests.system.action_suite import Machine, carry_out, suite
+from thaloom.base.actions import LOCAL, Call
+from thaloom.init.acting.kinds import read
+from thaloom.init.acting.past import Past
+from thaloom.kernel.state.types import PastAction
+
+pytestmark = pytest.mark.slow
+
+NUM_ACTIONS = len(suite(Path("/")))
+NUM_WRITES = 2 * NUM_ACTIONS
+
+
+def killed(home: Path, source: Path, number: int, when: str) -> int:
+    command = [sys.executable, "-m", "tests.system.action_suite", str(home), str(source), str(number), when]
+    return subprocess.run(command, check=False, timeout=120, capture_output=True).returncode
+
+
+async def resumed(machine: Machine) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        performer = machine.performer(tasks)
+        for entry in machine.store.journal.unfinished():
+            await performer.resume(entry)
+
+
+async def holds(machine: Machine, action: PastAction) -> bool:
+    kind = next(kind for kind in machine.kinds if kind.name == action.kind)
+    return await kind.holds(read(kind, Call(action.kind, action.plan["call"]["parameters"])))
+
+
+def test_the_suite_has_as_many_writes_as_are_tried(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model")
+    assert killed(tmp_path / "h", source, NUM_WRITES, "before") == -signal.SIGKILL
+    assert killed(tmp_path / "i", source, NUM_WRITES + 1, "before") == 0
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, NUM_WRITES + 1))
+def test_a_kill_at_each_write_leaves_each_action_done_or_undone(number: int, when: str, tmp_path: Path) -> None:
+    source, home = make_model(tmp_path / "model"), tmp_path / "h"
+    assert killed(home, source, number, when) == -signal.SIGKILL
+    machine = Machine(home)
+    with contextlib.closing(machine):
+        journal = machine.store.journal
+        assert len(journal.latest(1000)) == number - (when == "before"), "what was written before is there"
+        asyncio.run(resumed(machine))
+        assert journal.unfinished() == []
+        assert journal.verify().faults == ()
+        past = Past(journal).latest(1000)
+        assert {action.ending for action in past} <= {"done", "undone"}
+        last = past[0] if past else None
+        if last is not None:
+            assert asyncio.run(holds(machine, last)) == (last.ending == "done"), "the machine says the same"
+        assert not list(machine.layout.models.rglob("*.partial"))
+        asyncio.run(finish(machine, source, past))
+        assert machine.facts() == {"services": [], "aliases": [], "keys": [], "models": []}
+        assert machine.models.sweep() is not None
+        assert not [path for path in (machine.layout.models / "objects").rglob("*") if path.is_file()]
+
+
+async def finish(machine: Machine, source: Path, past: list[PastAction]) -> None:
+    """Ask for everything again, by the same ids but for what was undone: what is done is not done again."""
+    undone = {action.id for action in past if action.ending == "undone"}
+    before = len(machine.store.journal.latest(1000))
+    async with asyncio.TaskGroup() as tasks:
+        performer = machine.performer(tasks)
+        for action, asked in suite(source):
+            await performer.perform(asked, LOCAL, action=f"{action}-again" if action in undone else action)
+    done = sum(action.ending == "done" for action in past)
+    assert len(machine.store.journal.latest(1000)) == before + 2 * (NUM_ACTIONS - done)
+
+
+def test_undisturbed_the_suite_ends_where_it_began(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model")
+    with contextlib.closing(Machine(tmp_path / "h")) as machine:
+        asyncio.run(carry_out(machine, source))
+        assert [action.ending for action in Past(machine.store.journal).latest(100)] == ["done"] * NUM_ACTIONS
+        assert machine.facts() == {"services": [], "aliases": [], "keys": [], "models": []}
