@@ -14,7 +14,7 @@ from typing import TypeVar
 from thaloom import __version__
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.clock import Clock
-from thaloom.base.errors import BadParameter, ModelInUse, NodeNotRunning, OutOfMemory, ServiceNotFound
+from thaloom.base.errors import BadParameter, ModelInUse, NodeNotRunning, OutOfMemory, ServiceNotFound, WrongState
 from thaloom.base.events import Emit
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.base.plugins import Absent
@@ -36,6 +36,7 @@ from thaloom.init.reconcile import shortage
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervisor
+from thaloom.init.vault import Vault, secret_from
 from thaloom.kernel.models.bundled import NAMES, bundled_model
 from thaloom.kernel.models.pulling.sources import is_hub_name, parse_source
 from thaloom.kernel.models.store import ModelStore
@@ -53,6 +54,7 @@ from thaloom.kernel.state.types import (
     OUTSIDE,
     AccessKey,
     Alias,
+    EncryptionStatus,
     KeyLimits,
     NodeStatus,
     PastEvent,
@@ -89,6 +91,7 @@ class Syscalls:
         reporter: Reporter,
         history: History,
         locksmith: Locksmith,
+        vault: Vault,
         clock: Clock,
     ) -> None:
         self._layout = layout
@@ -104,6 +107,7 @@ class Syscalls:
         self._reporter = reporter
         self._history = history
         self._locksmith = locksmith
+        self._vault = vault
         self._clock = clock
         self._emit: Emit = history
         self._started_at = clock.now()
@@ -111,6 +115,10 @@ class Syscalls:
         self._quantising = Quantising(
             layout, models=models, planner=planner, memory=memory, supervisor=supervisor, emit=history
         )
+
+    def use(self, config: NodeConfig) -> None:
+        """Heed settings that were read again."""
+        self._config = config
 
     # -- the node
 
@@ -208,10 +216,15 @@ class Syscalls:
             )
         return parse_source(source)
 
-    async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
+    async def pull(
+        self, path: Path, name: ModelName | None, *, replace: bool, encrypt: bool | None, progress: OnProgress
+    ) -> Manifest:
         self._require_up()
+        sealed = self._whether_to_encrypt(encrypt)
         manifest = await with_progress(
-            lambda tell: self._models.import_path(path, name, replace=replace, progress=tell), "importing", progress
+            lambda tell: self._models.import_path(path, name, replace=replace, encrypt=sealed, progress=tell),
+            "importing",
+            progress,
         )
         self._planner.forget_model(manifest.name)
         self._reconcile_loop.wake()  # a wish may have waited for it
@@ -225,11 +238,13 @@ class Syscalls:
         *,
         replace: bool,
         read_through: bool,
+        encrypt: bool | None,
         progress: OnProgress,
     ) -> Manifest:
         self._require_up()
+        sealed = self._whether_to_encrypt(encrypt)
         return await self._pulls.pull(
-            model, settings, name, replace=replace, read_through=read_through, progress=progress
+            model, settings, name, replace=replace, read_through=read_through, encrypt=sealed, progress=progress
         )
 
     async def unfinished_pulls(self) -> Sequence[UnfinishedPull]:
@@ -246,6 +261,12 @@ class Syscalls:
 
     async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest:
         self._require_up()
+        if (await self.model(wish.model)).encrypted:
+            raise WrongState(
+                f"model {str(wish.model)!r} is encrypted, and quantising works on files in plain: "
+                "quantise the original, then encrypt the outcome",
+                param="model",
+            )
         if wish.text is not None and not Path(wish.text).is_absolute():
             raise BadParameter(f"{wish.text!r} is not an absolute path", param="text")
         manifest = await self._quantising.quantise(wish, progress)
@@ -271,6 +292,32 @@ class Syscalls:
                 f"model {str(name)!r} is served as {', '.join(map(repr, users))}; stop that first", services=users
             )
         await asyncio.to_thread(self._models.remove, name)
+
+    # -- encryption
+
+    async def encryption(self) -> EncryptionStatus:
+        return await asyncio.to_thread(self._vault.status)
+
+    async def convert_model(
+        self, name: ModelName, to: ModelName | None, *, encrypted: bool, replace: bool, progress: OnProgress
+    ) -> Manifest:
+        self._require_up()
+        manifest = await with_progress(
+            lambda tell: self._models.convert(name, to, encrypted=encrypted, replace=replace, progress=tell),
+            "encrypting" if encrypted else "decrypting",
+            progress,
+        )
+        self._planner.forget_model(manifest.name)
+        self._reconcile_loop.wake()
+        return manifest
+
+    async def make_master_key(self) -> str:
+        return await asyncio.to_thread(self._vault.make)
+
+    async def rotate_master_key(self, passphrase: str | None, key_file: str | None) -> str:
+        if key_file is not None and not Path(key_file).is_absolute():
+            raise BadParameter(f"{key_file!r} is not an absolute path", param="key_file")
+        return await asyncio.to_thread(lambda: self._vault.rotate(secret_from(passphrase, key_file)))
 
     # -- services
 
@@ -325,6 +372,13 @@ class Syscalls:
         self._locksmith.remove(name)
 
     # -- below
+
+    def _whether_to_encrypt(self, asked: bool | None) -> bool:
+        """Raises EncryptionKeyMissing and others before anything is read."""
+        sealed = self._config.encrypt_models if asked is None else asked
+        if sealed:
+            self._vault()
+        return sealed
 
     def _require_up(self) -> None:
         if self._reconcile_loop.going_down:

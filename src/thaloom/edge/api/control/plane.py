@@ -22,6 +22,7 @@ from thaloom.kernel.models.types import (
 from thaloom.kernel.state.types import (
     AccessKey,
     Alias,
+    EncryptionStatus,
     KeyLimits,
     NodeStatus,
     PastEvent,
@@ -46,7 +47,7 @@ class AliasPlane(Protocol):
 class ControlPlane(Protocol):
     """What the API asks of process one. Every method may raise a leaf of ThaloomError.
 
-    Cancelling `pull`, `quantise` or `verify` ends the work and leaves nothing half-done behind; cancelling
+    Cancelling `pull`, `quantise`, `convert_model` or `verify` ends the work and leaves nothing half-done behind; cancelling
     `pull_from_hub` only means that nobody waits.
     """
 
@@ -60,7 +61,12 @@ class ControlPlane(Protocol):
         """Where the files of an import lie. Raises BadParameter: no absolute path, bundled model or hub's model."""
         ...
 
-    async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest: ...
+    async def pull(
+        self, path: Path, name: ModelName | None, *, replace: bool, encrypt: bool | None, progress: OnProgress
+    ) -> Manifest:
+        """`encrypt`: None where the node's settings decide."""
+        ...
+
     async def pull_from_hub(
         self,
         model: HubModel,
@@ -69,6 +75,7 @@ class ControlPlane(Protocol):
         *,
         replace: bool,
         read_through: bool,
+        encrypt: bool | None,
         progress: OnProgress,
     ) -> Manifest: ...
     async def unfinished_pulls(self) -> Sequence[UnfinishedPull]: ...
@@ -76,6 +83,12 @@ class ControlPlane(Protocol):
     async def refused_calls(self) -> tuple[str | None, Sequence[RefusedCall]]: ...
     async def verify(self, name: ModelName, progress: OnProgress) -> Verification: ...
     async def quantise(self, wish: QuantiseWish, progress: OnProgress) -> Manifest: ...
+    async def encryption(self) -> EncryptionStatus: ...
+    async def convert_model(
+        self, name: ModelName, to: ModelName | None, *, encrypted: bool, replace: bool, progress: OnProgress
+    ) -> Manifest: ...
+    async def make_master_key(self) -> str: ...
+    async def rotate_master_key(self, passphrase: str | None, key_file: str | None) -> str: ...
     async def copy_model(self, name: ModelName, to: ModelName, *, replace: bool) -> Manifest: ...
     async def remove_model(self, name: ModelName) -> None: ...
     async def services(self) -> Sequence[ServiceStatus]: ...

@@ -63,6 +63,7 @@ async def pull(
     *,
     name: ModelName | None = None,
     replace: bool = False,
+    encrypt: bool = False,
     progress: Progress,
 ) -> Manifest:
     """The model in the store under `name`, else one made from its repository's.
@@ -86,6 +87,8 @@ async def pull(
         present = _present(means.store, name, files)
         if present is not None:
             partial.delete()
+            if encrypt and not present.encrypted:
+                return await asyncio.to_thread(means.store.convert, name, encrypted=True)
             return present
         if not replace:
             _refuse_taken(means.store, name)
@@ -105,6 +108,7 @@ async def pull(
             replace=replace,
             progress=lambda done, total: progress("importing", done, total),
             source=source_text(model, asking.endpoint, listing.commit),
+            encrypt=encrypt,
         )
         partial.delete()
         return manifest
