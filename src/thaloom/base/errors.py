@@ -346,7 +346,7 @@ class EncryptionKeyMissing(HostShort):
 
 
 class EncryptionKeyWrong(HostShort):
-    """The node was given a key that does not open its key ring, or the ring is of another store. Nothing was changed."""
+    """The node was given a key that does not open its key ring, or the ring is another store's. Nothing was changed."""
 
     code = "encryption_key_wrong"
     http_status = 503

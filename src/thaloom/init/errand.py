@@ -31,7 +31,7 @@ async def run_errand(
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Run `python -m module` to its end; what it said last. `said` is its standard input; `env` goes over our environment.
+    """Run `python -m module` to its end; what it said last. `said` is its standard input; `env` goes over ours.
 
     Raises the error it ended with, InternalError if it ended without a word. Cancelling ends it.
     """

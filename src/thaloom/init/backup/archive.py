@@ -66,7 +66,7 @@ class FolderWriter:
 class TarWriter:
     def __init__(self, file: IO[bytes], on_bytes: OnBytes) -> None:
         self._file = file
-        self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)
+        self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by `finish`
         self._on_bytes = on_bytes
 
     def add(self, path: str, source: IO[bytes], num_bytes: int) -> str:
@@ -165,7 +165,7 @@ def read_manifest(reader: Reader) -> BackupManifest:
 def verify(
     reader: Reader, manifest: BackupManifest, keep: Callable[[str], IO[bytes] | None], on_bytes: OnBytes
 ) -> None:
-    """Read every byte; what `keep` opens a file for is written there. Raises CorruptObject naming the file, DiskFull."""
+    """Read every byte; what `keep` opens a file for is written there. Raises CorruptObject naming it, DiskFull."""
     left = {entry.path: entry for entry in manifest.entries}
     for name, source in reader.members():
         if name == MANIFEST:

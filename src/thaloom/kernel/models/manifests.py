@@ -20,7 +20,7 @@ from thaloom.kernel.models.objects import digest_of, is_digest
 from thaloom.kernel.models.types import FileEntry, Manifest, ModelName
 
 VERSION, ENCRYPTED_VERSION = 1, 2
-"""Of the file's layout. A reader refuses any other; 2 is 1 of an encrypted model, which an older Thaloom cannot read."""
+"""Of the file's layout. A reader refuses any other; 2: an encrypted model, which an older Thaloom cannot read."""
 
 
 def digest_of_files(files: tuple[FileEntry, ...]) -> Digest:

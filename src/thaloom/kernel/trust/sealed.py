@@ -1,6 +1,7 @@
 """A sealed object: bytes in cipher that can be read from any place, and of which nothing can be changed unnoticed.
 
-    MAGIC  version  log2(SEGMENT)  -  id of the store's key (16)  length of the bytes (8)  nonce (12)  own key, wrapped (48)
+    MAGIC  version  log2(SEGMENT)  -  id of the store's key (16)  length of the bytes (8)  nonce (12)
+    own key, wrapped (48)
     segment 0 + tag, segment 1 + tag ...      SEGMENT bytes each, the last one shorter
 
 Each object has a key of its own, drawn at random and wrapped by the store's key; it seals this one object, so a counter
@@ -101,7 +102,7 @@ class SealedReader:
 
     def read_into(self, offset: int, target: memoryview) -> None:
         """The bytes from `offset` on. Raises Damaged, OSError."""
-        assert offset >= 0 and offset + len(target) <= self.num_bytes, "nothing beyond the end is asked for"
+        assert 0 <= offset <= self.num_bytes - len(target), "nothing beyond the end is asked for"
         buffer = memoryview(bytearray(min(SEGMENT, self.num_bytes) + TAG_BYTES))
         done = 0
         while done < len(target):

@@ -13,6 +13,7 @@ import mmap
 import os
 import resource
 import weakref
+from pathlib import Path
 from typing import Literal
 
 _MEMFD_SECRET = 447
@@ -48,8 +49,8 @@ class SecretMemory:
         """The page a parent made; the descriptor is ours from here on, and goes to no child of ours by itself.
         Raises OSError."""
         os.set_inheritable(descriptor, False)
-        target = os.readlink(f"/proc/self/fd/{descriptor}")
-        return cls(descriptor, "memfd_secret" if "secretmem" in target else "memfd", owner=False)
+        target = Path(f"/proc/self/fd/{descriptor}").readlink()
+        return cls(descriptor, "memfd_secret" if "secretmem" in str(target) else "memfd", owner=False)
 
     def fileno(self) -> int:
         return self._descriptor

@@ -135,7 +135,8 @@ TEXTS: dict[str, tuple[str, str]] = {
         "left here; with --models the models too. Every byte is read back before it counts. Encrypted models stay "
         "encrypted; the master key is never in a backup. Keep backups as you keep passwords.",
         "TARGET 以 .tar 结尾时写成一个文件，否则写成文件夹：配置、服务、密钥、日志账本以及客户端留存的内容；"
-        "加 --models 则包含模型。每个字节都会读回校验。加密的模型保持加密；主密钥从不进入备份。请像保管密码一样保管备份。",
+        "加 --models 则包含模型。每个字节都会读回校验。"
+        "加密的模型保持加密；主密钥从不进入备份。请像保管密码一样保管备份。",
     ),
     "examples.backup": (
         "thaloom backup /mnt/backups/monday.tar\nthaloom backup /mnt/backups/monday --models",
@@ -150,7 +151,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "argument.backup.target": ("Where the backup goes: FILE.tar or a folder", "备份位置：FILE.tar 或文件夹"),
     "argument.restore.source": ("A backup: FILE.tar or a folder", "备份：FILE.tar 或文件夹"),
-    "option.models": ("The models too.", "包含模型。"),
+    "option.backup.models": ("The models too.", "包含模型。"),
     "option.restore.replace": ("Put what is there aside.", "将现有目录移到一旁。"),
     "backup.done": ("Backed up {count} files ({size}) to {place}.", "已备份 {count} 个文件（{size}）到 {place}。"),
     "restore.done": ("Restored {count} files ({size}) to {home}.", "已恢复 {count} 个文件（{size}）到 {home}。"),

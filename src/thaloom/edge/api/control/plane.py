@@ -47,8 +47,8 @@ class AliasPlane(Protocol):
 class ControlPlane(Protocol):
     """What the API asks of process one. Every method may raise a leaf of ThaloomError.
 
-    Cancelling `pull`, `quantise`, `convert_model` or `verify` ends the work and leaves nothing half-done behind; cancelling
-    `pull_from_hub` only means that nobody waits.
+    Cancelling `pull`, `quantise`, `convert_model` or `verify` ends the work and leaves nothing half-done behind;
+    cancelling `pull_from_hub` only means that nobody waits.
     """
 
     async def status(self) -> NodeStatus: ...
