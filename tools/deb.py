@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGING = ROOT / "packaging"
 PLACE = Path("opt/thaloom")
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-PROGRAMS = ("thaloom", "thaloomd")
+PROGRAMS = {
+    "thaloom": "from thaloom.user.cli import main; sys.exit(main())",
+    "thaloomd": "from thaloom.daemon import main; sys.exit(main())",
+}
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 COMPLETIONS = {
     "bash": "usr/share/bash-completion/completions/thaloom",
@@ -103,8 +106,7 @@ def install(wheel: Path, tree: Path) -> None:
 
 def lay_out(tree: Path) -> None:
     """Programs, units, settings, completions, licence."""
-    for program, module in zip(PROGRAMS, ("thaloom.user.cli", "thaloom.daemon"), strict=True):
-        start = f"from {module} import main; sys.exit(main())"
+    for program, start in PROGRAMS.items():
         script = f"#!/{PLACE}/bin/python -P\nimport sys\n{start}\n"
         write(tree / "usr/bin" / program, script, mode=0o755)
     units = PACKAGING / "systemd"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sqlite3
 import tarfile
 import threading
@@ -19,7 +20,8 @@ from tests.models import make_model
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import AlreadyRunning, BadParameter, CorruptObject, NameTaken, StateUnusable
 from thaloom.base.files import FolderLock
-from thaloom.base.ids import ServiceName
+from thaloom.base.ids import ServiceName, WorkerId
+from thaloom.base.procs import identify
 from thaloom.init.backup import restoring
 from thaloom.init.backup.contents import MANIFEST, VERSION
 from thaloom.init.backup.restoring import Restored, restore
@@ -29,7 +31,7 @@ from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.kept import open_kept
 from thaloom.kernel.state.migrations import LATEST
 from thaloom.kernel.state.store import StateStore
-from thaloom.kernel.state.types import ServiceSpec
+from thaloom.kernel.state.types import Lease, ServiceSpec
 
 FORMS = ["backup.tar", "backup"]
 
@@ -218,6 +220,21 @@ def test_a_folder_with_a_node_in_it_is_refused(home: Path, tmp_path: Path) -> No
     with contextlib.closing(lock), pytest.raises(AlreadyRunning, match="down"):
         put_back(home, tmp_path / "backup.tar", replace=True)
     assert tree(home).keys() - {"lock"} == before.keys() - {"lock"}
+
+
+def test_a_node_whose_daemon_alone_was_killed_is_not_replaced_under_its_workers(home: Path, tmp_path: Path) -> None:
+    take(home, tmp_path / "backup.tar")
+    me = identify(os.getpid())
+    assert me is not None
+    with contextlib.closing(StateStore(home / "state.db", ManualClock())) as store:
+        store.put_lease(
+            Lease(
+                id=WorkerId("w-0123456789ab"), role="worker", service=ServiceName("a"), pid=me.pid,
+                start_ticks=me.start_ticks, socket="", started_at=1.0,
+            )
+        )  # fmt: skip
+    with pytest.raises(AlreadyRunning, match="without their daemon"):
+        put_back(home, tmp_path / "backup.tar", replace=True)
 
 
 def rewritten(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:

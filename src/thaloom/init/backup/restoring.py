@@ -23,6 +23,7 @@ from typing import IO
 
 from thaloom.base.errors import AlreadyRunning, CorruptObject, NameTaken, StateUnusable
 from thaloom.base.files import FolderLock, require_space, sync_folder
+from thaloom.base.procs import ProcessIdentity
 from thaloom.init.backup.archive import open_backup, read_manifest, verify
 from thaloom.init.backup.contents import BackupManifest, Entry
 from thaloom.init.backup.taking import Tell
@@ -123,7 +124,25 @@ def _held(home: Path) -> Iterator[bool]:
     if lock is None:
         raise AlreadyRunning(f"a node is running in {str(home)!r}: thaloom down first")
     with contextlib.closing(lock):
+        if alive := _still_running(home):
+            raise AlreadyRunning(
+                f"{alive} processes of the node in {str(home)!r} go on without their daemon: thaloom up, then thaloom down",
+                processes=alive,
+            )
         yield True
+
+
+def _still_running(home: Path) -> int:
+    """Workers and doors of a daemon that was killed. None where the database cannot say: it may be why one restores."""
+    with (
+        contextlib.suppress(sqlite3.DatabaseError),
+        contextlib.closing(
+            sqlite3.connect(f"{(home / 'state.db').absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection,
+    ):
+        rows = connection.execute("SELECT pid, start_ticks FROM leases").fetchall()
+        return sum(ProcessIdentity(pid=pid, start_ticks=ticks).alive() for pid, ticks in rows)
+    return 0
 
 
 def _unpack(source: Path, manifest: BackupManifest, building: Path, tell: Tell) -> None:
@@ -137,7 +156,9 @@ def _unpack(source: Path, manifest: BackupManifest, building: Path, tell: Tell) 
     def keep(name: str) -> IO[bytes]:
         target = building / name
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", closefd=True)  # noqa: PTH123
+        file = target.open("xb")
+        os.fchmod(file.fileno(), 0o600)
+        return file
 
     verify(open_backup(source), manifest, keep, count)
 
