@@ -77,8 +77,8 @@ async def _run(
                 asyncio.get_running_loop().add_signal_handler(signum, node.syscalls.interrupt, signum.name)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # `thaloom up` kept it from our imports
             reloading = _reloading(layout, settings, node, log, arguments)
-            _watch_signals(node, reloading, manager, store, tasks)
             await node.start(found)
+            _watch_signals(node, reloading, manager, store, tasks)
             server = ControlServer(control_app(node.syscalls), layout.control_socket)
             serving = tasks.create_task(server.serve(), name="control")
             node.emit(NodeStarted(version=__version__, pid=os.getpid(), home=str(layout.home), url=settings.url))

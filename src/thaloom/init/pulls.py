@@ -18,6 +18,7 @@ from thaloom.init.errand import OnProgress, run_errand
 from thaloom.init.events import PullBegun, PullEnded
 from thaloom.init.layout import Layout
 from thaloom.init.vault import Vault
+from thaloom.kernel.models.pulling.naming import default_name
 from thaloom.kernel.models.pulling.partials import PartialPull, key_of, unfinished
 from thaloom.kernel.models.pulling.sources import DEFAULT_ENDPOINTS, parse_source
 from thaloom.kernel.models.store import ModelStore
@@ -95,6 +96,7 @@ class Pulls:
         Forbidden for a read-through that the node does not allow; for `encrypt` what the vault raises."""
         if read_through and not self._read_through:
             raise Forbidden("this node pulls nothing on behalf of those who ask its hub (hub_read_through is off)")
+        encrypt = encrypt or await asyncio.to_thread(self._is_encrypted, name or default_name(model))
         if encrypt:
             self._vault()
         settings = _filled(settings, os.environ)
@@ -108,6 +110,13 @@ class Pulls:
             return await asyncio.shield(running.ended)
         finally:
             running.followers.remove(progress)
+
+    def _is_encrypted(self, name: ModelName) -> bool:
+        """One that is encrypted stays so."""
+        try:
+            return self._models.get(name).encrypted
+        except ThaloomError:
+            return False
 
     async def unfinished(self) -> Sequence[UnfinishedPull]:
         at_work = {key for key, *_ in self._running}
@@ -163,7 +172,7 @@ class Pulls:
         try:
             async with self._turns:
                 self._emit(PullBegun(source=source))
-                env, pass_fds = self._vault.for_child()  # a model that is encrypted already stays so
+                env, pass_fds = self._vault.for_child() if spec["encrypt"] else ({}, ())  # it reads what strangers send
                 spoken = json.dumps(spec).encode()
                 said = await run_errand("thaloom.puller", (), running.tell, said=spoken, env=env, pass_fds=pass_fds)
             manifest = await asyncio.to_thread(self._models.get, said["model"])

@@ -132,7 +132,10 @@ class Vault:
         key = self()
         with self._lock:
             if new is not None:
-                key_ring.write_ring(self._layout.key_ring, key, new)
+                try:
+                    key_ring.write_ring(self._layout.key_ring, key, new)
+                finally:
+                    new.close()
                 self._origin = new.origin
             else:
                 self._replace_file(key)

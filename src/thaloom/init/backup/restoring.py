@@ -126,7 +126,7 @@ def _held(home: Path) -> Iterator[bool]:
     with contextlib.closing(lock):
         if alive := _still_running(home):
             raise AlreadyRunning(
-                f"{alive} processes of the node in {str(home)!r} go on without their daemon: thaloom up, then thaloom down",
+                f"{alive} processes of {str(home)!r} go on without their daemon: thaloom up, then thaloom down",
                 processes=alive,
             )
         yield True

@@ -86,7 +86,7 @@ def _lock(page: mmap.mmap) -> bool:
 def _put_away(page: mmap.mmap, view: memoryview, descriptor: int, owner: bool) -> None:
     if owner:
         view[:] = bytes(len(view))
-    view.release()
     with contextlib.suppress(BufferError):  # a part of it is still looked at; it is wiped, and goes with its reader
+        view.release()
         page.close()
     os.close(descriptor)
