@@ -51,6 +51,10 @@ class JournalWriter:
                 self._stream.write(f"{prefix}{line}\n")
                 self._stream.flush()
 
+    def close(self) -> None:
+        """What comes afterwards goes to the stream."""
+        self._socket.close()
+
     def _send(self, message: bytes) -> None:
         try:
             self._socket.sendto(message, self._path)

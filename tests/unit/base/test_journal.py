@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -27,11 +29,22 @@ class Happened(Event):
 
 
 @pytest.fixture
-def journal(short_path: Path) -> socket.socket:
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    made.bind(str(short_path / "socket"))
-    made.settimeout(5)
-    return made
+def journal(short_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.bind(str(short_path / "socket"))
+        made.settimeout(5)
+        yield made
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def writer(journal: socket.socket, stream: io.StringIO) -> Iterator[JournalWriter]:
+    with contextlib.closing(JournalWriter(ManualClock(), stream, path=Path(journal.getsockname()))) as made:
+        yield made
 
 
 def parsed(message: bytes) -> dict[str, str]:
@@ -48,8 +61,7 @@ def parsed(message: bytes) -> dict[str, str]:
     return found
 
 
-def test_each_fact_is_a_field(journal: socket.socket) -> None:
-    writer = JournalWriter(ManualClock(), io.StringIO(), path=Path(journal.getsockname()))
+def test_each_fact_is_a_field(journal: socket.socket, writer: JournalWriter) -> None:
     writer(Happened(service="聊天", count=3))
     assert parsed(journal.recv(65536)) == {
         "MESSAGE": "Happened service='聊天' count=3 detail=None",
@@ -59,42 +71,36 @@ def test_each_fact_is_a_field(journal: socket.socket) -> None:
         "THALOOM_SERVICE": "聊天",
         "THALOOM_COUNT": "3",
     }
-    journal.close()
 
 
-def test_a_value_with_lines_cannot_pass_for_a_field(journal: socket.socket) -> None:
-    writer = JournalWriter(ManualClock(), io.StringIO(), path=Path(journal.getsockname()))
+def test_a_value_with_lines_cannot_pass_for_a_field(journal: socket.socket, writer: JournalWriter) -> None:
     writer(Happened(service="a\nPRIORITY=0\nUNIT=x", count=1))
     found = parsed(journal.recv(65536))
     assert found["PRIORITY"] == "4"
     assert found["THALOOM_SERVICE"] == "a\nPRIORITY=0\nUNIT=x"
     assert "UNIT" not in found
-    journal.close()
 
 
-def test_more_than_a_datagram_goes_as_a_file(journal: socket.socket) -> None:
-    writer = JournalWriter(ManualClock(), io.StringIO(), path=Path(journal.getsockname()))
+def test_more_than_a_datagram_goes_as_a_file(journal: socket.socket, writer: JournalWriter) -> None:
     writer(Happened(service="x", count=1, detail="y" * 1_000_000))
-    _, rights, _, _ = socket.recv_fds(journal, 65536, 1)[0:4]  # type: ignore[misc]
-    with open(rights[0], "rb") as file:  # type: ignore[index]  # noqa: PTH123
+    _, rights, _, _ = socket.recv_fds(journal, 65536, 1)
+    with open(rights[0], "rb") as file:  # noqa: PTH123
         file.seek(0)
         assert parsed(file.read())["THALOOM_DETAIL"] == "y" * 1_000_000
-    journal.close()
 
 
-def test_without_a_journal_lines_have_their_priority_in_front(tmp_path: Path) -> None:
-    stream = io.StringIO()
-    JournalWriter(ManualClock(), stream, path=tmp_path / "nowhere")(Happened(service="x", count=1))
+def test_without_a_journal_lines_have_their_priority_in_front(writer: JournalWriter, stream: io.StringIO) -> None:
+    writer.close()
+    writer(Happened(service="x", count=1))
     assert stream.getvalue().startswith('<4>{"event": "Happened", "service": "x"')
 
 
-def test_only_what_is_asked_for_is_written_and_that_may_change(journal: socket.socket) -> None:
-    writer = JournalWriter(ManualClock(), io.StringIO(), level="error", path=Path(journal.getsockname()))
+def test_only_what_is_asked_for_is_written_and_that_may_change(journal: socket.socket, writer: JournalWriter) -> None:
+    writer.level = "error"
     writer(Happened(service="x", count=1))
     writer.level = "info"
     writer(Happened(service="x", count=2))
     assert parsed(journal.recv(65536))["THALOOM_COUNT"] == "2"
-    journal.close()
 
 
 def test_only_a_stream_that_is_the_journals_is_taken_for_one(tmp_path: Path) -> None:
@@ -104,7 +110,9 @@ def test_only_a_stream_that_is_the_journals_is_taken_for_one(tmp_path: Path) -> 
         assert is_journal(stream, ours)
         assert not is_journal(stream, {"JOURNAL_STREAM": "1:2"})
         assert not is_journal(stream, {})
-        assert isinstance(log_to(ManualClock(), stream, level="info", environment=ours), JournalWriter)
+        written = log_to(ManualClock(), stream, level="info", environment=ours)
+        assert isinstance(written, JournalWriter)
+        written.close()
         assert isinstance(log_to(ManualClock(), stream, level="info", environment={}), LogWriter)
     no_file: TextIO = io.StringIO()
     assert not is_journal(no_file, {"JOURNAL_STREAM": "1:2"})

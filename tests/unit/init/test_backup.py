@@ -9,7 +9,7 @@ import os
 import sqlite3
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,9 +41,9 @@ def quiet(stage: str, done: int, total: int | None) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(short_path: Path) -> Iterator[Path]:
     """As a node leaves it that was killed: its databases still have their write-ahead logs."""
-    layout = Layout(tmp_path / "node" / "home")
+    layout = Layout(short_path / "node" / "home")
     layout.create()
     store = StateStore(layout.state, ManualClock(5.0))
     for i in range(20):
@@ -61,7 +61,8 @@ def home(tmp_path: Path) -> Path:
     files = layout.home / "kept" / "files"
     files.mkdir(parents=True, exist_ok=True)
     (files / "file-1").write_bytes(b"a client's file")
-    return layout.home
+    yield layout.home
+    store.close()
 
 
 @pytest.fixture
@@ -335,13 +336,13 @@ def put_back_stepwise(place: Path, source: Path, step: Step) -> None:
 
 @pytest.mark.parametrize("there", [True, False])
 def test_a_restore_that_is_killed_anywhere_leaves_the_old_node_or_the_new_one(
-    there: bool, home: Path, models: ModelStore, tmp_path: Path
+    there: bool, home: Path, models: ModelStore, tmp_path: Path, short_path: Path
 ) -> None:
     take(home, tmp_path / "backup.tar", with_models=True)
     new = services(home)
     points = []
     while True:
-        place = tmp_path / f"at-{len(points)}" / "home"
+        place = short_path / f"at-{len(points)}" / "home"
         place.parent.mkdir()
         if there:
             Layout(place).create()

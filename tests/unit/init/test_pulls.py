@@ -231,7 +231,9 @@ def test_what_the_process_is_told(run: Any, monkeypatch: pytest.MonkeyPatch) -> 
         assert told["settings"]["hf_token"] == "hf_node"
         assert told["closed"] is None
         settings = HubSettings(hf_endpoint="https://other", offline=True)
-        await node.pulls.pull(MODEL, settings, None, replace=False, read_through=False, progress=lambda *_: None)
+        await node.pulls.pull(
+            MODEL, settings, None, replace=False, read_through=False, encrypt=False, progress=lambda *_: None
+        )
         told = node.errands.specs[-1]
         assert told["settings"]["hf_token"] is None, "a token of the node is for the node's endpoint"
         assert "HF_HUB_OFFLINE" in told["closed"]

@@ -68,7 +68,7 @@ def test_it_says_that_it_lives_twice_as_often_as_it_must(listening: socket.socke
             assert heard(listening) == ["WATCHDOG=1"]
             at.append(clock.monotonic())
             await asyncio.sleep(0)
-            clock.advance(5.0)
+            await clock.advance(5.0)
             await asyncio.sleep(0)
         task.cancel()
         return at

@@ -31,8 +31,8 @@ def in_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    made = Layout(tmp_path / "home")
+def layout(short_path: Path) -> Layout:
+    made = Layout(short_path / "home")
     made.create()
     return made
 

@@ -57,7 +57,8 @@ def passphrase(words: bytes) -> MasterSecret:
 def opened(ring: Path, master: MasterSecret) -> bytes:
     found = read_ring(ring)
     assert found is not None
-    return bytes(open_ring(found, master).secret)
+    key = open_ring(found, master)
+    return bytes(key.secret)
 
 
 def test_a_ring_opens_with_its_key_and_no_other(ring: Path, master: MasterSecret, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class TarWriter:
         info.size, info.mode = num_bytes, 0o600
         hashing = Hashing(source, num_bytes, self._on_bytes)
         with disk_errors(Path(self._file.name)):
-            self._tar.addfile(info, hashing)  # type: ignore[arg-type]  # only `read` is called
+            self._tar.addfile(info, hashing)
         return hashing.hexdigest()
 
     def finish(self, manifest: BackupManifest) -> None:

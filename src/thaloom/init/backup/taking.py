@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,9 +69,10 @@ def back_up(layout: Layout, target: Path, clock: Clock, *, models: bool, tell: T
             tell("backing_up", min(done, total), total)
 
         partial = target.with_name(f"{target.name}.{os.getpid()}{PARTIAL}")
+        scratch = target.with_name(f"{target.name}.{os.getpid()}.snapshot{PARTIAL}")
         try:
             with _writer(partial, as_file=target.suffix == ".tar", on_bytes=count) as writer:
-                taking = _Taking(home, writer, Path(key_file) if key_file else None, target.parent)
+                taking = _Taking(home, writer, Path(key_file) if key_file else None, scratch)
                 manifest = BackupManifest(
                     thaloom=__version__,
                     taken_at=clock.now(),
@@ -132,12 +132,15 @@ class _Taking:
 
     def _database(self, path: Path) -> None:
         name = str(path.relative_to(self._home))
-        with tempfile.TemporaryDirectory(prefix=".thaloom-backup-", dir=self._scratch) as folder:
-            copy = Path(folder) / "snapshot.db"
+        copy = self._scratch
+        copy.unlink(missing_ok=True)
+        try:
             schema = snapshot(path, copy)
             with copy.open("rb") as file:
                 num_bytes = copy.stat().st_size
                 sha256 = self._writer.add(name, file, num_bytes)
+        finally:
+            copy.unlink(missing_ok=True)
         self._taken[name] = Entry(path=name, kind="database", num_bytes=num_bytes, sha256=sha256, schema=schema)
 
 
@@ -148,6 +151,7 @@ def snapshot(path: Path, copy: Path) -> int:
             contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source,
             contextlib.closing(sqlite3.connect(copy)) as target,
         ):
+            target.execute("PRAGMA journal_mode = OFF")  # who is killed here leaves one file, and not two
             source.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
             source.execute("BEGIN")  # one moment: a backup in steps begins anew whenever somebody writes
             source.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
@@ -197,7 +201,7 @@ def _read_back(partial: Path, manifest: BackupManifest, tell: Tell) -> None:
 def _clear_partials(target: Path) -> None:
     """What a backup to the same place left that was killed."""
     for path in target.parent.glob(f"{target.name}.*{PARTIAL}"):
-        pid = path.name.removeprefix(f"{target.name}.").removesuffix(PARTIAL)
+        pid = path.name.removeprefix(f"{target.name}.").partition(".")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
             _remove(path)
 
