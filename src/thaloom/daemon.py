@@ -80,6 +80,7 @@ async def _run(
             await node.start(found)
             _watch_signals(node, reloading, manager, store, tasks)
             server = ControlServer(control_app(node.syscalls), layout.control_socket)
+            server.listen()  # who is told that we are ready may connect
             serving = tasks.create_task(server.serve(), name="control")
             node.emit(NodeStarted(version=__version__, pid=os.getpid(), home=str(layout.home), url=settings.url))
             manager.ready(f"serving on {settings.url}")

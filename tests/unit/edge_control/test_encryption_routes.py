@@ -20,15 +20,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_model_is_converted_either_way(home: Path) -> None:
     with serving(home) as (plane, client, _):
-        made = client.convert("tiny", ConvertRequest(name="sealed"), encrypted=True)
+        made = client.convert("tiny:v1", ConvertRequest(name="sealed"), encrypted=True)
         assert (made.name, made.encrypted) == ("sealed", True)
-        assert not client.convert("tiny", ConvertRequest(replace=True), encrypted=False).encrypted
-        assert plane.converted == [("tiny", "sealed", True, False), ("tiny", None, False, True)]
+        assert not client.convert("tiny:v1", ConvertRequest(replace=True), encrypted=False).encrypted
+        assert plane.converted == [("tiny:v1", "sealed", True, False), ("tiny:v1", None, False, True)]
         with pytest.raises(ModelNotFound):
             client.convert("nothing", ConvertRequest(), encrypted=True)
         plane.has_key = False
         with pytest.raises(EncryptionKeyMissing):
-            client.convert("tiny", ConvertRequest(), encrypted=True)
+            client.convert("tiny:v1", ConvertRequest(), encrypted=True)
 
 
 def test_the_key_is_shown_made_and_changed(home: Path) -> None:
