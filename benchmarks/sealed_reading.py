@@ -71,6 +71,7 @@ def measure(folder: Path, mib: int, pairs: int) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "thaloom": __version__,
         "machine": {"processor": processor(), "cores": os.cpu_count(), "kernel": platform.release()},
+        "load_average": [round(load, 1) for load in os.getloadavg()],
         "model_mib": mib,
         "segment_bytes": SEGMENT,
         "pairs": pairs,
