@@ -40,7 +40,7 @@ def flags_of(memory: SecretMemory) -> set[str]:
     return set.intersection(*found)
 
 
-@pytest.fixture(params=["memfd_secret", "memfd"])
+@pytest.fixture(params=[pytest.param("memfd_secret", marks=pytest.mark.hardware), "memfd"])
 def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SecretMemory:
     if request.param == "memfd":
         monkeypatch.setattr(secret_memory, "_MEMFD_SECRET", 100_000)  # as on a kernel that has none

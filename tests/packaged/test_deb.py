@@ -102,6 +102,7 @@ def test_no_file_names_the_machine_it_was_made_on(unpacked: Path) -> None:
     assert (unpacked / "usr/bin/thaloom").read_text().startswith("#!/opt/thaloom/bin/python -P\n")
 
 
+@pytest.mark.hardware
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a mount namespace")
 def test_its_programs_run_where_it_puts_them(unpacked: Path, tmp_path: Path) -> None:
     """In a mount namespace in which /opt is the package's, with the distribution's Python and nothing of ours."""
