@@ -56,6 +56,10 @@ bench-quality: $(BIN)/pytest ## what each format costs in perplexity and KL, on 
 wheel: $(BIN)/pytest  ## dist/thaloom-*.whl with the native library inside: installs without a compiler
 	rm -rf dist && $(BIN)/python -m build --quiet --wheel --outdir dist . && ls -l dist
 
+.PHONY: deb
+deb: wheel            ## dist/thaloom_*.deb: the node as a system service, with everything it needs but Python
+	$(BIN)/python tools/deb.py dist/thaloom-*.whl
+
 docs: $(BIN)/pytest   ## write what is generated again (docs/errors.md, docs/cli.md, the SDK without an event loop)
 	$(BIN)/python tools/generate_docs.py
 	$(BIN)/python tools/generate_sync_client.py

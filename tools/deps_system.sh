@@ -1,7 +1,7 @@
 #!/bin/sh
 # Distribution packages that tests use. Debian and its kin; elsewhere this names them and changes nothing.
 set -eu
-packages="g++ make xz-utils g++-aarch64-linux-gnu qemu-user prometheus mandoc zsh fish"
+packages="g++ make xz-utils g++-aarch64-linux-gnu qemu-user prometheus mandoc zsh fish systemd dpkg"
 
 missing=""
 for package in $packages; do

@@ -53,6 +53,7 @@ LANES = (
     Lane(name="core", budget_s=900, commands=(), tests=("tests/unit", "tests/property")),
     Lane(name="back ends", budget_s=900, commands=(), tests=("tests/contract", "tests/hardware")),
     Lane(name="faults", budget_s=900, commands=(), tests=("tests/system",)),
+    Lane(name="package", budget_s=900, commands=(), tests=("tests/packaged",), needs=("dpkg-deb",)),
     Lane(name="sanitizers", budget_s=900, commands=(("make", "-C", "native", "sanitize", f"PYTHON={sys.executable}"),)),
     Lane(
         name="fuzz, shortened",

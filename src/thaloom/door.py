@@ -36,6 +36,7 @@ from thaloom.kernel.state.keys import KeyReader
 from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.shared_rows import SharedRows
 from thaloom.kernel.state.types import Alias
+from thaloom.kernel.trust.inherited import InheritedKey
 from thaloom.work.runtime.doorkeeper import Doorkeeper
 from thaloom.work.runtime.frontend import Frontend
 
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     clock = SystemClock()
     emit = LogWriter(clock)
+    key = InheritedKey(os.environ)
     run = arguments.home / "run"
     try:
         limits = config.read_table(KeepLimits, arguments.home / "config.toml", "keep")
@@ -96,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     _hear_libraries(emit)
     with closing(rows):
-        asyncio.run(_serve(arguments.home, limits, listener, rows, clock, emit))
+        asyncio.run(_serve(arguments.home, limits, listener, rows, key, clock, emit))
     return 0
 
 
@@ -130,7 +132,13 @@ def openapi_document() -> dict[str, Any]:
 
 
 async def _serve(
-    home: Path, limits: KeepLimits, listener: socket.socket, rows: SharedRows, clock: SystemClock, emit: Emit
+    home: Path,
+    limits: KeepLimits,
+    listener: socket.socket,
+    rows: SharedRows,
+    key: InheritedKey,
+    clock: SystemClock,
+    emit: Emit,
 ) -> None:
     run = home / "run"
     kept = open_kept(home / "kept", clock, limits)
@@ -152,7 +160,7 @@ async def _serve(
                 keeping=kept,
                 doorkeeper=doorkeeper,
                 tracing=tracing,
-                hub=functools.partial(_open_hub, home, clock, emit),
+                hub=functools.partial(_open_hub, home, key, clock, emit),
                 inference=frontend,
                 clock=clock,
                 emit=emit,
@@ -224,12 +232,12 @@ def traces(environment: Mapping[str, str], emit: Emit) -> OtelTracing | None:
     return OtelTracing()
 
 
-def _open_hub(home: Path, clock: SystemClock, emit: Emit) -> tuple[ModelStore, ReadThrough]:
+def _open_hub(home: Path, key: InheritedKey, clock: SystemClock, emit: Emit) -> tuple[ModelStore, ReadThrough]:
     """The store as a hub. Loaded when somebody asks for a model: most doors never need it, and it brings arrays."""
     from thaloom.edge.client.read_through import ReadThrough
     from thaloom.kernel.models.store import ModelStore
 
-    return ModelStore(home / "models", clock, emit), ReadThrough(home)
+    return ModelStore(home / "models", clock, emit, key=key), ReadThrough(home)
 
 
 class _Server(uvicorn.Server):

@@ -28,6 +28,7 @@ from thaloom.kernel.models.pulling.pull import Means, pull
 from thaloom.kernel.models.pulling.retrying import PATIENCE, Patience
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import HubModel, HubSettings, ModelName
+from thaloom.kernel.trust.inherited import InheritedKey
 
 _HEARTBEAT_S = 1.0
 
@@ -46,6 +47,7 @@ class Spec:
     settings: HubSettings
     name: str | None
     replace: bool
+    encrypt: bool = False
     num_connections: int = 8
     segment_bytes: int = SEGMENT_BYTES
     patience: Patience = PATIENCE
@@ -55,7 +57,8 @@ def main() -> int:
     os.umask(0o077)
     try:
         events = Recorder()
-        model = asyncio.run(_pull(from_mapping(Spec, json.load(sys.stdin)), events))
+        key = InheritedKey(os.environ)
+        model = asyncio.run(_pull(from_mapping(Spec, json.load(sys.stdin)), key, events))
     except ThaloomError as error:
         _say({"error": error.to_dict()})
     except OSError as error:
@@ -68,7 +71,7 @@ def main() -> int:
     return 0
 
 
-async def _pull(spec: Spec, emit: Emit) -> str:
+async def _pull(spec: Spec, key: InheritedKey, emit: Emit) -> str:
     clock = SystemClock()
     told: dict[str, Any] = {"stage": "starting", "done": 0, "total": None}
 
@@ -86,7 +89,7 @@ async def _pull(spec: Spec, emit: Emit) -> str:
     try:
         async with Outgoing(gap, user_agent=f"thaloom/{__version__}") as outgoing:
             means = Means(
-                store=ModelStore(spec.store, clock, emit),
+                store=ModelStore(spec.store, clock, emit, key=key),
                 pulls=spec.pulls,
                 outgoing=outgoing,
                 clock=clock,
@@ -95,7 +98,10 @@ async def _pull(spec: Spec, emit: Emit) -> str:
                 segment_bytes=spec.segment_bytes,
             )
             name = None if spec.name is None else ModelName.parse(spec.name)
-            manifest = await pull(spec.model, spec.settings, means, name=name, replace=spec.replace, progress=tell)
+            manifest = await pull(
+                spec.model, spec.settings, means,
+                name=name, replace=spec.replace, encrypt=spec.encrypt, progress=tell,
+            )  # fmt: skip
     finally:
         beating.cancel()
     return str(manifest.name)

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ from thaloom.base.log import LogWriter
 from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Driver
 from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.trust.inherited import InheritedKey
 from thaloom.work.runtime.architectures import Architecture
 from thaloom.work.runtime.engines.loading import load_foreign
 from thaloom.work.runtime.events import WorkerFailed
@@ -40,13 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--spec", type=Path, required=True, help="JSON file that says what to serve and where")
     clock = SystemClock()
     emit = LogWriter(clock)
+    key = InheritedKey(os.environ)
     try:
         spec = read_spec(parser.parse_args(arguments).spec)
     except ThaloomError as error:
         emit(WorkerFailed(worker="", service="", code=error.code, message=error.message))
         return error.exit_code
     try:
-        asyncio.run(_serve(spec, clock, emit))
+        asyncio.run(_serve(spec, key, clock, emit))
     except ThaloomError as error:
         return _failed(spec, error, emit)
     except Exception as error:  # noqa: BLE001 - supervisor of the process: whatever ends it must be told to the daemon
@@ -55,26 +58,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _serve(spec: WorkerSpec, clock: Clock, emit: Emit) -> None:
-    service = WorkerService(spec, lambda stop: _load(spec, clock, emit, stop), clock=clock, emit=emit)
+async def _serve(spec: WorkerSpec, key: InheritedKey, clock: Clock, emit: Emit) -> None:
+    service = WorkerService(spec, lambda stop: _load(spec, key, clock, emit, stop), clock=clock, emit=emit)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, service.stop, DEFAULT_GRACE_S)
     await service.run()
 
 
-def _load(spec: WorkerSpec, clock: Clock, emit: Emit, stop: threading.Event) -> LoadedModel | Servable:
+def _load(
+    spec: WorkerSpec, key: InheritedKey, clock: Clock, emit: Emit, stop: threading.Event
+) -> LoadedModel | Servable:
     if spec.engine == "onnx":
         from thaloom.work.runtime.engines.onnx.loading import load_onnx  # an extra: only where it is asked for
 
-        return load_onnx(spec, ModelStore(Path(spec.store), clock, emit))
+        return load_onnx(spec, ModelStore(Path(spec.store), clock, emit, key=key))
     if spec.engine != "thaloom":
         return load_foreign(spec, stop, clock)
     drivers: Registry[Driver] = Registry("driver")
     architectures: Registry[Architecture] = Registry("architecture")
     drivers.discover()
     architectures.discover()
-    return load(spec, ModelStore(Path(spec.store), clock, emit), drivers, architectures, stop, emit)
+    return load(spec, ModelStore(Path(spec.store), clock, emit, key=key), drivers, architectures, stop, emit)
 
 
 def _failed(spec: WorkerSpec, error: ThaloomError, emit: Emit) -> int:

@@ -92,6 +92,7 @@ class Machine:
             aliasing=self.aliasing,
             locksmith=self.locksmith,
             guard=cast(ServiceGuard, SimpleNamespace(check=no_guard, workers=lambda _: [])),
+            vault=nothing,
             emit=ignore,
             came=lambda _: None,
         )

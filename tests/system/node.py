@@ -44,12 +44,12 @@ class Node:
     def daemon(self) -> subprocess.Popen[bytes]:
         return self._daemons[-1]
 
-    def start(self, *arguments: str) -> None:
+    def start(self, *arguments: str, pass_fds: tuple[int, ...] = ()) -> None:
         """Run the daemon and wait until it answers."""
-        self.launch(*arguments)
+        self.launch(*arguments, pass_fds=pass_fds)
         eventually(self.answers)
 
-    def launch(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def launch(self, *arguments: str, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "daemon-test.log").open("ab") as log:
             process = subprocess.Popen(
@@ -59,6 +59,7 @@ class Node:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         self._daemons.append(process)
         return process
@@ -115,6 +116,15 @@ class Node:
             identity = identify(int(folder.name)) if named else None
             if identity is not None and identity.alive():
                 found.append(identity)
+        return found
+
+    def process_pids(self, module: str) -> list[int]:
+        """Of the processes of this home that run `python -m module`."""
+        found = []
+        for process in self.processes_of_home():
+            with contextlib.suppress(OSError):
+                if module.encode() in Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0"):
+                    found.append(process.pid)
         return found
 
     def clean_up(self) -> None:

@@ -17,6 +17,7 @@
     │   ├── SourceUnavailable
     ├── HostShort               this machine lacks something                fault: host
     │   ├── DiskFull  OutOfMemory  DeviceLost  DriverUnavailable  StateUnusable
+    │   ├── EncryptionKeyMissing  EncryptionKeyWrong
     └── Broken                  we failed                                   fault: thaloom
         ├── WorkerLost  ServiceFailed  DeadlineExceeded  NotVerified  InternalError
 
@@ -368,6 +369,20 @@ class StateUnusable(HostShort):
     written. They are left as they are, for a person to look at."""
 
     code = "state_unusable"
+    http_status = 503
+
+
+class EncryptionKeyMissing(HostShort):
+    """A model is encrypted, or is to be, and this node was given no key for it; the message says where one may be."""
+
+    code = "encryption_key_missing"
+    http_status = 503
+
+
+class EncryptionKeyWrong(HostShort):
+    """The node was given a key that does not open its key ring, or the ring is another store's. Nothing was changed."""
+
+    code = "encryption_key_wrong"
     http_status = 503
 
 

@@ -36,6 +36,14 @@ Emit = Callable[[Event], None]
 LEVELS: dict[type[Event], Level] = {}
 
 
+_ORDER: dict[Level, int] = {"debug": 0, "info": 1, "warning": 2, "error": 3}
+
+
+def at_least(level: Level, least: Level) -> bool:
+    """Whether an event of `level` is worth telling where `least` is asked for."""
+    return _ORDER[level] >= _ORDER[least]
+
+
 def at_level(level: Level) -> Callable[[type[E]], type[E]]:
     """Class decorator that sets an event's level (`info` without it)."""
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from thaloom.base.clock import Clock
-from thaloom.base.events import Event, Level, at_level
-
-_ORDER: dict[Level, int] = {"debug": 0, "info": 1, "warning": 2, "error": 3}
+from thaloom.base.events import Event, Level, at_least, at_level
 
 
 @at_level("warning")
@@ -35,13 +33,14 @@ class LogWriter:
     ) -> None:
         self._clock = clock
         self._stream = stream if stream is not None else sys.stderr
-        self._level = level
+        self.level: Level = level
+        """The least that is written; may be changed while it writes."""
         self._human = human
         self._lock = threading.Lock()
         self._num_lost = 0
 
     def __call__(self, event: Event) -> None:
-        if _ORDER[event.level] < _ORDER[self._level]:
+        if not at_least(event.level, self.level):
             return
         with self._lock:
             lines = self._line(event)

@@ -80,9 +80,15 @@ def identify(pid: int) -> ProcessIdentity | None:
 
 
 def spawn(
-    command: Sequence[str], *, log: Path, env: dict[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str],
+    *,
+    log: Path,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> ProcessIdentity:
-    """Start `command` in a session of its own, so that it outlives us; its output is appended to `log`."""
+    """Start `command` in a session of its own, so that it outlives us; its output is appended to `log`. It inherits
+    the descriptors `pass_fds` under their own numbers, and no others."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             list(command),
@@ -92,6 +98,7 @@ def spawn(
             env=env,
             cwd=cwd,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
     process.returncode = 0  # we wait by pidfd, not by Popen: keep it from warning about a living child
     identity = identify(process.pid)

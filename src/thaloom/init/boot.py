@@ -52,6 +52,11 @@ class NodeConfig:
     hub_read_through: bool = False
     """Whether a model that somebody asks our own hub for, and that is not here, is pulled from the hub above. Off: who
     may ask for models would otherwise fill the disk."""
+    encrypt_models: bool = False
+    """Whether models that come here are kept in cipher where nobody says otherwise (`thaloom pull --encrypt`). Without
+    a master key they are refused then. Off: it costs the packed weights that make a second start quick."""
+    master_key_file: str = ""
+    """Absolute path of the master key: 32 random bytes, readable by its owner alone. Empty: where init.vault looks."""
     memory_headroom_bytes: int = 256 * 1024 * 1024
     """Host memory that is never promised to workers: for the daemon, the door and page tables."""
     engine_hosts: tuple[str, ...] = ()
@@ -66,6 +71,8 @@ class NodeConfig:
         for name in ("stop_grace_s", "heartbeat_s", "tick_s"):
             if not 0 < getattr(self, name) <= 3600:
                 raise BadParameter(f"{name} must be above 0 and at most 3600", param=name)
+        if self.master_key_file and not Path(self.master_key_file).is_absolute():
+            raise BadParameter("master_key_file must be an absolute path", param="master_key_file")
         if self.memory_headroom_bytes < 0:
             raise BadParameter("memory_headroom_bytes cannot be negative", param="memory_headroom_bytes")
 

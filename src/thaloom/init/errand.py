@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from thaloom.base.errors import InternalError, ThaloomError
@@ -22,9 +23,15 @@ _LINE_BYTES = 1024 * 1024
 
 
 async def run_errand(
-    module: str, arguments: Sequence[str], progress: OnProgress, *, said: bytes | None = None
+    module: str,
+    arguments: Sequence[str],
+    progress: OnProgress,
+    *,
+    said: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Run `python -m module` to its end; what it said last. `said` is its standard input.
+    """Run `python -m module` to its end; what it said last. `said` is its standard input; `env` goes over ours.
 
     Raises the error it ended with, InternalError if it ended without a word. Cancelling ends it.
     """
@@ -32,6 +39,7 @@ async def run_errand(
         sys.executable, "-P", "-m", module, *arguments,
         stdin=asyncio.subprocess.DEVNULL if said is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE, limit=_LINE_BYTES, start_new_session=True,
+        env=None if env is None else os.environ | dict(env), pass_fds=pass_fds,
     )  # fmt: skip
     try:
         await _tell(process, said)

@@ -61,6 +61,36 @@ class CanaryGone(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigReloaded(Event):
+    """config.toml was read again. What is in `need_restart` differs from what is in force, and stays so until then."""
+
+    changed: tuple[str, ...]
+    need_restart: tuple[str, ...]
+
+
+@at_level("error")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigRefused(Event):
+    """config.toml could not be read again; the old settings stay in force."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLeft(Event):
+    """The daemon ends and everything goes on without it, for the next one to take over."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterKeyChanged(Event):
+    """Encrypted models are opened by another master key from now on."""
+
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyMade(Event):
     """Somebody may come in at the door. `id`: the part of the key that is no secret."""
 

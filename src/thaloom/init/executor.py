@@ -23,6 +23,7 @@ from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
 from thaloom.init.publishing import TextFiles
 from thaloom.init.supervisor import Supervisor
+from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Lease, Service
@@ -44,6 +45,7 @@ class Executor:
         supervisor: Supervisor,
         text_files: TextFiles,
         clock: Clock,
+        vault: Vault,
         engine_hosts: tuple[str, ...] = (),
     ) -> None:
         self._layout = layout
@@ -55,7 +57,8 @@ class Executor:
         self._supervisor = supervisor
         self._text_files = text_files
         self._clock = clock
-        self._engine_hosts = engine_hosts
+        self._vault = vault
+        self.engine_hosts = engine_hosts
 
     async def perform(self, action: Action) -> None:
         """Do it, between two entries of the journal. Raises what hindered it, after writing that down."""
@@ -109,8 +112,14 @@ class Executor:
             spec_path = self._layout.worker_spec(worker)
             write_spec(spec_path, self._spec(worker, service, plan.device))
             command = worker_command(spec_path)
+            encrypted = plan.manifest is not None and plan.manifest.encrypted
+            key, pass_fds = self._vault.for_child() if encrypted else ({}, ())
             started = self._supervisor.start(
-                lease, command, log=self._layout.service_log(service.spec.name), env=self._environment()
+                lease,
+                command,
+                log=self._layout.service_log(service.spec.name),
+                env=self._environment() | key,
+                pass_fds=pass_fds,
             )
         except BaseException:
             self._memory.release(worker)
@@ -128,7 +137,9 @@ class Executor:
             started_at=self._clock.now(),
         )
         command = door_command(self._layout.home, action.address)
-        started = self._supervisor.start(lease, command, log=self._layout.door_log, env=self._environment())
+        key, pass_fds = self._vault.for_child()  # it hands encrypted models out too, as a hub
+        env = self._environment() | key
+        started = self._supervisor.start(lease, command, log=self._layout.door_log, env=env, pass_fds=pass_fds)
         self._store.put_lease(started.lease)
 
     def _stop(self, process: WorkerId, reason: str, grace_s: float) -> None:
@@ -167,7 +178,7 @@ class Executor:
             store=str(self._layout.models),
             socket=str(self._layout.worker_socket(worker)),
             driver=found.driver,
-            engine_hosts=self._engine_hosts,
+            engine_hosts=self.engine_hosts,
             **wish | {"device": found.id},
         )
 

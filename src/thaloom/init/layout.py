@@ -31,6 +31,16 @@ class Layout:
         return self.home / "models"
 
     @property
+    def key_ring(self) -> Path:
+        """What opens encrypted models, itself opened by the master key."""
+        return self.models / "keyring.json"
+
+    @property
+    def master_key(self) -> Path:
+        """The master key, where it is told of nowhere else."""
+        return self.home / "master.key"
+
+    @property
     def pulls(self) -> Path:
         """Unfinished pulls; on the store's file system, and no part of the store."""
         return self.models / "pulls"

@@ -28,6 +28,12 @@ class Locksmith:
         self._emit = emit
         self._version = 0
 
+    def require(self, require_keys: bool) -> None:
+        """Whether the door turns away who shows no key, once there are any."""
+        if require_keys != self._require_keys:
+            self._require_keys = require_keys
+            self.publish()
+
     def make(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
         """The record that is kept, and the key, which is not. Raises BadParameter, NameTaken."""
         self.check_name(name)

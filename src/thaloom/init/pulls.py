@@ -17,6 +17,8 @@ from thaloom.base.events import Degraded, Emit
 from thaloom.init.errand import OnProgress, run_errand
 from thaloom.init.events import PullBegun, PullEnded
 from thaloom.init.layout import Layout
+from thaloom.init.vault import Vault
+from thaloom.kernel.models.pulling.naming import default_name
 from thaloom.kernel.models.pulling.partials import PartialPull, key_of, unfinished
 from thaloom.kernel.models.pulling.sources import DEFAULT_ENDPOINTS, parse_source
 from thaloom.kernel.models.store import ModelStore
@@ -25,6 +27,8 @@ from thaloom.kernel.models.types import HubModel, HubSettings, Manifest, ModelNa
 MOST_PULLS = 32
 AT_ONCE = 2
 """Each has several connections; more pulls would only share the same line."""
+_Key = tuple[str, str | None, bool, bool]
+"""What makes two pulls the same one: source, name, and the two wishes."""
 _TRUE = ("1", "on", "yes", "true")
 
 
@@ -59,17 +63,23 @@ class Pulls:
         clock: Clock,
         emit: Emit,
         pulled: Callable[[Manifest], None],
+        vault: Vault,
     ) -> None:
         self._layout = layout
-        self._closed = "the node is air-gapped (air_gap, THALOOM_AIRGAP)" if air_gap else None
-        self._read_through = read_through
+        self.use(air_gap=air_gap, read_through=read_through)
         self._models = models
         self._tasks = tasks
         self._clock = clock
         self._emit = emit
         self._pulled = pulled
-        self._running: dict[tuple[str, str | None, bool], _Running] = {}
+        self._vault = vault
+        self._running: dict[_Key, _Running] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
+
+    def use(self, *, air_gap: bool, read_through: bool) -> None:
+        """Heed these from the next pull on."""
+        self._closed = "the node is air-gapped (air_gap, THALOOM_AIRGAP)" if air_gap else None
+        self._read_through = read_through
 
     async def pull(
         self,
@@ -79,17 +89,21 @@ class Pulls:
         *,
         replace: bool,
         read_through: bool,
+        encrypt: bool,
         progress: OnProgress,
     ) -> Manifest:
         """The model, when it is there. Cancelling leaves the pull to itself. Raises what the pull does, QueueFull;
-        Forbidden for a read-through that the node does not allow."""
+        Forbidden for a read-through that the node does not allow; for `encrypt` what the vault raises."""
         if read_through and not self._read_through:
             raise Forbidden("this node pulls nothing on behalf of those who ask its hub (hub_read_through is off)")
+        encrypt = encrypt or await asyncio.to_thread(self._is_encrypted, name or default_name(model))
+        if encrypt:
+            self._vault()
         settings = _filled(settings, os.environ)
-        key = (_key(model, settings), None if name is None else str(name), replace)
+        key = (_key(model, settings), None if name is None else str(name), replace, encrypt)
         running = self._running.get(key)
         if running is None:
-            running = self._begin(key, model, settings, name, replace=replace)
+            running = self._begin(key, model, settings, name, replace=replace, encrypt=encrypt)
         progress(*running.latest)
         running.followers.append(progress)
         try:
@@ -97,15 +111,22 @@ class Pulls:
         finally:
             running.followers.remove(progress)
 
+    def _is_encrypted(self, name: ModelName) -> bool:
+        """One that is encrypted stays so."""
+        try:
+            return self._models.get(name).encrypted
+        except ThaloomError:
+            return False
+
     async def unfinished(self) -> Sequence[UnfinishedPull]:
-        at_work = {key for key, _, _ in self._running}
+        at_work = {key for key, *_ in self._running}
         found = await asyncio.to_thread(unfinished, self._layout.pulls)
         return [dataclasses.replace(pull, running=key in at_work) for key, pull in found]
 
     async def remove(self, source: str) -> str:
         """End a pull and delete what came of it. Raises ModelNotFound if there is none, BadParameter."""
         model = parse_source(source)
-        at_work = {key: running for (key, _, _), running in self._running.items() if _means(model, running.model)}
+        at_work = {key: running for (key, *_), running in self._running.items() if _means(model, running.model)}
         for running in at_work.values():
             await self._cancel(running)
         left = await asyncio.to_thread(unfinished, self._layout.pulls)
@@ -127,32 +148,33 @@ class Pulls:
 
     def _begin(
         self,
-        key: tuple[str, str | None, bool],
+        key: _Key,
         model: HubModel,
         settings: HubSettings,
         name: ModelName | None,
         *,
         replace: bool,
+        encrypt: bool,
     ) -> _Running:
         if len(self._running) >= MOST_PULLS:
             raise QueueFull(f"{MOST_PULLS} models are being pulled already", retry_after_s=60)
         placed = dataclasses.replace(model, endpoint=_endpoint(model, settings))
         running = _Running(placed, asyncio.get_running_loop().create_future())
         running.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # heard, if nobody waits
-        spec = self._spec(model, settings, name, replace=replace)
+        spec = self._spec(model, settings, name, replace=replace, encrypt=encrypt)
         self._running[key] = running
         running.task = self._tasks.create_task(self._run(key, running, str(model), spec), name=f"pull {model}")
         return running
 
-    async def _run(
-        self, key: tuple[str, str | None, bool], running: _Running, source: str, spec: Mapping[str, Any]
-    ) -> None:
+    async def _run(self, key: _Key, running: _Running, source: str, spec: Mapping[str, Any]) -> None:
         """Whatever happens becomes the outcome: nothing of it may end the node."""
         error: ThaloomError | None = None
         try:
             async with self._turns:
                 self._emit(PullBegun(source=source))
-                said = await run_errand("thaloom.puller", (), running.tell, said=json.dumps(spec).encode())
+                env, pass_fds = self._vault.for_child() if spec["encrypt"] else ({}, ())  # it reads what strangers send
+                spoken = json.dumps(spec).encode()
+                said = await run_errand("thaloom.puller", (), running.tell, said=spoken, env=env, pass_fds=pass_fds)
             manifest = await asyncio.to_thread(self._models.get, said["model"])
             for bent in said["degraded"]:
                 self._emit(Degraded(subject=str(manifest.name), reason=bent["reason"], message=bent["message"]))
@@ -171,7 +193,9 @@ class Pulls:
             self._emit(PullEnded(source=source, model=None, code=error.code, message=error.message))
             running.ended.set_exception(error)
 
-    def _spec(self, model: HubModel, settings: HubSettings, name: ModelName | None, *, replace: bool) -> dict[str, Any]:
+    def _spec(
+        self, model: HubModel, settings: HubSettings, name: ModelName | None, *, replace: bool, encrypt: bool
+    ) -> dict[str, Any]:
         return {
             "store": str(self._layout.models),
             "pulls": str(self._layout.pulls),
@@ -181,6 +205,7 @@ class Pulls:
             "settings": dataclasses.asdict(settings),
             "name": None if name is None else str(name),
             "replace": replace,
+            "encrypt": encrypt,
         }
 
     async def _cancel(self, running: _Running) -> None:

@@ -87,6 +87,15 @@ class ReconcileLoop:
         """Something changed: look again soon."""
         self._news.set()
 
+    def use(self, config: NodeConfig) -> None:
+        """Heed other settings from the next round on."""
+        self._config = config
+        self.wake()
+
+    async def hold_still(self) -> None:
+        """Return when no action is under way; none begins any more."""
+        await self._turn.acquire()
+
     async def run(self) -> None:
         """ReconcileLoop, until the node is going down and no process is left."""
         while not await self.settle():

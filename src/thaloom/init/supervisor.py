@@ -85,7 +85,7 @@ class Supervisor:
         self._tasks = tasks
         self._clock = clock
         self._emit = emit
-        self._heartbeat_s = heartbeat_s
+        self.heartbeat_s = heartbeat_s
         self._wake = wake
         self._on_end = on_end
         self._processes: dict[WorkerId, Supervised] = {}
@@ -99,10 +99,12 @@ class Supervisor:
     def observe(self) -> tuple[Observed, ...]:
         return tuple(process.observed() for process in self)
 
-    def start(self, lease: Lease, command: Sequence[str], *, log: Path, env: dict[str, str]) -> Supervised:
+    def start(
+        self, lease: Lease, command: Sequence[str], *, log: Path, env: dict[str, str], pass_fds: Sequence[int] = ()
+    ) -> Supervised:
         """Run `command`; the lease comes back in the Supervised with the pid it has got. Raises OSError."""
         log_offset = log.stat().st_size if log.exists() else 0
-        identity = spawn(command, log=log, env=env)
+        identity = spawn(command, log=log, env=env, pass_fds=pass_fds)
         lease = dataclasses.replace(lease, pid=identity.pid, start_ticks=identity.start_ticks)
         process = self._keep(lease, identity, log, log_offset)
         self._emit(ProcessStarted(role=lease.role, id=lease.id, pid=lease.pid, service=lease.service))
@@ -181,7 +183,7 @@ class Supervisor:
                 process.answered_at, process.late = now, False
             elif process.ready_since is not None:
                 self._note_silence(process, now)
-            await self._clock.sleep(_YOUNG_POLL_S if process.ready_since is None else self._heartbeat_s)
+            await self._clock.sleep(_YOUNG_POLL_S if process.ready_since is None else self.heartbeat_s)
 
     async def _ask(self, process: Supervised) -> bool:
         if process.lease.role == "door":

@@ -22,6 +22,7 @@ from thaloom.base.procs import resident_bytes
 from thaloom.hal.inventory import Inventory
 from thaloom.hal.types import Device, Reading
 from thaloom.init.acting.aliases import AliasWish, CanaryReport, PutAlias, RemoveAlias, ReturnCanary
+from thaloom.init.acting.encryption import ConvertModel, ConvertWish, MakeMasterKey, RotateMasterKey, RotationWish
 from thaloom.init.acting.guards import ServiceGuard, is_service_name, require_service_name
 from thaloom.init.acting.keys import KeyWish, MakeKey, RemoveKey
 from thaloom.init.acting.kinds import Aid, Done, Named, call
@@ -52,6 +53,7 @@ from thaloom.init.pulls import Pulls
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervisor
+from thaloom.init.vault import Vault
 from thaloom.kernel.models.bundled import NAMES, bundled_model
 from thaloom.kernel.models.pulling.sources import is_hub_name, parse_source
 from thaloom.kernel.models.store import ModelStore
@@ -70,6 +72,7 @@ from thaloom.kernel.state.types import (
     AccessKey,
     Alias,
     Checkpoint,
+    EncryptionStatus,
     JournalReport,
     KeyLimits,
     NodeStatus,
@@ -101,6 +104,7 @@ class Syscalls:
         aliasing: Aliasing,
         guard: ServiceGuard,
         performer: Performer,
+        vault: Vault,
         clock: Clock,
     ) -> None:
         self._layout = layout
@@ -117,9 +121,14 @@ class Syscalls:
         self._guard = guard
         self._performer = performer
         self._past = Past(store.journal)
+        self._vault = vault
         self._clock = clock
         self._started_at = clock.now()
         self.aliases: AliasReader = aliasing
+
+    def use(self, config: NodeConfig) -> None:
+        """Heed settings that were read again."""
+        self._config = config
 
     # -- the node
 
@@ -209,8 +218,10 @@ class Syscalls:
             )
         return parse_source(source)
 
-    async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
-        wish = ImportWish(path=str(path), name=_text(name), replace=replace)
+    async def pull(
+        self, path: Path, name: ModelName | None, *, replace: bool, encrypt: bool | None, progress: OnProgress
+    ) -> Manifest:
+        wish = ImportWish(path=str(path), name=_text(name), replace=replace, encrypt=self._whether_to_encrypt(encrypt))
         return await self._made(ImportModel.name, wish, Aid(progress=progress))
 
     async def pull_from_hub(
@@ -221,9 +232,16 @@ class Syscalls:
         *,
         replace: bool,
         read_through: bool,
+        encrypt: bool | None,
         progress: OnProgress,
     ) -> Manifest:
-        wish = PullWish(model=model, name=_text(name), replace=replace, read_through=read_through)
+        wish = PullWish(
+            model=model,
+            name=_text(name),
+            replace=replace,
+            read_through=read_through,
+            encrypt=self._whether_to_encrypt(encrypt),
+        )
         return await self._made(PullModel.name, wish, Aid(progress=progress, secrets={"settings": settings}))
 
     async def unfinished_pulls(self) -> Sequence[UnfinishedPull]:
@@ -252,6 +270,29 @@ class Syscalls:
 
     async def remove_model(self, name: ModelName) -> None:
         await self._do(call(RemoveModel.name, Named(name=str(name))))
+
+    # -- encryption
+
+    async def encryption(self) -> EncryptionStatus:
+        return await asyncio.to_thread(self._vault.status)
+
+    async def convert_model(
+        self, name: ModelName, to: ModelName | None, *, encrypted: bool, replace: bool, progress: OnProgress
+    ) -> Manifest:
+        wish = ConvertWish(name=str(name), to=_text(to), encrypted=encrypted, replace=replace)
+        return await self._made(ConvertModel.name, wish, Aid(progress=progress))
+
+    async def make_master_key(self) -> str:
+        done = await self._do(Call(MakeMasterKey.name))
+        return str(done.told["key"])
+
+    async def rotate_master_key(self, passphrase: str | None, key_file: str | None) -> str:
+        if key_file is not None and not Path(key_file).is_absolute():
+            raise BadParameter(f"{key_file!r} is not an absolute path", param="key_file")
+        present = await asyncio.to_thread(self._vault.status)
+        wish = RotationWish(instead_of=present.master, key_file=key_file)
+        done = await self._do(call(RotateMasterKey.name, wish), aid=Aid(secrets={"passphrase": passphrase}))
+        return str(done.told["key"])
 
     # -- services
 
@@ -335,6 +376,13 @@ class Syscalls:
         if isinstance(done.given, Manifest):
             return done.given
         return await asyncio.to_thread(self._models.get, done.told["model"])
+
+    def _whether_to_encrypt(self, asked: bool | None) -> bool:
+        """Raises EncryptionKeyMissing and others before anything is read."""
+        sealed = self._config.encrypt_models if asked is None else asked
+        if sealed:
+            self._vault()
+        return sealed
 
     async def _do(
         self, asked: Call, *, aid: Aid | None = None, action: str | None = None, undoes: str | None = None

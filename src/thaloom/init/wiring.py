@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Iterable
 
 from thaloom.base.clock import Clock
@@ -33,11 +35,16 @@ from thaloom.init.recovery import Found, recover
 from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.init.syscalls import Syscalls
+from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest
 from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Lease, Route
+from thaloom.kernel.trust.master_key import MasterSecret
+
+_HAND_OVER_S = 5.0
+"""An action that takes longer is one that recovery knows how to look for."""
 
 
 def take_stock(layout: Layout, config: NodeConfig, store: StateStore, clock: Clock) -> Found:
@@ -64,6 +71,7 @@ class Node:
         registry: Registry[Driver],
         clock: Clock,
         emit: Emit,
+        passphrase: MasterSecret | None = None,
     ) -> None:
         """`store` stays the caller's to close, after the TaskGroup has ended."""
         self._tasks = tasks
@@ -72,7 +80,16 @@ class Node:
         self._store = store
         self._clock = clock
         history = History(clock, emit)
-        models = self._models = ModelStore(layout.models, clock, history)
+        self._vault = Vault(
+            layout,
+            key_file=config.master_key_file,
+            passphrase=passphrase,
+            has_encrypted=lambda: self._models.has_encrypted(),
+            environment=os.environ,
+            emit=history,
+        )
+        models = self._models = ModelStore(layout.models, clock, history, key=self._vault)
+        self._vault.open()
         inventory = Inventory(registry, history)
         planner = Planner(models, inventory)
         memory = NodeMemory(
@@ -91,7 +108,7 @@ class Node:
             wake=lambda: self.reconcile_loop.wake(),
             on_end=lambda process, last_words: self.reconcile_loop.process_lost(process, last_words),
         )
-        executor = Executor(
+        executor = self._executor = Executor(
             layout,
             store=store,
             models=models,
@@ -101,6 +118,7 @@ class Node:
             supervisor=self.supervisor,
             text_files=text_files,
             clock=clock,
+            vault=self._vault,
             engine_hosts=config.engine_hosts,
         )
         self._earlier = _routes_of_an_earlier_daemon(layout)
@@ -134,6 +152,7 @@ class Node:
             clock=clock,
             emit=history,
             pulled=self._model_came,
+            vault=self._vault,
         )
         self._planner = planner
         aliasing = Aliasing(store, history, self.reconcile_loop.wake)
@@ -157,6 +176,7 @@ class Node:
             aliasing=aliasing,
             locksmith=self._locksmith,
             guard=guard,
+            vault=self._vault,
             emit=history,
             came=self._model_came,
         )
@@ -176,6 +196,7 @@ class Node:
             aliasing=aliasing,
             guard=guard,
             performer=self._performer,
+            vault=self._vault,
             clock=clock,
         )
         self.emit: Emit = history
@@ -196,6 +217,23 @@ class Node:
         await self.reconcile_loop.run()
         await self._pulls.close()
         self._publisher.withdraw()
+
+    def use(self, settings: NodeConfig) -> None:
+        """Heed settings that were read again (init.reloading.LIVE)."""
+        self._config = settings
+        self.reconcile_loop.use(settings)
+        self.supervisor.heartbeat_s = settings.heartbeat_s
+        self._executor.engine_hosts = settings.engine_hosts
+        self._pulls.use(air_gap=settings.air_gap, read_through=settings.hub_read_through)
+        self._locksmith.require(settings.require_keys)
+        self.syscalls.use(settings)
+
+    async def hand_over(self) -> None:
+        """Come to rest between two actions, so that the process may end with everything running. Soon, in any case: a
+        kill would be no worse."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HAND_OVER_S):
+                await self.reconcile_loop.hold_still()
 
     def _model_came(self, manifest: Manifest) -> None:
         self._planner.forget_model(manifest.name)

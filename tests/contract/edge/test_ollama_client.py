@@ -64,9 +64,11 @@ class Store(Plane):
             return super().source(source)
         return Path("/bundled") / source
 
-    async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
+    async def pull(
+        self, path: Path, name: ModelName | None, *, replace: bool, encrypt: bool | None, progress: OnProgress
+    ) -> Manifest:
         self.pulled.append((str(path), str(name), replace))
-        return await super().pull(path, name, replace=replace, progress=progress)
+        return await super().pull(path, name, replace=replace, encrypt=encrypt, progress=progress)
 
     async def remove_model(self, name: ModelName) -> None:
         await self.model(name)

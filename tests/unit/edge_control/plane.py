@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from tests.encrypted import FakeEncryption
 from thaloom.base.actions import TERMS, Call, Change, Plan, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
@@ -129,10 +130,12 @@ class Aliases:
         return self.now[name]
 
 
-class Plane:
+class Plane(FakeEncryption):
     """Implements ControlPlane. `services_now` is what is served; `gate` holds long work back until it is set."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self.encrypt: bool | None = None
         self.services_now: dict[str, ServiceStatus] = {}
         self.phases: Iterator[str] | None = None
         self.gate = asyncio.Event()
@@ -184,7 +187,10 @@ class Plane:
             raise BadParameter(f"{source!r} is no absolute path", param="source")
         return Path(source)
 
-    async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
+    async def pull(
+        self, path: Path, name: ModelName | None, *, replace: bool, encrypt: bool | None, progress: OnProgress
+    ) -> Manifest:
+        self.encrypt = encrypt
         return await self._long_work(progress, MANIFEST)
 
     async def pull_from_hub(
@@ -195,6 +201,7 @@ class Plane:
         *,
         replace: bool,
         read_through: bool,
+        encrypt: bool | None,
         progress: OnProgress,
     ) -> Manifest:
         self.pulled = (model, settings, name, replace, read_through)

@@ -27,6 +27,7 @@ from thaloom.init import pulls as module
 from thaloom.init.events import PullBegun, PullEnded
 from thaloom.init.layout import Layout
 from thaloom.init.pulls import Pulls
+from thaloom.init.vault import Vault
 from thaloom.kernel.models.pulling.sources import parse_source
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import HubSettings, Manifest
@@ -44,7 +45,7 @@ class Errands:
     running: int = 0
     most: int = 0
 
-    async def run(self, name: str, arguments: Any, progress: Any, *, said: bytes) -> Any:
+    async def run(self, name: str, arguments: Any, progress: Any, *, said: bytes, env: Any, pass_fds: Any) -> Any:
         self.specs.append(json.loads(said))
         self.running += 1
         self.most = max(self.most, self.running)
@@ -66,7 +67,7 @@ class Node:
     came: list[Manifest]
 
     async def pull(self, source: str = "org/name", progress: Any = lambda *_: None, **options: Any) -> Manifest:
-        known: dict[str, Any] = {"replace": False, "read_through": False} | options
+        known: dict[str, Any] = {"replace": False, "read_through": False, "encrypt": False} | options
         return await self.pulls.pull(parse_source(source), HubSettings(), None, progress=progress, **known)
 
 
@@ -82,9 +83,11 @@ async def node(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: bool) -
     store.import_path(make_model(folder / "mine"))
     async with asyncio.TaskGroup() as tasks:
         settings = {"air_gap": False, "read_through": False} | options
+        vault = Vault(layout, key_file="", passphrase=None, has_encrypted=lambda: False, environment={}, emit=events)
         pulls = Pulls(
-            layout, models=store, tasks=tasks, clock=ManualClock(), emit=events, pulled=came.append, **settings
-        )
+            layout, models=store, tasks=tasks, clock=ManualClock(), emit=events, pulled=came.append, vault=vault,
+            **settings,
+        )  # fmt: skip
         yield Node(pulls, errands, events, came)
         await pulls.close()
 
@@ -228,7 +231,9 @@ def test_what_the_process_is_told(run: Any, monkeypatch: pytest.MonkeyPatch) -> 
         assert told["settings"]["hf_token"] == "hf_node"
         assert told["closed"] is None
         settings = HubSettings(hf_endpoint="https://other", offline=True)
-        await node.pulls.pull(MODEL, settings, None, replace=False, read_through=False, progress=lambda *_: None)
+        await node.pulls.pull(
+            MODEL, settings, None, replace=False, read_through=False, encrypt=False, progress=lambda *_: None
+        )
         told = node.errands.specs[-1]
         assert told["settings"]["hf_token"] is None, "a token of the node is for the node's endpoint"
         assert "HF_HUB_OFFLINE" in told["closed"]

@@ -15,7 +15,8 @@ from thaloom.kernel.models.pulling.partials import unfinished
 from thaloom.kernel.models.pulling.pull import Means, pull
 from thaloom.kernel.models.pulling.retrying import Patience
 from thaloom.kernel.models.pulling.sources import parse_source
-from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.models.sealed_objects import KeySource
+from thaloom.kernel.models.store import ModelStore, no_key
 from thaloom.kernel.models.types import HubSettings, Manifest, ModelName
 
 HASTY = Patience(most_attempts=4, first_wait_s=0.001, longest_wait_s=0.01, stalled_s=2.0)
@@ -32,11 +33,12 @@ class Puller:
     num_connections: int = 4
     silence_s: float = 5.0
     patience: Patience = HASTY
+    key: KeySource = no_key
     steps: list[tuple[str, int, int | None]] = field(default_factory=list)
 
     @property
     def store(self) -> ModelStore:
-        return ModelStore(self.home / "models", SystemClock())
+        return ModelStore(self.home / "models", SystemClock(), key=self.key)
 
     @property
     def pulls(self) -> Path:
@@ -46,7 +48,13 @@ class Puller:
         return asyncio.run(self.pull(source, name=name, **options))
 
     async def pull(
-        self, source: str, *, name: str | None = None, replace: bool = False, token: str | None = None
+        self,
+        source: str,
+        *,
+        name: str | None = None,
+        replace: bool = False,
+        encrypt: bool = False,
+        token: str | None = None,
     ) -> Manifest:
         self.steps.clear()
         self.home.mkdir(parents=True, exist_ok=True)
@@ -60,7 +68,7 @@ class Puller:
             )  # fmt: skip
             return await pull(
                 parse_source(source), settings, means, name=None if name is None else ModelName.parse(name),
-                replace=replace, progress=lambda *step: self.steps.append(step),
+                replace=replace, encrypt=encrypt, progress=lambda *step: self.steps.append(step),
             )  # fmt: skip
 
     def unfinished(self) -> list[str]:

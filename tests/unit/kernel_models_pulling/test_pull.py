@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.encrypted import a_key
 from tests.foreign import make_gguf
 from tests.hubs import Asked, FakeHub, Reply, serving_hub
 from tests.models import make_config, weight_shapes
@@ -53,6 +54,21 @@ def test_a_pulled_model_is_an_imported_one(hub: FakeHub, puller: Puller, tmp_pat
     assert puller.store.verify("name").sound
     assert puller.unfinished() == []
     assert not list(puller.pulls.glob("*"))
+
+
+def test_a_model_is_pulled_into_cipher_and_nothing_of_it_stays_in_plain(hub: FakeHub, puller: Puller) -> None:
+    key = a_key()
+    puller.key = lambda: key
+    puller()
+    assert puller(encrypt=True).encrypted, "what is here in plain is converted, and not fetched again"
+    assert puller().encrypted, "and stays so"
+    puller.store.remove("name")
+    manifest = puller(encrypt=True)
+    assert manifest.encrypted
+    assert stored_files(puller.store, manifest) == hub.files
+    weights = hub.files["model.safetensors"]
+    everything = b"".join(path.read_bytes() for path in (puller.home / "models").rglob("*") if path.is_file())
+    assert weights[len(weights) // 2 :][:64] not in everything
 
 
 def test_from_model_scope(hub: FakeHub, puller: Puller) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.encrypted import FakeEncryption
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
     BadParameter,
@@ -94,10 +95,12 @@ def manifest(name: str, *, chat: bool = False) -> Manifest:
     )
 
 
-class FakePlane:
+class FakePlane(FakeEncryption):
     """Remembers models and services; a service is ready at the second look. `fail` makes one method raise."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self.asked_to_encrypt: list[bool | None] = []
         self.models_by_name: dict[str, Manifest] = {}
         self.services_by_name: dict[str, ServiceStatus] = {}
         self.fail: dict[str, ThaloomError] = {}
@@ -200,7 +203,10 @@ class FakePlane:
             raise BadParameter(f"neither a path nor bundled: {source!r}", param="source")
         return Path("/bundled") / source
 
-    async def pull(self, path: Path, name: ModelName | None, *, replace: bool, progress: OnProgress) -> Manifest:
+    async def pull(
+        self, path: Path, name: ModelName | None, *, replace: bool, encrypt: bool | None, progress: OnProgress
+    ) -> Manifest:
+        self.asked_to_encrypt.append(encrypt)
         self._note("pull", (str(path), None if name is None else str(name), replace))
         progress("copying", 1, 2)
         self.add_model(str(name or path.name))
@@ -214,6 +220,7 @@ class FakePlane:
         *,
         replace: bool,
         read_through: bool,
+        encrypt: bool | None,
         progress: OnProgress,
     ) -> Manifest:
         self._note("pull_from_hub", (str(model), settings, None if name is None else str(name), replace))

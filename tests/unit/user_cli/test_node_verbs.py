@@ -57,7 +57,7 @@ def test_flags_go_over_the_environment(shell: Shell, tmp_path: Path, monkeypatch
     monkeypatch.setenv("THALOOM_HOST", "::1")
     seen: dict[str, str] = {}
 
-    def start_detached() -> None:
+    def start_detached(**settings: object) -> None:
         seen.update({name: os.environ[name] for name in ("THALOOM_HOME", "THALOOM_HOST", "THALOOM_PORT")})
         raise ERRORS["port_taken"]("port 7500 is taken")
 

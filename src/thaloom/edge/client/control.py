@@ -117,6 +117,27 @@ class ControlClient:
         """Make a model in whole numbers. Leaving cancels; nothing half-done stays behind."""
         return self._made(f"/models/{quote(name, safe='')}/quantise", request, on_progress)
 
+    def convert(
+        self,
+        name: str,
+        request: wire.ConvertRequest,
+        on_progress: Callable[[wire.Progress], None] | None = None,
+        *,
+        encrypted: bool,
+    ) -> wire.Model:
+        """Encrypt or decrypt a model. Leaving cancels; nothing half-done stays behind."""
+        word = "encrypt" if encrypted else "decrypt"
+        return self._made(f"/models/{quote(name, safe='')}/{word}", request, on_progress)
+
+    def encryption(self) -> wire.Encryption:
+        return self._get(wire.Encryption, "/encryption")
+
+    def make_master_key(self) -> wire.MasterKey:
+        return self._call(wire.MasterKey, "POST", "/encryption/key")
+
+    def rotate_master_key(self, request: wire.RotateRequest) -> wire.MasterKey:
+        return self._call(wire.MasterKey, "POST", "/encryption/rotate", request)
+
     def verify(self, name: str, on_progress: Callable[[wire.Progress], None] | None = None) -> wire.Verification:
         """Have every byte of the model read again. Leaving cancels."""
         with self._stream("POST", f"/models/{quote(name, safe='')}/verify") as lines:

@@ -83,8 +83,28 @@ class PullRequest(Ask):
     replace: bool = False
     """Whether a model of that name may be replaced; otherwise it is refused with `name_taken`."""
     hub: HubAccess = HubAccess()
+    encrypt: bool | None = None
+    """Whether its bytes are kept in cipher; null: as the node's settings say."""
     read_through: bool = False
     """Asked on behalf of somebody who asks this node's own hub: refused unless the node allows it."""
+
+
+class ConvertRequest(Ask):
+    """Body of `POST models/NAME/encrypt` and `.../decrypt`."""
+
+    name: str | None = None
+    """Default: the model itself, in its place."""
+    replace: bool = False
+    """Whether another model of that name may be replaced."""
+
+
+class RotateRequest(Ask):
+    """Body of `POST encryption/rotate`: what opens encrypted models from now on. Neither: a new key in the place of the
+    key file in use. Only through the node's own socket."""
+
+    passphrase: str | None = Field(default=None, min_length=1, max_length=1024, repr=False)
+    key_file: str | None = Field(default=None, min_length=1)
+    """Absolute path of a file with 32 random bytes, readable by its owner alone."""
 
 
 class CopyRequest(Ask):
@@ -118,6 +138,29 @@ class KeyRequest(Ask):
     """Names of services; null: all."""
     priority: Literal["high", "normal", "low"] = "normal"
     expires_in_s: float | None = Field(default=None, gt=0, le=1e10)
+
+
+class MasterKey(Answer):
+    """Where the master key is from now on."""
+
+    origin: str
+
+
+class Encryption(Answer):
+    """Whether this node opens encrypted models."""
+
+    ready: bool
+    origin: str | None
+    problem: str | None
+    """Why not."""
+    ring: str | None
+    """Id of the store's key ring; null: nothing was ever encrypted here."""
+    opened_by: str | None
+    """`key` or `passphrase`."""
+    memory: str | None
+    """Where the key is kept: `memfd_secret`, else `memfd`."""
+    locked: bool
+    """Whether that stays out of swap."""
 
 
 class Version(Answer):
@@ -341,6 +384,7 @@ class Model(Answer):
     total_bytes: int
     created_at: float
     source: str
+    encrypted: bool = False
     card: ModelCard
     files: list[ModelFile]
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thaloom.base.actions import Call, Change, Json, Plan
-from thaloom.base.errors import ModelInUse, ModelNotFound
+from thaloom.base.errors import ModelInUse, ModelNotFound, WrongState
 from thaloom.hal.types import WeightFormat
 from thaloom.init.acting.kinds import Aid, Done, Named, call
 from thaloom.init.progress import with_progress
 from thaloom.init.pulls import Pulls
 from thaloom.init.quantising import Quantising
-from thaloom.kernel.models.pulling.pull import default_name
+from thaloom.kernel.models.pulling.naming import default_name
 from thaloom.kernel.models.store import ModelStore, name_from
 from thaloom.kernel.models.types import HubModel, HubSettings, Manifest, ModelName, QuantiseWish
 
@@ -32,6 +32,7 @@ class ImportWish:
     """Absolute."""
     name: str | None = None
     replace: bool = False
+    encrypt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class PullWish:
     name: str | None = None
     replace: bool = False
     read_through: bool = False
+    encrypt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +102,13 @@ class ImportModel:
     async def apply(self, given: ImportWish, aid: Aid) -> Done:
         models, name = self._store.models, None if given.name is None else ModelName.parse(given.name)
         manifest = await with_progress(
-            lambda tell: models.import_path(Path(given.path), name, replace=given.replace, progress=tell),
+            lambda tell: models.import_path(
+                Path(given.path), name, replace=given.replace, encrypt=given.encrypt, progress=tell
+            ),
             "importing",
             aid.progress,
         )
-        return _came(self._store, manifest)
+        return came(self._store, manifest)
 
     async def holds(self, given: ImportWish) -> bool:
         return await self._store.present(_name(given)) is not None
@@ -130,9 +134,10 @@ class PullModel:
             None if given.name is None else ModelName.parse(given.name),
             replace=given.replace,
             read_through=given.read_through,
+            encrypt=given.encrypt,
             progress=aid.progress,
         )
-        return _came(self._store, manifest)
+        return came(self._store, manifest)
 
     async def holds(self, given: PullWish) -> bool:
         return await self._store.present(self._name(given)) is not None
@@ -157,7 +162,7 @@ class CopyModel:
 
     async def apply(self, given: CopyWish, _: Aid) -> Done:
         names = ModelName.parse(given.name), ModelName.parse(given.to)
-        return _came(self._store, await asyncio.to_thread(self._store.models.copy, *names, replace=given.replace))
+        return came(self._store, await asyncio.to_thread(self._store.models.copy, *names, replace=given.replace))
 
     async def holds(self, given: CopyWish) -> bool:
         original, copied = await self._store.present(given.name), await self._store.present(given.to)
@@ -175,6 +180,12 @@ class QuantiseModel:
 
     async def plan(self, given: SmallerWish) -> Plan:
         original = await asyncio.to_thread(self._store.models.get, given.model)
+        if original.encrypted:
+            raise WrongState(
+                f"model {given.model!r} is encrypted, and quantising works on files in plain: "
+                "quantise the original, then encrypt the outcome",
+                param="model",
+            )
         origin = {"digest": original.digest, "to": given.to}
         name = ModelName.parse(given.name)
         return await self._store.plan(call(self.name, given), name, origin, replace=given.replace)
@@ -187,7 +198,7 @@ class QuantiseModel:
             replace=given.replace,
             text=given.text,
         )
-        return _came(self._store, await self._quantising.quantise(wish, aid.progress))
+        return came(self._store, await self._quantising.quantise(wish, aid.progress))
 
     async def holds(self, given: SmallerWish) -> bool:
         made = await self._store.present(given.name)
@@ -246,6 +257,6 @@ def _facts(manifest: Manifest | None) -> Json:
     return None if manifest is None else {"digest": manifest.digest, "source": manifest.source}
 
 
-def _came(store: Store, manifest: Manifest) -> Done:
+def came(store: Store, manifest: Manifest) -> Done:
     store.came(manifest)
     return Done(told={"model": str(manifest.name), "digest": manifest.digest}, given=manifest)

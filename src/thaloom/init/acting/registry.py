@@ -6,6 +6,7 @@ from typing import Any
 
 from thaloom.base.events import Emit
 from thaloom.init.acting.aliases import PutAlias, RemoveAlias, ReturnCanary
+from thaloom.init.acting.encryption import ConvertModel, MakeMasterKey, RotateMasterKey
 from thaloom.init.acting.guards import ServiceGuard
 from thaloom.init.acting.keys import MakeKey, RemoveKey
 from thaloom.init.acting.kinds import ActionKind
@@ -26,6 +27,7 @@ from thaloom.init.locksmith import Locksmith
 from thaloom.init.pulls import Pulls
 from thaloom.init.quantising import Quantising
 from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
 from thaloom.kernel.state.store import StateStore
@@ -42,6 +44,7 @@ def action_kinds(
     aliasing: Aliasing,
     locksmith: Locksmith,
     guard: ServiceGuard,
+    vault: Vault,
     emit: Emit,
     came: Came,
 ) -> list[ActionKind[Any]]:
@@ -63,6 +66,9 @@ def action_kinds(
         QuantiseModel(store, quantising),
         RemoveModel(store),
         RemovePull(pulls),
+        ConvertModel(store),
+        MakeMasterKey(vault),
+        RotateMasterKey(vault),
         MakeKey(state, locksmith),
         RemoveKey(state, locksmith),
         Down(

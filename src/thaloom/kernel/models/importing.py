@@ -31,8 +31,11 @@ class Taken:
 class Intake:
     """One import's way of writing. Holds no lock: its caller does."""
 
-    def __init__(self, objects: Objects, aliases: Path, chunk_bytes: int, progress: Progress | None) -> None:
-        self._objects = objects
+    def __init__(
+        self, trees: Objects, chunks: Objects, aliases: Path, chunk_bytes: int, progress: Progress | None
+    ) -> None:
+        self._trees = trees
+        self._chunks = chunks
         self._aliases = aliases
         self._chunk_bytes = chunk_bytes
         self._progress = progress
@@ -42,19 +45,19 @@ class Intake:
 
         Files that would fit whole need no look; otherwise they are read once to see what is there already.
         """
-        if sum(self._most_bytes(file) for file in files) <= free_bytes(self._objects.folder):
+        if sum(self._most_bytes(file) for file in files) <= free_bytes(self._trees.folder):
             return
         missing: dict[Digest, int] = {}
 
         def count(chunk: Chunk, _: memoryview) -> None:
-            if not self._objects.has(chunk.digest, chunk.num_bytes):
-                missing[chunk.digest] = chunk.num_bytes
+            if not self._chunks.has(chunk.digest, chunk.num_bytes):
+                missing[chunk.digest] = self._chunks.stored_bytes(chunk.num_bytes)
 
         for file in files:
             tree = self._read(file, count).tree
-            if not self._objects.has(tree.digest, len(encode(tree))):
+            if not self._trees.has(tree.digest, len(encode(tree))):
                 missing[tree.digest] = len(encode(tree))
-        require_space(self._objects.folder, sum(missing.values()))
+        require_space(self._trees.folder, sum(missing.values()))
 
     def take(self, files: tuple[SourceFile, ...], sums: Mapping[str, str]) -> Taken:
         """Write every chunk, tree and alias.
@@ -68,20 +71,20 @@ class Intake:
 
         def keep(chunk: Chunk, data: memoryview) -> None:
             nonlocal done, written
-            written += self._objects.put(chunk.digest, data)
+            written += self._chunks.put(chunk.digest, data)
             done += len(data)
             if self._progress is not None:
                 self._progress(done, total)
 
         for file in files:
             hashed = self._read(file, keep)
-            written += self._objects.put(hashed.tree.digest, encode(hashed.tree))
+            written += self._trees.put(hashed.tree.digest, encode(hashed.tree))
             digests |= set(_digests(hashed.tree))
             entries.append(
                 FileEntry(path=file.path, num_bytes=file.num_bytes, tree=hashed.tree.digest, sha256=hashed.sha256)
             )
         check_sums(entries, sums)
-        self._objects.sync(digests)
+        self._trees.sync(digests)
         self._keep_aliases(entries)
         return Taken(entries=tuple(sorted(entries, key=lambda entry: entry.path)), written_bytes=written)
 
@@ -100,7 +103,8 @@ class Intake:
 
     def _most_bytes(self, file: SourceFile) -> int:
         num_chunks = -(-file.num_bytes // self._chunk_bytes)
-        return file.num_bytes + num_chunks * MOST_TREE_BYTES_PER_CHUNK + 2
+        more = self._chunks.stored_bytes(self._chunk_bytes) - self._chunk_bytes
+        return file.num_bytes + num_chunks * (more + MOST_TREE_BYTES_PER_CHUNK) + 2
 
     def _keep_aliases(self, entries: list[FileEntry]) -> None:
         self._aliases.mkdir(parents=True, exist_ok=True)

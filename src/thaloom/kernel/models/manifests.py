@@ -19,8 +19,8 @@ from thaloom.base.ids import Digest
 from thaloom.kernel.models.objects import digest_of, is_digest
 from thaloom.kernel.models.types import FileEntry, Manifest, ModelName
 
-VERSION = 1
-"""Of the file's layout. A reader refuses any other."""
+VERSION, ENCRYPTED_VERSION = 1, 2
+"""Of the file's layout. A reader refuses any other; 2: an encrypted model, which an older Thaloom cannot read."""
 
 
 def digest_of_files(files: tuple[FileEntry, ...]) -> Digest:
@@ -30,7 +30,9 @@ def digest_of_files(files: tuple[FileEntry, ...]) -> Digest:
 
 
 def encode(manifest: Manifest) -> bytes:
-    return _canonical({"version": VERSION} | dataclasses.asdict(manifest)) + b"\n"
+    facts = dataclasses.asdict(manifest)
+    version = ENCRYPTED_VERSION if facts.pop("encrypted") else VERSION
+    return _canonical({"version": version} | facts) + b"\n"
 
 
 def decode(text: bytes) -> Manifest:
@@ -39,10 +41,11 @@ def decode(text: bytes) -> Manifest:
         data = json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if not isinstance(data, dict) or data.pop("version", None) != VERSION:
-        raise ValueError(f"not a manifest of version {VERSION}")
+    version = data.pop("version", None) if isinstance(data, dict) else None
+    if version not in (VERSION, ENCRYPTED_VERSION) or "encrypted" in data:
+        raise ValueError(f"not a manifest of version {VERSION} or {ENCRYPTED_VERSION}")
     try:
-        manifest = from_mapping(Manifest, data)
+        manifest = from_mapping(Manifest, data | {"encrypted": version == ENCRYPTED_VERSION})
     except BadParameter as error:
         raise ValueError(error.message) from error
     if not all(is_digest(file.tree) and is_digest(file.sha256) for file in manifest.files):

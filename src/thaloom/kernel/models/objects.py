@@ -37,13 +37,23 @@ def digest_of(data: bytes | bytearray | memoryview) -> Digest:
 
 
 class Objects:
-    """The folder of objects, spread over 256 folders by the first two digits."""
+    """The folder of objects, spread over 256 folders by the first two digits.
+
+    A subclass may keep them in another form beside (`models.sealed_objects`): names and lengths are always those of the
+    bytes themselves.
+    """
+
+    suffix = ""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, digest: Digest) -> Path:
-        return self.folder / digest[:2] / digest
+        return self.folder / digest[:2] / f"{digest}{self.suffix}"
+
+    def stored_bytes(self, num_bytes: int) -> int:
+        """How long the file of an object of so many bytes is."""
+        return num_bytes
 
     def put(self, digest: Digest, data: bytes | memoryview) -> int:
         """Make sure the object is there and whole; returns the bytes written, 0 if it was.
@@ -51,14 +61,16 @@ class Objects:
         What is there is compared with `data`: importing a model again heals it. Durable after `sync`. Raises DiskFull.
         """
         path = self.path(digest)
-        if self._holds(path, data):
+        if self._holds(digest, data):
             return 0
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{digest}.{os.getpid()}.{next(_serial)}{PARTIAL}")
+        pieces = self._form(digest, data)
         try:
             with disk_errors(path):
                 with partial.open("wb") as file:
-                    file.write(data)
+                    for piece in pieces:
+                        file.write(piece)
                     file.flush()
                     os.fsync(file.fileno())
                 partial.replace(path)
@@ -70,16 +82,16 @@ class Objects:
     def has(self, digest: Digest, num_bytes: int) -> bool:
         """Whether an object of that name and length is there; its bytes are not read."""
         try:
-            return self.path(digest).stat().st_size == num_bytes
+            return self.path(digest).stat().st_size == self.stored_bytes(num_bytes)
         except FileNotFoundError:
             return False
 
     def read(self, digest: Digest, num_bytes: int | None = None) -> bytes:
         """The whole object, checked against its name (and length). Raises BadObject."""
         try:
-            data = self.path(digest).read_bytes()
+            data = self._load(digest)
         except OSError as error:
-            raise _unreadable(digest, error) from error
+            raise unreadable(digest, error) from error
         if num_bytes is not None and len(data) != num_bytes:
             raise _wrong_length(digest, len(data), num_bytes)
         if digest_of(data) != digest:
@@ -106,20 +118,25 @@ class Objects:
         """Every file in the folder, leftovers too."""
         yield from sorted(path for path in self.folder.glob("*/*") if path.is_file())
 
-    def _holds(self, path: Path, data: bytes | memoryview) -> bool:
+    def _holds(self, digest: Digest, data: bytes | memoryview) -> bool:
         try:
-            if path.stat().st_size != len(data):
-                return False
-            return path.read_bytes() == data
+            return self.has(digest, len(data)) and self._load(digest) == data
         except OSError:
             return False  # absent, or unreadable and so worth writing again
+
+    def _form(self, digest: Digest, data: bytes | memoryview) -> Iterable[bytes | memoryview]:  # noqa: ARG002
+        """What is written of an object, piece by piece."""
+        return (data,)
+
+    def _load(self, digest: Digest) -> bytes:
+        """All its bytes, unchecked. Raises OSError."""
+        return self.path(digest).read_bytes()
 
     def _fill(self, digest: Digest, offset: int, target: memoryview, *, whole: bool) -> None:
         try:
             with self.path(digest).open("rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
-                if (whole and size != len(target)) or size < offset + len(target):
-                    raise _wrong_length(digest, size, offset + len(target))
+                require_length(digest, size, offset, target, whole=whole)
                 file.seek(offset)
                 num_read = 0
                 while num_read < len(target):
@@ -128,10 +145,16 @@ class Objects:
                         raise _wrong_length(digest, offset + num_read, offset + len(target))
                     num_read += count
         except OSError as error:
-            raise _unreadable(digest, error) from error
+            raise unreadable(digest, error) from error
 
 
-def _unreadable(digest: Digest, error: OSError) -> BadObject:
+def require_length(digest: Digest, size: int, offset: int, target: memoryview, *, whole: bool) -> None:
+    """Raises BadObject if an object of `size` bytes has not what is to be read (`whole`: exactly that)."""
+    if (whole and size != len(target)) or size < offset + len(target):
+        raise _wrong_length(digest, size, offset + len(target))
+
+
+def unreadable(digest: Digest, error: OSError) -> BadObject:
     if isinstance(error, FileNotFoundError):
         return BadObject("missing", f"object {digest} is missing")
     return BadObject("unreadable", f"object {digest} cannot be read: {error.strerror}")

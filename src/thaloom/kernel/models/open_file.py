@@ -14,12 +14,12 @@ from thaloom.kernel.models.types import FileEntry
 class OpenFile:
     """For one thread at a time. `close` it: it keeps the store from being swept."""
 
-    def __init__(self, entry: FileEntry, objects: Objects, lock: StoreLock) -> None:
+    def __init__(self, entry: FileEntry, trees: Objects, chunks: Objects, lock: StoreLock) -> None:
         self._entry = entry
-        self._objects = objects
+        self._chunks = chunks
         self._lock = lock
         try:
-            self._tree = read_entry_tree(objects, entry)
+            self._tree = read_entry_tree(trees, entry)
         except BadObject as error:
             lock.close()
             raise self._corrupt(error) from error
@@ -31,7 +31,7 @@ class OpenFile:
             begin, end = max(start, at), min(stop, at + chunk.num_bytes)
             if begin < end:
                 try:
-                    data = self._objects.read(chunk.digest, chunk.num_bytes)
+                    data = self._chunks.read(chunk.digest, chunk.num_bytes)
                 except BadObject as error:
                     raise self._corrupt(error) from error
                 yield memoryview(data)[begin - at : end - at]

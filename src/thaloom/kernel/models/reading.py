@@ -32,9 +32,10 @@ _CACHED_CHUNKS = 4
 class StoredModel:
     """One model's files. Cheap to make; keeps nothing open."""
 
-    def __init__(self, manifest: Manifest, objects: Objects, lock: Path) -> None:
+    def __init__(self, manifest: Manifest, trees: Objects, chunks: Objects, lock: Path) -> None:
         self.manifest = manifest
-        self._objects = objects
+        self._trees = trees
+        self._chunks = chunks
         self._lock = lock
         self._files = {file.path: file for file in manifest.files}
 
@@ -45,7 +46,7 @@ class StoredModel:
         """One small file. Raises NotServable if the model has no such file, CorruptObject if it is damaged."""
         entry = self._entry(path)
         with self._reporting(path):
-            return b"".join(read_chunks(self._objects, self._tree(entry)))
+            return b"".join(read_chunks(self._chunks, self._tree(entry)))
 
     def config(self) -> dict[str, Any]:
         """config.json. Raises NotServable if the model has none."""
@@ -61,7 +62,7 @@ class StoredModel:
         """Put a copy at `target`, whole or not at all, for a process that does not know the store."""
         entry = self._entry(path)
         with self._reporting(path), atomic_writer(target) as file:
-            for data in read_chunks(self._objects, self._tree(entry)):
+            for data in read_chunks(self._chunks, self._tree(entry)):
                 file.write(data)
 
     def weights(self) -> WeightReader:
@@ -73,7 +74,7 @@ class StoredModel:
         for entry in self.manifest.files:
             if entry.path.endswith(".safetensors"):
                 with self._reporting(entry.path):
-                    reader.add(_ChunkedFile(entry.path, self._objects, self._tree(entry)))
+                    reader.add(_ChunkedFile(entry.path, self._chunks, self._tree(entry)))
         return reader
 
     def _entry(self, path: str) -> FileEntry:
@@ -82,7 +83,7 @@ class StoredModel:
         return self._files[path]
 
     def _tree(self, entry: FileEntry) -> Tree:
-        return read_entry_tree(self._objects, entry)
+        return read_entry_tree(self._trees, entry)
 
     @contextmanager
     def _reporting(self, path: str) -> Iterator[None]:
@@ -90,9 +91,9 @@ class StoredModel:
             yield
 
 
-def read_entry_tree(objects: Objects, entry: FileEntry) -> Tree:
+def read_entry_tree(trees: Objects, entry: FileEntry) -> Tree:
     """The tree of one file, of the length its manifest states. Raises BadObject."""
-    tree = read_tree(objects, entry.tree)
+    tree = read_tree(trees, entry.tree)
     if tree.num_bytes != entry.num_bytes:
         raise BadObject("altered", f"its chunks add up to {tree.num_bytes} bytes instead of {entry.num_bytes}")
     return tree

@@ -1,6 +1,8 @@
 """The model store: every model this node keeps, by content.
 
     <root>/objects/ab/ab...     chunks of 4 MiB and trees (lists of chunks), each named by its SHA-256
+    <root>/objects/ab/ab...sealed   a chunk of encrypted models, in cipher
+    <root>/keyring.json         what opens those, wrapped by the master key (kernel.trust.key_ring)
     <root>/aliases/<sha256>     the tree of the file with that plain SHA-256
     <root>/manifests/n/t.json   a model: name, card, and the tree of each file; written last, removed first
     <root>/staging/             models of other formats while they are converted
@@ -24,7 +26,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import BadParameter, CorruptObject, ModelInUse, ModelNotFound, NameTaken, StateUnusable
+from thaloom.base.errors import (
+    BadParameter,
+    CorruptObject,
+    EncryptionKeyMissing,
+    ModelInUse,
+    ModelNotFound,
+    NameTaken,
+    RevisionConflict,
+    StateUnusable,
+)
 from thaloom.base.events import Degraded, Emit, ignore
 from thaloom.base.files import disk_errors, require_space
 from thaloom.base.ids import Digest
@@ -35,8 +46,11 @@ from thaloom.kernel.models.objects import Objects
 from thaloom.kernel.models.open_file import OpenFile
 from thaloom.kernel.models.packed_cache import PackedCache
 from thaloom.kernel.models.reading import PlainFile, StoredModel, WeightReader
+from thaloom.kernel.models.sealed_objects import SUFFIX as SEALED
+from thaloom.kernel.models.sealed_objects import KeySource, SealedObjects
 from thaloom.kernel.models.sweep import Swept, sweep
 from thaloom.kernel.models.types import CHUNK_BYTES, FileEntry, Manifest, ModelCard, ModelName, Verification
+from thaloom.kernel.trust.sealed import StoreKey
 
 if TYPE_CHECKING:  # what only an import of a model needs is loaded by it: a worker that starts has no time for that
     from thaloom.kernel.models.converting import Foreign
@@ -44,15 +58,29 @@ if TYPE_CHECKING:  # what only an import of a model needs is loaded by it: a wor
     from thaloom.kernel.models.importing import Progress
 
 
-class ModelStore:
-    """See the module. `root` is made when the first model comes."""
+def no_key() -> StoreKey:
+    """The KeySource of a process that was given none."""
+    raise EncryptionKeyMissing("the model is encrypted, and this process was given no key")
 
-    def __init__(self, root: Path, clock: Clock, emit: Emit = ignore, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+
+class ModelStore:
+    """See the module. `root` is made when the first model comes. `key`: asked for when an encrypted model is read."""
+
+    def __init__(
+        self,
+        root: Path,
+        clock: Clock,
+        emit: Emit = ignore,
+        *,
+        chunk_bytes: int = CHUNK_BYTES,
+        key: KeySource = no_key,
+    ) -> None:
         self.root = root
         self._clock = clock
         self._emit = emit
         self._chunk_bytes = chunk_bytes
         self._objects = Objects(root / "objects")
+        self._sealed = SealedObjects(root / "objects", key)
         self._manifests = Manifests(root / "manifests")
         self._aliases = root / "aliases"
         self._lock = root / "lock"
@@ -67,15 +95,17 @@ class ModelStore:
         replace: bool = False,
         progress: Progress | None = None,
         source: str | None = None,
+        encrypt: bool = False,
     ) -> Manifest:
         """Take the model at `path` (a folder, one safetensors or GGUF file) and give it `name`, else one from the path.
         `source`: where it is from, if not from there.
 
         Importing the same bytes under the same name again changes nothing and heals damaged objects. A model of
         another format (`foreign_model`) is converted first; `progress` then counts the bytes of both steps.
+        `encrypt`: keep it in cipher; one that is encrypted stays so (`decrypt` alone makes it plain).
         Raises BadParameter, NameTaken (other bytes have that name and `replace` is false), UnsafeFormat,
         MalformedFile, NotServable (no weights), DiskFull, CorruptObject (a file changed meanwhile, or is not what
-        SHA256SUMS says), StateUnusable (the store's own folder cannot be written).
+        SHA256SUMS says), StateUnusable (the store's own folder cannot be written), what the key's source raises.
         """
         from thaloom.kernel.models.converting import convert
         from thaloom.kernel.models.foreign import foreign_model, staged
@@ -83,23 +113,39 @@ class ModelStore:
         name = name or name_from(path)
         foreign = foreign_model(path)
         if foreign is None:
-            return self._import(path, name, source or path, replace=replace, progress=progress)
+            return self._import(path, name, source or path, replace=replace, progress=progress, encrypt=encrypt)
         self._refuse_original(name, foreign, replace=replace)
         with _own_files(self.root):
             require_space(self.root, 2 * foreign.most_bytes)
             with staged(self.root) as folder:
                 convert(foreign, folder, _first_half(foreign.most_bytes, progress))
-                return self.import_staged(folder, name, source or path, replace=replace, progress=progress)
+                return self.import_staged(
+                    folder, name, source or path, replace=replace, progress=progress, encrypt=encrypt
+                )
 
     def import_staged(
-        self, folder: Path, name: ModelName, source: Path | str, *, replace: bool, progress: Progress | None
+        self,
+        folder: Path,
+        name: ModelName,
+        source: Path | str,
+        *,
+        replace: bool,
+        progress: Progress | None,
+        encrypt: bool = False,
     ) -> Manifest:
         """Take what was made in a staging folder out of `source`, as the second half of the work. Raises as
         `import_path` does."""
-        return self._import(folder, name, source, replace=replace, progress=_second_half(progress))
+        return self._import(folder, name, source, replace=replace, progress=_second_half(progress), encrypt=encrypt)
 
     def _import(
-        self, path: Path, name: ModelName, source: Path | str, *, replace: bool, progress: Progress | None
+        self,
+        path: Path,
+        name: ModelName,
+        source: Path | str,
+        *,
+        replace: bool,
+        progress: Progress | None,
+        encrypt: bool,
     ) -> Manifest:
         """What is at `path`, as it is."""
         from thaloom.kernel.models.import_card import make_card, unservable_dtypes
@@ -108,7 +154,8 @@ class ModelStore:
         from thaloom.kernel.models.onnx import find_onnx, onnx_card
 
         if (onnx := find_onnx(path)) is not None:
-            return self._keep(source, name, onnx, onnx_card(onnx), replace=replace, progress=progress)
+            card = onnx_card(onnx)
+            return self._keep(source, name, onnx, card, replace=replace, progress=progress, encrypt=encrypt)
         chosen = choose(path)
         weights = read_weights(chosen)
         card = make_card(chosen, weights)
@@ -116,7 +163,7 @@ class ModelStore:
         if unservable := unservable_dtypes(weights):
             message = f"has tensors of {', '.join(unservable)}, which nothing here can run"
             self._emit(Degraded(subject=str(name), reason="UnservableDtype", message=message))
-        return self._keep(source, name, chosen, card, replace=replace, progress=progress)
+        return self._keep(source, name, chosen, card, replace=replace, progress=progress, encrypt=encrypt)
 
     def _keep(
         self,
@@ -127,11 +174,13 @@ class ModelStore:
         *,
         replace: bool,
         progress: Progress | None,
+        encrypt: bool,
     ) -> Manifest:
+        encrypt = encrypt or self._is_encrypted(name)
         with _own_files(self.root):
             try:
                 with share(self._lock):
-                    return self._take(source, name, chosen, card, replace=replace, progress=progress)
+                    return self._take(source, name, chosen, card, replace=replace, progress=progress, encrypt=encrypt)
             except BaseException:
                 self.sweep()
                 raise
@@ -164,11 +213,11 @@ class ModelStore:
         return manifest
 
     def open(self, manifest: Manifest) -> StoredModel:
-        return StoredModel(manifest, self._objects, self._lock)
+        return StoredModel(manifest, self._objects, self._chunks(manifest.encrypted), self._lock)
 
-    def open_file(self, entry: FileEntry) -> OpenFile:
+    def open_file(self, manifest: Manifest, entry: FileEntry) -> OpenFile:
         """One file, to hand its bytes on. Nothing is swept until it is closed. Raises CorruptObject."""
-        return OpenFile(entry, self._objects, share(self._lock))
+        return OpenFile(entry, self._objects, self._chunks(manifest.encrypted), share(self._lock))
 
     def verify(self, name: ModelName | str, progress: Progress | None = None) -> Verification:
         """Read every byte of a model again. Raises ModelNotFound; damage is in the result, not raised."""
@@ -176,7 +225,41 @@ class ModelStore:
 
         manifest = self.get(name)
         with share(self._lock):
-            return verify(manifest, self._objects, progress)
+            return verify(manifest, self._objects, self._chunks(manifest.encrypted), progress)
+
+    def convert(
+        self,
+        name: ModelName,
+        to: ModelName | None = None,
+        *,
+        encrypted: bool,
+        replace: bool = False,
+        progress: Progress | None = None,
+    ) -> Manifest:
+        """Encrypt or decrypt a model, in its place or as a copy under the name `to`. Every byte is read, checked and
+        written in the other form before the name changes hands; then what no model needs is deleted.
+
+        Raises ModelNotFound, CorruptObject, NameTaken (`to` is another model and `replace` is false), RevisionConflict
+        (somebody changed the model meanwhile), DiskFull, StateUnusable, what the key's source raises.
+        """
+        from thaloom.kernel.models.resealing import reseal
+
+        present = self.get(name)
+        made = dataclasses.replace(present, name=to or name, encrypted=encrypted)
+        with _own_files(self.root):
+            try:
+                with share(self._lock):
+                    if present.encrypted != encrypted:
+                        source, target = self._chunks(present.encrypted), self._chunks(encrypted)
+                        reseal(present, self._objects, source, target, progress)
+                    made = self._publish(made, replace=replace, over=present)
+            finally:
+                self.sweep()
+        return made
+
+    def has_encrypted(self) -> bool:
+        """Whether anything lies here in cipher. Looks at names only, until the first."""
+        return any(path.name.endswith(SEALED) for path in self._objects.files())
 
     def copy(self, name: ModelName, to: ModelName, *, replace: bool = False) -> Manifest:
         """Give a model a second name; its objects are shared. Raises ModelNotFound, CorruptObject, NameTaken (other
@@ -216,18 +299,27 @@ class ModelStore:
         if lock is None:
             return None
         with lock:
-            unneeded = chain(leftovers(self.root), self.packed.unneeded(self._digests()))
+            unneeded = chain(leftovers(self.root), self.packed.unneeded(self._plain_digests()))
             swept = sweep(self._manifests, self._objects, self._aliases, unneeded, self._emit)
             clear_staging(self.root)
             return swept
 
-    def _digests(self) -> set[Digest]:
-        """Of every model that can be read."""
+    def _chunks(self, encrypted: bool) -> Objects:
+        return self._sealed if encrypted else self._objects
+
+    def _is_encrypted(self, name: ModelName) -> bool:
+        with contextlib.suppress(CorruptObject):
+            manifest = self._manifests.read(name)
+            return manifest is not None and manifest.encrypted
+        return False
+
+    def _plain_digests(self) -> set[Digest]:
+        """Of every model that can be read and is not encrypted: of those nothing is kept packed."""
         found = set()
         for name in self._manifests.names():
             with contextlib.suppress(CorruptObject):
                 manifest = self._manifests.read(name)
-                found |= {manifest.digest} if manifest else set()
+                found |= {manifest.digest} if manifest and not manifest.encrypted else set()
         return found
 
     def _take(
@@ -239,12 +331,13 @@ class ModelStore:
         *,
         replace: bool,
         progress: Progress | None,
+        encrypt: bool,
     ) -> Manifest:
         self._refuse_other(name, chosen, replace=replace)
         from thaloom.kernel.models.import_files import printable
         from thaloom.kernel.models.importing import Intake
 
-        intake = Intake(self._objects, self._aliases, self._chunk_bytes, progress)
+        intake = Intake(self._objects, self._chunks(encrypt), self._aliases, self._chunk_bytes, progress)
         intake.require_space(chosen.files)
         taken = intake.take(chosen.files, chosen.sums)
         manifest = Manifest(
@@ -254,6 +347,7 @@ class ModelStore:
             card=card,
             created_at=self._clock.now(),
             source=printable(str(path)),
+            encrypted=encrypt,
         )
         kept = self._publish(manifest, replace=replace)
         self._emit(
@@ -287,15 +381,19 @@ class ModelStore:
             if present is not None and (made_from is None or made_from.original != foreign.original):
                 raise _name_taken(name)
 
-    def _publish(self, manifest: Manifest, *, replace: bool) -> Manifest:
+    def _publish(self, manifest: Manifest, *, replace: bool, over: Manifest | None = None) -> Manifest:
+        """`over`: the model that may be taken the place of, as it was when the work began."""
         with exclude(self.root / "manifests.lock"):
             try:
                 present = self._manifests.read(manifest.name)
             except CorruptObject:
                 present = None  # the import heals it
-            if present is not None and present.digest == manifest.digest:
+            if present is not None and present.digest == manifest.digest and present.encrypted == manifest.encrypted:
                 return present
-            if present is not None and not replace:
+            if over is not None and over.name == manifest.name and present != over:
+                raise RevisionConflict(f"model {str(over.name)!r} was changed meanwhile; look again and repeat")
+            same = present is not None and present.digest == manifest.digest
+            if present is not None and not replace and not (same and (manifest.encrypted or present == over)):
                 raise _name_taken(manifest.name)
             self._manifests.write(manifest)
             return manifest

@@ -15,6 +15,7 @@ from thaloom.base.ids import Digest
 from thaloom.kernel.models.events import ManifestUnreadable, StoreSwept
 from thaloom.kernel.models.manifests import Manifests
 from thaloom.kernel.models.objects import BadObject, Objects
+from thaloom.kernel.models.sealed_objects import SUFFIX as SEALED
 from thaloom.kernel.models.trees import read_tree
 
 
@@ -46,10 +47,11 @@ def sweep(manifests: Manifests, objects: Objects, aliases: Path, leftovers: Iter
     return Swept(num_files=num_files, freed_bytes=freed_bytes, complete=needed is not None)
 
 
-def _needed(manifests: Manifests, objects: Objects, emit: Emit) -> set[Digest] | None:
-    """Trees and chunks of every model, or None if that cannot be known."""
-    trees: set[Digest] = set()
-    needed: set[Digest] = set()
+def _needed(manifests: Manifests, objects: Objects, emit: Emit) -> set[str] | None:
+    """Names of the files of every model's trees and chunks, or None if that cannot be known. Trees are never sealed,
+    so that whoever sweeps needs no key."""
+    trees: dict[Digest, set[str]] = {}
+    needed: set[str] = set()
     known = True
     for name in manifests.names():
         try:
@@ -58,18 +60,20 @@ def _needed(manifests: Manifests, objects: Objects, emit: Emit) -> set[Digest] |
             emit(ManifestUnreadable(file=str(manifests.path(name)), problem=error.message))
             known = False
             continue
-        trees |= {file.tree for file in manifest.files} if manifest else set()
+        for file in manifest.files if manifest else ():
+            trees.setdefault(file.tree, set()).add(SEALED if manifest is not None and manifest.encrypted else "")
     for tree in sorted(trees):
         needed.add(tree)
         try:
-            needed |= {chunk.digest for chunk in read_tree(objects, tree).chunks}
+            chunks = read_tree(objects, tree).chunks
+            needed |= {f"{chunk.digest}{suffix}" for chunk in chunks for suffix in trees[tree]}
         except BadObject as error:
             emit(ManifestUnreadable(file=str(objects.path(tree)), problem=error.message))
             known = False
     return needed if known else None
 
 
-def _garbage(manifests: Manifests, objects: Objects, aliases: Path, needed: set[Digest] | None) -> Iterator[Path]:
+def _garbage(manifests: Manifests, objects: Objects, aliases: Path, needed: set[str] | None) -> Iterator[Path]:
     yield from manifests.partials()
     for path in objects.files():
         if path.name.endswith(PARTIAL) or (needed is not None and path.name not in needed):

@@ -144,6 +144,8 @@ class Manifest:
     """Seconds since the epoch."""
     source: str
     """Where it was imported from, for people."""
+    encrypted: bool = False
+    """Whether its bytes lie on the disk in cipher only (kernel.trust.sealed). Its digest is the same either way."""
 
     @property
     def total_bytes(self) -> int:

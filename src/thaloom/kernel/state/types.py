@@ -301,6 +301,22 @@ class DeviceMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptionStatus:
+    """Whether the node opens encrypted models, and by what."""
+
+    ready: bool
+    origin: str | None
+    """Where the master key came from."""
+    problem: str | None
+    ring: str | None
+    opened_by: Literal["key", "passphrase"] | None
+    memory: Literal["memfd_secret", "memfd"] | None
+    locked: bool
+    master: str | None = None
+    """Which master key it is: no secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
     """The node as it is now. `url` is where the door listens."""
 

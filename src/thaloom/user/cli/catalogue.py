@@ -187,6 +187,121 @@ TEXTS: dict[str, tuple[str, str]] = {
         "thaloom pull org/model\nthaloom pull ms://org/model@v1 --name my-model\nthaloom pull org/model-GGUF:Q4_K_M\n"
         "thaloom pull ./my-model --name my-model\nthaloom pull ./my-model-q4_k_m.gguf\nthaloom pull tiny",
     ),
+    "verb.encrypt": ("Keep a model on the disk in cipher only", "将磁盘上的模型加密保存"),
+    "more.encrypt": (
+        "In its place, or as a copy with --name. AES-256-GCM; opened by the node's master key (`thaloom key`). The "
+        "model answers as before; its packed weights are no longer kept, so each start packs them again. The tokenizer "
+        "the door uses stays readable to the node's user. What was on the disk in plain is deleted, which a flash disk "
+        "may undo: pull with --encrypt what must never be there.",
+        "原地加密，或用 --name 生成副本。使用 AES-256-GCM，由节点的主密钥（thaloom key）打开。"
+        "模型的回答不变；但不再保存打包后的权重，因此每次启动都要重新打包。"
+        "门户使用的分词器仍以明文保存，仅节点用户可读。"
+        "原有明文会被删除，但闪存盘可能仍保留：绝不能以明文落盘的模型请用 pull --encrypt 获取。",
+    ),
+    "examples.encrypt": (
+        "thaloom key make\nthaloom encrypt my-model\nthaloom encrypt my-model --name my-model-sealed",
+        "thaloom key make\nthaloom encrypt my-model\nthaloom encrypt my-model --name my-model-sealed",
+    ),
+    "verb.decrypt": ("Keep an encrypted model in plain again", "将加密的模型恢复为明文保存"),
+    "option.encrypt.name": (
+        "Name of an encrypted copy (default: the model itself).",
+        "加密副本的名称（默认：模型本身）。",
+    ),
+    "option.decrypt.name": (
+        "Name of a copy in plain (default: the model itself).",
+        "明文副本的名称（默认：模型本身）。",
+    ),
+    "option.pull.encrypt": (
+        "Keep it on the disk in cipher, or in plain (default: encrypt_models of config.toml). Until a download is "
+        "whole, what came of it lies in the node's folder in plain.",
+        "以密文或明文保存（默认：config.toml 中的 encrypt_models）。下载完成之前，已下载的部分以明文保存在节点目录中。",
+    ),
+    "encrypt.done": ("{name} is encrypted ({size}).", "{name} 已加密（{size}）。"),
+    "decrypt.done": ("{name} lies in plain ({size}).", "{name} 已恢复为明文（{size}）。"),
+    "head.encrypted": ("encrypted", "已加密"),
+    "stage.encrypting": ("encrypting", "正在加密"),
+    "stage.decrypting": ("decrypting", "正在解密"),
+    "verb.backup": ("Back up the node, while it runs", "备份节点（无需停机）"),
+    "more.backup": (
+        "Into one file if TARGET ends in .tar, else into a folder: settings, services, keys, journal, and what clients "
+        "left here; with --models the models too. Every byte is read back before it counts. Encrypted models stay "
+        "encrypted; the master key is never in a backup. Keep backups as you keep passwords.",
+        "TARGET 以 .tar 结尾时写成一个文件，否则写成文件夹：配置、服务、密钥、日志账本以及客户端留存的内容；"
+        "加 --models 则包含模型。每个字节都会读回校验。"
+        "加密的模型保持加密；主密钥从不进入备份。请像保管密码一样保管备份。",
+    ),
+    "examples.backup": (
+        "thaloom backup /mnt/backups/monday.tar\nthaloom backup /mnt/backups/monday --models",
+        "thaloom backup /mnt/backups/monday.tar\nthaloom backup /mnt/backups/monday --models",
+    ),
+    "verb.restore": ("Put a backup back, with the node down", "恢复备份（需先停止节点）"),
+    "more.restore": (
+        "Read and proved whole before anything is touched, then exchanged with the node's folder in one step: a kill "
+        "leaves the old folder or the new one. With --replace the old folder is kept beside, under another name.",
+        "先完整读取并校验，再一步替换节点目录：即使中途被强制终止，留下的也只会是旧目录或新目录。"
+        "使用 --replace 时，旧目录以另一名称保留在旁边。",
+    ),
+    "argument.backup.target": ("Where the backup goes: FILE.tar or a folder", "备份位置：FILE.tar 或文件夹"),
+    "argument.restore.source": ("A backup: FILE.tar or a folder", "备份：FILE.tar 或文件夹"),
+    "option.backup.models": ("The models too.", "包含模型。"),
+    "option.restore.replace": ("Put what is there aside.", "将现有目录移到一旁。"),
+    "backup.done": ("Backed up {count} files ({size}) to {place}.", "已备份 {count} 个文件（{size}）到 {place}。"),
+    "restore.done": ("Restored {count} files ({size}) to {home}.", "已恢复 {count} 个文件（{size}）到 {home}。"),
+    "restore.before": ("The folder that was there is kept: {place}", "原目录已保留：{place}"),
+    "restore.models_kept": (
+        "The backup has no models; those that were there were kept.",
+        "备份中没有模型；已保留原有模型。",
+    ),
+    "stage.backing_up": ("backing up", "备份"),
+    "stage.restoring": ("restoring", "恢复"),
+    "verb.key": ("The master key of encrypted models", "加密模型的主密钥"),
+    "section.key": ("Master key", "主密钥"),
+    "verb.key.make": ("Make a master key in the node's folder", "在节点目录中生成主密钥"),
+    "more.key.make": (
+        "A file `master.key`, readable by you alone. Keep a copy elsewhere: without it encrypted models are lost. Not "
+        "needed where config.toml names a master_key_file, where systemd hands one over as a credential "
+        "(thaloom.master-key, thaloom.passphrase), or with `thaloom up --passphrase`.",
+        "生成仅您本人可读的 master.key 文件。请另存一份：没有它，加密的模型将无法恢复。"
+        "若 config.toml 指定了 master_key_file，或由 systemd 以凭据（thaloom.master-key、thaloom.passphrase）传入，"
+        "或使用 thaloom up --passphrase，则不需要。",
+    ),
+    "verb.key.rotate": ("Have encrypted models opened by another master key", "更换打开加密模型的主密钥"),
+    "more.key.rotate": (
+        "Without an option: a new key in the place of the file in use. No model is written again: the keys of objects "
+        "are wrapped by the store's key, and that one by the master key. A kill leaves the old key or the new one.",
+        "不带选项：在当前密钥文件的位置换上新密钥。模型不会被重写：对象的密钥由模型库密钥包裹，后者由主密钥包裹。"
+        "即使中途被强制终止，生效的也只会是旧密钥或新密钥。",
+    ),
+    "verb.key.show": ("Show whether encrypted models can be opened, and by what", "显示能否打开加密的模型及所用密钥"),
+    "option.key.rotate.key_file": ("A file with 32 random bytes, mode 0600.", "含 32 个随机字节的文件，权限 0600。"),
+    "option.key.rotate.passphrase": ("Ask for a passphrase at the terminal.", "在终端询问口令。"),
+    "option.passphrase": (
+        "Ask at the terminal for the passphrase of encrypted models.",
+        "在终端询问加密模型的口令。",
+    ),
+    "option.passphrase_fd": (
+        "Read the passphrase from this descriptor, to its end.",
+        "从该文件描述符读取口令，直到结束。",
+    ),
+    "key.made": (
+        "Made {origin}. Keep a copy elsewhere: without it encrypted models are lost.",
+        "已生成 {origin}。请另存一份：没有它，加密的模型将无法恢复。",
+    ),
+    "key.rotated": ("Encrypted models are opened by {origin} from now on.", "从现在起，加密的模型由 {origin} 打开。"),
+    "key.no_terminal": (
+        "a passphrase is asked for at a terminal, and there is none: use --passphrase-fd",
+        "口令需在终端输入，但当前没有终端：请使用 --passphrase-fd",
+    ),
+    "key.ask": ("Passphrase: ", "口令："),
+    "key.ask_again": ("The same again: ", "再次输入："),
+    "key.differ": ("the two are not the same", "两次输入不一致"),
+    "head.ready": ("opens", "可打开"),
+    "head.problem_why": ("why not", "原因"),
+    "head.ring": ("key ring", "密钥环"),
+    "head.origin": ("master key", "主密钥"),
+    "head.key_memory": ("kept in", "保存于"),
+    "key.locked": ("{memory}, locked", "{memory}，已锁定"),
+    "key.not_locked": ("{memory}, NOT locked: it may be swapped out", "{memory}，未锁定：可能被换出"),
     "verb.ls": ("List the models in the store", "列出模型库中的模型"),
     "verb.outgoing": (
         "Show whether the node calls out, and what it did not send",
@@ -401,6 +516,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "exit.8": ("Not allowed.", "不允许。"),
     "exit.130": ("Interrupted.", "被中断。"),
     # -- words
+    "truth.yes": ("yes", "是"),
+    "truth.no": ("no", "否"),
     "word.yes": ("yes", "有"),
     "word.no": ("no", "无"),
     # -- headings
@@ -700,6 +817,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.body_late": ("too slow", "发送过慢"),
     "title.encoding_not_read": ("encoding not read", "编码不支持"),
     "title.revision_conflict": ("changed meanwhile", "期间已被更改"),
+    "title.encryption_key_missing": ("no key for encrypted models", "没有加密模型的密钥"),
+    "title.encryption_key_wrong": ("wrong key for encrypted models", "加密模型的密钥错误"),
     "title.state_unusable": ("state cannot be used", "状态数据不可用"),
     "title.internal_error": ("Thaloom failed", "Thaloom 内部错误"),
     "hint.bad_request": (
@@ -842,6 +961,14 @@ TEXTS: dict[str, tuple[str, str]] = {
     "hint.revision_conflict": (
         "somebody else changed it at the same time: look at it and try again",
         "其他人同时更改了它：请查看后重试",
+    ),
+    "hint.encryption_key_missing": (
+        "thaloom key show says where it was looked for; thaloom key make makes one",
+        "thaloom key show 显示查找的位置；thaloom key make 可生成密钥",
+    ),
+    "hint.encryption_key_wrong": (
+        "put the right master key in its place and start the node again; nothing was changed",
+        "请放回正确的主密钥并重新启动节点；没有任何改动",
     ),
     "hint.state_unusable": ("the message names the file and what is wrong with it", "上文指出了文件及其问题"),
     "hint.internal_error": (

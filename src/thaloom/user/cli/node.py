@@ -54,7 +54,15 @@ def daemon_log() -> Path:
     return logs_folder() / "daemon.log"
 
 
-def start_detached(*, timeout_s: float = START_TIMEOUT_S) -> NodeStatus:
+def daemon_command(passphrase_fd: int | None = None) -> list[str]:
+    """How the daemon is started. The descriptor is inherited; what is behind it is never among the words."""
+    if passphrase_fd is None:
+        return [*DAEMON]
+    os.set_inheritable(passphrase_fd, True)
+    return [*DAEMON, "--passphrase-fd", str(passphrase_fd)]
+
+
+def start_detached(*, timeout_s: float = START_TIMEOUT_S, passphrase_fd: int | None = None) -> NodeStatus:
     """Start a node in a session of its own and return when its door answers.
 
     Raises what kept it from starting (AlreadyRunning, PortTaken ...), or DeadlineExceeded; then it is left running,
@@ -67,7 +75,8 @@ def start_detached(*, timeout_s: float = START_TIMEOUT_S) -> NodeStatus:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     begin = log.stat().st_size if log.exists() else 0
     with _interrupts_held() as interrupted:
-        daemon = spawn(DAEMON, log=log)
+        pass_fds = () if passphrase_fd is None else (passphrase_fd,)
+        daemon = spawn(daemon_command(passphrase_fd), log=log, pass_fds=pass_fds)
     try:
         if interrupted:
             raise KeyboardInterrupt

@@ -45,6 +45,8 @@ thaloom = Verbs(
             "rm": _HERE + "rm:command",
             "verify": _HERE + "verify:command",
             "quantize": _HERE + "quantize:command",
+            "encrypt": _HERE + "encrypt:encrypt",
+            "decrypt": _HERE + "encrypt:decrypt",
         },
         "section.node": {
             "up": _HERE + "up:command",
@@ -53,6 +55,9 @@ thaloom = Verbs(
             "outgoing": _HERE + "outgoing:command",
             "device": _HERE + "device:command",
             "token": _HERE + "token:command",
+            "key": _HERE + "key:command",
+            "backup": _HERE + "backup:backup",
+            "restore": _HERE + "backup:restore",
         },
         "section.changes": {
             "history": _HERE + "changes:history",

@@ -29,8 +29,9 @@ _TRUE = ("1", "on", "yes", "true")
 @argument("path", type=click.Path())
 @option("--name", type=a_name, metavar="NAME")
 @option("--replace", is_flag=True)
+@option("--encrypt/--plain", "encrypt", default=None)
 @option("--progress", type=click.Choice(["bar", "json", "none"]), default="bar")
-def command(output: Output, path: str, name: str | None, replace: bool, progress: str) -> None:
+def command(output: Output, path: str, name: str | None, replace: bool, encrypt: bool | None, progress: str) -> None:
     from thaloom.edge.wire.control import PullRequest
 
     place = Path(path).expanduser().absolute()
@@ -38,7 +39,8 @@ def command(output: Output, path: str, name: str | None, replace: bool, progress
     if not elsewhere and "/" in path and not place.exists():
         raise BadParameter(text("pull.no_path", path=str(place)), param="PATH", path=str(place))
     source = path if elsewhere or not place.exists() else str(place)  # the node knows what came with it by name
-    request = PullRequest(source=source, name=name, replace=replace, hub=hub_access(os.environ))
+    hub = hub_access(os.environ)
+    request = PullRequest(source=source, name=name, replace=replace, encrypt=encrypt, hub=hub)
     shown = progress_lines() if progress == "json" else progress_bar(output, name or Path(path).name, progress == "bar")
     try:
         with connect() as node, shown as draw:

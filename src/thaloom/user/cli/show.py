@@ -37,6 +37,7 @@ def command(output: Output, model: str) -> None:
         ("license", card.license or ABSENT),
         ("source", shown.source),
         ("imported", date(shown.created_at)),
+        ("encrypted", text("truth.yes" if shown.encrypted else "truth.no")),
     ]
     if card.quantisation is not None:
         facts += [("converted", converted(card.quantisation)), ("quality", quality(card.quantisation))]

@@ -14,6 +14,7 @@ from thaloom.base.errors import AlreadyRunning, ThaloomError
 from thaloom.user.cli import node
 from thaloom.user.cli.command import option, verb
 from thaloom.user.cli.output import Output
+from thaloom.user.cli.secret import given_passphrase
 from thaloom.user.cli.texts import text
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 @option("-d", "--detach", is_flag=True)
 @option("--host", metavar="ADDRESS")
 @option("--port", type=click.IntRange(1, 65535), metavar="N")
-def command(output: Output, detach: bool, host: str | None, port: int | None) -> None:
+@option("--passphrase", is_flag=True)
+@option("--passphrase-fd", type=click.IntRange(min=0), metavar="N")
+def command(
+    output: Output, detach: bool, host: str | None, port: int | None, passphrase: bool, passphrase_fd: int | None
+) -> None:
     # Flags go over the environment, and the environment is how the daemon is told.
     if host is not None:
         os.environ["THALOOM_HOST"] = host
@@ -35,15 +40,17 @@ def command(output: Output, detach: bool, host: str | None, port: int | None) ->
         raise AlreadyRunning(
             text("up.already", home=status.home, pid=status.pid, url=status.url), pid=status.pid, url=status.url
         )
+    secret = given_passphrase(ask=passphrase, descriptor=passphrase_fd)
     if detach:
-        announce(output, node.start_detached())
+        announce(output, node.start_detached(passphrase_fd=secret))
     else:
         _announce_later(output)
         if output.as_json:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the one document is on standard output, the log is not
         # An impatient Ctrl-C waits until the daemon can heed it, instead of ending its imports in a traceback.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        os.execv(node.DAEMON[0], node.DAEMON)  # the daemon takes our place: signals reach it, its end is ours
+        words = node.daemon_command(secret)
+        os.execv(words[0], words)  # the daemon takes our place: signals reach it, its end is ours
 
 
 def announce(output: Output, status: NodeStatus) -> None:

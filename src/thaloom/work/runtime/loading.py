@@ -91,7 +91,7 @@ def load(
     try:
         executable = backend.compile(
             program,
-            CheckedWeights(weights, program, manifest, stop, store, emit),
+            checked_weights(weights, program, manifest, stop, store, emit),
             Limits(
                 max_rows=limits.max_rows,
                 max_sequences=limits.max_sequences,
@@ -206,29 +206,32 @@ def size_pool(wanted_bytes: int | None, context: int, block_bytes: int) -> int:
     return wanted_bytes // block_bytes
 
 
+def checked_weights(
+    source: WeightSource,
+    program: Program,
+    manifest: Manifest,
+    stop: threading.Event,
+    store: ModelStore,
+    emit: Emit = ignore,
+) -> CheckedWeights:
+    """Of an encrypted model nothing is kept packed: that would be its weights in plain."""
+    if manifest.encrypted:
+        return CheckedWeights(source, program, manifest, stop)
+    return KeptWeights(source, program, manifest, stop, store, emit)
+
+
 class CheckedWeights:
     """The weights a program needs, one at a time: each must be there, with the shape the program counts on.
 
-    Looks for `stop` between tensors, so that a worker does not have to finish loading before it may end. Has a place
-    for what the driver makes of them (driver.KeepsPacked), in the store.
+    Looks for `stop` between tensors, so that a worker does not have to finish loading before it may end.
     """
 
-    def __init__(
-        self,
-        source: WeightSource,
-        program: Program,
-        manifest: Manifest,
-        stop: threading.Event,
-        store: ModelStore,
-        emit: Emit = ignore,
-    ) -> None:
+    def __init__(self, source: WeightSource, program: Program, manifest: Manifest, stop: threading.Event) -> None:
         self._source = source
         self._shapes = {str(name): shape for name, shape in program.weights.items()}
         self._model = model = str(manifest.name)
         self._manifest = manifest
         self._stop = stop
-        self._store = store
-        self._emit = emit
         missing = sorted(self._shapes.keys() - set(source.names()))
         if missing:
             shown = ", ".join(repr(name) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
@@ -236,12 +239,6 @@ class CheckedWeights:
 
     def names(self) -> Iterable[str]:
         return [name for name in self._source.names() if name in self._shapes]
-
-    def packed_path(self, layout: str) -> Path:
-        return self._store.packed.path(self._manifest.digest, layout)
-
-    def packed_lost(self, reason: str) -> None:
-        self._emit(PackedWeightsLost(model=self._model, reason=reason))
 
     def read(self, name: str) -> Tensor | QuantTensor:
         if self._stop.is_set():
@@ -254,6 +251,29 @@ class CheckedWeights:
                 tensor=name,
             )
         return tensor
+
+
+class KeptWeights(CheckedWeights):
+    """With a place for what the driver makes of them (driver.KeepsPacked), in the store."""
+
+    def __init__(
+        self,
+        source: WeightSource,
+        program: Program,
+        manifest: Manifest,
+        stop: threading.Event,
+        store: ModelStore,
+        emit: Emit = ignore,
+    ) -> None:
+        super().__init__(source, program, manifest, stop)
+        self._store = store
+        self._emit = emit
+
+    def packed_path(self, layout: str) -> Path:
+        return self._store.packed.path(self._manifest.digest, layout)
+
+    def packed_lost(self, reason: str) -> None:
+        self._emit(PackedWeightsLost(model=self._model, reason=reason))
 
 
 def _bind_pool(executable: Executable, num_blocks: int, backend: Backend, ledger: Ledger, worker: WorkerId) -> Buffer:

@@ -16,6 +16,7 @@ from thaloom import __version__
 from thaloom.base.errors import Forbidden
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.edge.api.control.actions import add_action_routes
+from thaloom.edge.api.control.encryption import add_encryption_routes
 from thaloom.edge.api.control.errors import add_error_handlers
 from thaloom.edge.api.control.messages import (
     device_message,
@@ -60,6 +61,7 @@ def control_app(plane: ControlPlane) -> FastAPI:
     _add_node_routes(app, plane)
     _add_device_routes(app, plane)
     _add_model_routes(app, plane)
+    add_encryption_routes(app, plane, not_through_the_door)
     _add_service_routes(app, plane)
     _add_alias_routes(app, plane)
     _add_key_routes(app, plane)
@@ -122,10 +124,16 @@ def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
         async def work(progress: OnProgress) -> wire.Answer:
             if isinstance(found, HubModel):
                 model = await plane.pull_from_hub(
-                    found, settings, name, replace=body.replace, read_through=body.read_through, progress=progress
+                    found,
+                    settings,
+                    name,
+                    replace=body.replace,
+                    read_through=body.read_through,
+                    encrypt=body.encrypt,
+                    progress=progress,
                 )
             else:
-                model = await plane.pull(found, name, replace=body.replace, progress=progress)
+                model = await plane.pull(found, name, replace=body.replace, encrypt=body.encrypt, progress=progress)
             return wire.PullDone(model=model_message(model))
 
         return await followed(work)
@@ -251,4 +259,4 @@ def _add_key_routes(app: FastAPI, plane: ControlPlane) -> None:
 def not_through_the_door(request: Request) -> None:
     """The door says `Via` when it hands a request on. Raises Forbidden."""
     if "via" in request.headers:
-        raise Forbidden("keys are managed through the node's own socket only (thaloom token)")
+        raise Forbidden("keys are managed through the node's own socket only (thaloom token, thaloom key)")

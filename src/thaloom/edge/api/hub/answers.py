@@ -121,12 +121,21 @@ class HubAnswers:
         told["content-length"] = str(stop - start)
         if part is not None:
             told["content-range"] = f"bytes {start}-{stop - 1}/{file.num_bytes}"
-        await while_connected(receive, self._hand_out(send, 200 if part is None else 206, told, file, start, stop))
+        await while_connected(
+            receive, self._hand_out(send, 200 if part is None else 206, told, version.manifest, file, start, stop)
+        )
 
     async def _hand_out(
-        self, send: Send, status: int, headers: Mapping[str, str], file: FileEntry, start: int, stop: int
+        self,
+        send: Send,
+        status: int,
+        headers: Mapping[str, str],
+        manifest: Manifest,
+        file: FileEntry,
+        start: int,
+        stop: int,
     ) -> None:
-        async with self._handing.part(file, start, stop) as pieces:
+        async with self._handing.part(manifest, file, start, stop) as pieces:
             await _send_head(send, status, headers)
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from thaloom.base.errors import QueueFull
 from thaloom.edge.api.hub.shelf import Shelf
-from thaloom.kernel.models.types import FileEntry
+from thaloom.kernel.models.types import FileEntry, Manifest
 
 MOST_AT_ONCE = 32
 """Each holds a chunk of 4 MiB while its client takes it."""
@@ -23,14 +23,16 @@ class Handing:
         self._at_once = 0
 
     @contextlib.asynccontextmanager
-    async def part(self, entry: FileEntry, start: int, stop: int) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def part(
+        self, manifest: Manifest, entry: FileEntry, start: int, stop: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The bytes from `start` to `stop`, once it is sure that the first of them are sound. Raises CorruptObject,
         QueueFull."""
         if self._at_once >= MOST_AT_ONCE:
             raise QueueFull(f"{MOST_AT_ONCE} files are being handed out already", retry_after_s=5)
         self._at_once += 1
         try:
-            file = await asyncio.to_thread(self._shelf.open_file, entry)
+            file = await asyncio.to_thread(self._shelf.open_file, manifest, entry)
             try:
                 pieces = file.pieces(start, stop)
                 first = await asyncio.to_thread(next, pieces, None)

@@ -23,8 +23,8 @@ class Shelf(Protocol):
 
     def list(self) -> Sequence[Manifest]: ...
 
-    def open_file(self, entry: FileEntry) -> HandedFile:
-        """Raises CorruptObject."""
+    def open_file(self, manifest: Manifest, entry: FileEntry) -> HandedFile:
+        """Raises CorruptObject, EncryptionKeyMissing."""
         ...
 
 

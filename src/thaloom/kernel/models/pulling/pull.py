@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,12 +25,13 @@ from thaloom.kernel.models.foreign import GGUF
 from thaloom.kernel.models.import_files import MAX_JSON_BYTES, check_index
 from thaloom.kernel.models.pulling.hubs import Asking, hub_of
 from thaloom.kernel.models.pulling.listing import Listing, RemoteFile
+from thaloom.kernel.models.pulling.naming import default_name
 from thaloom.kernel.models.pulling.partials import SEGMENT_BYTES, PartialFile, PartialPull, Record, key_of, read_record
 from thaloom.kernel.models.pulling.retrying import PATIENCE, Patience
 from thaloom.kernel.models.pulling.selecting import index_of, select
 from thaloom.kernel.models.pulling.sources import DEFAULT_ENDPOINTS
 from thaloom.kernel.models.pulling.transfer import Transfer, is_sound
-from thaloom.kernel.models.store import ModelStore, name_from
+from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import HubModel, HubSettings, Manifest, ModelName
 
 Progress = Callable[[str, int, int | None], None]
@@ -63,6 +63,7 @@ async def pull(
     *,
     name: ModelName | None = None,
     replace: bool = False,
+    encrypt: bool = False,
     progress: Progress,
 ) -> Manifest:
     """The model in the store under `name`, else one made from its repository's.
@@ -86,6 +87,8 @@ async def pull(
         present = _present(means.store, name, files)
         if present is not None:
             partial.delete()
+            if encrypt and not present.encrypted:
+                return await asyncio.to_thread(means.store.convert, name, encrypted=True)
             return present
         if not replace:
             _refuse_taken(means.store, name)
@@ -105,6 +108,7 @@ async def pull(
             replace=replace,
             progress=lambda done, total: progress("importing", done, total),
             source=source_text(model, asking.endpoint, listing.commit),
+            encrypt=encrypt,
         )
         partial.delete()
         return manifest
@@ -114,15 +118,6 @@ async def pull(
     finally:
         _forget_if_empty(partial)
         partial.close()
-
-
-def default_name(model: HubModel) -> ModelName:
-    """From the repository's name; a GGUF file that was chosen becomes the tag."""
-    base = name_from(Path(model.repo.rpartition("/")[2]))
-    if model.choice is None:
-        return base
-    tag = re.sub(r"[^a-z0-9._-]+", "-", model.choice.rpartition("/")[2].lower().removesuffix(GGUF))
-    return ModelName(base.name, tag[-63:].lstrip(".-"))
 
 
 def source_text(model: HubModel, endpoint: str, commit: str | None = None) -> str:

@@ -92,6 +92,12 @@ def stored_model(store: ModelStore, manifest: Manifest) -> ForeignModel:
             f"{manifest.card.architecture or 'of no architecture its config.json names'}",
             param="engine",
         )
+    if manifest.encrypted:
+        raise NotServable(
+            f"engine 'transformers' reads files, and {str(manifest.name)!r} is encrypted: its bytes are "
+            "written nowhere in plain (thaloom decrypt)",
+            param="engine",
+        )
     return _told_by(store.open(manifest).config(), manifest.card.weight_bytes)
 
 

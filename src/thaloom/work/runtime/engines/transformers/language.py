@@ -42,7 +42,7 @@ def write_out(store: ModelStore, manifest: Manifest, folder: Path) -> None:
     for entry in manifest.files:
         path = folder / entry.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(store.open_file(entry)) as opened, path.open("wb") as file:
+        with contextlib.closing(store.open_file(manifest, entry)) as opened, path.open("wb") as file:
             for piece in opened.pieces(0, entry.num_bytes):
                 file.write(piece)
 
