@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tracemalloc
+import weakref
 
 import pytest
 from pydantic_core import from_json
@@ -13,6 +14,7 @@ from thaloom.base.clock import ManualClock
 from thaloom.base.errors import QueueFull, TooLarge
 from thaloom.base.units import MIB
 from thaloom.edge.api.entrance.room import CALM_S, OWN_BYTES, WORTH_BYTES, Room
+from thaloom.edge.api.entrance.visits import Tab
 from thaloom.edge.api.routes.body import parsed_bytes
 
 
@@ -131,3 +133,27 @@ def test_a_conversation_is_small_and_a_long_prompt_is_let_in() -> None:
     assert parsed_bytes(json.dumps(talk).encode()) < OWN_BYTES
     million = json.dumps({"prompt": [15_000] * 1_000_000}).encode()
     Room().holding().hold(len(million) + parsed_bytes(million))
+
+
+def test_a_request_that_is_over_keeps_no_prompt() -> None:
+    """Its tab outlives it wherever a context does: in asyncio's timers that were cancelled, for minutes."""
+
+    class Prompt:
+        pass
+
+    tab, prompt = Tab(), Prompt()
+    kept = weakref.ref(prompt)
+    assert tab.is_new(prompt)
+    assert not tab.is_new(prompt)
+    tab.end()
+    del prompt
+    assert kept() is None
+
+
+def test_a_request_that_is_over_holds_no_room() -> None:
+    room = Room()
+    tab = Tab(holding=room.holding())
+    assert tab.holding is not None
+    tab.holding.hold(MIB)
+    tab.end()
+    assert room.held_bytes == 0

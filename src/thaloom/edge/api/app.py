@@ -103,18 +103,19 @@ def door_app(
     tracing: Tracing | None = None,
     hub: OpenHub | None = None,
     inference: Inference | None = None,
+    room: Room | None = None,
 ) -> ASGIApp:
     """Everything the door serves, behind its guard. In real life `generation` and `inference` are
     work.runtime.frontend.Frontend (without `inference` there is no /v2/models), and `doorkeeper`
     work.runtime.doorkeeper.Doorkeeper (None: nobody is asked for a key); `keeping` is kernel.state.kept.Kept (None:
     nothing is served that must be kept: responses, files, batches). `tracing` None: no traces. `hub` opens the store,
-    and says who fetches what is not in it."""
+    and says who fetches what is not in it. `room`: for bodies; None: as much as there is by default."""
     metrics = DoorMetrics()
     generation = MeteredGeneration(generation, metrics, clock)
     inference = None if inference is None else MeteredInference(inference)
     proxy = ControlProxy(control_socket)
     node = AsyncControlClient(control_socket)
-    room = Room()
+    room = room or Room()
     keeper = None if keeping is None else KeptPart(generation, keeping, clock, emit, metrics, doorkeeper)
 
     @contextlib.asynccontextmanager

@@ -22,11 +22,11 @@ OWN_BYTES = 64 * 1024
 """Each request has so much for itself, so that what is small is never refused for others' sake. The server reads as
 much of each connection without asking anybody (uvicorn's HIGH_WATER_LIMIT)."""
 WORTH_BYTES = MIB
-"""Held by requests that are over: the C library keeps what they freed, in pieces, and what was made of it: a text of one
-megabyte takes up to 400 to become tokens. Worth tidying up for."""
+"""Held by requests that are over. The C library keeps what they freed, in pieces, and what was made of it: a text of
+one megabyte takes up to 400 to become tokens. So much is worth tidying up for."""
 CALM_S = 10.0
-"""Between two tidyings, at least. One takes some 20 ms for 150 MB to give back, and whoever wants memory of the C
-library waits meanwhile."""
+"""Between two tidyings, at least. One took 70 to 120 ms for 130 MB to give back, on two cores with a load of ten; it is
+a thread's, but whoever wants memory of the C library waits meanwhile."""
 RETRY_S = 1.0
 
 

@@ -105,6 +105,7 @@ class Tab:
 
     def end(self) -> None:
         self.over = True
+        self._prompt = None  # a timer that was cancelled holds on to us, and may lie about for minutes
         if self.holding is not None:
             self.holding.release()
         if self.visit is not None:

@@ -96,8 +96,9 @@ def gunzip(data: bytes, *, limit: int) -> bytes:
 
 
 def parsed_bytes(body: bytes) -> int:
-    """What a JSON text takes in memory when it is read: not less than that, and at most some times as much. `[[],[],` is
-    thirty times its length, a text of ASCII once; one character beyond the BMP makes its whole text four times as long.
+    """What a JSON text takes in memory when it is read: not less than that, and at most some times as much. Of `[],[],`
+    it is thirty times the length, of a text of ASCII once; one character beyond the BMP makes four times of its whole
+    text.
 
     Source: measured with CPython 3.11 (tests/unit/edge/test_room.py).
     """

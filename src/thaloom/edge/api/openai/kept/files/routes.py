@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from thaloom.base.errors import BadParameter, BadRequest
+from thaloom.base.errors import BadParameter, BadRequest, ThaloomError
 from thaloom.base.units import MIB
 from thaloom.edge.api.entrance.visits import hold, key_of_request
 from thaloom.edge.api.errors import to_json
@@ -72,6 +72,11 @@ class FileRoutes:
     async def content(self, request: Request) -> Response:
         file_id, holder = request.path_params["id"], key_of_request()
         kept, file = await asyncio.to_thread(self._keeping.files.open, file_id, holder=holder)
+        try:
+            hold(min(kept.num_bytes, 2 * PIECE_BYTES))  # one that is written, and one that waits to be
+        except ThaloomError:
+            file.close()
+            raise
         headers = {
             "content-length": str(kept.num_bytes),
             "content-disposition": f"attachment; filename*=UTF-8''{quote(kept.filename, safe='', errors='replace')}",
