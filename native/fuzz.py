@@ -237,6 +237,9 @@ class Mutator:
         wishes["uniform_steps"] = rng.integers(0, 2**53, count)
         wishes["top_k"] = rng.choice([0, 1, 3, 60, 2**32 - 1], count)
         wishes["num_top"] = rng.integers(-1, columns + 1, count)
+        wishes["row"] = rng.integers(0, max(count, 1), count) if rng.integers(2) else np.arange(count)
+        if count and rng.integers(8) == 0:
+            wishes["row"][int(rng.integers(count))] = self.number(count) % 2**32
         if count and rng.integers(4) == 0:
             field = str(rng.choice(["temperature", "top_p", "min_p"]))
             wishes[field][int(rng.integers(count))] = rng.choice(ODD_REALS)
@@ -256,6 +259,7 @@ class Mutator:
             wishes=heap.hold(wishes.tobytes()),
             drawn=heap.take(count * ctypes.sizeof(native.Drawn)),
             top=heap.take(count * columns * 4) if columns else None,
+            num_rows=count if rng.integers(8) else self.number(count) % 2**32,
             num_draws=count,
             top_columns=columns,
         )

@@ -114,10 +114,12 @@ inline int32_t check_draws(const Program &program, const thaloom_draws &d, thalo
     return refuse(message, THALOOM_BAD_STEP, "%u draws; at most %u", d.num_draws, program.max_rows);
   if (d.num_draws && (!d.logits || !d.wishes || !d.drawn || (d.top_columns && !d.top)))
     return refuse(message, THALOOM_BAD_STEP, "an array of the draws is missing");
-  if (d.logits_values < uint64_t{d.num_draws} * program.result_stride)
-    return refuse(message, THALOOM_BAD_STEP, "there are no logits for %u draws", d.num_draws);
+  if (d.logits_values < uint64_t{d.num_rows} * program.result_stride)
+    return refuse(message, THALOOM_BAD_STEP, "there are no logits for %u rows", d.num_rows);
   for (uint32_t i = 0; i < d.num_draws; ++i) {
     const thaloom_draw &w = d.wishes[i];
+    if (w.row >= d.num_rows)
+      return refuse(message, THALOOM_BAD_STEP, "draw %u is from row %u of %u", i, w.row, d.num_rows);
     const bool is_possible = w.temperature >= 0 && w.temperature <= 1.7976931348623157e308 && w.top_p > 0 &&
                              w.top_p <= 1 && w.min_p >= 0 && w.min_p <= 1 && w.uniform_steps >> 53 == 0;
     if (!is_possible) return refuse(message, THALOOM_BAD_STEP, "draw %u is of impossible numbers", i);

@@ -78,10 +78,10 @@ class Executable {
     const auto work = [&](uint32_t thread) {
       const auto [begin, end] = share(told.num_draws, thread, threads_.size());
       for (size_t i = begin; i < end; ++i)
-        samplers_[thread].draw(told.logits + i * program.result_stride, program.result_width, told.wishes[i],
-                               told.drawn[i], told.top + i * told.top_columns);
+        samplers_[thread].draw(told.logits + size_t{told.wishes[i].row} * program.result_stride, program.result_width,
+                               told.wishes[i], told.drawn[i], told.top + i * told.top_columns);
     };
-    if (told.num_draws * size_t{program.result_width} < kWorthSharing)
+    if (told.num_draws < 2 || told.num_draws * size_t{program.result_width} < kWorthSharing)
       for (uint32_t thread = 0; thread < threads_.size(); ++thread) work(thread);
     else threads_.run(work);
     return THALOOM_OK;

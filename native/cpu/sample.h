@@ -1,8 +1,8 @@
 // From a row of logits to one token. What is right: src/thaloom/hal/draws.py, to the last bit.
 //
 // Probabilities are whole numbers, in units of 2^-44 of the likeliest token's, so sums do not depend on their order and
-// nothing is ever sorted but the few that are asked for by rank. Every pass but those goes over the vocabulary once, in
-// vectors, and where a group of tokens weighs nothing (most do, in a trained model) no exponential is computed.
+// nothing is ever sorted but the few that are asked for by rank. The first pass over the vocabulary leaves out, 32 tokens
+// at a time, whoever is not allowed or can weigh nothing (nearly all, in a trained model); all others go over the rest.
 #pragma once
 
 #include <algorithm>
@@ -19,6 +19,7 @@ inline constexpr uint64_t kUnit = uint64_t{1} << 44;
 inline constexpr double kFloor = -32.0;
 inline constexpr size_t kBuckets = 1024;  // of top-p: 32 for each unit of the scaled logit
 inline constexpr size_t kRun = 256;       // tokens whose weights are summed at once in search of the drawn one
+inline constexpr size_t kWord = 32;       // tokens of one word of a mask, which are kept or left out together
 
 inline constexpr int kDoubles = kLanes / 2;
 using Double = double __attribute__((vector_size(kDoubles * 8)));
@@ -54,44 +55,108 @@ THALOOM_INLINE uint64_t rank_of(float logit, uint32_t id) {
 }
 THALOOM_INLINE uint32_t id_of(uint64_t rank) { return ~static_cast<uint32_t>(rank); }
 
+// What a row of logits is found to be, vector by vector.
+struct Seen {
+  Float highest = broadcast(-__builtin_inff());
+  Bits bad = {};
+
+  THALOOM_INLINE void add(Float x) {
+    const Bits exponent = Bits{} + 0x7F800000u;
+    highest = maximum(x, highest);
+    bad -= reinterpret_cast<Bits>((as_bits(x) & exponent) == exponent);  // true is -1
+  }
+
+  void tell(thaloom_drawn &drawn) const {
+    drawn.highest = highest_of(highest);
+    for (int i = 0; i < kLanes; ++i) drawn.num_not_finite += bad[i];
+  }
+
+  static float highest_of(Float x) {
+    float result = x[0];
+    for (int i = 1; i < kLanes; ++i) result = std::max(result, x[i]);
+    return result;
+  }
+};
+
+// The logits of one word of a mask.
+struct Word {
+  static constexpr int kParts = kWord / kLanes;
+  Float part[kParts];
+
+  explicit THALOOM_INLINE Word(const float *x) {
+    repeat<kParts>([&](auto i) __attribute__((always_inline)) { part[i] = load(x + i * kLanes); });
+  }
+  THALOOM_INLINE void store(float *x) const {
+    repeat<kParts>([&](auto i) __attribute__((always_inline)) { thaloom::store(x + i * kLanes, part[i]); });
+  }
+  // -infinity for those without a bit.
+  THALOOM_INLINE void mask(uint32_t allowed) {
+    Bits places;
+    for (uint32_t k = 0; k < static_cast<uint32_t>(kLanes); ++k) places[k] = uint32_t{1} << k;
+    repeat<kParts>([&](auto i) __attribute__((always_inline)) {
+      const Bits bits = Bits{} + (allowed >> (i * kLanes));
+      part[i] = (bits & places) != 0 ? part[i] : broadcast(-__builtin_inff());
+    });
+  }
+  THALOOM_INLINE Float highest() const {
+    Float result = part[0];
+    repeat<kParts - 1>([&](auto i) __attribute__((always_inline)) { result = maximum(part[i + 1], result); });
+    return result;
+  }
+};
+
 // One thread's means to draw from rows of up to `width` logits, in a workspace of num_numbers(width).
 class Sampler {
  public:
-  static constexpr size_t num_numbers(size_t width) { return 2 * round_up(width, kRun) + round_up(width, kRun) / 2; }
+  static constexpr size_t num_numbers(size_t width) {
+    const size_t most = round_up(width, kRun);
+    return 2 * most + most / kRun + most / 2 + most / kWord / 2;
+  }
 
   void bind(uint64_t *workspace, size_t width) {
-    num_weights_ = round_up(width, kRun);
+    const size_t most = round_up(width, kRun);
     weights_ = workspace;
-    ranks_ = workspace + num_weights_;
-    edited_ = reinterpret_cast<float *>(ranks_ + num_weights_);
+    ranks_ = weights_ + most;
+    sums_ = ranks_ + most;
+    kept_ = reinterpret_cast<float *>(sums_ + most / kRun);
+    words_ = reinterpret_cast<uint32_t *>(kept_ + most);
   }
 
   // `top`: room for told.num_top ids.
   void draw(const float *logits, size_t width, const thaloom_draw &told, thaloom_drawn &drawn, int32_t *top) {
-    logits_ = logits;
-    width_ = width;
     drawn = {.token = -1, .num_not_finite = 0, .highest = 0.0f, .num_top = 0, .total = 0};
-    look(drawn);
-    if (drawn.num_not_finite) return;
-    highest_ = drawn.highest;
-    if (told.num_edits || told.allowed) edit(told);
-    if (highest_ == -__builtin_inff()) return;  // nothing is allowed
-    drawn.token = static_cast<int32_t>(told.temperature == 0 ? first_highest() : choose(told));
+    Seen seen;
+    if (told.num_edits) {  // whether all are finite is asked of the model's own
+      each_word(logits, width, [&](size_t, const Word &x, uint32_t) { for (const Float part : x.part) seen.add(part); });
+      edit(logits, width, told);
+      Seen ignored;
+      keep(kept_, width, told, ignored);
+    } else {
+      keep(logits, width, told, seen);
+    }
+    seen.tell(drawn);
+    if (drawn.num_not_finite || width_ == 0) return;
+    const size_t place = told.temperature == 0 ? first_highest() : choose(told);
+    drawn.token = static_cast<int32_t>(words_[place / kWord] * kWord + place % kWord);
     if (told.num_top < 0) return;
     logits_ = logits;  // what is reported is the model's own
+    width_ = width;
     highest_ = drawn.highest;
-    drawn.total = weigh_all(1.0, 0);
+    drawn.total = weigh_all<false>(1.0, 0);
     drawn.num_top = static_cast<uint32_t>(std::min<size_t>(static_cast<size_t>(told.num_top), width));
     const uint64_t *ranks = likeliest(drawn.num_top);
     for (uint32_t i = 0; i < drawn.num_top; ++i) top[i] = static_cast<int32_t>(id_of(ranks[i]));
   }
 
  private:
-  uint64_t *weights_;  // of every token, 0 if it was filtered out; zeros behind them up to a whole run
+  uint64_t *weights_;  // of every token, 0 if it was filtered out; only where somebody asks for filters
   uint64_t *ranks_;    // of whatever must be put in order
-  float *edited_;
-  size_t num_weights_;
+  uint64_t *sums_;     // of each run's weights
+  float *kept_;        // logits of the words that were kept, one after the other
+  uint32_t *words_;    // which they are
   uint64_t masses_[kBuckets];
+  // The row to draw from: what was kept, or for reports all. Places in it are in the order of ids, so ties among places are
+  // decided as among ids; "id" below means a place.
   const float *logits_;
   size_t width_;
   float highest_;
@@ -105,53 +170,65 @@ class Sampler {
         : logit(broadcast_double(last ? sampler.logits_[id_of(last)] : -__builtin_inff())),
           id(Whole{} + (last ? id_of(last) : ~uint32_t{0})) {}
     THALOOM_INLINE Whole operator()(size_t first, Double x) const {
-      Whole ids;
-      for (size_t i = 0; i < static_cast<size_t>(kDoubles); ++i) ids[i] = first + i;
+      Whole steps;
+      for (size_t i = 0; i < static_cast<size_t>(kDoubles); ++i) steps[i] = i;
+      const Whole ids = steps + first;
       return reinterpret_cast<Whole>(x > logit) |
              (reinterpret_cast<Whole>(x == logit) & reinterpret_cast<Whole>(ids <= id));
     }
   };
 
-  // The highest logit, and how many are not finite.
-  void look(thaloom_drawn &drawn) const {
-    const size_t whole = width_ / kLanes * kLanes;
-    const Bits exponent = Bits{} + 0x7F800000u;
-    Float highest = broadcast(-__builtin_inff());
-    Bits bad = {};
-    for (size_t i = 0; i < whole; i += kLanes) {
-      const Float x = load(logits_ + i);
-      highest = maximum(x, highest);
-      bad -= reinterpret_cast<Bits>((as_bits(x) & exponent) == exponent);  // true is -1
-    }
-    drawn.highest = -__builtin_inff();
-    for (int i = 0; i < kLanes; ++i) {
-      drawn.highest = std::max(drawn.highest, highest[i]);
-      drawn.num_not_finite += bad[i];
-    }
-    for (size_t i = whole; i < width_; ++i) {
-      drawn.highest = std::max(drawn.highest, logits_[i]);
-      drawn.num_not_finite += !std::isfinite(logits_[i]);
-    }
+  // Calls f(number, logits, bits of those that exist) for each word of a row. Those that do not exist are finite.
+  template <class F>
+  static THALOOM_INLINE void each_word(const float *row, size_t width, const F &f) {
+    const size_t whole = width / kWord;
+    for (size_t i = 0; i < whole; ++i) f(i, Word(row + i * kWord), ~uint32_t{0});
+    const size_t rest = width % kWord;
+    if (rest == 0) return;
+    alignas(64) float padded[kWord];
+    std::fill(padded, padded + kWord, -__FLT_MAX__);
+    std::memcpy(padded, row + whole * kWord, rest * sizeof(float));
+    f(whole, Word(padded), ~uint32_t{0} >> (kWord - rest));
   }
 
-  // From here on `logits_` is a copy in which edits are made and what is not allowed is -infinity.
-  void edit(const thaloom_draw &told) {
-    std::memcpy(edited_, logits_, width_ * sizeof(float));
+  // A copy of the row, with edits, in `kept_`.
+  void edit(const float *row, size_t width, const thaloom_draw &told) {
+    std::memcpy(kept_, row, width * sizeof(float));
     for (uint32_t i = 0; i < told.num_edits; ++i) {
       const thaloom_edit &e = told.edits[i];
-      float &x = edited_[e.token];
+      float &x = kept_[e.token];
       x = (x > 0 ? x / e.scale : x * e.scale) + e.add;
       x = std::min(std::max(x, -__FLT_MAX__), __FLT_MAX__);
     }
-    for (size_t first = 0; told.allowed && first < width_; first += 32) {
-      const uint32_t allowed = told.allowed[first / 32];
-      const size_t end = std::min(first + 32, width_);
-      for (size_t i = first; allowed != ~0u && i < end; ++i)
-        if (!(allowed >> (i - first) & 1)) edited_[i] = -__builtin_inff();
-    }
-    logits_ = edited_;
-    highest_ = -__builtin_inff();
-    for (size_t i = 0; i < width_; ++i) highest_ = std::max(highest_, logits_[i]);
+  }
+
+  // From here on the row to draw from is the words in which somebody is allowed and may weigh something; who is not allowed
+  // is -infinity in it. `row` may be `kept_` itself: nothing is written before it was read.
+  void keep(const float *row, size_t width, const thaloom_draw &told, Seen &seen) {
+    size_t count = 0;
+    highest_ = lowest_ = -__builtin_inff();
+    each_word(row, width, [&](size_t number, Word x, uint32_t present) __attribute__((always_inline)) {
+      for (const Float part : x.part) seen.add(part);
+      const uint32_t allowed = present & (told.allowed ? told.allowed[number] : ~uint32_t{0});
+      if (allowed == 0) return;
+      if (allowed != ~uint32_t{0}) x.mask(allowed);
+      const Float highest = x.highest();
+      if (!any(highest >= broadcast(lowest_))) return;
+      x.store(kept_ + count * kWord);
+      words_[count++] = static_cast<uint32_t>(number);
+      if (!any(highest > broadcast(highest_))) return;
+      highest_ = Seen::highest_of(highest);
+      lowest_ = lowest(told.temperature);
+    });
+    logits_ = kept_;
+    width_ = count * kWord;
+  }
+
+  // Whoever lies below weighs nothing: the margin is far more than what rounding to float can move. Never lower for a
+  // higher `highest_`.
+  float lowest(double temperature) const {
+    const double least = highest_ - 33.0 * temperature - std::fabs(highest_) * 1e-6;
+    return least < -3.4e38 ? -__builtin_inff() : static_cast<float>(least);
   }
 
   size_t first_highest() const {
@@ -164,24 +241,36 @@ class Sampler {
 
   size_t choose(const thaloom_draw &told) {
     const bool is_cut = told.top_k > 0 && told.top_k < width_;
-    uint64_t total = weigh_all(told.temperature, is_cut ? last_likeliest(told.top_k) : 0);
+    const bool is_filtered = is_cut || told.top_p < 1.0 || told.min_p > 0.0;
+    uint64_t total = is_filtered ? weigh_all<true>(told.temperature, is_cut ? last_likeliest(told.top_k) : 0)
+                                 : weigh_all<false>(told.temperature, 0);
     if (told.top_p < 1.0) total = filter(last_of_share(told.top_p, total, told.temperature), 1);
     if (told.min_p > 0.0) total = filter(0, static_cast<uint64_t>(std::ceil(told.min_p * kUnit)));
-    return find(static_cast<uint64_t>(static_cast<unsigned __int128>(total) * told.uniform_steps >> 53));
+    auto target = static_cast<uint64_t>(static_cast<unsigned __int128>(total) * told.uniform_steps >> 53);
+    size_t run = 0;  // the first at whose end the running sum is above the target
+    for (; sums_[run] <= target; ++run) target -= sums_[run];
+    if (!is_filtered) weigh_run<true>(run, inverse(told.temperature), Passing(*this, 0));
+    size_t i = run * kRun;
+    for (; weights_[i] <= target; ++i) target -= weights_[i];
+    return i;
   }
 
-  // Calls f(id of the first, logits, weights) for kDoubles tokens at a time, and for none of a group of kLanes without a
-  // logit as high as `limit`. What lies beyond the vocabulary has the logit -infinity.
-  template <class F>
-  THALOOM_INLINE void each(float limit, const F &f) {
-    for (size_t i = 0; i < width_; i += kLanes) {
+  // Calls f(id of the first, logits, weights) for kDoubles tokens in [begin, end) at a time, and for none of a group of
+  // kLanes without a logit as high as `limit`, whose weights become 0 if it `kClears`. What lies beyond the vocabulary has
+  // the logit -infinity.
+  template <bool kClears = false, class F>
+  THALOOM_INLINE void each(size_t begin, size_t end, float limit, const F &f) {
+    for (size_t i = begin; i < end; i += kLanes) {
       alignas(64) float padded[kLanes];
       const float *x = logits_ + i;
       if (i + kLanes > width_) {
         for (size_t k = 0; k < static_cast<size_t>(kLanes); ++k) padded[k] = i + k < width_ ? x[k] : -__builtin_inff();
         x = padded;
       }
-      if (!any(load(x) >= broadcast(limit))) continue;
+      if (!any(load(x) >= broadcast(limit))) {
+        if constexpr (kClears) std::memset(weights_ + i, 0, kLanes * sizeof(uint64_t));
+        continue;
+      }
       for (size_t k = 0; k < static_cast<size_t>(kLanes); k += kDoubles) {
         const HalfFloat part = *reinterpret_cast<const HalfFloat *>(x + k);
         f(i + k, __builtin_convertvector(part, Double), *reinterpret_cast<WholeInMemory *>(weights_ + i + k));
@@ -189,35 +278,55 @@ class Sampler {
     }
   }
 
-  // Weights of all that rank no lower than `last`; their sum.
+  // The sum of what f(id of the first, logits, weights) gives for a run of tokens.
+  template <bool kClears, class F>
+  THALOOM_INLINE uint64_t sum_run(size_t run, const F &f) {
+    Whole sum = {};
+    each<kClears>(run * kRun, std::min((run + 1) * kRun, width_), lowest_,
+                  [&](size_t id, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
+                    sum += f(id, x, weights);
+                  });
+    uint64_t result = 0;
+    for (int i = 0; i < kDoubles; ++i) result += sum[i];
+    return result;
+  }
+
+  // The sum of the weights of all in a run that pass; if it `kStores`, they are left in `weights_`.
+  template <bool kStores>
+  uint64_t weigh_run(size_t run, double scale, const Passing &passing) {
+    const double highest = highest_;
+    return sum_run<kStores>(run, [&](size_t id, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
+      Whole found = weigh((x - highest) * scale);
+      if constexpr (kStores) weights = found = found & passing(id, x);
+      return found;
+    });
+  }
+
+  // Weights of all that rank no lower than `last`, which is 0 if they are not stored; their sum.
+  template <bool kStores>
   uint64_t weigh_all(double temperature, uint64_t last) {
-    // Whoever lies below weighs nothing: the margin is far more than what rounding to float can move.
-    const double least = highest_ - 33.0 * temperature - std::fabs(highest_) * 1e-6;
-    lowest_ = least < -3.4e38 ? -__builtin_inff() : static_cast<float>(least);
+    lowest_ = lowest(temperature);
     if (last) lowest_ = std::max(lowest_, logits_[id_of(last)]);
-    std::memset(weights_, 0, num_weights_ * sizeof(uint64_t));
     const double scale = inverse(temperature);
     const Passing passing(*this, last);
-    Whole sum = {};
-    each(lowest_, [&](size_t id, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
-      const Whole found = weigh((x - double{highest_}) * scale) & passing(id, x);
-      sum += found;
-      weights = found;
-    });
-    return total(sum);
+    uint64_t sum = 0;
+    for (size_t run = 0; run * kRun < width_; ++run) sum += sums_[run] = weigh_run<kStores>(run, scale, passing);
+    return sum;
   }
 
   // Takes the weight of whoever ranks lower than `last` or weighs less than `least`; the sum of what is left.
   uint64_t filter(uint64_t last, uint64_t least) {
     const Passing passing(*this, last);
-    Whole sum = {};
-    each(lowest_, [&](size_t id, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
-      const Whole before = weights;
-      const Whole found = before & passing(id, x) & reinterpret_cast<Whole>(before >= least);
-      sum += found;
-      weights = found;
-    });
-    return total(sum);
+    uint64_t sum = 0;
+    for (size_t run = 0; run * kRun < width_; ++run)
+      sum += sums_[run] =
+          sum_run<false>(run, [&](size_t id, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
+            const Whole before = weights;
+            const Whole found = before & passing(id, x) & reinterpret_cast<Whole>(before >= least);
+            weights = found;
+            return found;
+          });
+    return sum;
   }
 
   // The rank of the last of the fewest, likeliest first, whose weights reach `share` of `total`. Buckets by logit tell
@@ -226,7 +335,7 @@ class Sampler {
     const uint64_t needed = std::min(total, static_cast<uint64_t>(std::ceil(share * static_cast<double>(total))));
     const double scale = inverse(temperature) * (kBuckets / -kFloor);
     std::fill(masses_, masses_ + kBuckets, uint64_t{0});
-    each(lowest_, [&](size_t, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
+    each(0, width_, lowest_, [&](size_t, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
       const Double depth = (double{highest_} - x) * scale;
       for (int i = 0; i < kDoubles; ++i) masses_[bucket_of(depth[i])] += weights[i];
     });
@@ -234,7 +343,7 @@ class Sampler {
     uint64_t sum = 0;
     for (; sum + masses_[bucket] < needed; ++bucket) sum += masses_[bucket];
     size_t count = 0;
-    each(lowest_, [&](size_t id, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
+    each(0, width_, lowest_, [&](size_t id, Double x, WholeInMemory &weights) __attribute__((always_inline)) {
       const Double depth = (double{highest_} - x) * scale;
       for (size_t i = 0; i < static_cast<size_t>(kDoubles); ++i)
         if (bucket_of(depth[i]) == bucket && weights[i])
@@ -277,25 +386,6 @@ class Sampler {
     for (; count && i < width_; ++i) take(i);
     std::partial_sort(ranks_, ranks_ + std::min(count, held), ranks_ + held, std::greater<>());
     return ranks_;
-  }
-
-  // The first token at which the running sum passes `target`, which is less than the whole.
-  size_t find(uint64_t target) const {
-    size_t i = 0;
-    for (;; i += kRun) {
-      uint64_t sum = 0;
-      for (size_t k = 0; k < kRun; ++k) sum += weights_[i + k];
-      if (sum > target) break;
-      target -= sum;
-    }
-    for (; weights_[i] <= target; ++i) target -= weights_[i];
-    return i;
-  }
-
-  static uint64_t total(Whole sum) {
-    uint64_t result = 0;
-    for (int i = 0; i < kDoubles; ++i) result += sum[i];
-    return result;
   }
 };
 

@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of a struct or of a meaning below. native.py holds the same number. */
-#define THALOOM_CPU_ABI 6u
+#define THALOOM_CPU_ABI 7u
 
 enum thaloom_status {
   THALOOM_OK = 0,
@@ -156,7 +156,7 @@ struct thaloom_edit {
   float add;
 };
 
-/* How one row of logits becomes a token. See hal/draws.py for the meanings. */
+/* How one of the rows of logits becomes a token. See hal/draws.py for the meanings. */
 struct thaloom_draw {
   double temperature; /* 0: greedy */
   double top_p;
@@ -168,6 +168,8 @@ struct thaloom_draw {
   const uint32_t *allowed; /* a bit for each token, the lowest first: whether it may be drawn; null: all may */
   uint32_t num_edits;
   uint32_t allowed_words; /* as many as hold a bit for each token, or 0 */
+  uint32_t row;           /* of thaloom_draws.logits; one row may be drawn from several times */
+  uint32_t reserved;
 };
 
 struct thaloom_drawn {
@@ -179,13 +181,15 @@ struct thaloom_drawn {
 };
 
 struct thaloom_draws {
-  const float *logits; /* num_draws x result_stride, as a step wrote them */
+  const float *logits; /* num_rows x result_stride, as a step wrote them */
   uint64_t logits_values;
   const struct thaloom_draw *wishes;
   struct thaloom_drawn *drawn;
   int32_t *top; /* num_draws x top_columns, the likeliest first; may be null if top_columns is 0 */
+  uint32_t num_rows;
   uint32_t num_draws;
   uint32_t top_columns;
+  uint32_t reserved;
 };
 
 /* Where a call that fails says why: zero-terminated text. */

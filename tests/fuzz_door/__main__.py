@@ -6,7 +6,8 @@
 A daemon, its door and a worker with the bundled model run in a home of their own. To every operation of the door go
 requests made from right ones: changed as data, as text and as bytes, compressed, explosive, torn, slow and abandoned.
 Afterwards the node must be as before: the same processes, no request running, no page held, no more descriptors,
-threads and tasks, no complaint in a log, and the same answer to the same question. Equal seeds give equal cases.
+threads and tasks, no complaint in a log, and the same answer to the same question; and from half-way on no process may
+have grown by more than some megabytes. Equal seeds give equal cases.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ from tests.fuzz_door.node import (
     ask,
     complaints,
     greedy,
+    grown,
     keep_some,
     look_when_calm,
     more_than,
     resident,
+    resident_when_calm,
     running_node,
 )
 from tests.fuzz_door.sound import SOUND
@@ -120,9 +123,13 @@ def fuzz(cases: int, seed: int) -> dict[str, Any]:
             part = range(share * cases // SHARES, (share + 1) * cases // SHARES)
             asyncio.run(throw(iter(part), seed, node.port, ids, found))
             memory.append(resident(node))
+            if share == SHARES // 2 - 1:
+                half_way = resident_when_calm(node)
             print(f"{part.stop} of {cases} in {time.monotonic() - begun:.0f} s, {memory[-1]}", flush=True)
         duration_s = time.monotonic() - begun
         after = look_when_calm(node, before)
+        in_the_end = resident_when_calm(node, half_way)
+        found.failures += [f"memory grows: {line}" for line in grown(in_the_end, half_way)]
         found.failures += [f"more than before: {line}" for line in more_than(after, before)]
         found.failures += complaints(node)
         found.failures += [] if greedy(node) == answer else ["the same question got another answer"]
@@ -132,6 +139,7 @@ def fuzz(cases: int, seed: int) -> dict[str, Any]:
         "cases_per_s": round(cases / duration_s, 1), "failures": warm.failures + found.failures,
         "outcomes": dict(sum(found.outcomes.values(), Counter()).most_common()),
         "harms": dict(found.harms), "slowest_s": found.slowest, "resident_mb": memory,
+        "resident_mb_calm": {"half_way": half_way, "in_the_end": in_the_end},
         "by_operation": {name: dict(counts.most_common()) for name, counts in sorted(found.outcomes.items())},
         **as_record(before, after),
     }  # fmt: skip

@@ -182,8 +182,11 @@ class SamplesNatively(Protocol):
         """
         ...
 
-    def redraw(self, row: int, wish: Draw) -> Drawn:
-        """As `draw`, from one row of that result. Raises ValueError if there is no such row."""
+    def redraw(self, rows: Sequence[int], draws: Sequence[Draw]) -> Sequence[Drawn]:
+        """As `draw`, from some rows of that result, in any order, each at most once.
+
+        Raises ValueError if there is no such row, or if there are not as many draws as rows.
+        """
         ...
 
 

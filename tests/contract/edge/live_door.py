@@ -22,6 +22,7 @@ from thaloom.base.ids import ServiceName
 from thaloom.door import listen
 from thaloom.edge.api.app import door_app
 from thaloom.edge.api.entrance.connection import BoundedConnection
+from thaloom.edge.api.entrance.room import Room
 from thaloom.edge.api.entrance.tracing import Tracing
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.kept import KeepLimits, open_kept
@@ -113,6 +114,7 @@ async def live_door(
     doorkeeper: Doorkeeper | None = None,
     tracing: Tracing | None = None,
     hub: Any = None,
+    room: Room | None = None,
 ) -> AsyncIterator[LiveDoor]:
     """`generation`: instead of a frontend with a worker behind it."""
     files = text_files(folder / "model")
@@ -130,6 +132,7 @@ async def live_door(
         doorkeeper=doorkeeper,
         tracing=tracing,
         hub=hub or (lambda: (ModelStore(folder / "models", SystemClock()), NobodyAbove())),
+        room=room,
     )
     worker = worker or FakeWorker()
     async with worker.listening(folder / "w.sock"), serving(app, connection) as url:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from tests.contract.edge.live_door import ASK, LiveDoor
 from tests.contract.edge.test_connection import exchange
 from tests.contract.edge.test_openai_client import in_door
+from thaloom.base.units import MIB
 from thaloom.edge.api.entrance.connection import with_bounds
+from thaloom.edge.api.entrance.room import Room
 
 ONE = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -177,3 +180,47 @@ def test_a_connection_answered_early_serves_on_if_the_rest_comes(tmp_path: Path)
         writer.close()
 
     in_door(tmp_path, test)
+
+
+def test_bodies_of_all_requests_have_a_bound_and_small_ones_pass(tmp_path: Path) -> None:
+    """A large body that is not said to its end holds its room; when it is gone, the next large one gets in."""
+    room = Room(max_bytes=2 * MIB)
+
+    async def test(door: LiveDoor) -> None:
+        large = b'{"model":"tiny","prompt":"hi","padding":"%b"}' % (b"x" * (MIB * 3 // 4))
+        _, writer = await connect(door)
+        writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n" + large * 2)
+        await until(lambda: room.held_bytes > MIB)
+        refused = await door.http.post(f"{door.url}/v1/completions", content=large)
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json()["error"]["code"] == "queue_full"
+        door.say("yes")
+        small = await door.http.post(f"{door.url}/v1/completions", json={"model": "tiny", "prompt": "hi"})
+        assert small.status_code == 200
+        writer.transport.abort()
+        await until(lambda: room.held_bytes == 0)
+        answered = await door.http.post(f"{door.url}/v1/completions", content=large)
+        assert answered.status_code == 200
+        await until(lambda: room.held_bytes == 0)
+        room.check()
+
+    in_door(tmp_path, test, room=room)
+
+
+def test_a_body_of_too_many_values_is_a_413(tmp_path: Path) -> None:
+    """It is small enough to be read, and would be a gigabyte of objects."""
+
+    async def test(door: LiveDoor) -> None:
+        body = b'{"model":"tiny","prompt":"x","metadata":[' + b"{}," * 1_000_000 + b"0]}"
+        refused = await door.http.post(f"{door.url}/v1/completions", content=body)
+        assert refused.status_code == 413
+        assert refused.json()["error"]["code"] == "too_large"
+
+    in_door(tmp_path, test)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.01)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from thaloom.base.errors import BadParameter
 from thaloom.edge.api.routes.fields import validate
@@ -58,3 +59,13 @@ def test_a_kind_that_is_not_known_is_named_by_the_field_that_says_it(message: An
 def test_a_list_too_long_is_not_called_a_list_of_wrong_things() -> None:
     with pytest.raises(BadParameter, match=r"^prompt: List should have at most 128 items"):
         validate(CompletionRequest, {"model": "m", "prompt": ["x"] * 129})
+
+
+@pytest.mark.parametrize("wrong", [{}, "", {"role": "user", "content": [{}] * 1000}])
+def test_a_list_is_refused_at_its_first_wrong_item(wrong: object) -> None:
+    """A million complaints about one body would hold up everybody, and take a gigabyte."""
+    with pytest.raises(ValidationError) as refused:
+        ChatRequest.model_validate({"model": "tiny", "messages": [{"role": "user", "content": "hi"}, *[wrong] * 1000]})
+    assert refused.value.error_count() < 10
+    with pytest.raises(BadParameter, match=r"^messages\[1\]"):
+        validate(ChatRequest, {"model": "tiny", "messages": [{"role": "user", "content": "hi"}, *[wrong] * 1000]})

@@ -9,6 +9,7 @@ import pytest
 
 from tests.fuzz_door.cases import Case, make_case
 from tests.fuzz_door.judging import NotRight, judge
+from tests.fuzz_door.node import MOST_GROWN_MB, grown
 from tests.fuzz_door.talking import NotHttp, Talk, talk
 from tests.fuzz_door.transport import Wire, at_once
 
@@ -123,3 +124,9 @@ def test_each_protocol_has_its_form() -> None:
     with pytest.raises(NotRight):
         told(case_of("/v1/messages"), ollama)
     assert told(case_of(None), ollama) == ["400 bad_parameter"], "where nobody knows what was asked, any form will do"
+
+
+def test_memory_that_grows_from_half_way_on_is_a_failure() -> None:
+    half_way = {"door": 120, "worker": 200}
+    assert grown({"door": 120 + MOST_GROWN_MB, "worker": 150, "puller": 500}, half_way) == []
+    assert grown({"door": 121 + MOST_GROWN_MB, "worker": 200}, half_way) == ["door: 145 MB, half-way 120 MB"]

@@ -114,6 +114,43 @@ def test_any_edits_and_any_tokens_allowed(build: str, vocab_size: int, seed: int
             assert wish.allowed[each.token // 32] >> (each.token % 32) & 1, "a token that was forbidden"
 
 
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_some_rows_are_drawn_from_again_in_any_order(build: str, num_threads: int) -> None:
+    rng = np.random.default_rng(8)
+    rows = random_rows(rng, 7, 5000)
+    with scoring(5000, num_threads) as executable:
+        assert isinstance(executable, SamplesNatively)
+        drawn(executable, rows, [Draw()] * 7)
+        for some in ([], [6], [0, 1, 2, 3, 4, 5, 6], [5, 0, 3], [2, 2]):
+            wishes = [bent(Draw(temperature=0.7, uniform=0.4, num_top=3), rng, 5000) for _ in some]
+            assert executable.redraw(some, wishes) == defined(rows[some], wishes)
+        for some, count in (([7], 1), ([-1], 1), ([0, 2**32], 2), ([0], 2), ([0, 1], 1)):
+            with pytest.raises(ValueError, match="rows"):
+                executable.redraw(some, [Draw()] * count)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), wish=WISHES)
+def test_masks_that_leave_out_long_stretches(build: str, seed: int, wish: Draw) -> None:
+    """As a grammar's do: whole words of the mask are empty or full, and logits rise or fall along the vocabulary."""
+    rng = np.random.default_rng(seed)
+    rows = random_rows(rng, 6, 5000) + rng.choice([-40, 0, 40], (6, 1)) * np.linspace(0, 1, 5000)
+    wishes = []
+    for _ in rows:
+        words = rng.choice(np.array([0, 0, 0, 2**32 - 1, 1, 2**31], np.uint32), 157)
+        words[rng.integers(157) :] = rng.choice(np.array([0, 2**32 - 1], np.uint32))
+        wishes.append(dataclasses.replace(bent(wish, rng, 5000), allowed=words))
+    with scoring(5000) as executable:
+        rows = rows.astype(np.float32)
+        assert drawn(executable, rows, wishes) == defined(rows, wishes)
+
+
+def test_bits_beyond_the_vocabulary_allow_nothing(build: str) -> None:
+    words = np.array([0, 0xFFFFFF00], np.uint32)
+    with scoring(40) as executable:
+        assert drawn(executable, np.zeros((1, 40), np.float32), [Draw(allowed=words)]) == [Drawn(token=-1)]
+
+
 def test_impossible_edits_and_masks_are_refused(build: str) -> None:
     rows = np.zeros((1, 40), np.float32)
     edit = np.zeros(1, EDIT)

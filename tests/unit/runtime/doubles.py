@@ -139,8 +139,8 @@ class TimedSampler(Timed):
     def draw(self, draws: Sequence[Draw]) -> Sequence[Drawn]:
         return self._sampler.draw(draws)
 
-    def redraw(self, row: int, wish: Draw) -> Drawn:
-        return self._sampler.redraw(row, wish)
+    def redraw(self, rows: Sequence[int], draws: Sequence[Draw]) -> Sequence[Drawn]:
+        return self._sampler.redraw(rows, draws)
 
 
 def timed(inner: Executable, cost: Cost) -> Timed:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models
 
 from tests.unit.runtime.doubles import VOCAB, Bench, HistoryExecutable, ask, greedy, logits_of, make_bench
 from thaloom.base.errors import BadParameter
-from thaloom.hal.draws import draw, likeliest
+from thaloom.hal.draws import Draw, Drawn, draw, likeliest
+from thaloom.hal.ops import Step
 from thaloom.work.runtime.choosing import Chooser
 from thaloom.work.runtime.grammars import Grammars, Matcher
 from thaloom.work.runtime.messages import Embed, Finished, Grammar, PromptLogprobs, State, Tokens
@@ -179,6 +182,46 @@ def test_a_constraint_is_kept_from_the_first_token_to_the_end() -> None:
         assert len(head) == 3
         assert tail.isdigit()
         assert len(tail) == 2
+
+
+class DrawingExecutable(HistoryExecutable):
+    """Also driver.SamplesNatively, by the definition."""
+
+    def __init__(self, num_blocks: int) -> None:
+        super().__init__(num_blocks)
+        self.again: list[list[int]] = []
+        """The rows of each call for second draws."""
+
+    def run(self, step: Step) -> NDArray[np.float32]:
+        self.result = super().run(step)
+        return self.result
+
+    def draw(self, draws: Sequence[Draw]) -> list[Drawn]:
+        return [draw(row, each) for row, each in zip(self.result, draws, strict=True)]
+
+    def redraw(self, rows: Sequence[int], draws: Sequence[Draw]) -> list[Drawn]:
+        self.again.append(list(rows))
+        return [draw(self.result[row], each) for row, each in zip(rows, draws, strict=True)]
+
+
+def test_refused_tokens_of_one_step_are_drawn_again_together() -> None:
+    executable = DrawingExecutable(64)
+    bench = make_bench(executable, num_blocks=64, chunk_tokens=64)
+    constraints = (None, "[A-C]{9}", "[0-9]{5}X", "[A-E]{12}")
+    tickets = [
+        bench.submit(
+            ask(PROMPT, 12, id=f"r{seed}", temperature=1.0, seed=seed, stop_tokens=[VOCAB - 1]),
+            matcher("regex", constraint) if constraint else None,
+        )
+        for seed, constraint in enumerate(constraints)
+    ]
+    bench.run()
+    for seed, (ticket, constraint) in enumerate(zip(tickets, constraints, strict=True)):
+        if constraint:
+            text = "".join(CHARACTERS[token] for token in bench.tokens(ticket))
+            assert text == written("regex", constraint, temperature=1.0, seed=seed)[0], "not as by itself"
+    assert max(map(len, executable.again)) == 3
+    assert len(executable.again) <= len(executable.steps)
 
 
 def test_what_follows_a_refused_token_is_as_likely_as_among_the_allowed_ones() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thaloom.hal.draws import Draw, Drawn, draw
-from thaloom.work.runtime.sampling import draw_all, redraw, refusal, uniform, wish
+from thaloom.work.runtime.sampling import draw_again, draw_all, refusal, uniform, wish
 from thaloom.work.runtime.types import Sampling
 
 
@@ -56,13 +56,14 @@ class Loom:
     def draw(self, wishes: list[Draw]) -> list[Drawn]:
         return [Drawn(token=9) for _ in wishes]
 
-    def redraw(self, row: int, wish: Draw) -> Drawn:
-        return Drawn(token=10 + row)
+    def redraw(self, rows: list[int], wishes: list[Draw]) -> list[Drawn]:
+        return [Drawn(token=10 + row) for row, _ in zip(rows, wishes, strict=True)]
 
 
 def test_the_device_chooses_where_it_can_and_the_definition_where_it_cannot() -> None:
     logits = np.array([[0, 1, 0], [2, 1, 0]], np.float32)
     assert [found.token for found in draw_all(Loom(), logits, [Draw()] * 2)] == [9, 9]  # type: ignore[arg-type]
     assert [found.token for found in draw_all(object(), logits, [Draw()] * 2)] == [1, 0]  # type: ignore[arg-type]
-    assert redraw(Loom(), logits, 1, Draw()).token == 11  # type: ignore[arg-type]
-    assert redraw(object(), logits, 1, Draw()).token == 0  # type: ignore[arg-type]
+    two = [Draw()] * 2
+    assert [found.token for found in draw_again(Loom(), logits, [1, 0], two)] == [11, 10]  # type: ignore[arg-type]
+    assert [found.token for found in draw_again(object(), logits, [1, 0], two)] == [0, 1]  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from html import escape
@@ -20,6 +21,7 @@ from thaloom import __version__
 from thaloom.base.clock import Clock
 from thaloom.base.errors import ThaloomError
 from thaloom.base.events import Emit
+from thaloom.base.heap import give_back
 from thaloom.edge.api import health
 from thaloom.edge.api.anthropic import models as anthropic_models
 from thaloom.edge.api.anthropic import speaking as anthropic
@@ -28,6 +30,7 @@ from thaloom.edge.api.control.proxy import ControlProxy
 from thaloom.edge.api.document.common import add_common
 from thaloom.edge.api.document.plain import add_plain_routes
 from thaloom.edge.api.entrance.guard import Guard, defect
+from thaloom.edge.api.entrance.room import Room
 from thaloom.edge.api.entrance.tracing import Tracing
 from thaloom.edge.api.entrance.visits import Doorkeeper
 from thaloom.edge.api.errors import error_response, from_http_exception
@@ -100,23 +103,28 @@ def door_app(
     tracing: Tracing | None = None,
     hub: OpenHub | None = None,
     inference: Inference | None = None,
+    room: Room | None = None,
 ) -> ASGIApp:
     """Everything the door serves, behind its guard. In real life `generation` and `inference` are
     work.runtime.frontend.Frontend (without `inference` there is no /v2/models), and `doorkeeper`
     work.runtime.doorkeeper.Doorkeeper (None: nobody is asked for a key); `keeping` is kernel.state.kept.Kept (None:
     nothing is served that must be kept: responses, files, batches). `tracing` None: no traces. `hub` opens the store,
-    and says who fetches what is not in it."""
+    and says who fetches what is not in it. `room`: for bodies; None: as much as there is by default."""
     metrics = DoorMetrics()
     generation = MeteredGeneration(generation, metrics, clock)
     inference = None if inference is None else MeteredInference(inference)
     proxy = ControlProxy(control_socket)
     node = AsyncControlClient(control_socket)
+    room = room or Room()
     keeper = None if keeping is None else KeptPart(generation, keeping, clock, emit, metrics, doorkeeper)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with contextlib.nullcontext() if keeper is None else keeper.working(guarded):
+            tidying = asyncio.create_task(room.tidy(clock, give_back))
             yield
+            tidying.cancel()
+            await asyncio.gather(tidying, return_exceptions=True)
         await proxy.close()
         await node.close()
 
@@ -171,7 +179,7 @@ def door_app(
         else:
             await (straight or app)(scope, receive, send)
 
-    guarded = Guard(door, clock=clock, emit=emit, metrics=metrics, doorkeeper=doorkeeper, tracing=tracing)
+    guarded = Guard(door, clock=clock, emit=emit, metrics=metrics, doorkeeper=doorkeeper, tracing=tracing, room=room)
     return guarded
 
 

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+
+
+def _fail_fast(schema: Any) -> None:
+    """In place: of every list in a core schema."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "list":
+            schema["fail_fast"] = True
+        for part in schema.values():
+            _fail_fast(part)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            _fail_fast(part)
 
 
 class Ask(BaseModel):
@@ -10,6 +25,14 @@ class Ask(BaseModel):
     expect."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """A list is refused at its first wrong item. One complaint is all that is told, and making a million of them
+        would hold up everybody."""
+        schema = handler(source)
+        _fail_fast(schema)
+        return schema
 
 
 class Answer(BaseModel):

@@ -12,7 +12,7 @@ from thaloom.hal.draws import Draw, Drawn
 from thaloom.hal.driver import Executable
 from thaloom.work.runtime.batch import Work
 from thaloom.work.runtime.messages import LogprobRow
-from thaloom.work.runtime.sampling import draw_all, redraw, refusal, wish
+from thaloom.work.runtime.sampling import draw_again, draw_all, refusal, wish
 from thaloom.work.runtime.sequence import Sequence
 from thaloom.work.runtime.types import Sampling
 
@@ -39,7 +39,8 @@ def results_of(executable: Executable, work: Sequence_[Work], result: NDArray[np
         except ThaloomError as error:  # its constraint became too complex: its row is drawn all the same, for nobody
             refused[index] = error
             wishes += [Draw()] * item.num_outputs
-    drawn = draw_all(executable, result, wishes) if wishes else []
+    drawn = list(draw_all(executable, result, wishes)) if wishes else []
+    _draw_again(executable, work, result, drawn, refused)
     found: list[Found] = []
     end = 0
     for index, item in enumerate(work):
@@ -48,14 +49,41 @@ def results_of(executable: Executable, work: Sequence_[Work], result: NDArray[np
             if index in refused:
                 raise refused[index]
             reported = _reported(item, drawn[begin : end - item.num_drawn])
-            chosen = list(drawn[end - item.num_drawn : end])
-            if chosen and (second := item.sequence.chooser.second(item.end, chosen[0].token)):
-                chosen = [redraw(executable, result, end - item.num_drawn, second)]
         except ThaloomError as error:
             found.append(([], [error]))
         else:
-            found.append((reported, _keep(item, chosen)))
+            found.append((reported, _keep(item, drawn[end - item.num_drawn : end])))
     return found
+
+
+def _draw_again(
+    executable: Executable,
+    work: Sequence_[Work],
+    result: NDArray[np.float32],
+    drawn: list[Drawn],
+    refused: dict[int, ThaloomError],
+) -> None:
+    """Where a constraint does not let the token follow that was drawn, another in its place: all in one call, for the
+    driver's threads share them. What cannot be answered is added to `refused`."""
+    rows: list[int] = []
+    wishes: list[Draw] = []
+    end = 0
+    for index, item in enumerate(work):
+        end += item.num_outputs
+        row = end - item.num_drawn
+        if not item.num_drawn or index in refused:
+            continue
+        try:
+            second = item.sequence.chooser.second(item.end, drawn[row].token)
+        except ThaloomError as error:
+            refused[index] = error
+            continue
+        if second is not None:
+            rows.append(row)
+            wishes.append(second)
+    if rows:
+        for row, found in zip(rows, draw_again(executable, result, rows, wishes), strict=True):
+            drawn[row] = found
 
 
 def _report(sequence: Sequence, position: int) -> Draw:

@@ -68,11 +68,11 @@ def draw_all(executable: Executable, logits: Logits, wishes: Sequence[Draw]) -> 
     return [draw(row, each) for row, each in zip(logits, wishes, strict=True)]
 
 
-def redraw(executable: Executable, logits: Logits, row: int, wish: Draw) -> Drawn:
-    """Another token for that row, as `draw_all`."""
+def draw_again(executable: Executable, logits: Logits, rows: Sequence[int], wishes: Sequence[Draw]) -> Sequence[Drawn]:
+    """Another token for each of those rows, as `draw_all`."""
     if samples_natively(type(executable)):
-        return cast(SamplesNatively, executable).redraw(row, wish)
-    return draw(logits[row], wish)
+        return cast(SamplesNatively, executable).redraw(rows, wishes)
+    return [draw(logits[row], each) for row, each in zip(rows, wishes, strict=True)]
 
 
 @functools.cache

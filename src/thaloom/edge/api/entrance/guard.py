@@ -21,6 +21,7 @@ from thaloom.base.events import Emit, Event, at_level
 from thaloom.base.ids import RequestId, new_request_id
 from thaloom.edge.api.anthropic import errors as anthropic_errors
 from thaloom.edge.api.entrance.access_log import line_of
+from thaloom.edge.api.entrance.room import Room
 from thaloom.edge.api.entrance.tracing import Span, Tracing, traceparent_of
 from thaloom.edge.api.entrance.visits import CURRENT, OF_A_BATCH, Doorkeeper, Tab, allowance_headers, shown_keys
 from thaloom.edge.api.errors import error_response
@@ -54,14 +55,17 @@ class Guard:
         metrics: DoorMetrics,
         doorkeeper: Doorkeeper | None = None,
         tracing: Tracing | None = None,
+        room: Room | None = None,
     ) -> None:
-        """`doorkeeper` None: nobody is asked for a key. `tracing` None: no spans are written."""
+        """`doorkeeper` None: nobody is asked for a key. `tracing` None: no spans are written. `room`: for bodies; None:
+        one of its own."""
         self._app = app
         self._doorkeeper = doorkeeper
         self._tracing = tracing
         self._clock = clock
         self._emit = emit
         self._metrics = metrics
+        self._room = Room() if room is None else room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -77,7 +81,7 @@ class Guard:
         scope.setdefault("state", {})["request_id"] = request_id
         begun = self._clock.monotonic()
         status, whole = 499, False
-        tab = Tab(traceparent=traceparent_of(headers))
+        tab = Tab(traceparent=traceparent_of(headers), holding=self._room.holding())
         span = self._begin_span(scope, headers)
         if span is not None:
             tab.traceparent = span.traceparent

@@ -15,6 +15,7 @@ from typing import Protocol
 from starlette.datastructures import Headers
 
 from thaloom.base.errors import Forbidden
+from thaloom.edge.api.entrance.room import Holding
 from thaloom.kernel.state.types import Allowance, Priority
 from thaloom.work.runtime.types import Done
 
@@ -64,6 +65,8 @@ class Tab:
     """What one request has come to so far. Times in seconds; of several answers, the slowest of each part."""
 
     visit: Visit | None = None
+    holding: Holding | None = None
+    """Of the memory there is for bodies."""
     model: str = ""
     num_answers: int = 0
     prompt_tokens: int = 0
@@ -102,6 +105,9 @@ class Tab:
 
     def end(self) -> None:
         self.over = True
+        self._prompt = None  # a timer that was cancelled holds on to us, and may lie about for minutes
+        if self.holding is not None:
+            self.holding.release()
         if self.visit is not None:
             self.visit.end()
 
@@ -115,6 +121,14 @@ def allow(model: str) -> None:
     tab = CURRENT.get()
     if tab is not None and tab.visit is not None:
         tab.visit.allow(model)
+
+
+def hold(num_bytes: int) -> None:
+    """Room for so much more of the body of the request being served, or of what becomes of it; until it is over.
+    Raises TooLarge, QueueFull."""
+    tab = CURRENT.get()
+    if tab is not None and tab.holding is not None:
+        tab.holding.hold(num_bytes)
 
 
 def only_without_keys(what: str) -> None:

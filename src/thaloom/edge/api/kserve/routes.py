@@ -14,9 +14,10 @@ from starlette.routing import Route
 from thaloom import __version__
 from thaloom.base.errors import BadRequest, ServiceLoading
 from thaloom.base.ids import new_request_id
+from thaloom.edge.api.entrance.visits import hold
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.kserve.tensors import inputs_of, output_of
-from thaloom.edge.api.routes.body import ClientGone, read_plain, while_connected
+from thaloom.edge.api.routes.body import ClientGone, parsed_bytes, read_plain, while_connected
 from thaloom.edge.api.routes.fields import validate
 from thaloom.edge.wire import kserve as wire
 from thaloom.kernel.models.types import ModelTensor
@@ -65,6 +66,7 @@ def infer_route(inference: Inference) -> Route:
         headers = request.headers
         try:
             body = await read_plain(headers, request.receive, limit=MAX_BODY_BYTES)
+            hold(parsed_bytes(body))
             asked, inputs = await _apart(len(body), _read, body, headers.get(wire.HEADER_LENGTH))
             outputs = tuple(output.name for output in asked.outputs or ())
             wanted = InferRequest(

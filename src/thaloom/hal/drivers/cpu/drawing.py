@@ -15,7 +15,7 @@ from thaloom.hal.drivers.cpu import native
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
 
-_DRAW, _DRAWN = struct.Struct("dddQIiPPII"), struct.Struct("iIfIQ")
+_DRAW, _DRAWN = struct.Struct("dddQIiPPIIII"), struct.Struct("iIfIQ")
 """native.Draw and native.Drawn, to be written and read at once."""
 _WORD = np.dtype(np.uint32)
 
@@ -25,45 +25,46 @@ def draw_rows(
     handle: ctypes.c_void_p,
     result: HostMemory,
     plan: native.Plan,
+    rows: Sequence[int],
     draws: Sequence[Draw],
     *,
-    first: int = 0,
+    num_rows: int,
 ) -> list[Drawn]:
-    """One token for each row of `result` from `first` on, as many as there are draws.
+    """One token for each of `rows`, of the `num_rows` that `result` has, by the draw in its place.
 
     Plain structs, for this runs after every step, which has swept the caches: by NumPy's records it took nearly twice
     as long."""
     count = len(draws)
     columns = min(plan.result_width, max((wish.num_top or 0 for wish in draws), default=0))
     wishes, drawn = (native.Draw * count)(), (native.Drawn * count)()
-    for row, wish in enumerate(draws):
-        _DRAW.pack_into(wishes, row * _DRAW.size, *_told(wish, columns))
+    for index, (row, wish) in enumerate(zip(rows, draws, strict=True)):
+        _DRAW.pack_into(wishes, index * _DRAW.size, *_told(wish, columns), row, 0)
     top = np.empty((count, columns), np.int32) if columns else None
-    begin = first * plan.result_stride
     told = native.Draws(
-        logits=result.address + 4 * begin,
-        logits_values=result.num_bytes // 4 - begin,
+        logits=result.address,
+        logits_values=result.num_bytes // 4,
         wishes=ctypes.addressof(wishes),
         drawn=ctypes.addressof(drawn),
         top=None if top is None else top.ctypes.data,
+        num_rows=num_rows,
         num_draws=count,
         top_columns=columns,
     )
     library.draw(handle, told, native.Message())
 
-    def read(row: int, wish: Draw, token: int, num_not_finite: int, highest: float, num_top: int, total: int) -> Drawn:
+    def read(index: int, token: int, num_not_finite: int, highest: float, num_top: int, total: int) -> Drawn:
+        row, wish, stride = rows[index], draws[index], plan.result_stride
         if token < 0 or wish.num_top is None:
             return Drawn(token=token, num_not_finite=num_not_finite)
-        stride = plan.result_stride
-        logits = result.data.view(np.float32)[(first + row) * stride : (first + row + 1) * stride]
-        likeliest = np.empty(0, np.int32) if top is None else top[row, :num_top]
+        logits = result.data.view(np.float32)[row * stride : (row + 1) * stride]
+        likeliest = np.empty(0, np.int32) if top is None else top[index, :num_top]
         return Drawn(token=token, logprobs=logprobs(logits, token, likeliest, wish, highest=highest, total=total))
 
-    return [read(row, draws[row], *found) for row, found in enumerate(_DRAWN.iter_unpack(drawn))]
+    return [read(index, *found) for index, found in enumerate(_DRAWN.iter_unpack(drawn))]
 
 
 def _told(wish: Draw, columns: int) -> tuple[float, float, float, int, int, int, int, int, int, int]:
-    """The fields of native.Draw. Edits and what is allowed are pointed to: the wish keeps them."""
+    """The fields of native.Draw up to its row. Edits and what is allowed are pointed to: the wish keeps them."""
     num_top = -1 if wish.num_top is None else min(wish.num_top, columns)
     top_k = min(wish.top_k, 2**32 - 1)
     edits, num_edits = _array(wish.edits, EDIT)

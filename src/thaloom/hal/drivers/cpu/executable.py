@@ -162,15 +162,19 @@ class CpuExecutable:
 
     def draw(self, draws: Sequence[Draw]) -> list[Drawn]:
         """driver.SamplesNatively."""
-        if len(draws) != self._num_results or self._result is None:
+        if len(draws) != self._num_results:
             raise ValueError(f"{len(draws)} draws from {self._num_results} rows of logits")
-        return draw_rows(self._library, self._living(), self._result, self._plan, draws)
+        return self.redraw(range(len(draws)), draws)
 
-    def redraw(self, row: int, wish: Draw) -> Drawn:
+    def redraw(self, rows: Sequence[int], draws: Sequence[Draw]) -> list[Drawn]:
         """driver.SamplesNatively."""
-        if not 0 <= row < self._num_results or self._result is None:
-            raise ValueError(f"a draw from row {row} of {self._num_results} rows of logits")
-        return draw_rows(self._library, self._living(), self._result, self._plan, [wish], first=row)[0]
+        if len(rows) != len(draws):
+            raise ValueError(f"{len(draws)} draws from {len(rows)} rows")
+        if self._result is None or any(not 0 <= row < self._num_results for row in rows):
+            raise ValueError(f"draws from the rows {list(rows)} of {self._num_results} rows of logits")
+        return draw_rows(
+            self._library, self._living(), self._result, self._plan, rows, draws, num_rows=self._num_results
+        )
 
     def copy_block(self, source: int, target: int) -> None:
         for block in (source, target):

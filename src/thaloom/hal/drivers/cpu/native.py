@@ -20,7 +20,7 @@ from pathlib import Path
 
 from thaloom.base.errors import DriverUnavailable, InternalError, OutOfMemory
 
-ABI = 6
+ABI = 7
 FOLDER = Path(__file__).parent / "lib"
 BUILD_INFO = "BUILD_INFO.json"
 
@@ -161,8 +161,10 @@ class Draws(ctypes.Structure):
         ("wishes", ctypes.c_void_p),
         ("drawn", ctypes.c_void_p),
         ("top", ctypes.c_void_p),
+        ("num_rows", ctypes.c_uint32),
         ("num_draws", ctypes.c_uint32),
         ("top_columns", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
     )
 
 
@@ -178,6 +180,8 @@ class Draw(ctypes.Structure):
         ("allowed", ctypes.c_void_p),
         ("num_edits", ctypes.c_uint32),
         ("allowed_words", ctypes.c_uint32),
+        ("row", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
     )
 
 

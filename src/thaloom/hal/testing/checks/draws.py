@@ -64,15 +64,16 @@ def again(subject: Subject) -> None:
         _draw(executable, [Draw()] * len(rows))
         if not isinstance(executable, SamplesNatively):
             raise Nonconforming("only some executables choose tokens")
-        for row in reversed(range(len(rows))):
-            wish = _random_wish(rng)
-            _compare([executable.redraw(row, wish)], rows[row : row + 1], [wish])
-        for row in (-1, len(rows)):
+        for count in range(len(rows) + 1):
+            some = rng.permutation(len(rows))[:count]
+            wishes = [_random_wish(rng) for _ in some]
+            _compare(executable.redraw(some.tolist(), wishes), rows[some], wishes)
+        for odd, count in (([-1], 1), ([0, len(rows)], 2), ([0], 0), ([0], 2)):
             try:
-                executable.redraw(row, Draw())
+                executable.redraw(odd, [Draw()] * count)
             except ValueError:
                 continue
-            raise Nonconforming(f"a draw from row {row} of {len(rows)} is not refused")
+            raise Nonconforming(f"{count} draws from rows {odd} of {len(rows)} are not refused")
 
 
 def _run(executable: Executable, case: Case) -> NDArray[np.float32]:

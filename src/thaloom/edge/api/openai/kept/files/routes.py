@@ -14,9 +14,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from thaloom.base.errors import BadParameter, BadRequest
+from thaloom.base.errors import BadParameter, BadRequest, ThaloomError
 from thaloom.base.units import MIB
-from thaloom.edge.api.entrance.visits import key_of_request
+from thaloom.edge.api.entrance.visits import hold, key_of_request
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.openai.kept.files.form import FileForm
 from thaloom.edge.api.openai.kept.keeping import Incoming, Keeping
@@ -72,6 +72,11 @@ class FileRoutes:
     async def content(self, request: Request) -> Response:
         file_id, holder = request.path_params["id"], key_of_request()
         kept, file = await asyncio.to_thread(self._keeping.files.open, file_id, holder=holder)
+        try:
+            hold(min(kept.num_bytes, 2 * PIECE_BYTES))  # one that is written, and one that waits to be
+        except ThaloomError:
+            file.close()
+            raise
         headers = {
             "content-length": str(kept.num_bytes),
             "content-disposition": f"attachment; filename*=UTF-8''{quote(kept.filename, safe='', errors='replace')}",
@@ -95,14 +100,18 @@ class FileRoutes:
 
 
 async def _taken_in(form: FileForm, incoming: Incoming, receive: Receive) -> KeptFile:
-    """Raises BadRequest, BadParameter, TooLarge, DiskFull, ClientGone."""
+    """Raises BadRequest, BadParameter, TooLarge, QueueFull, DiskFull, ClientGone."""
     waiting = bytearray()
+    held = 0
     try:
         async with asyncio.timeout(UPLOAD_DEADLINE_S):
             more = True
             while more:
                 data, more = await _next_piece(receive)
                 waiting += form.take(data)
+                if len(waiting) > held:
+                    hold(len(waiting) - held)
+                    held = len(waiting)
                 if len(waiting) >= PIECE_BYTES:
                     await asyncio.to_thread(incoming.write, bytes(waiting))
                     waiting.clear()
