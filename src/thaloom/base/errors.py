@@ -15,7 +15,7 @@
     │   ├── QueueFull  RateLimited  TooManyConnections  ServiceLoading  NodeNotRunning
     │   ├── SourceUnavailable
     ├── HostShort               this machine lacks something                fault: host
-    │   ├── DiskFull  OutOfMemory  DeviceLost  DriverUnavailable  StateUnusable
+    │   ├── DiskFull  OutOfMemory  DeviceLost  DriverUnavailable  StateUnusable  NotEnforceable
     └── Broken                  we failed                                   fault: thaloom
         ├── WorkerLost  ServiceFailed  DeadlineExceeded  InternalError
 
@@ -335,6 +335,13 @@ class StateUnusable(HostShort):
 
     code = "state_unusable"
     http_status = 503
+
+
+class NotEnforceable(HostShort):
+    """A limit or a wall was asked for that this host cannot enforce; the message names it and the reason. It is never
+    left out quietly: `thaloom doctor host` lists what holds here."""
+
+    code = "not_enforceable"
 
 
 class Broken(ThaloomError):

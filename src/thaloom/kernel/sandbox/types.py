@@ -144,11 +144,13 @@ class Confinement:
     read: tuple[str, ...] = ()
     """Files and folders it may read, besides the system's own programs and libraries."""
     write: tuple[str, ...] = ()
-    """Folders it may write, and files that are there already."""
+    """Folders it may write, and files that are there already; each is on the host's disk."""
     moved: tuple[tuple[str, str], ...] = ()
     """(folder of the host, where it is seen): writable."""
     sockets: str | None = None
-    """A folder in which it may make unix sockets."""
+    """A folder in which it may make unix sockets, and nothing else."""
+    files: tuple[str, ...] = ()
+    """Files there that it may write."""
     devices: tuple[str, ...] = ()
     """Device nodes beyond null, zero, full, random and urandom."""
     whole_host: bool = False
@@ -163,7 +165,7 @@ class Confinement:
 
     def __post_init__(self) -> None:
         seen = [there for _, there in self.moved] + ([] if self.sockets is None else [self.sockets])
-        for path in (*self.read, *self.write, *self.devices, *self.hidden, *seen):
+        for path in (*self.read, *self.write, *self.files, *self.devices, *self.hidden, *seen):
             if not path.startswith("/"):
                 raise BadParameter(f"a path must be absolute, not {path!r}", param="read")
         if self.scratch_bytes < 4096:

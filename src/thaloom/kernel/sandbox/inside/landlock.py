@@ -30,7 +30,9 @@ _OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 _LAST_BIT = {1: 12, 2: 13, 3: 14, 4: 14}
 """The rights each ABI knows end with this bit; from 5 on with 15."""
 
-RIGHTS = {"read": READ, "write": WRITE, "sockets": SOCKETS, "device": DEVICE}
+FILE = READ_FILE | WRITE_FILE | TRUNCATE
+
+RIGHTS = {"read": READ, "file": FILE, "write": WRITE, "sockets": SOCKETS, "device": DEVICE}
 SIGNALS_ABI = 6
 """From here on signals and abstract sockets can be kept inside."""
 

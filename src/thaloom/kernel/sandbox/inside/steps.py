@@ -75,9 +75,9 @@ class _Building:
         """Where to say what went wrong."""
         self._report.open(path)
 
-    def join(self, file: str) -> None:
-        """Become a member of a group: `file` is its cgroup.procs."""
-        descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    def join(self, hierarchy: str, folder: str) -> None:
+        """Become a member of a control group. `hierarchy` is for those who read a plan later."""
+        descriptor = os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(descriptor, b"0")
         finally:
@@ -133,6 +133,7 @@ class _Building:
         rules.enforce()
 
     def privileges(self) -> None:
+        """Of somebody who has any: root, or whoever is root of a user namespace."""
         kernel.drop_capabilities()
 
     def no_new_privileges(self) -> None:
