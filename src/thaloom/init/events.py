@@ -118,13 +118,14 @@ class ProcessReady(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStopped(Event):
-    """It ended because we asked."""
+    """It ended because we asked. `killed`: it did not end by itself in its time, and was killed."""
 
     role: str
     id: WorkerId
     pid: int
     reason: str
     service: ServiceName | None = None
+    killed: bool = False
 
 
 @at_level("warning")
@@ -139,6 +140,14 @@ class ProcessLost(Event):
     retry_in_s: float | None
     service: ServiceName | None = None
     last_words: str = ""
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrphansEnded(Event):
+    """What ran in groups of this node that nobody owned any more."""
+
+    groups: tuple[str, ...]
 
 
 @at_level("warning")

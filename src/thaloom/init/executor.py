@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from thaloom.base.clock import Clock
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId, new_worker_id
 from thaloom.hal.inventory import Inventory
 from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, to_record
+from thaloom.init.confining import Confiner
 from thaloom.init.layout import Layout
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
@@ -42,6 +44,7 @@ class Executor:
         memory: NodeMemory,
         supervisor: Supervisor,
         text_files: TextFiles,
+        confiner: Confiner,
         clock: Clock,
         engine_hosts: tuple[str, ...] = (),
     ) -> None:
@@ -53,6 +56,7 @@ class Executor:
         self._memory = memory
         self._supervisor = supervisor
         self._text_files = text_files
+        self._confiner = confiner
         self._clock = clock
         self._engine_hosts = engine_hosts
 
@@ -91,7 +95,7 @@ class Executor:
             case StopWorker() | StopDoor():
                 self._stop(process, action.reason, action.grace_s)
             case Forget():
-                self._forget(process)
+                await self._forget(process)
             case Hold():
                 pass
 
@@ -106,9 +110,9 @@ class Executor:
             spec_path = self._layout.worker_spec(worker)
             write_spec(spec_path, self._spec(worker, service, plan.device))
             command = worker_command(spec_path)
-            started = self._supervisor.start(
-                lease, command, log=self._layout.service_log(service.spec.name), env=self._environment()
-            )
+            command = await asyncio.to_thread(self._confiner.confine, worker, service.spec, plan, command)
+            env = self._environment() | self._confiner.environment(service.spec)
+            started = self._supervisor.start(lease, command, log=self._layout.service_log(service.spec.name), env=env)
         except BaseException:
             self._memory.release(worker)
             raise
@@ -134,11 +138,11 @@ class Executor:
         if supervised is not None:
             self._supervisor.stop(supervised, reason=reason, grace_s=grace_s)
 
-    def _forget(self, process: WorkerId) -> None:
+    async def _forget(self, process: WorkerId) -> None:
         self._supervisor.forget(process)
         self._memory.release(process)
-        for path in leftovers(self._layout, process):
-            path.unlink(missing_ok=True)
+        await asyncio.to_thread(self._confiner.release, process)
+        remove_leftovers(self._layout, process)
         self._store.delete_lease(process)
 
     def _lease(self, worker: WorkerId, service: ServiceName, revision: int) -> Lease:
@@ -187,6 +191,18 @@ def door_command(home: Path, address: str) -> list[str]:
 
 
 def leftovers(layout: Layout, process: WorkerId) -> list[Path]:
-    """Files of a worker that mean nothing once it has ended."""
-    socket = layout.worker_socket(process)
-    return [socket, layout.worker_spec(process), Path(f"{socket}.failure.json")]
+    """Files and folders of a worker that mean nothing once it has ended."""
+    return [layout.worker_folder(process), layout.worker_spec(process), layout.worker_walls(process)]
+
+
+def remove_leftovers(layout: Layout, process: WorkerId) -> None:
+    for path in leftovers(layout, process):
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all in it; nothing if it is gone. Never follows a link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

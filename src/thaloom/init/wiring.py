@@ -14,6 +14,8 @@ from thaloom.hal.driver import Driver
 from thaloom.hal.inventory import Inventory
 from thaloom.init import host_memory
 from thaloom.init.boot import NodeConfig, require_free_port
+from thaloom.init.confining import Confiner
+from thaloom.init.events import OrphansEnded
 from thaloom.init.executor import Executor
 from thaloom.init.history import History
 from thaloom.init.layout import Layout
@@ -30,6 +32,10 @@ from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.init.syscalls import Syscalls
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest
+from thaloom.kernel.sandbox.finding import find_groups
+from thaloom.kernel.sandbox.grouping import NoGroups, folder_name
+from thaloom.kernel.sandbox.host import NO_WALLS, find_walls
+from thaloom.kernel.sandbox.walls import Sandbox
 from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Lease, Route
@@ -78,6 +84,7 @@ class Node:
             headroom_bytes=config.memory_headroom_bytes,
         )
         text_files = self._text_files = TextFiles(layout.tokenizers)
+        confiner = self._confiner = Confiner(layout, config.sandbox, sandbox=_sandbox(layout, config), models=models)
         self.supervisor = Supervisor(
             tasks,
             clock=clock,
@@ -85,6 +92,7 @@ class Node:
             heartbeat_s=config.heartbeat_s,
             wake=lambda: self.reconcile_loop.wake(),
             on_end=lambda process, last_words: self.reconcile_loop.process_lost(process, last_words),
+            named=confiner.named,
         )
         executor = Executor(
             layout,
@@ -95,6 +103,7 @@ class Node:
             memory=memory,
             supervisor=self.supervisor,
             text_files=text_files,
+            confiner=confiner,
             clock=clock,
             engine_hosts=config.engine_hosts,
         )
@@ -105,7 +114,13 @@ class Node:
         )
         records = Records()
         reporter = Reporter(
-            store, supervisor=self.supervisor, planner=planner, records=records, text_files=text_files, clock=clock
+            store,
+            supervisor=self.supervisor,
+            planner=planner,
+            records=records,
+            text_files=text_files,
+            wall=confiner.running_into,
+            clock=clock,
         )
         self.reconcile_loop = ReconcileLoop(
             config,
@@ -154,6 +169,7 @@ class Node:
         self._locksmith.publish()  # before there is a door that could let anybody in
         await self._adopt(found)
         self._stop_strangers(found.strangers)
+        await self._sweep_groups(found)
         await asyncio.to_thread(self._sweep_text_files)
         self._tasks.create_task(self._sweep_models(), name="sweep models")
         await self.reconcile_loop.settle()
@@ -163,6 +179,17 @@ class Node:
         await self.reconcile_loop.run()
         await self._pulls.close()
         self._publisher.withdraw()
+        await asyncio.to_thread(self._confiner.close)
+
+    async def _sweep_groups(self, found: Found) -> None:
+        """Whatever runs in a group of ours that nobody owns is ended, and the missing walls are told."""
+        alive = {lease.id for lease in found.alive}
+        orphans = await asyncio.to_thread(self._confiner.sweep, alive, [each.pid for each in found.strangers])
+        if orphans:
+            self.emit(OrphansEnded(groups=tuple(orphans)))
+        if missing := self._confiner.missing():
+            message = f"workers start without: {'; '.join(missing)} (see: thaloom doctor host)"
+            self.emit(Degraded(subject="sandbox", reason="WallsMissing", message=message))
 
     def _model_came(self, manifest: Manifest) -> None:
         self._planner.forget_model(manifest.name)
@@ -190,6 +217,14 @@ class Node:
     def _stop_strangers(self, strangers: Iterable[ProcessIdentity]) -> None:
         for process in strangers:
             self._tasks.create_task(process.stop(grace_s=self._config.stop_grace_s), name=f"stop stranger {process}")
+
+
+def _sandbox(layout: Layout, config: NodeConfig) -> Sandbox:
+    """By trial, unless walls are switched off. Blocks for a tenth of a second."""
+    if config.sandbox.walls == "off":
+        return Sandbox(walls=NO_WALLS, groups=NoGroups("walls are switched off"), mode="off")
+    groups = find_groups(folder_name(layout.home))
+    return Sandbox(walls=find_walls(layout.run), groups=groups, mode=config.sandbox.walls)
 
 
 def _routes_of_an_earlier_daemon(layout: Layout) -> tuple[Route, ...]:

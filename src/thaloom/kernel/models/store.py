@@ -31,11 +31,12 @@ from thaloom.base.ids import Digest
 from thaloom.kernel.models.events import FilesIgnored, ManifestUnreadable, ModelImported, ModelRemoved
 from thaloom.kernel.models.locks import exclude, share, try_exclude
 from thaloom.kernel.models.manifests import Manifests, digest_of_files
-from thaloom.kernel.models.objects import Objects
+from thaloom.kernel.models.objects import BadObject, Objects
 from thaloom.kernel.models.open_file import OpenFile
 from thaloom.kernel.models.packed_cache import PackedCache
 from thaloom.kernel.models.reading import PlainFile, StoredModel, WeightReader
 from thaloom.kernel.models.sweep import Swept, sweep
+from thaloom.kernel.models.trees import read_tree
 from thaloom.kernel.models.types import CHUNK_BYTES, FileEntry, Manifest, ModelCard, ModelName, Verification
 
 if TYPE_CHECKING:  # what only an import of a model needs is loaded by it: a worker that starts has no time for that
@@ -165,6 +166,16 @@ class ModelStore:
 
     def open(self, manifest: Manifest) -> StoredModel:
         return StoredModel(manifest, self._objects, self._lock)
+
+    def files(self, manifest: Manifest) -> list[Path]:
+        """The files of the store that a reader of this model opens: for one that shall see no others. Of a damaged tree
+        what is left of it."""
+        found = [self._manifests.path(manifest.name)]
+        for tree in {file.tree for file in manifest.files}:
+            found.append(self._objects.path(tree))
+            with contextlib.suppress(BadObject):
+                found += [self._objects.path(digest) for digest in _chunks(self._objects, tree)]
+        return list(dict.fromkeys(found))
 
     def open_file(self, entry: FileEntry) -> OpenFile:
         """One file, to hand its bytes on. Nothing is swept until it is closed. Raises CorruptObject."""
@@ -319,6 +330,11 @@ class ModelStore:
             f"; did you mean {' or '.join(map(repr, near))}?" if near else f" (there are: {', '.join(names) or 'none'})"
         )
         return ModelNotFound(f"no model {str(name)!r} in the store{hint}", near=near)
+
+
+def _chunks(objects: Objects, tree: Digest) -> list[Digest]:
+    """Raises BadObject."""
+    return [chunk.digest for chunk in read_tree(objects, tree).chunks]
 
 
 def _first_half(most_bytes: int, progress: Progress | None) -> Callable[[float], None]:

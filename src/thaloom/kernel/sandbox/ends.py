@@ -65,19 +65,21 @@ def met_wall(ending: Ending, wish: Confinement, hidden: Callable[[str], bool]) -
 def forks_refused(times: int, limit: int | None) -> Met:
     """Of one that lives or lived."""
     most = "" if limit is None else f" of {limit}"
-    return Met(
-        reason="ProcessLimit", message=f"it met its limit{most} on processes and threads: {times} were refused"
-    )
+    return Met(reason="ProcessLimit", message=f"it met its limit{most} on processes and threads: {times} were refused")
 
 
 def _from_words(words: str, wish: Confinement, hidden: Callable[[str], bool]) -> Met | None:
     if _NO_NETWORK in words:
-        return Met(reason="NetworkForbidden", message=f"it asked for the network, which its walls keep from it: {words}")
+        return Met(
+            reason="NetworkForbidden", message=f"it asked for the network, which its walls keep from it: {words}"
+        )
     if "No space left on device" in words:
         limit = format_bytes(wish.scratch_bytes)
         return Met(reason="ScratchFull", message=f"it filled its {limit} of scratch space: {words}")
     if any(sign in words for sign in ("No such file or directory", "Permission denied", "Read-only file system")):
         for path in _PATH.findall(words)[:_MOST_PATHS]:
             if hidden(path):
-                return Met(reason="OutsideItsView", message=f"it asked for {path}, which its walls keep from it: {words}")
+                return Met(
+                    reason="OutsideItsView", message=f"it asked for {path}, which its walls keep from it: {words}"
+                )
     return None

@@ -37,7 +37,7 @@ def _own_groups(pid: int | None, root: Path) -> dict[str, Path]:
     """v1 controller, or `v2`, -> folder of the group that the process is in."""
     process = root / "proc" / ("self" if pid is None else str(pid))
     mounts = list(_mounts(root))
-    found = {}
+    found: dict[str, Path] = {}
     for line in (process / "cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
         controllers = tuple(name for name in names.split(",") if name)

@@ -21,6 +21,10 @@ _ROUNDS = 100
 """Of killing: each sees what was forked during the one before. A frozen group needs one."""
 
 
+_UNLIMITED = 1 << 60
+"""v1 writes the largest page count it knows where there is no limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """A group by its folders. It may be gone: then it uses nothing and has no members."""
@@ -40,9 +44,7 @@ class Group:
         microseconds = self._entry("v2", "cpu.stat", "usage_usec")
         cpu_s = nanoseconds / 1e9 if nanoseconds is not None else None
         return Usage(
-            memory_bytes=_first(
-                self._number("memory", "memory.usage_in_bytes"), self._number("v2", "memory.current")
-            ),
+            memory_bytes=_first(self._number("memory", "memory.usage_in_bytes"), self._number("v2", "memory.current")),
             memory_peak_bytes=_first(
                 self._number("memory", "memory.max_usage_in_bytes"), self._number("v2", "memory.peak")
             ),
@@ -50,14 +52,17 @@ class Group:
             num_pids=_first(self._number("pids", "pids.current"), self._number("v2", "pids.current")),
         )
 
+    def memory_limit(self) -> int | None:
+        """In bytes; None where there is none."""
+        limit = _first(self._number("memory", "memory.limit_in_bytes"), self._number("v2", "memory.max"))
+        return None if limit is None or limit >= _UNLIMITED else limit
+
     def strikes(self) -> Strikes:
         return Strikes(
             oom_kills=_first(
                 self._entry("memory", "memory.oom_control", "oom_kill"), self._entry("v2", "memory.events", "oom_kill")
             ),
-            forks_refused=_first(
-                self._entry("pids", "pids.events", "max"), self._entry("v2", "pids.events", "max")
-            ),
+            forks_refused=_first(self._entry("pids", "pids.events", "max"), self._entry("v2", "pids.events", "max")),
         )
 
     def pressure(self, host: Path = Path("/proc/pressure")) -> Pressure:

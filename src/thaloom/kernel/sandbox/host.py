@@ -39,6 +39,12 @@ class Walls:
         return frozenset(name for name in WALLS if self.abilities[name].enforced)
 
 
+NO_WALLS = Walls(
+    abilities={name: Ability(name=name, why_not="walls are switched off") for name in WALLS},
+    ways=Ways(user_namespace=False, root=False, own_processes=False, system=(), links=()),
+)
+
+
 def find_walls(trial_folder: Path | None = None) -> Walls:
     """Blocks for a tenth of a second, or for as many as there are walls that do not hold."""
     with tempfile.TemporaryDirectory(prefix="thaloom-walls-", dir=trial_folder) as folder:
@@ -65,7 +71,9 @@ class _Trial:
 
     def _one_by_one(self) -> Walls:
         """Some do not hold: which, and why."""
-        choices = [self._ways(user, own) for user in ((False, True) if self._root else (True,)) for own in (True, False)]
+        choices = [
+            self._ways(user, own) for user in ((False, True) if self._root else (True,)) for own in (True, False)
+        ]
         ways = next((ways for ways in choices if self._fails(frozenset({"view"}), ways) is None), None)
         if ways is None:
             ways = next((ways for ways in choices if self._fails(frozenset({"ipc"}), ways) is None), choices[-1])
@@ -76,7 +84,9 @@ class _Trial:
         abi = landlock.abi()
         failures = dict(failures)
         if abi < landlock.SIGNALS_ABI and "processes" not in failures:
-            failures["processes"] = f"Landlock ABI {abi}: keeping signals inside needs {landlock.SIGNALS_ABI} (Linux 6.12)"
+            failures["processes"] = (
+                f"Landlock ABI {abi}: keeping signals inside needs {landlock.SIGNALS_ABI} (Linux 6.12)"
+            )
         if platform.machine() not in ARCHITECTURES and "syscalls" in failures:
             failures["syscalls"] = f"the system calls of {platform.machine()} are not known here"
         user = " in a user namespace" if ways.user_namespace else ""

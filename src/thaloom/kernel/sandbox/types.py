@@ -170,5 +170,3 @@ class Confinement:
                 raise BadParameter(f"a path must be absolute, not {path!r}", param="read")
         if self.scratch_bytes < 4096:
             raise BadParameter("scratch_bytes must be at least 4096", param="scratch_bytes")
-
-

@@ -83,7 +83,9 @@ class V2Groups:
                 return Ability(name=name, why_not=f"this user may not hand on controllers in {self._own}")
             others = [] if self._top else [pid for pid in _words(self._own / "cgroup.procs") if int(pid) != self._pid]
             if others:
-                why = f"the node shares its group with {len(others)} other processes (run it as a service: Delegate=yes)"
+                why = (
+                    f"the node shares its group with {len(others)} other processes (run it as a service: Delegate=yes)"
+                )
                 return Ability(name=name, why_not=why)
         return Ability(name=name, by=f"cgroup v2 {controller}")
 

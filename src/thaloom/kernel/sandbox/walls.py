@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -133,8 +133,3 @@ class Confined:
 
 def _switched_off(limit: LimitName) -> Ability:
     return Ability(name=limit, why_not="walls are switched off (config.toml: sandbox.walls)")
-
-
-def known_groups(plans: Mapping[str, Path]) -> dict[str, Group]:
-    """By name, the groups that these plans joined: an earlier daemon may have stood in another group than this one."""
-    return {name: Group(name, groups_of(read_plan(plan))) for name, plan in plans.items()}

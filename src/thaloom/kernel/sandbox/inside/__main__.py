@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, __file__.rsplit("/", 5)[0])  # -I keeps even our own package out
 
-from thaloom.kernel.sandbox.inside.steps import main  # noqa: E402
+from thaloom.kernel.sandbox.inside.steps import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

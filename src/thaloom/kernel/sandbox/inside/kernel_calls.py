@@ -97,7 +97,7 @@ def set_scheduling(policy: int, nice: int, slice_ns: int) -> None:
 
 def drop_capabilities() -> None:
     """All of them, in every set, for good: not even uid 0 gets one back by starting a program."""
-    with open("/proc/sys/kernel/cap_last_cap") as file:  # noqa: PTH123 - pathlib takes longer to import than this to run
+    with open("/proc/sys/kernel/cap_last_cap") as file:
         last = int(file.read())
     for capability in range(last + 1):
         prctl(PR_CAPBSET_DROP, capability)
@@ -106,16 +106,19 @@ def drop_capabilities() -> None:
     libc_call("capset", header, (ctypes.c_uint32 * 6)())
 
 
+class _InterfaceRequest(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char * 16), ("flags", ctypes.c_short), ("rest", ctypes.c_char * 22)]
+
+
 def bring_up_loopback() -> None:
     """Source: netdevice(7), SIOCGIFFLAGS and SIOCSIFFLAGS."""
     family, datagram, up = 2, 2, 1
     descriptor = libc_call("socket", family, datagram, 0)
     try:
-        request = ctypes.create_string_buffer(b"lo", 40)
-        libc_call("ioctl", descriptor, ctypes.c_ulong(0x8913), request)
-        flags = int.from_bytes(request.raw[16:18], "little") | up
-        request[16:18] = flags.to_bytes(2, "little")
-        libc_call("ioctl", descriptor, ctypes.c_ulong(0x8914), request)
+        request = _InterfaceRequest(name=b"lo")
+        libc_call("ioctl", descriptor, ctypes.c_ulong(0x8913), ctypes.byref(request))
+        request.flags |= up
+        libc_call("ioctl", descriptor, ctypes.c_ulong(0x8914), ctypes.byref(request))
     finally:
         os.close(descriptor)
 

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     """Returns only if the command could not be started."""
     plan, divider, *command = arguments
     assert divider == "--" and command, "usage: PLAN -- COMMAND..."
-    with open(plan, "rb") as file:  # noqa: PTH123
+    with open(plan, "rb") as file:
         steps = decode(file.read())
     step: tuple[str, ...] = ("command",)
     report = _Report()
@@ -92,7 +92,7 @@ class _Building:
 
     def oom(self, score: str) -> None:
         """How soon the kernel takes this one when memory runs out; less than now only with the right to it."""
-        with open("/proc/self/oom_score_adj", "r+") as file:  # noqa: PTH123
+        with open("/proc/self/oom_score_adj", "r+") as file:
             if int(file.read()) < int(score):
                 file.seek(0)
                 file.write(score)

@@ -27,7 +27,7 @@ class View:
         kernel.mount("none", "/", flags=kernel.MS_SLAVE | kernel.MS_REC)
         kernel.mount("thaloom", _BASE, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
         for folder in (_NEW, _OLD):
-            os.mkdir(_BASE + folder, 0o755)  # noqa: PTH102
+            os.mkdir(_BASE + folder, 0o755)
         kernel.pivot_root(_BASE, _BASE + _OLD)
         os.chdir("/")
         kernel.mount(_NEW, _NEW, flags=kernel.MS_BIND | kernel.MS_REC)
@@ -35,10 +35,10 @@ class View:
     def bind(self, source: str, seen_at: str, *, write: bool = False) -> None:
         """A file, folder or device node of the host. Raises FileNotFoundError if it is not there."""
         target = _NEW + seen_at
-        if os.path.isdir(_OLD + source):  # noqa: PTH112
-            os.makedirs(target, 0o755, exist_ok=True)  # noqa: PTH103
+        if os.path.isdir(_OLD + source):
+            os.makedirs(target, 0o755, exist_ok=True)
         elif not os.path.lexists(target):
-            os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
+            os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
         kernel.mount(_OLD + source, target, flags=kernel.MS_BIND | kernel.MS_REC)
         if write:
@@ -46,7 +46,7 @@ class View:
 
     def scratch(self, path: str, num_bytes: str) -> None:
         """Memory that can be written, `num_bytes` of it."""
-        os.makedirs(_NEW + path, 0o755, exist_ok=True)  # noqa: PTH103
+        os.makedirs(_NEW + path, 0o755, exist_ok=True)
         self._make(path, f"mode=1777,size={num_bytes}")
         self._writable.append(path)
 
@@ -55,12 +55,12 @@ class View:
         self._make(path, "mode=755,size=4096")
 
     def link(self, path: str, target: str) -> None:
-        os.makedirs(_NEW + os.path.dirname(path), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
+        os.makedirs(_NEW + os.path.dirname(path), 0o755, exist_ok=True)
         os.symlink(target, _NEW + path)
 
     def processes(self, how: str) -> None:
         """/proc: `own` shows what this process may look into, `shared` is the host's."""
-        os.makedirs(_NEW + "/proc", 0o755, exist_ok=True)  # noqa: PTH103
+        os.makedirs(_NEW + "/proc", 0o755, exist_ok=True)
         if how == "own":
             flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
             kernel.mount("proc", _NEW + "/proc", "proc", flags, "hidepid=ptraceable")
