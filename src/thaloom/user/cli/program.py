@@ -53,6 +53,7 @@ thaloom = Verbs(
             "outgoing": _HERE + "outgoing:command",
             "device": _HERE + "device:command",
             "token": _HERE + "token:command",
+            "doctor": _HERE + "doctor:command",
         },
         "section.more": {
             "version": _HERE + "version:command",
