@@ -24,6 +24,7 @@ from thaloom.init.boot import NodeConfig, boot_error, read_config, take_home
 from thaloom.init.events import NodeStarted, NodeStopped
 from thaloom.init.layout import Layout
 from thaloom.init.wiring import Node, take_stock
+from thaloom.kernel.state.reserve import Reserve
 from thaloom.kernel.state.store import StateStore
 
 
@@ -54,7 +55,8 @@ async def _run(layout: Layout, settings: NodeConfig) -> None:
     emit = LogWriter(clock, sys.stdout, level=settings.log_level, human=sys.stdout.isatty())
     registry: Registry[Driver] = Registry("driver")
     registry.discover()
-    with contextlib.closing(StateStore(layout.state, clock)) as store:
+    reserve = Reserve(layout.reserve, emit=emit)
+    with contextlib.closing(StateStore(layout.state, clock, reserve=reserve)) as store:
         found = take_stock(layout, settings, store, clock)
         async with asyncio.TaskGroup() as tasks:
             node = Node(tasks, layout, settings, store=store, registry=registry, clock=clock, emit=emit)

@@ -26,6 +26,11 @@ class Layout:
         return self.home / "state.db"
 
     @property
+    def reserve(self) -> Path:
+        """Space kept free for when the disk is full."""
+        return self.home / "reserve"
+
+    @property
     def models(self) -> Path:
         return self.home / "models"
 

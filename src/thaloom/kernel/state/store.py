@@ -23,6 +23,7 @@ from thaloom.base.errors import (
 )
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.state.database import Database
+from thaloom.kernel.state.reserve import Reserve
 from thaloom.kernel.state.types import AccessKey, Alias, JournalEntry, Lease, Service, ServiceSpec
 
 JOURNAL_ENTRIES = 100_000
@@ -40,9 +41,9 @@ class StateStore:
     Safe from several threads. Raises StateUnusable on opening a damaged or newer file; DiskFull on writing.
     """
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, *, reserve: Reserve | None = None) -> None:
         self._clock = clock
-        self._database = Database(path, clock)
+        self._database = Database(path, clock, reserve=reserve)
 
     def close(self) -> None:
         self._database.close()
