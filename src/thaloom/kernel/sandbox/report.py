@@ -34,6 +34,8 @@ class Entry:
 
 def report(pid: int | None, root: Path = Path("/")) -> dict[str, Any]:
     """For JSON. `pid`: the node's process, in whose control group its workers will be; None: this process's."""
+    if pid is not None and not (root / "proc" / str(pid)).exists():
+        pid = None  # it has ended since
     groups = find_groups("thaloom-doctor", pid=pid, root=root)
     walls = find_walls()
     entries = [_entry("wall", ability) for ability in walls.abilities.values()]

@@ -10,9 +10,8 @@ import subprocess
 import sys
 from typing import Any
 
-from thaloom.base import config
 from thaloom.base.errors import InternalError
-from thaloom.base.procs import identify
+from thaloom.user.cli import node
 from thaloom.user.cli.command import Verbs, verb
 from thaloom.user.cli.output import ABSENT, Output, paint
 from thaloom.user.cli.texts import has_text, text
@@ -31,11 +30,11 @@ command = Verbs(
 def host(output: Output) -> None:
     found = _look(_node_pid())
     output.document(found)
-    node = text("doctor.no_node") if found["node_pid"] is None else text("doctor.node", pid=found["node_pid"])
     output.line(
         text("doctor.seen", kernel=found["kernel"], machine=found["machine"], uid=found["uid"], cgroups=found["cgroups"])
     )
-    output.line(node)
+    pid = found["node_pid"]
+    output.line(text("doctor.no_node") if pid is None else text("doctor.node", pid=pid))
     for kind in ("wall", "limit", "latency", "host"):
         entries = [entry for entry in found["entries"] if entry["kind"] == kind]
         head = [text(f"doctor.kind.{kind}"), text("head.holds"), text("head.how")]
@@ -50,13 +49,9 @@ def _row(entry: dict[str, Any]) -> list[str]:
 
 
 def _node_pid() -> int | None:
-    """Of the node of this home, if one runs: it holds the lock, and has written its number there."""
-    try:
-        text_found = (config.home() / "lock").read_text().strip()
-    except OSError:
-        return None
-    process = identify(int(text_found)) if text_found.isdigit() else None
-    return process.pid if process is not None and process.alive() else None
+    """Of the node of this home, if one answers."""
+    status = node.running()
+    return None if status is None else status.pid
 
 
 def _look(pid: int | None) -> dict[str, Any]:
