@@ -7,8 +7,8 @@ anew: a well-behaved program that computes as much as it may; one that allocates
 end; one that fills its disk. Those that end at their wall are started again at once. Promised: the p99 of the client's
 latency beside any of them is at most 1.10 of that beside the well-behaved one, upper end of the interval.
 
-The interval: rounds are drawn with replacement (they are what noise of the machine comes in), p99 of all requests of the
-drawn rounds in one arm over that in the other; 2.5 to 97.5 % of 2,000 draws.
+The interval: rounds are drawn with replacement (they are what noise of the machine comes in), p99 of all requests of
+the drawn rounds in one arm over that in the other; 2.5 to 97.5 % of 2,000 draws.
 """
 
 from __future__ import annotations
@@ -35,12 +35,19 @@ from thaloom.kernel.sandbox.walls import Confined, Sandbox
 
 SLICE = Limits(cpu_permille=500, memory_bytes=128 << 20, swap_bytes=0, num_pids=32)
 BEHAVED = "behaved"
+FILLS = """
+while True:
+    try:
+        with open('/tmp/x', 'wb', 0) as f:
+            while True: f.write(b'x' * 65536)
+    except OSError:
+        pass
+"""
 ARMS = {
     BEHAVED: "while True: sum(range(10000))",
     "memory": "kept = []\nwhile True: kept.append(b'x' * 1048576)",
     "forks": "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
-    "disk": "while True:\n    try:\n        with open('/tmp/x', 'wb', 0) as f:\n            while True: f.write(b'x' * 65536)\n"
-    "    except OSError:\n        pass",
+    "disk": FILLS,
 }
 TOKENS = 16
 DRAWS = 2000

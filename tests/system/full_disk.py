@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.system.node import PATIENCE_S, Node, eventually, free_port
 from thaloom.base.files import free_bytes
-from thaloom.kernel.state.reserve import DEFAULT_BYTES, PLENTY_BYTES
 from thaloom.base.units import MIB
+from thaloom.kernel.state.reserve import DEFAULT_BYTES, PLENTY_BYTES
 
 
 def main(home: Path) -> None:

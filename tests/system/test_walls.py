@@ -115,7 +115,9 @@ def refused_unless(box: Box, *, limit: LimitName | None = None, wall: WallName |
 
 def test_memory_past_the_limit(box: Box) -> None:
     with refused_unless(box, limit="memory"):
-        limits = Limits(memory_bytes=64 * MIB, swap_bytes=0 if box.sandbox.groups.abilities()["swap"].enforced else None)
+        limits = Limits(
+            memory_bytes=64 * MIB, swap_bytes=0 if box.sandbox.groups.abilities()["swap"].enforced else None
+        )
         ended = box.run("kept = []\nwhile True: kept.append(b'x' * 1048576)", limits=limits)
         assert (ended.status, ended.reason) == (-signal.SIGKILL, "MemoryLimit")
 
@@ -225,7 +227,9 @@ def test_a_program_that_sees_the_host_sees_no_secrets_and_no_disks(box: Box, tmp
             ended = box.run(program, whole_host=True, hidden=(str(secret),))
             lines = ended.words.splitlines()
             assert lines[0] == Path("/etc/passwd").read_text()[:4]
-            assert lines[1] == str(sorted(["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"]))
+            assert lines[1] == str(
+                sorted(["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"])
+            )
             assert lines[2] == "[]"
             assert "Read-only file system" in lines[3] or "Permission denied" in lines[3]
             assert ended.reason == "OutsideItsView"

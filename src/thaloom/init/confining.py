@@ -7,8 +7,6 @@ the plan's estimate and slack: an estimate that was wrong by more is told (Memor
 from __future__ import annotations
 
 import dataclasses
-import glob
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -82,9 +80,7 @@ class Confiner:
             return list(command)
         wish = self._wish(worker, spec, plan)
         failure = Path(f"{self._layout.worker_socket(worker)}.failure.json")
-        return self._sandbox.confine(
-            worker, wish, command, plan=self._layout.worker_walls(worker), failure=failure
-        )
+        return self._sandbox.confine(worker, wish, command, plan=self._layout.worker_walls(worker), failure=failure)
 
     def environment(self, spec: ServiceSpec) -> dict[str, str]:
         """What is different in there."""
@@ -198,9 +194,9 @@ class Confiner:
 
 
 def _accelerators() -> tuple[str, ...]:
-    return tuple(path for pattern in _ACCELERATORS for path in sorted(glob.glob(pattern)))
+    return tuple(path for pattern in _ACCELERATORS for path in sorted(map(str, Path("/").glob(pattern.lstrip("/")))))
 
 
 def _secret_folders() -> tuple[str, ...]:
-    home = Path(os.path.expanduser("~"))
+    home = Path("~").expanduser()
     return tuple(str(home / name) for name in _SECRETS if (home / name).is_dir())

@@ -9,7 +9,6 @@ from thaloom.base.errors import BadParameter
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.work.runtime.spec import MAX_SOCKET_PATH_BYTES
 
-
 WALLS = ".walls"
 
 

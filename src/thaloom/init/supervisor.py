@@ -82,7 +82,7 @@ class Supervisor:
         heartbeat_s: float,
         wake: Callable[[], None],
         on_end: Callable[[Supervised, LastWords], None],
-        named: Callable[[WorkerId, int | None, LastWords], LastWords] = lambda process, status, words: words,
+        named: Callable[[WorkerId, int | None, LastWords], LastWords] = lambda _process, _status, words: words,
     ) -> None:
         """`on_end(process, last_words)` is told of each end nobody had asked for. `named(id, status, last_words)` may
         know better what ended it; `status` as ProcessIdentity.wait gives it."""

@@ -11,7 +11,12 @@ WISH = Confinement(limits=Limits(memory_bytes=64 << 20, num_pids=8), scratch_byt
 
 
 def reason(
-    *, status: int | None = 1, oom_kills: int | None = 0, forks_refused: int | None = 0, words: str = "", hidden: str = ""
+    *,
+    status: int | None = 1,
+    oom_kills: int | None = 0,
+    forks_refused: int | None = 0,
+    words: str = "",
+    hidden: str = "",
 ) -> str | None:
     strikes = Strikes(oom_kills=oom_kills, forks_refused=forks_refused)
     ending = Ending(status=status, strikes=strikes, usage=Usage(), words=words)

@@ -22,8 +22,8 @@ def shown(steps: list[Step]) -> list[Step]:
 
 def test_every_step_is_one_the_launcher_knows() -> None:
     wish = Confinement(
-        latency="batch", network="host", read=("/a",), write=("/w",), moved=(("/m", "/n"),), sockets="/s", files=("/s/f",),
-        devices=("/dev/x",), file_bytes=5,
+        latency="batch", network="host", read=("/a",), write=("/w",), moved=(("/m", "/n"),), sockets="/s",
+        files=("/s/f",), devices=("/dev/x",), file_bytes=5,
     )  # fmt: skip
     for ways in (ROOT, USER):
         steps = steps_of(wish, ALL, ways, failure="/f", groups={"v2": Path("/g")}, real={"/a": "/b"})
@@ -37,7 +37,9 @@ def test_filters_come_last_and_groups_first() -> None:
     assert names[-2:] == ["landlock", "syscalls"]
 
 
-@pytest.mark.parametrize(("ways", "spaces"), [(ROOT, ("mount", "network", "ipc")), (USER, ("mount", "network", "ipc", "user"))])
+@pytest.mark.parametrize(
+    ("ways", "spaces"), [(ROOT, ("mount", "network", "ipc")), (USER, ("mount", "network", "ipc", "user"))]
+)
 def test_only_who_is_not_root_needs_a_user_namespace(ways: Ways, spaces: tuple[str, ...]) -> None:
     assert ("separate", *spaces) in steps_of(Confinement(), ALL, ways)
 
@@ -82,7 +84,15 @@ def test_a_whole_host_is_shown_without_its_devices_its_sockets_and_what_is_hidde
 def test_where_something_would_be_found() -> None:
     wish = Confinement(read=("/store/mine",), moved=(("/store/packed/mine", "/store/packed"),), sockets="/run/w-1")
     steps = steps_of(wish, ALL, ROOT)
-    for path in ("/usr/bin/env", "/store/mine", "/store/packed/x", "/run/w-1/sock", "/tmp/x", "/dev/shm/x", "/proc/stat"):
+    for path in (
+        "/usr/bin/env",
+        "/store/mine",
+        "/store/packed/x",
+        "/run/w-1/sock",
+        "/tmp/x",
+        "/dev/shm/x",
+        "/proc/stat",
+    ):
         assert seen_in(steps, path), path
     for path in ("/store/other", "/store", "/run/w-2/sock", "/etc/shadow", "/usrx"):
         assert not seen_in(steps, path), path

@@ -75,7 +75,7 @@ def test_a_controller_that_is_not_mounted_is_refused_by_name(tmp_path: Path) -> 
 def test_swap_that_is_not_counted_is_refused(tmp_path: Path) -> None:
     places = v1_host(tmp_path)
     (places["memory"] / "memory.memsw.limit_in_bytes").unlink()
-    with pytest.raises(NotEnforceable, match="no memory.memsw"):
+    with pytest.raises(NotEnforceable, match=r"no memory\.memsw"):
         find_groups("x", root=tmp_path).create("w", Limits(memory_bytes=1, swap_bytes=0))
 
 

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from thaloom.kernel.sandbox.inside.words import decode, encode
 
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
-BYTES = st.binary(min_size=1).filter(lambda raw: b"\0" not in raw).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+BYTES = (
+    st.binary(min_size=1).filter(lambda raw: b"\0" not in raw).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+)
 
 
 @given(st.lists(st.lists(WORDS | BYTES, min_size=1).map(tuple)))

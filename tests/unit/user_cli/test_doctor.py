@@ -30,9 +30,7 @@ def test_a_program_gets_every_wall_and_limit(shell: Shell) -> None:
         assert has_text(f"doctor.name.{entry['name']}"), entry["name"]
 
 
-def test_the_node_that_runs_is_the_one_whose_group_counts(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_node_that_runs_is_the_one_whose_group_counts(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_node_pid", os.getpid)
     done = shell("doctor", "host")
     assert f"process {os.getpid()}" in done.out

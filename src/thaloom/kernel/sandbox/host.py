@@ -20,8 +20,8 @@ _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt
 _ETC = (
     "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "timezone", "locale.alias",
     "nsswitch.conf", "passwd", "group", "hosts", "host.conf", "gai.conf", "resolv.conf", "services", "protocols",
-    "ssl/certs", "ssl/openssl.cnf", "ca-certificates", "pki/tls/certs", "pki/ca-trust", "OpenCL", "vulkan", "mime.types",
-    "fonts",
+    "ssl/certs", "ssl/openssl.cnf", "ca-certificates", "pki/tls/certs", "pki/ca-trust", "OpenCL", "vulkan",
+    "mime.types", "fonts",
 )  # fmt: skip
 """Of /etc only what every program reads: there are secrets beside it."""
 _TRIAL_S = 20.0
@@ -154,7 +154,7 @@ def python_paths(path: Iterable[str] = ()) -> tuple[str, ...]:
     from."""
     # Where we were started from is on the path of `python -m`, and not on that of our workers (-P).
     asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    imports = [place for place in path or sys.path if place != os.getcwd() or place in asked]
+    imports = [place for place in path or sys.path if place != str(Path.cwd()) or place in asked]
     places = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *imports]
     places += [str(Path(sys.executable).parent), str(Path(os.path.realpath(sys.executable)).parent)]
     found: dict[str, None] = {}

@@ -75,7 +75,9 @@ def host_facts(root: Path) -> Iterator[Ability]:
     if (root / "sys/fs/resctrl/schemata").exists():
         yield Ability(name="resctrl", by="mounted; cache and bandwidth can be divided by hand, not by the node")
     else:
-        yield Ability(name="resctrl", why_not="not mounted, or the processor cannot (no memory bandwidth can be promised)")
+        yield Ability(
+            name="resctrl", why_not="not mounted, or the processor cannot (no memory bandwidth can be promised)"
+        )
 
 
 def _entry(kind: Kind, ability: Ability) -> Entry:
@@ -136,7 +138,9 @@ def _huge_pages(root: Path) -> Ability:
 def _user_namespaces(root: Path) -> Ability:
     most = _text(root / "proc/sys/user/max_user_namespaces")
     if most == "0" or _text(root / "proc/sys/kernel/unprivileged_userns_clone") == "0":
-        return Ability(name="user_namespaces", why_not="switched off (user.max_user_namespaces or the distribution's own)")
+        return Ability(
+            name="user_namespaces", why_not="switched off (user.max_user_namespaces or the distribution's own)"
+        )
     if _text(root / "proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1":
         return Ability(name="user_namespaces", why_not="AppArmor gives users namespaces without rights in them")
     return Ability(name="user_namespaces", by=f"up to {most}")
@@ -147,5 +151,3 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace").strip()
     except OSError:
         return ""
-
-

@@ -27,7 +27,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Linux {kernel} on {machine}, seen by user {uid}; control groups {cgroups}",
         "Linux {kernel}（{machine}），由用户 {uid} 查看；控制组 {cgroups}",
     ),
-    "doctor.node": ("Limits as they hold for the node that runs (process {pid}).", "限额按运行中的节点（进程 {pid}）查明。"),
+    "doctor.node": (
+        "Limits as they hold for the node that runs (process {pid}).",
+        "限额按运行中的节点（进程 {pid}）查明。",
+    ),
     "doctor.no_node": (
         "No node runs here: limits as they would hold for one that this shell starts.",
         "节点未运行：限额按由当前 shell 启动的节点查明。",

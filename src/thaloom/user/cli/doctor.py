@@ -31,7 +31,9 @@ def host(output: Output) -> None:
     found = _look(_node_pid())
     output.document(found)
     output.line(
-        text("doctor.seen", kernel=found["kernel"], machine=found["machine"], uid=found["uid"], cgroups=found["cgroups"])
+        text(
+            "doctor.seen", kernel=found["kernel"], machine=found["machine"], uid=found["uid"], cgroups=found["cgroups"]
+        )
     )
     pid = found["node_pid"]
     output.line(text("doctor.no_node") if pid is None else text("doctor.node", pid=pid))

@@ -23,7 +23,7 @@ NO_COMMAND = 127
 def main(arguments: list[str]) -> int:
     """Returns only if the command could not be started."""
     plan, divider, *command = arguments
-    assert divider == "--" and command, "usage: PLAN -- COMMAND..."
+    assert divider == "--", "usage: PLAN -- COMMAND..."
     with open(plan, "rb") as file:
         steps = decode(file.read())
     step: tuple[str, ...] = ("command",)
@@ -75,8 +75,8 @@ class _Building:
         """Where to say what went wrong."""
         self._report.open(path)
 
-    def join(self, hierarchy: str, folder: str) -> None:
-        """Become a member of a control group. `hierarchy` is for those who read a plan later."""
+    def join(self, _hierarchy: str, folder: str) -> None:
+        """Become a member of a control group. Its hierarchy is told for those who read a plan later."""
         descriptor = os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(descriptor, b"0")
