@@ -63,8 +63,9 @@ class Box:
     def run(self, program: str, **wish: object) -> Ended:
         confined, process = self.start(program, **wish)
         status = process.wait(PATIENCE_S)
-        words = (self.folder / f"{confined.group.name}.log").read_text(errors="replace")
-        met = confined.met(self.wish, status=status, words=words)
+        log = self.folder / f"{confined.group.name}.log"
+        words = log.read_text(errors="replace")
+        met = confined.met(self.wish, status=status, words=words, log=log)
         return Ended(status=status, words=words, reason=None if met is None else met.reason)
 
     def words(self, confined: Confined) -> str:
@@ -220,7 +221,8 @@ def test_a_program_that_sees_the_host_sees_no_secrets_and_no_disks(box: Box, tmp
     program = (
         "import os\nprint(open('/etc/passwd').read()[:4])\nprint(sorted(os.listdir('/dev')))\n"
         "print(os.listdir('/run'))\n"
-        f"try: open('/etc/x', 'w')\nexcept OSError as error: print(error)\nprint(open({str(secret / 'key')!r}).read())"
+        "try: open('/etc/x', 'w')\nexcept OSError as error: print(error)\n\n"
+        f"print(open({str(secret / 'key')!r}).read())"
     )
     with refused_unless(box, wall="view") as there:
         if there:

@@ -7,6 +7,7 @@ the plan's estimate and slack: an estimate that was wrong by more is told (Memor
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -88,12 +89,12 @@ class Confiner:
             return {}
         return dict.fromkeys(_CACHES, "/tmp/cache")
 
-    def named(self, worker: WorkerId, status: int | None, words: LastWords) -> LastWords:
+    def named(self, worker: WorkerId, status: int | None, words: LastWords, log: Path) -> LastWords:
         """Its last words, and the wall it met if it met one. `status`: exit code or minus the signal; None: unknown."""
         confined = self._confined(worker)
         if not confined.walled or words.hopeless:
             return words
-        met = confined.met(self._limits_told(confined), status=status, words=words.message)
+        met = confined.met(self._limits_told(confined), status=status, words=words.message, log=log)
         return words if met is None else LastWords(reason=met.reason, message=met.message)
 
     def running_into(self, worker: WorkerId) -> str | None:
@@ -158,8 +159,8 @@ class Confiner:
             self._models.packed.trim()
             packed = ((str(self._models.packed.folder_of(plan.manifest.digest)), str(layout.models / "packed")),)
             read += map(str, self._models.files(plan.manifest))
-        if anywhere and spec.model.startswith("/"):
-            read.append(spec.model)
+        if anywhere:  # what lies below /tmp would be hidden by its own
+            read += [path for path in (spec.model, *os.get_exec_path()) if path.startswith("/")]
         return Confinement(
             limits=self._limits(spec, plan),
             network=_NETWORK[spec.engine],

@@ -82,10 +82,10 @@ class Supervisor:
         heartbeat_s: float,
         wake: Callable[[], None],
         on_end: Callable[[Supervised, LastWords], None],
-        named: Callable[[WorkerId, int | None, LastWords], LastWords] = lambda _process, _status, words: words,
+        named: Callable[[WorkerId, int | None, LastWords, Path], LastWords] = lambda _id, _status, words, _log: words,
     ) -> None:
-        """`on_end(process, last_words)` is told of each end nobody had asked for. `named(id, status, last_words)` may
-        know better what ended it; `status` as ProcessIdentity.wait gives it."""
+        """`on_end(process, last_words)` is told of each end nobody had asked for. `named(id, status, last_words, log)`
+        may know better what ended it; `status` as ProcessIdentity.wait gives it."""
         self._tasks = tasks
         self._clock = clock
         self._emit = emit
@@ -177,7 +177,7 @@ class Supervisor:
                 )
             )
         else:
-            self._on_end(process, self._named(process.id, status, self._last_words(process)))
+            self._on_end(process, self._named(process.id, status, self._last_words(process), process.log))
         self._wake()
 
     def _last_words(self, process: Supervised) -> LastWords:

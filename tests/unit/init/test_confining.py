@@ -20,7 +20,7 @@ from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import Groups, NoGroups, folder_name
 from thaloom.kernel.sandbox.host import NO_WALLS, Walls, find_walls
-from thaloom.kernel.sandbox.plan import read_plan, seen_in
+from thaloom.kernel.sandbox.plan import read_plan, shown_in
 from thaloom.kernel.sandbox.types import Confinement
 from thaloom.kernel.sandbox.walls import Sandbox
 from thaloom.kernel.state.types import ServiceSpec
@@ -37,7 +37,7 @@ def walls() -> Walls:
 
 
 class Made:
-    def __init__(self, folder: Path, walls: Walls, groups: Groups | None = None, **config: object) -> None:
+    def __init__(self, folder: Path, built: Walls, groups: Groups | None = None, **config: object) -> None:
         self.layout = Layout(folder / "h")
         self.layout.create()
         self.models = ModelStore(self.layout.models, ManualClock())
@@ -45,7 +45,7 @@ class Made:
         self.plan = Placement(manifest=manifest, device=DeviceId("cpu"), estimate=ESTIMATE)
         settings = SandboxConfig(**config)  # type: ignore[arg-type]
         groups = groups or NoGroups("none here")
-        sandbox = Sandbox(walls=walls, groups=groups, mode=settings.walls)
+        sandbox = Sandbox(walls=built, groups=groups, mode=settings.walls)
         self.confiner = Confiner(self.layout, settings, sandbox=sandbox, models=self.models)
 
     def confine(self, spec: ServiceSpec = SPEC, plan: Placement | None = None) -> list[str]:
@@ -69,14 +69,14 @@ def test_a_worker_sees_its_model_and_its_folder_and_nothing_else_of_the_node(tmp
     assert made.plan.manifest is not None
     for path in made.models.files(made.plan.manifest):
         assert path.is_file()
-        assert seen_in(made.steps, str(path))
+        assert shown_in(made.steps, str(path))
     for path in (
         secret, made.layout.state, made.layout.keys, made.layout.control_socket, made.layout.config,
         made.layout.worker_socket(WorkerId("w-2")), made.layout.worker_spec(WorkerId("w-2")), made.layout.logs,
         made.models.root / "manifests" / "other" / "latest.json",
     ):  # fmt: skip
-        assert not seen_in(made.steps, str(path)), path
-    assert seen_in(made.steps, str(made.layout.worker_socket(W)))
+        assert not shown_in(made.steps, str(path)), path
+    assert shown_in(made.steps, str(made.layout.worker_socket(W)))
     assert other.digest == made.plan.manifest.digest
 
 
@@ -96,7 +96,7 @@ def test_each_engine_has_the_network_it_needs(
         assert ("syscalls", network) in made.steps
     if "view" in walls.enforced:
         assert (("view", "read", "/", "/") in made.steps) is whole
-        assert not seen_in(made.steps, str(made.layout.state))
+        assert not shown_in(made.steps, str(made.layout.state))
     assert bool(made.confiner.environment(spec)) is whole
 
 
@@ -131,7 +131,7 @@ def test_off_is_the_bare_command(tmp_path: Path) -> None:
     assert made.confine() == [sys.executable, "-c", "pass"]
     assert made.confiner.missing() == ()
     words = LastWords(message="No space left on device")
-    assert made.confiner.named(W, 1, words) is words
+    assert made.confiner.named(W, 1, words, tmp_path) is words
     assert made.confiner.running_into(W) is None
     made.confiner.release(W)
 
@@ -147,8 +147,8 @@ def test_last_words_that_say_it_all_are_kept(tmp_path: Path, walls: Walls) -> No
     made = Made(tmp_path, walls)
     made.confine()
     hopeless = LastWords(reason="CorruptObject", message="No space left on device", hopeless=True)
-    assert made.confiner.named(W, 6, hopeless) is hopeless
-    named = made.confiner.named(W, 1, LastWords(message="OSError: [Errno 28] No space left on device"))
+    assert made.confiner.named(W, 6, hopeless, tmp_path) is hopeless
+    named = made.confiner.named(W, 1, LastWords(message="OSError: [Errno 28] No space left on device"), tmp_path)
     assert named.reason == "ScratchFull"
 
 

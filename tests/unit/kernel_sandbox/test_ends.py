@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from thaloom.kernel.sandbox.ends import Ending, met_wall
-from thaloom.kernel.sandbox.types import Confinement, Limits, Strikes, Usage
+from thaloom.kernel.sandbox.types import Confinement, Limits, Strikes
 
 WISH = Confinement(limits=Limits(memory_bytes=64 << 20, num_pids=8), scratch_bytes=1 << 20, file_bytes=1 << 20)
 
@@ -19,7 +19,7 @@ def reason(
     hidden: str = "",
 ) -> str | None:
     strikes = Strikes(oom_kills=oom_kills, forks_refused=forks_refused)
-    ending = Ending(status=status, strikes=strikes, usage=Usage(), words=words)
+    ending = Ending(status=status, strikes=strikes, words=words)
     met = met_wall(ending, WISH, lambda path: bool(hidden) and path.startswith(hidden))
     return None if met is None else met.reason
 
@@ -62,7 +62,7 @@ def test_what_the_kernel_counted_comes_before_what_the_program_said() -> None:
 
 
 def test_the_limit_is_named() -> None:
-    ending = Ending(status=-9, strikes=Strikes(oom_kills=1), usage=Usage(), words="")
+    ending = Ending(status=-9, strikes=Strikes(oom_kills=1), words="")
     met = met_wall(ending, WISH, lambda path: False)
     assert met is not None
     assert "64.0 MiB" in met.message

@@ -115,7 +115,7 @@ def test_a_value_the_kernel_refuses_leaves_nothing_behind(
     write = Path.write_text
 
     def refuse(path: Path, text: str, *rest: object) -> int:
-        if path.name == "cpuset.cpus":
+        if (path.name, text) == ("cpuset.cpus", "99"):
             raise OSError(22, "Invalid argument")
         return write(path, text)
 

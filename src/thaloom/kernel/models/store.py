@@ -167,7 +167,7 @@ class ModelStore:
     def open(self, manifest: Manifest) -> StoredModel:
         return StoredModel(manifest, self._objects, self._lock)
 
-    def files(self, manifest: Manifest) -> list[Path]:
+    def files(self, manifest: Manifest) -> tuple[Path, ...]:
         """The files of the store that a reader of this model opens: for one that shall see no others. Of a damaged tree
         what is left of it."""
         found = [self._manifests.path(manifest.name)]
@@ -175,7 +175,7 @@ class ModelStore:
             found.append(self._objects.path(tree))
             with contextlib.suppress(BadObject):
                 found += [self._objects.path(digest) for digest in _chunks(self._objects, tree)]
-        return list(dict.fromkeys(found))
+        return tuple(dict.fromkeys(found))
 
     def open_file(self, entry: FileEntry) -> OpenFile:
         """One file, to hand its bytes on. Nothing is swept until it is closed. Raises CorruptObject."""

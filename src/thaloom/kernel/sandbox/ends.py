@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from thaloom.base.units import format_bytes
-from thaloom.kernel.sandbox.types import Confinement, Strikes, Usage
+from thaloom.kernel.sandbox.types import Confinement, Strikes
 
 Reason = Literal[
     "MemoryLimit", "ProcessLimit", "ForbiddenCall", "NetworkForbidden", "ScratchFull", "FileLimit", "OutsideItsView"
@@ -29,9 +29,10 @@ class Ending:
     status: int | None
     """Exit code, or minus the signal; None: it was not our child."""
     strikes: Strikes
-    usage: Usage
     words: str
     """The end of its log."""
+    log_full: bool = False
+    """Its log is as long as any file of it may get: it can have said nothing more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ def met_wall(ending: Ending, wish: Confinement, hidden: Callable[[str], bool]) -
         return Met(reason="ForbiddenCall", message=message)
     if strikes.forks_refused:
         return forks_refused(strikes.forks_refused, limits.num_pids)
-    if ending.status == -signal.SIGXFSZ or "File too large" in ending.words:
+    if ending.status == -signal.SIGXFSZ or ending.log_full or "File too large" in ending.words:
         limit = "" if wish.file_bytes is None else f" of {format_bytes(wish.file_bytes)}"
         return Met(reason="FileLimit", message=f"it met its limit{limit} on the length of a file")
     return _from_words(ending.words, wish, hidden)

@@ -14,9 +14,9 @@ from thaloom.kernel.sandbox.v2 import V2Groups
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Mounted:
-    """One hierarchy: its v1 controllers (none: v2), where it is mounted, and which of its folders is seen there."""
+    """One tree: its v1 controllers or `v2`, where it is mounted, and which of its folders is seen there."""
 
-    controllers: tuple[str, ...]
+    hierarchies: frozenset[str]
     at: Path
     root: str
 
@@ -40,12 +40,13 @@ def _own_groups(pid: int | None, root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for line in (process / "cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
-        controllers = tuple(name for name in names.split(",") if name)
+        hierarchies = frozenset(name for name in names.split(",") if name in _V1) if names else frozenset({"v2"})
         for mounted in mounts:
-            if set(mounted.controllers) == set(controllers) and path.startswith(mounted.root.rstrip("/")):
-                place = mounted.at / path[len(mounted.root.rstrip("/")) :].lstrip("/")
+            root_seen = mounted.root.rstrip("/")
+            if mounted.hierarchies == hierarchies and path.startswith(root_seen):
+                place = mounted.at / path[len(root_seen) :].lstrip("/")
                 if place.is_dir():
-                    found |= dict.fromkeys(controllers or ("v2",), place)
+                    found |= dict.fromkeys(hierarchies, place)
     return found
 
 
@@ -58,8 +59,8 @@ def _mounts(root: Path) -> Iterator[_Mounted]:
             continue
         words = before.split(" ")
         at = root / _unescaped(words[4]).lstrip("/")
-        names = [word for word in options.split(",") if (at.is_dir() and word in _V1) or word.startswith("name=")]
-        yield _Mounted(controllers=() if kind == "cgroup2" else tuple(names), at=at, root=_unescaped(words[3]))
+        names = ["v2"] if kind == "cgroup2" else [word for word in options.split(",") if word in _V1]
+        yield _Mounted(hierarchies=frozenset(names), at=at, root=_unescaped(words[3]))
 
 
 _V1 = frozenset(

@@ -103,16 +103,20 @@ def groups_of(steps: Iterable[Step]) -> dict[str, Path]:
     return {step[1]: Path(step[2]) for step in steps if step[0] == "join" and len(step) == 3}
 
 
-def seen_in(steps: Iterable[Step], path: str) -> bool:
-    """Whether a program behind these walls finds something at `path`, or may make it there."""
-    shown = [step for step in steps if step[0] == "view"]
-    if not shown:
+def shown_in(steps: Iterable[Step], path: str) -> bool:
+    """Whether a program behind these walls meets what the host has at `path`. Its scratch space is not the host's."""
+    parts = [step for step in steps if step[0] == "view"]
+    if not parts:
         return True
-    covered = [step[2] for step in shown if step[1] == "cover" and _below(path, step[2])]
-    places = [step[-1] for step in shown if step[1] in ("read", "write") and _below(path, step[-1])]
-    places += [step[2] for step in shown if step[1] == "scratch" and _below(path, step[2])]
+    covered = [step[2] for step in parts if step[1] in ("cover", "scratch") and _below(path, step[2])]
+    places = [step[-1] for step in parts if step[1] in ("read", "write") and _below(path, step[-1])]
     places += ["/proc"] if _below(path, "/proc") else []
     return max(map(len, places), default=-1) > max(map(len, covered), default=-1)
+
+
+def longest_file(steps: Iterable[Step]) -> int | None:
+    """The limit on the length of its files, its log included."""
+    return next((int(step[2]) for step in steps if step[:2] == ("limit", "FSIZE")), None)
 
 
 def _namespaces(wish: Confinement, walls: frozenset[WallName], ways: Ways) -> list[Step]:
@@ -163,6 +167,7 @@ def _needed(parts: list[Part]) -> list[Part]:
         what, source, seen = part
         around = next((kept[str(path)] for path in PurePosixPath(seen).parents if str(path) in kept), None)
         same = around is not None and around[0] == "read" == what and _joined(around[1], seen, around[2]) == source
+        same |= around is not None and what == "cover" and around[0] != "read"
         if not same and (seen not in kept or what != "read"):
             kept[seen] = part
     return list(kept.values())

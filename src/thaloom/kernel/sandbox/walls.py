@@ -14,7 +14,7 @@ from thaloom.kernel.sandbox.ends import Ending, Met, forks_refused, met_wall
 from thaloom.kernel.sandbox.group import Group
 from thaloom.kernel.sandbox.grouping import Groups, require
 from thaloom.kernel.sandbox.host import Walls, real_paths
-from thaloom.kernel.sandbox.plan import command_of, groups_of, read_plan, seen_in, steps_of, write_plan
+from thaloom.kernel.sandbox.plan import command_of, groups_of, longest_file, read_plan, shown_in, steps_of, write_plan
 from thaloom.kernel.sandbox.types import WALLS, Ability, Confinement, LimitName, Strikes, Usage, WallName
 
 Mode = Literal["auto", "required", "off"]
@@ -105,9 +105,11 @@ class Confined:
         }
         return frozenset(name for name, there in found.items() if there)
 
-    def met(self, wish: Confinement, *, status: int | None, words: str) -> Met | None:
-        """Which wall ended it; None where nothing says so."""
-        ending = Ending(status=status, strikes=self.strikes(), usage=self.usage(), words=words)
+    def met(self, wish: Confinement, *, status: int | None, words: str, log: Path | None = None) -> Met | None:
+        """Which wall ended it; None where nothing says so. `words`: the end of `log`, where its output went."""
+        most = longest_file(self._steps)
+        full = most is not None and log is not None and log.exists() and log.stat().st_size >= most
+        ending = Ending(status=status, strikes=self.strikes(), words=words, log_full=full)
         return met_wall(ending, wish, self._hidden) if self.walled else None
 
     def meeting(self, limits_pids: int | None) -> Met | None:
@@ -127,7 +129,7 @@ class Confined:
 
     def _hidden(self, path: str) -> bool:
         with contextlib.suppress(OSError, ValueError):
-            return os.path.lexists(path) and not seen_in(self._steps, path)
+            return os.path.lexists(path) and not shown_in(self._steps, path)
         return False
 
 
