@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +20,8 @@ from thaloom.kernel.sandbox.grouping import folder_name
 from thaloom.kernel.sandbox.walls import Confined
 
 __all__ = ["node"]
+
+pytestmark = pytest.mark.slow
 
 
 def behind(node: Node, service: str = "tiny") -> Confined:
@@ -58,17 +63,14 @@ def test_a_worker_that_meets_its_memory_limit_is_named_and_comes_back(node: Node
 
 def ask(node: Node) -> None:
     """Requests until the worker is gone; what they are answered is not the point here."""
-    import http.client
-    import json
-
     body = json.dumps({"model": "tiny", "prompt": "The socket " * 300, "max_tokens": 200, "ignore_eos": True})
     node.wait_for_door()
     for _ in range(20):
         connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=PATIENCE_S)
-        connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
-        if connection.getresponse().status != 200:
-            return
-        connection.close()
+        with contextlib.closing(connection):
+            connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
+            if connection.getresponse().status != 200:
+                return
 
 
 def restarts(client: ControlClient) -> int:

@@ -76,7 +76,8 @@ class Confiner:
         self._behind: dict[WorkerId, Confined] = {}
 
     def confine(self, worker: WorkerId, spec: ServiceSpec, plan: Placement, command: Sequence[str]) -> list[str]:
-        """The command line that starts the worker inside. Raises NotEnforceable."""
+        """The command line that starts the worker inside; makes its folder. Raises NotEnforceable."""
+        self._layout.worker_folder(worker).mkdir(mode=0o700, exist_ok=True)
         if self._sandbox.mode == "off":
             return list(command)
         wish = self._wish(worker, spec, plan)
@@ -150,7 +151,6 @@ class Confiner:
     def _wish(self, worker: WorkerId, spec: ServiceSpec, plan: Placement) -> Confinement:
         layout, anywhere = self._layout, spec.engine in _ANYWHERE
         socket = layout.worker_socket(worker)
-        socket.parent.mkdir(mode=0o700, exist_ok=True)
         lock = layout.models / "lock"
         packed: tuple[tuple[str, str], ...] = ()
         read = [*python_paths(), str(layout.worker_spec(worker))]
