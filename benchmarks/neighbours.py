@@ -3,9 +3,10 @@ Writes benchmarks/records/<date>-neighbours.json.
 
 A node serves `tiny` to one client who asks and waits, again and again. Beside it runs one program in a slice of half a
 processor, 128 MiB and 32 processes, of latency class batch. Arms, a window of each in every round, in an order drawn
-anew: a well-behaved program that computes as much as it may; one that allocates past its limit; one that forks without
-end; one that fills its disk. Those that end at their wall are started again at once. Promised: the p99 of the client's
-latency beside any of them is at most 1.10 of that beside the well-behaved one, upper end of the interval.
+anew: a well-behaved program that uses its slice as inference does, reading and writing memory as fast as it may; one
+that allocates past its limit; one that forks without end; one that fills its disk. Those that end at their wall are
+started again after the node's own back-off. Promised: the p99 of the client's latency beside any of them is at most
+1.10 of that beside the well-behaved one, upper end of the interval.
 
 The interval: rounds are drawn with replacement (they are what noise of the machine comes in), p99 of all requests of
 the drawn rounds in one arm over that in the other; 2.5 to 97.5 % of 2,000 draws.
@@ -14,6 +15,7 @@ the drawn rounds in one arm over that in the other; 2.5 to 97.5 % of 2,000 draws
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import statistics
 import subprocess
@@ -28,6 +30,7 @@ from typing import Any
 
 from node import machine, node, stream, write_record
 
+from thaloom.init.backoff import Backoff
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.host import find_walls, python_paths
 from thaloom.kernel.sandbox.types import Confinement, Limits
@@ -44,7 +47,7 @@ while True:
         pass
 """
 ARMS = {
-    BEHAVED: "while True: sum(range(10000))",
+    BEHAVED: "block = bytearray(16 << 20)\nwhile True: bytes(block)",
     "memory": "kept = []\nwhile True: kept.append(b'x' * 1048576)",
     "forks": "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
     "disk": FILLS,
@@ -77,7 +80,10 @@ def main() -> None:
         "slice": {"cpu_permille": 500, "memory_bytes": 128 << 20, "num_pids": 32},
         "arms": {arm: told(windows, arm, starts[arm], draw) for arm in ARMS},
     }  # fmt: skip
-    write_record("neighbours-short" if chosen.short else "neighbours", record)
+    if chosen.short:
+        print(json.dumps(record, indent=1))
+    else:
+        write_record("neighbours", record)
 
 
 def window(requests: int) -> list[float]:
@@ -91,7 +97,8 @@ def beside(sandbox: Sandbox, arm: str, folder: Path) -> Iterator[Any]:
     name, plan, stop, starts = f"n-{arm}", folder / arm, threading.Event(), [0]
 
     def keep_running() -> None:
-        while not stop.is_set():
+        backoff = Backoff()
+        while not stop.wait(max(0.0, backoff.next_try_at - time.monotonic())):
             wish = Confinement(limits=SLICE, latency="batch", read=python_paths(), scratch_bytes=32 << 20)
             command = sandbox.confine(name, wish, [sys.executable, "-I", "-S", "-c", ARMS[arm]], plan=plan)
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -99,6 +106,7 @@ def beside(sandbox: Sandbox, arm: str, folder: Path) -> Iterator[Any]:
             while process.poll() is None and not stop.wait(0.05):
                 pass
             clear_away(Confined(name, plan), process)
+            backoff = backoff.lost(time.monotonic(), ready_since=None)
 
     runner = threading.Thread(target=keep_running)
     runner.start()

@@ -57,6 +57,8 @@ def test_a_worker_that_meets_its_memory_limit_is_named_and_comes_back(node: Node
         eventually(lambda: restarts(client) >= 1)
         client.wait_ready("tiny", timeout_s=PATIENCE_S)
         assert node.process("worker", "tiny").pid != before
+        (lost,) = [event for event in client.events() if event.name == "ProcessLost"]
+    assert lost.fields["reason"] == "MemoryLimit"
     assert "it met its memory limit" in node.log()
     eventually(lambda: not confined.group.exists())
 

@@ -29,9 +29,9 @@ MIB = 1 << 20
 PATIENCE_S = 60.0
 
 
-@pytest.fixture(scope="module")
-def walls() -> Walls:
-    return find_walls()
+@pytest.fixture(scope="module", params=["as we are", "as an ordinary user"])
+def walls(request: pytest.FixtureRequest) -> Walls:
+    return find_walls(as_user=True if request.param == "as an ordinary user" else None)
 
 
 @dataclass

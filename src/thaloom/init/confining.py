@@ -103,12 +103,15 @@ class Confiner:
         met = self._confined(worker).meeting(self._config.num_pids)
         return None if met is None else met.message
 
-    def release(self, worker: WorkerId) -> None:
-        """After its end: whatever it left running is killed, and its group removed; by a later call, where the kernel
-        still clears somebody away."""
-        self._ending.append(self._confined(worker).group)
+    def release(self, worker: WorkerId) -> bool:
+        """After its end: whatever it left running is killed, and its group removed. False where the kernel still clears
+        somebody away: that is left to a later call."""
+        group = self._confined(worker).group
         self._behind.pop(worker, None)
+        if all(other.name != worker for other in self._ending):
+            self._ending.append(group)
         self._end()
+        return not self._ending
 
     def sweep(self, alive: Collection[WorkerId], spared: Collection[int] = ()) -> list[str]:
         """Groups of this node that nobody owns are ended and removed; their names. One with a process among `spared`
@@ -156,6 +159,7 @@ class Confiner:
         read = [*python_paths(), str(layout.worker_spec(worker))]
         if plan.manifest is not None:
             lock.touch(mode=0o644)
+            read.append(str(lock))
             self._models.packed.trim()
             packed = ((str(self._models.packed.folder_of(plan.manifest.digest)), str(layout.models / "packed")),)
             read += map(str, self._models.files(plan.manifest))
@@ -165,7 +169,6 @@ class Confiner:
             limits=self._limits(spec, plan),
             network=_NETWORK[spec.engine],
             read=tuple(path for path in read if Path(path).exists()),
-            write=(str(lock),) if plan.manifest is not None else (),
             moved=packed,
             sockets=str(socket.parent),
             files=(f"{socket}.failure.json",),

@@ -131,7 +131,8 @@ class ProcessStopped(Event):
 @at_level("warning")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessLost(Event):
-    """It ended and nobody had asked. It is started again after `retry_in_s` (None: when the wish changes)."""
+    """It ended and nobody had asked. It is started again after `retry_in_s` (None: when the wish changes). `reason`: the
+    error it left, the wall it met, or `Crashed`."""
 
     role: str
     id: WorkerId
@@ -139,6 +140,7 @@ class ProcessLost(Event):
     failures: int
     retry_in_s: float | None
     service: ServiceName | None = None
+    reason: str = ""
     last_words: str = ""
 
 

@@ -115,6 +115,8 @@ class Executor:
             started = self._supervisor.start(lease, command, log=self._layout.service_log(service.spec.name), env=env)
         except BaseException:
             self._memory.release(worker)
+            self._confiner.release(worker)
+            remove_leftovers(self._layout, worker)
             raise
         self._store.put_lease(started.lease)
 
@@ -141,7 +143,10 @@ class Executor:
     async def _forget(self, process: WorkerId) -> None:
         self._supervisor.forget(process)
         self._memory.release(process)
-        await asyncio.to_thread(self._confiner.release, process)
+        for _ in range(_CLEARING):
+            if await asyncio.to_thread(self._confiner.release, process):
+                break
+            await asyncio.sleep(_CLEARING_S)
         remove_leftovers(self._layout, process)
         self._store.delete_lease(process)
 
@@ -175,6 +180,10 @@ class Executor:
     def _environment(self) -> dict[str, str]:
         return os.environ | {"THALOOM_HOME": str(self._layout.home)}
 
+
+_CLEARING, _CLEARING_S = 20, 0.05
+"""How often, and how long between, a worker's group is tried to be removed: the kernel takes a moment to clear away what
+was killed. What is left then is removed with the next."""
 
 _PYTHON = (sys.executable, "-P")
 """-P: a file in the folder somebody happened to start the node from must not stand in for a module."""

@@ -45,19 +45,20 @@ NO_WALLS = Walls(
 )
 
 
-def find_walls(trial_folder: Path | None = None) -> Walls:
-    """Blocks for a tenth of a second, or for as many as there are walls that do not hold."""
+def find_walls(trial_folder: Path | None = None, *, as_user: bool | None = None) -> Walls:
+    """Blocks for a tenth of a second, or for as many as there are walls that do not hold. `as_user`: in a user namespace
+    whoever we are; None: only if we are not root."""
     with tempfile.TemporaryDirectory(prefix="thaloom-walls-", dir=trial_folder) as folder:
-        trial = _Trial(Path(folder))
+        trial = _Trial(Path(folder), root=os.geteuid() == 0 if as_user is None else not as_user)
         return trial.find()
 
 
 class _Trial:
     """Walls around a program that does nothing."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, root: bool) -> None:
         self._folder = folder
-        self._root = os.geteuid() == 0
+        self._root = root
         self._system, self._links = system_paths()
 
     def find(self) -> Walls:
