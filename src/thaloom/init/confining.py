@@ -85,10 +85,13 @@ class Confiner:
         return self._sandbox.confine(worker, wish, command, plan=self._layout.worker_walls(worker), failure=failure)
 
     def environment(self, spec: ServiceSpec) -> dict[str, str]:
-        """What is different in there."""
-        if self._sandbox.mode == "off" or spec.engine not in _ANYWHERE:
+        """What is different in there: caches are written to scratch space, and no path hangs on where we stand."""
+        if self._sandbox.mode == "off":
             return {}
-        return dict.fromkeys(_CACHES, "/tmp/cache")
+        caches = dict.fromkeys(_CACHES, "/tmp/cache") if spec.engine in _ANYWHERE else {}
+        places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+        paths = {"PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in places)} if places else {}
+        return caches | paths
 
     def named(self, worker: WorkerId, status: int | None, words: LastWords, log: Path) -> LastWords:
         """Its last words, and the wall it met if it met one. `status`: exit code or minus the signal; None: unknown."""

@@ -97,7 +97,7 @@ def test_each_engine_has_the_network_it_needs(
     if "view" in walls.enforced:
         assert (("view", "read", "/", "/") in made.steps) is whole
         assert not shown_in(made.steps, str(made.layout.state))
-    assert bool(made.confiner.environment(spec)) is whole
+    assert ("VLLM_CACHE_ROOT" in made.confiner.environment(spec)) is whole
 
 
 def test_memory_is_the_estimate_and_slack_where_that_can_be_held(tmp_path: Path, walls: Walls) -> None:
@@ -124,6 +124,16 @@ def test_foreign_engines_are_not_held_to_a_guess(tmp_path: Path, walls: Walls) -
     assert made.confiner._confined(W).group.memory_limit() is None
     made.confiner.release(W)
     made.confiner.close()
+
+
+def test_where_we_stand_does_not_matter_inside(tmp_path: Path, walls: Walls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path would mean another folder there, and another version of ourselves might be imported."""
+    made = Made(tmp_path, walls)
+    monkeypatch.setenv("PYTHONPATH", f"src{os.pathsep}/opt/x{os.pathsep}")
+    monkeypatch.chdir(tmp_path)
+    assert made.confiner.environment(SPEC) == {"PYTHONPATH": f"{tmp_path}/src{os.pathsep}/opt/x"}
+    monkeypatch.delenv("PYTHONPATH")
+    assert made.confiner.environment(SPEC) == {}
 
 
 def test_off_is_the_bare_command(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def python_paths(path: Iterable[str] = ()) -> tuple[str, ...]:
     """What this interpreter needs to start again as it is: its installation, its environment, and where it imports
     from."""
     # Where we were started from is on the path of `python -m`, and not on that of our workers (-P).
-    asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    asked = [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
     imports = [place for place in path or sys.path if place != str(Path.cwd()) or place in asked]
     places = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *imports]
     places += [str(Path(sys.executable).parent), str(Path(os.path.realpath(sys.executable)).parent)]
