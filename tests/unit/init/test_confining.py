@@ -192,6 +192,7 @@ def test_what_a_dead_daemon_left_is_ended_unless_somebody_owns_it(tmp_path: Path
             if not groups.list():
                 break
         assert groups.list() == []
+        made.confiner.close()
 
 
 @pytest.mark.parametrize("wrong", [{"scratch_bytes": 1}, {"memory_slack_bytes": -1}, {"num_pids": 1}])
