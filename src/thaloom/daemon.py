@@ -27,6 +27,7 @@ from thaloom.init.layout import Layout
 from thaloom.init.reloading import Reloading
 from thaloom.init.service_manager import ServiceManager
 from thaloom.init.wiring import Node, take_stock
+from thaloom.kernel.state.reserve import Reserve
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.trust.master_key import MasterSecret, read_passphrase
 from thaloom.kernel.trust.seals import node_key, sealing
@@ -68,7 +69,8 @@ async def _run(
     manager = ServiceManager(os.environ)
     registry: Registry[Driver] = Registry("driver")
     registry.discover()
-    with contextlib.closing(StateStore(layout.state, clock, seal=sealing(node_key(layout.node_key)))) as store:
+    seal, reserve = sealing(node_key(layout.node_key)), Reserve(layout.reserve, emit=log)
+    with contextlib.closing(StateStore(layout.state, clock, seal=seal, reserve=reserve)) as store:
         found = take_stock(layout, settings, store, clock)
         async with asyncio.TaskGroup() as tasks:
             node = Node(

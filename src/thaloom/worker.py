@@ -86,7 +86,11 @@ def _failed(spec: WorkerSpec, error: ThaloomError, emit: Emit) -> int:
     """Tell why, in the log and where the daemon looks; the exit code."""
     emit(WorkerFailed(worker=spec.worker, service=spec.service, code=error.code, message=error.message))
     with contextlib.suppress(OSError, ThaloomError):  # a full disk: the log has it, and the exit code
-        write_atomic(spec.failure_path, json.dumps(error.to_dict()) + "\n")
+        text = json.dumps(error.to_dict()) + "\n"
+        if spec.failure_path.exists():  # behind walls it is there already, empty, and no other file can be made
+            spec.failure_path.write_text(text)
+        else:
+            write_atomic(spec.failure_path, text)
     return error.exit_code
 
 

@@ -19,6 +19,8 @@ from thaloom.base.errors import NodeNotRunning
 from thaloom.base.procs import ProcessIdentity, identify
 from thaloom.edge.client.control import ControlClient
 from thaloom.edge.wire.control import Process, PullRequest, ServeRequest
+from thaloom.kernel.sandbox.finding import find_groups
+from thaloom.kernel.sandbox.grouping import folder_name
 
 T = TypeVar("T")
 TINY = Path(__file__).parents[2] / "models" / "tiny"
@@ -136,6 +138,16 @@ class Node:
         for identity in self.processes_of_home():
             identity.send(signal.SIGKILL)
         eventually(lambda: not self.processes_of_home())
+        eventually(self._without_groups)
+
+    def _without_groups(self) -> bool:
+        """A node that was killed leaves its groups to the next of its home; here there is none."""
+        groups = find_groups(folder_name(self.home))
+        for group in groups.list():
+            group.kill()
+            group.delete()
+        groups.close()
+        return not groups.list()
 
 
 def eventually(what: Callable[[], T], *, timeout_s: float = PATIENCE_S) -> T:

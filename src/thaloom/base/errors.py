@@ -16,7 +16,7 @@
     │   ├── QueueFull  RateLimited  BudgetSpent  TooManyConnections  ServiceLoading  NodeNotRunning
     │   ├── SourceUnavailable
     ├── HostShort               this machine lacks something                fault: host
-    │   ├── DiskFull  OutOfMemory  DeviceLost  DriverUnavailable  StateUnusable
+    │   ├── DiskFull  OutOfMemory  DeviceLost  DriverUnavailable  StateUnusable  NotEnforceable
     │   ├── EncryptionKeyMissing  EncryptionKeyWrong
     └── Broken                  we failed                                   fault: thaloom
         ├── WorkerLost  ServiceFailed  DeadlineExceeded  NotVerified  InternalError
@@ -384,6 +384,13 @@ class EncryptionKeyWrong(HostShort):
 
     code = "encryption_key_wrong"
     http_status = 503
+
+
+class NotEnforceable(HostShort):
+    """A limit or a wall was asked for that this host cannot enforce; the message names it and the reason. It is never
+    left out quietly: `thaloom doctor host` lists what holds here."""
+
+    code = "not_enforceable"
 
 
 class Broken(ThaloomError):

@@ -40,28 +40,33 @@ class ProcessIdentity:
             os.close(descriptor)
         return True
 
-    async def wait(self) -> None:
-        """Return when the process has ended, child of ours or not. Reaps it if it was a child."""
+    async def wait(self) -> int | None:
+        """Return when the process has ended, child of ours or not: of a child its exit code, or minus the signal that
+        ended it; else None."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except OSError:
-            return
+            return self.reap()
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
+        status = None
         try:
-            if not self.alive():
-                return
-            loop.add_reader(descriptor, ended.set)
-            await ended.wait()
+            if self.alive():
+                loop.add_reader(descriptor, ended.set)
+                await ended.wait()
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
-            self.reap()
+            status = self.reap()
+        return status
 
-    def reap(self) -> None:
-        """Take the exit status of an ended child, so that no zombie stays. Harmless otherwise."""
+    def reap(self) -> int | None:
+        """Take the exit status of an ended child, so that no zombie stays: as `wait` gives it. Harmless otherwise; of
+        several who wait for one process, one learns it."""
         with contextlib.suppress(ChildProcessError, OSError):
-            os.waitpid(self.pid, os.WNOHANG)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            return os.waitstatus_to_exitcode(status) if pid else None
+        return None
 
     async def stop(self, *, grace_s: float) -> None:
         """Ask with SIGTERM, then insist with SIGKILL after `grace_s`; return when it has ended."""

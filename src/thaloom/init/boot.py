@@ -22,6 +22,7 @@ from thaloom.base.errors import (
 )
 from thaloom.base.events import Level
 from thaloom.base.files import FolderLock
+from thaloom.init.confining import SandboxConfig
 from thaloom.kernel.state.kept import KeepLimits
 
 DEFAULT_PORT = 7411
@@ -64,6 +65,9 @@ class NodeConfig:
     asked goes there."""
     keep: KeepLimits = dataclasses.field(default_factory=KeepLimits)
     """How much the door keeps for its clients: responses, files, batches. The door reads this table itself."""
+
+    sandbox: SandboxConfig = dataclasses.field(default_factory=SandboxConfig)
+    """Walls around workers."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:

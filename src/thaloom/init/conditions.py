@@ -20,6 +20,8 @@ class Evidence:
     stopping: str | None = None
     late: bool = False
     degraded: str | None = None
+    wall: str | None = None
+    """A limit that it keeps meeting while it lives."""
     replicas: tuple[int, int] = (1, 1)
     """How many are ready, of how many wished."""
     outdated: str | None = None
@@ -66,6 +68,8 @@ def conditions(evidence: Evidence, verdict: Verdict) -> tuple[Condition, ...]:
         told.append(_bad("Degraded", "HeartbeatLate", "it does not answer process one; it is left alone"))
     elif evidence.alive and evidence.degraded:
         told.append(_bad("Degraded", "DriverDegraded", evidence.degraded))
+    if evidence.alive and evidence.wall:
+        told.append(_bad("Degraded", "AtItsLimit", evidence.wall))
     if verdict.phase == "ready" and evidence.replicas[0] < evidence.replicas[1]:
         ready_ones, wished = evidence.replicas
         told.append(_bad("Degraded", "ReplicasMissing", f"{ready_ones} of {wished} replicas are ready"))

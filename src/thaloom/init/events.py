@@ -148,19 +148,21 @@ class ProcessReady(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStopped(Event):
-    """It ended because we asked."""
+    """It ended because we asked. `killed`: it did not end by itself in its time, and was killed."""
 
     role: str
     id: WorkerId
     pid: int
     reason: str
     service: ServiceName | None = None
+    killed: bool = False
 
 
 @at_level("warning")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessLost(Event):
-    """It ended and nobody had asked. It is started again after `retry_in_s` (None: when the wish changes)."""
+    """It ended and nobody had asked. It is started again after `retry_in_s` (None: when the wish changes). `reason`:
+    the error it left, the wall it met, or `Crashed`."""
 
     role: str
     id: WorkerId
@@ -168,7 +170,16 @@ class ProcessLost(Event):
     failures: int
     retry_in_s: float | None
     service: ServiceName | None = None
+    reason: str = ""
     last_words: str = ""
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrphansEnded(Event):
+    """What ran in groups of this node that nobody owned any more."""
+
+    groups: tuple[str, ...]
 
 
 @at_level("warning")

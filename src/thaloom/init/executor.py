@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from thaloom.base.clock import Clock
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId, new_worker_id
 from thaloom.hal.inventory import Inventory
 from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, to_record
+from thaloom.init.confining import Confiner
 from thaloom.init.layout import Layout
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
@@ -44,6 +46,7 @@ class Executor:
         memory: NodeMemory,
         supervisor: Supervisor,
         text_files: TextFiles,
+        confiner: Confiner,
         clock: Clock,
         vault: Vault,
         engine_hosts: tuple[str, ...] = (),
@@ -56,6 +59,7 @@ class Executor:
         self._memory = memory
         self._supervisor = supervisor
         self._text_files = text_files
+        self._confiner = confiner
         self._clock = clock
         self._vault = vault
         self.engine_hosts = engine_hosts
@@ -97,7 +101,7 @@ class Executor:
             case StopWorker() | StopDoor():
                 self._stop(process, action.reason, action.grace_s)
             case Forget():
-                self._forget(process)
+                await self._forget(process)
             case Hold():
                 pass
 
@@ -112,17 +116,20 @@ class Executor:
             spec_path = self._layout.worker_spec(worker)
             write_spec(spec_path, self._spec(worker, service, plan.device))
             command = worker_command(spec_path)
+            command = await asyncio.to_thread(self._confiner.confine, worker, service.spec, plan, command)
             encrypted = plan.manifest is not None and plan.manifest.encrypted
             key, pass_fds = self._vault.for_child() if encrypted else ({}, ())
             started = self._supervisor.start(
                 lease,
                 command,
                 log=self._layout.service_log(service.spec.name),
-                env=self._environment() | key,
+                env=self._environment() | self._confiner.environment(service.spec) | key,
                 pass_fds=pass_fds,
             )
         except BaseException:
             self._memory.release(worker)
+            self._confiner.release(worker)
+            remove_leftovers(self._layout, worker)
             raise
         self._store.put_lease(started.lease)
 
@@ -148,11 +155,14 @@ class Executor:
         if supervised is not None:
             self._supervisor.stop(supervised, reason=reason, grace_s=grace_s)
 
-    def _forget(self, process: WorkerId) -> None:
+    async def _forget(self, process: WorkerId) -> None:
         self._supervisor.forget(process)
         self._memory.release(process)
-        for path in leftovers(self._layout, process):
-            path.unlink(missing_ok=True)
+        for _ in range(_CLEARING):
+            if await asyncio.to_thread(self._confiner.release, process):
+                break
+            await asyncio.sleep(_CLEARING_S)
+        remove_leftovers(self._layout, process)
         self._store.delete_lease(process)
 
     def _lease(self, worker: WorkerId, service: ServiceName, revision: int) -> Lease:
@@ -186,6 +196,10 @@ class Executor:
         return os.environ | {"THALOOM_HOME": str(self._layout.home)}
 
 
+_CLEARING, _CLEARING_S = 20, 0.05
+"""How often, and how long between, a worker's group is tried to be removed: the kernel takes a moment to clear away
+what was killed. What is left then is removed with the next."""
+
 _PYTHON = (sys.executable, "-P")
 """-P: a file in the folder somebody happened to start the node from must not stand in for a module."""
 
@@ -201,6 +215,18 @@ def door_command(home: Path, address: str) -> list[str]:
 
 
 def leftovers(layout: Layout, process: WorkerId) -> list[Path]:
-    """Files of a worker that mean nothing once it has ended."""
-    socket = layout.worker_socket(process)
-    return [socket, layout.worker_spec(process), Path(f"{socket}.failure.json")]
+    """Files and folders of a worker that mean nothing once it has ended."""
+    return [layout.worker_folder(process), layout.worker_spec(process), layout.worker_walls(process)]
+
+
+def remove_leftovers(layout: Layout, process: WorkerId) -> None:
+    for path in leftovers(layout, process):
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all in it; nothing if it is gone. Never follows a link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

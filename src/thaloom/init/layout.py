@@ -9,6 +9,8 @@ from thaloom.base.errors import BadParameter
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.work.runtime.spec import MAX_SOCKET_PATH_BYTES
 
+WALLS = ".walls"
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -25,6 +27,11 @@ class Layout:
     @property
     def node_key(self) -> Path:
         return self.home / "node.key"
+
+    @property
+    def reserve(self) -> Path:
+        """Space kept free for when the disk is full."""
+        return self.home / "reserve"
 
     @property
     def models(self) -> Path:
@@ -81,11 +88,19 @@ class Layout:
     def door_log(self) -> Path:
         return self.logs / "door.log"
 
+    def worker_folder(self, worker: WorkerId) -> Path:
+        """Its own: all of this home that it may write in."""
+        return self.workers / worker
+
     def worker_socket(self, worker: WorkerId) -> Path:
-        return self.workers / f"{worker}.sock"
+        return self.worker_folder(worker) / "sock"
 
     def worker_spec(self, worker: WorkerId) -> Path:
         return self.workers / f"{worker}.json"
+
+    def worker_walls(self, worker: WorkerId) -> Path:
+        """The plan of its walls (kernel.sandbox.plan)."""
+        return self.workers / f"{worker}{WALLS}"
 
     def service_log(self, service: ServiceName) -> Path:
         return self.logs / f"{service}.log"

@@ -140,6 +140,7 @@ class ReconcileLoop:
                 service=lease.service,
                 failures=backoff.failures,
                 retry_in_s=retry_in_s,
+                reason=last_words.reason,
                 last_words=last_words.message,
             )
         )

@@ -15,8 +15,8 @@ from pathlib import Path
 from thaloom.base.clock import Clock
 from thaloom.base.ids import ServiceName, WorkerId, new_worker_id
 from thaloom.base.procs import ProcessIdentity, identify
-from thaloom.init.executor import leftovers
-from thaloom.init.layout import Layout
+from thaloom.init.executor import leftovers, remove
+from thaloom.init.layout import WALLS, Layout
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import JournalEntry, Lease
 
@@ -47,7 +47,7 @@ def recover(layout: Layout, store: StateStore, clock: Clock) -> Found:
         store.put_lease(lease)
     for lease in found.dead:
         store.delete_lease(lease.id)
-    _sweep(layout, {lease.id for lease in found.alive})
+    _sweep(layout, found.alive)
     return found
 
 
@@ -133,9 +133,11 @@ def _after(arguments: tuple[str, ...], flag: str) -> str:
     return arguments[place + 1] if place + 1 < len(arguments) else ""
 
 
-def _sweep(layout: Layout, alive: set[WorkerId]) -> None:
-    """Delete what dead workers left in the folder of sockets."""
-    wanted = {path for worker in alive for path in leftovers(layout, worker)}
+def _sweep(layout: Layout, alive: Iterable[Lease]) -> None:
+    """Delete what dead workers left in the folder of sockets. An older Thaloom put sockets elsewhere in it."""
+    wanted = set[Path]()
+    for lease in alive:
+        wanted |= {*leftovers(layout, lease.id), Path(lease.socket), Path(f"{lease.socket}.failure.json")}
     for path in layout.workers.iterdir():
-        if path not in wanted:
-            path.unlink(missing_ok=True)
+        if path not in wanted and path.suffix != WALLS:  # by these their groups are found (init.confining)
+            remove(path)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from thaloom.base.clock import Clock
-from thaloom.base.ids import DeviceId, ServiceName
+from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.base.procs import resident_bytes
 from thaloom.init.conditions import Evidence, conditions, judge, keep_since
 from thaloom.init.placement import Planner
@@ -30,13 +31,16 @@ class Reporter:
         planner: Planner,
         records: Records,
         text_files: TextFiles,
+        wall: Callable[[WorkerId], str | None],
         clock: Clock,
     ) -> None:
+        """`wall(worker)`: which limit a living worker keeps meeting, in words."""
         self._store = store
         self._supervisor = supervisor
         self._planner = planner
         self._records = records
         self._text_files = text_files
+        self._wall = wall
         self._clock = clock
         self._told: dict[Owner, tuple[Condition, ...]] = {}
 
@@ -146,6 +150,7 @@ class Reporter:
             stopping=process.stop_reason,
             late=process.late,
             degraded=process.stats.degraded if process.stats is not None else None,
+            wall=None if owner is None else self._wall(process.id),
         )
 
     def _since(self, owner: Owner, told: tuple[Condition, ...]) -> tuple[Condition, ...]:

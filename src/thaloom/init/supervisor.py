@@ -45,6 +45,8 @@ class Supervised:
     """Monotonic; of an adopted one, the moment of its adoption."""
     alive: bool = True
     stop_reason: str | None = None
+    killed: bool = False
+    """It was asked to end, did not, and was killed."""
     ready_since: float | None = None
     answered_at: float | None = None
     late: bool = False
@@ -80,14 +82,17 @@ class Supervisor:
         heartbeat_s: float,
         wake: Callable[[], None],
         on_end: Callable[[Supervised, LastWords], None],
+        named: Callable[[WorkerId, int | None, LastWords, Path], LastWords] = lambda _id, _status, words, _log: words,
     ) -> None:
-        """`on_end(process, last_words)` is told of each end nobody had asked for."""
+        """`on_end(process, last_words)` is told of each end nobody had asked for. `named(id, status, last_words, log)`
+        may know better what ended it; `status` as ProcessIdentity.wait gives it."""
         self._tasks = tasks
         self._clock = clock
         self._emit = emit
         self.heartbeat_s = heartbeat_s
         self._wake = wake
         self._on_end = on_end
+        self._named = named
         self._processes: dict[WorkerId, Supervised] = {}
 
     def __iter__(self) -> Iterator[Supervised]:
@@ -135,7 +140,7 @@ class Supervisor:
         for process in self:
             if process.alive:
                 process.stop_reason = process.stop_reason or "killed"
-                process.identity.send(signal.SIGKILL)
+                process.killed = process.identity.send(signal.SIGKILL)
 
     def forget(self, process: WorkerId) -> None:
         """Drop one that has ended."""
@@ -158,18 +163,23 @@ class Supervisor:
 
     async def _watch(self, process: Supervised) -> None:
         probe = self._tasks.create_task(self._probe(process), name=f"probe {process.id}")
-        await process.identity.wait()
+        status = await process.identity.wait()
         probe.cancel()
         process.alive = False
         if process.stop_reason is not None:
             lease = process.lease
             self._emit(
                 ProcessStopped(
-                    role=lease.role, id=lease.id, pid=lease.pid, reason=process.stop_reason, service=lease.service
+                    role=lease.role,
+                    id=lease.id,
+                    pid=lease.pid,
+                    reason=process.stop_reason,
+                    service=lease.service,
+                    killed=process.killed,
                 )
             )
         else:
-            self._on_end(process, self._last_words(process))
+            self._on_end(process, self._named(process.id, status, self._last_words(process), process.log))
         self._wake()
 
     def _last_words(self, process: Supervised) -> LastWords:
@@ -218,6 +228,13 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s + LAST_STEP_S):
                     await process.identity.wait()
-            process.identity.send(signal.SIGKILL)
+            process.killed = process.identity.send(signal.SIGKILL)
         else:
-            await process.identity.stop(grace_s=grace_s + LAST_STEP_S)
+            await self._end(process, grace_s + LAST_STEP_S)
+
+    async def _end(self, process: Supervised, grace_s: float) -> None:
+        process.identity.send(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await process.identity.wait()
+        process.killed = process.identity.send(signal.SIGKILL)

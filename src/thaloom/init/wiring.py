@@ -20,6 +20,8 @@ from thaloom.init.acting.performing import Performer
 from thaloom.init.acting.registry import action_kinds
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig, require_free_port
+from thaloom.init.confining import Confiner
+from thaloom.init.events import OrphansEnded
 from thaloom.init.executor import Executor
 from thaloom.init.history import History
 from thaloom.init.layout import Layout
@@ -38,6 +40,10 @@ from thaloom.init.syscalls import Syscalls
 from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest
+from thaloom.kernel.sandbox.finding import find_groups
+from thaloom.kernel.sandbox.grouping import NoGroups, folder_name
+from thaloom.kernel.sandbox.host import NO_WALLS, find_walls
+from thaloom.kernel.sandbox.walls import Sandbox
 from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Lease, Route
@@ -100,6 +106,7 @@ class Node:
             headroom_bytes=config.memory_headroom_bytes,
         )
         text_files = self._text_files = TextFiles(layout.tokenizers)
+        confiner = self._confiner = Confiner(layout, config.sandbox, sandbox=_sandbox(layout, config), models=models)
         self.supervisor = Supervisor(
             tasks,
             clock=clock,
@@ -107,6 +114,7 @@ class Node:
             heartbeat_s=config.heartbeat_s,
             wake=lambda: self.reconcile_loop.wake(),
             on_end=lambda process, last_words: self.reconcile_loop.process_lost(process, last_words),
+            named=confiner.named,
         )
         executor = self._executor = Executor(
             layout,
@@ -117,6 +125,7 @@ class Node:
             memory=memory,
             supervisor=self.supervisor,
             text_files=text_files,
+            confiner=confiner,
             clock=clock,
             vault=self._vault,
             engine_hosts=config.engine_hosts,
@@ -128,7 +137,13 @@ class Node:
         )
         records = Records()
         reporter = Reporter(
-            store, supervisor=self.supervisor, planner=planner, records=records, text_files=text_files, clock=clock
+            store,
+            supervisor=self.supervisor,
+            planner=planner,
+            records=records,
+            text_files=text_files,
+            wall=confiner.running_into,
+            clock=clock,
         )
         self.reconcile_loop = ReconcileLoop(
             config,
@@ -206,6 +221,7 @@ class Node:
         self._locksmith.publish()  # before there is a door that could let anybody in
         await self._adopt(found)
         self._stop_strangers(found.strangers)
+        await self._sweep_groups(found)
         await asyncio.to_thread(self._sweep_text_files)
         self._tasks.create_task(self._sweep_models(), name="sweep models")
         for entry in self._store.journal.unfinished():
@@ -217,6 +233,17 @@ class Node:
         await self.reconcile_loop.run()
         await self._pulls.close()
         self._publisher.withdraw()
+        await asyncio.to_thread(self._confiner.close)
+
+    async def _sweep_groups(self, found: Found) -> None:
+        """Whatever runs in a group of ours that nobody owns is ended, and the missing walls are told."""
+        alive = {lease.id for lease in found.alive}
+        orphans = await asyncio.to_thread(self._confiner.sweep, alive, [each.pid for each in found.strangers])
+        if orphans:
+            self.emit(OrphansEnded(groups=tuple(orphans)))
+        if missing := self._confiner.missing():
+            message = f"workers start without: {'; '.join(missing)} (see: thaloom doctor host)"
+            self.emit(Degraded(subject="sandbox", reason="WallsMissing", message=message))
 
     def use(self, settings: NodeConfig) -> None:
         """Heed settings that were read again (init.reloading.LIVE)."""
@@ -261,6 +288,14 @@ class Node:
     def _stop_strangers(self, strangers: Iterable[ProcessIdentity]) -> None:
         for process in strangers:
             self._tasks.create_task(process.stop(grace_s=self._config.stop_grace_s), name=f"stop stranger {process}")
+
+
+def _sandbox(layout: Layout, config: NodeConfig) -> Sandbox:
+    """By trial, unless walls are switched off. Blocks for a tenth of a second."""
+    if config.sandbox.walls == "off":
+        return Sandbox(walls=NO_WALLS, groups=NoGroups("walls are switched off"), mode="off")
+    groups = find_groups(folder_name(layout.home))
+    return Sandbox(walls=find_walls(layout.run), groups=groups, mode=config.sandbox.walls)
 
 
 def _routes_of_an_earlier_daemon(layout: Layout) -> tuple[Route, ...]:

@@ -64,6 +64,11 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "node.aliases": (),
     "node.return_canary": ("best",),
     "node.remove_alias": ("best",),
+    "node.encryption": (),
+    "node.make_master_key": (),
+    "node.rotate_master_key": (),
+    "node.encrypt": ("tiny:v1",),
+    "node.decrypt": ("tiny:v1",),
     "node.actions": (),
     "node.action": ("a-1",),
     "node.undo": ("a-1",),
@@ -85,6 +90,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 """Keywords without a default."""
 OVER_THE_SOCKET = (
     *("node.keys", "node.make_key", "node.remove_key"),
+    *("node.make_master_key", "node.rotate_master_key", "node.encrypt", "node.decrypt"),
     *("node.approve", "node.checkpoint", "node.verify_journal"),
 )
 NO_CALLS = {"aclose", "close", "url", "node"}

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -36,9 +37,10 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, *names: str, **told: 
     """Put the fake engine on the PATH under these names, in this mood."""
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
+    copy = shutil.copy(FAKE, programs)  # behind its walls an engine sees what lies beside the program
     for name in names or ("llama-server",):
         program = programs / name
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} {copy} "$@"\n')
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_ENGINE", json.dumps(told))

@@ -129,7 +129,7 @@ def test_the_folders_of_a_home_are_for_its_user_alone(short_path: Path) -> None:
     layout.create()
     layout.create()
     assert layout.home.stat().st_mode & 0o077 == 0
-    assert layout.worker_socket(WorkerId("w-1")).parent == layout.workers
+    assert layout.worker_socket(WorkerId("w-1")).parent.parent == layout.workers  # in a folder of its own
     assert layout.service_log(ServiceName("a")) == layout.logs / "a.log"
     assert NodeConfig().address == "127.0.0.1:7411"
 

@@ -6,6 +6,7 @@ by itself with whoever held it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import weakref
@@ -49,7 +50,12 @@ def try_exclude(path: Path) -> StoreLock | None:
 
 def _take(path: Path, mode: int) -> StoreLock:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a reader behind walls: a lock needs no writing
     try:
         fcntl.flock(descriptor, mode)
     except BaseException:

@@ -37,15 +37,25 @@ class PackedCache:
         self._trim(keep=path)
         return path
 
+    def folder_of(self, digest: Digest) -> Path:
+        """A place for one model's files alone, for a process that shall not meet others'; made. Raises OSError."""
+        folder = self._folder / _plain(digest)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def trim(self) -> None:
+        """Keep within bounds, by what was used longest ago: who sees one model's files alone cannot. Raises OSError."""
+        self._trim(keep=None)
+
     def unneeded(self, needed: set[Digest]) -> Iterator[Path]:
         """Files of models that are not among `needed`."""
         kept = {_plain(digest) for digest in needed}
-        for path in self._folder.glob(f"*{_SUFFIX}"):
+        for path in self._folder.rglob(f"*{_SUFFIX}"):
             if path.name.partition("-")[0] not in kept:
                 yield path
 
-    def _trim(self, keep: Path) -> None:
-        for path in self._folder.glob(f"*{PARTIAL}"):
+    def _trim(self, keep: Path | None) -> None:
+        for path in self._folder.rglob(f"*{PARTIAL}"):
             if not _is_writing(path):
                 path.unlink(missing_ok=True)
         num_bytes = 0
@@ -56,7 +66,7 @@ class PackedCache:
 
     def _by_use(self) -> Iterator[tuple[int, int, Path]]:
         """(when last used, bytes, file)"""
-        for path in self._folder.glob(f"*{_SUFFIX}"):
+        for path in self._folder.rglob(f"*{_SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
                 yield status.st_mtime_ns, status.st_size, path

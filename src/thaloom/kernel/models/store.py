@@ -42,13 +42,14 @@ from thaloom.base.ids import Digest
 from thaloom.kernel.models.events import FilesIgnored, ManifestUnreadable, ModelImported, ModelRemoved
 from thaloom.kernel.models.locks import exclude, share, try_exclude
 from thaloom.kernel.models.manifests import Manifests, digest_of_files
-from thaloom.kernel.models.objects import Objects
+from thaloom.kernel.models.objects import BadObject, Objects
 from thaloom.kernel.models.open_file import OpenFile
 from thaloom.kernel.models.packed_cache import PackedCache
 from thaloom.kernel.models.reading import PlainFile, StoredModel, WeightReader
 from thaloom.kernel.models.sealed_objects import SUFFIX as SEALED
 from thaloom.kernel.models.sealed_objects import KeySource, SealedObjects
 from thaloom.kernel.models.sweep import Swept, sweep
+from thaloom.kernel.models.trees import read_tree
 from thaloom.kernel.models.types import CHUNK_BYTES, FileEntry, Manifest, ModelCard, ModelName, Verification
 from thaloom.kernel.trust.sealed import StoreKey
 
@@ -214,6 +215,17 @@ class ModelStore:
 
     def open(self, manifest: Manifest) -> StoredModel:
         return StoredModel(manifest, self._objects, self._chunks(manifest.encrypted), self._lock)
+
+    def files(self, manifest: Manifest) -> tuple[Path, ...]:
+        """The files of the store that a reader of this model opens: for one that shall see no others. Of a damaged tree
+        what is left of it."""
+        found = [self._manifests.path(manifest.name)]
+        chunks = self._chunks(manifest.encrypted)
+        for tree in {file.tree for file in manifest.files}:
+            found.append(self._objects.path(tree))
+            with contextlib.suppress(BadObject):
+                found += [chunks.path(digest) for digest in _chunks(self._objects, tree)]
+        return tuple(dict.fromkeys(found))
 
     def open_file(self, manifest: Manifest, entry: FileEntry) -> OpenFile:
         """One file, to hand its bytes on. Nothing is swept until it is closed. Raises CorruptObject."""
@@ -417,6 +429,11 @@ class ModelStore:
             f"; did you mean {' or '.join(map(repr, near))}?" if near else f" (there are: {', '.join(names) or 'none'})"
         )
         return ModelNotFound(f"no model {str(name)!r} in the store{hint}", near=near)
+
+
+def _chunks(objects: Objects, tree: Digest) -> list[Digest]:
+    """Raises BadObject."""
+    return [chunk.digest for chunk in read_tree(objects, tree).chunks]
 
 
 def _first_half(most_bytes: int, progress: Progress | None) -> Callable[[float], None]:

@@ -1,1 +1,1 @@
-"""Namespaces, cgroups, limits. Empty so far; the floors already know the room."""
+"""Walls around programs: what each may use, see and reach, and how it is named when it meets one. See README.md."""

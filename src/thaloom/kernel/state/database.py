@@ -19,6 +19,7 @@ from thaloom.base.clock import Clock
 from thaloom.base.errors import DiskFull, StateUnusable
 from thaloom.base.files import free_bytes, sync_folder
 from thaloom.kernel.state.migrations import MIGRATIONS, Migration, migrate, version_of
+from thaloom.kernel.state.reserve import Reserve
 
 _BUSY_TIMEOUT_S = 5.0
 """How long another connection's transaction is waited for: another door's, or that of a person's `sqlite3` shell."""
@@ -28,16 +29,26 @@ class Database:
     """An open database of the latest version. Raises StateUnusable instead of opening; never deletes or repairs.
 
     `steps`: how it came to look as it does; None: the node's own. Without `thorough` it is not read through when it is
-    opened: for one that may be large, where damage shows when it is met.
+    opened: for one that may be large, where damage shows when it is met. `reserve`: space that is given up when the
+    disk is full, so that this database can still be written.
     """
 
     def __init__(
-        self, path: Path, clock: Clock, *, steps: tuple[Migration, ...] | None = None, thorough: bool = True
+        self,
+        path: Path,
+        clock: Clock,
+        *,
+        steps: tuple[Migration, ...] | None = None,
+        thorough: bool = True,
+        reserve: Reserve | None = None,
     ) -> None:
         self.path = path
+        self._reserve = reserve
         self._lock = threading.RLock()
         with self._named_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
+            if reserve is not None:
+                reserve.keep()
             if path.exists() and path.stat().st_size:
                 _inspect(path, latest=(steps or MIGRATIONS)[-1].version, thorough=thorough)
             self._connection = _connect(path, "rwc")
@@ -53,11 +64,15 @@ class Database:
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it is on the disk when the block has ended, or none of it. Raises DiskFull."""
         with self._lock, self._named_errors():
+            if self._reserve is not None:
+                self._reserve.keep()
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
+                if self._reserve is not None and _is_full(error):
+                    self._reserve.release()  # this one failed; the next one finds room
                 if self._connection.in_transaction:  # a full disk has rolled back already
                     self._connection.execute("ROLLBACK")
                 raise
@@ -88,13 +103,17 @@ class Database:
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
             raise  # our own mistake, not the file's
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            if _is_full(error):
                 raise DiskFull(
                     f"no space left on the disk of {str(self.path)!r}", free_bytes=free_bytes(self.path)
                 ) from error
             raise StateUnusable(f"the node's database {str(self.path)!r} cannot be used: {error}") from error
         except OSError as error:  # of its folder
             raise StateUnusable(f"the node's database {str(self.path)!r} cannot be used: {error.strerror}") from error
+
+
+def _is_full(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def _inspect(path: Path, *, latest: int, thorough: bool) -> None:

@@ -18,6 +18,7 @@ from thaloom.base.errors import (
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.state.database import Database
 from thaloom.kernel.state.journal import Journal, Seal, unkeyed
+from thaloom.kernel.state.reserve import Reserve
 from thaloom.kernel.state.rows import decode, encode, read
 from thaloom.kernel.state.types import AccessKey, Alias, Lease, Service, ServiceSpec
 
@@ -34,10 +35,11 @@ class StateStore:
     Safe from several threads. Raises StateUnusable on opening a damaged or newer file; DiskFull on writing.
     """
 
-    def __init__(self, path: Path, clock: Clock, *, seal: Seal = unkeyed) -> None:
-        """`seal`: of the journal, with the node's key; without one a change shows only to who knows an earlier seal."""
+    def __init__(self, path: Path, clock: Clock, *, seal: Seal = unkeyed, reserve: Reserve | None = None) -> None:
+        """`seal`: of the journal, with the node's key; without one a change shows only to who knows an earlier seal.
+        `reserve`: disk space given up where there is no other."""
         self._clock = clock
-        self._database = Database(path, clock)
+        self._database = Database(path, clock, reserve=reserve)
         self.journal = Journal(self._database, clock, seal, limit=JOURNAL_ENTRIES)
 
     def close(self) -> None:

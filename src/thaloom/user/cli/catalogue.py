@@ -23,6 +23,51 @@ TEXTS: dict[str, tuple[str, str]] = {
     "section.token": ("Keys", "密钥"),
     "section.changes": ("Changes", "变更"),
     "section.audit": ("The journal", "日志链"),
+    "section.doctor": ("Checks", "检查"),
+    # -- doctor
+    "doctor.seen": (
+        "Linux {kernel} on {machine}, seen by user {uid}; control groups {cgroups}",
+        "Linux {kernel}（{machine}），由用户 {uid} 查看；控制组 {cgroups}",
+    ),
+    "doctor.node": (
+        "Limits as they hold for the node that runs (process {pid}).",
+        "限额按运行中的节点（进程 {pid}）查明。",
+    ),
+    "doctor.no_node": (
+        "No node runs here: limits as they would hold for one that this shell starts.",
+        "节点未运行：限额按由当前 shell 启动的节点查明。",
+    ),
+    "doctor.yes": ("yes", "是"),
+    "doctor.no": ("no", "否"),
+    "doctor.kind.wall": ("WALL", "隔离墙"),
+    "doctor.kind.limit": ("LIMIT", "限额"),
+    "doctor.kind.latency": ("LATENCY", "延迟"),
+    "doctor.kind.host": ("THIS HOST", "本机"),
+    "doctor.name.view": ("own view of files", "独立的文件视图"),
+    "doctor.name.network": ("own network", "独立网络"),
+    "doctor.name.ipc": ("own queues", "独立的进程间队列"),
+    "doctor.name.processes": ("others' processes out of reach", "无法触及其他进程"),
+    "doctor.name.landlock": ("second wall around files", "文件的第二道墙"),
+    "doctor.name.syscalls": ("fewer system calls", "限制系统调用"),
+    "doctor.name.privileges": ("no privileges", "无特权"),
+    "doctor.name.cpu": ("processor time", "处理器时间"),
+    "doctor.name.cpu_weight": ("processor share", "处理器份额"),
+    "doctor.name.cpus": ("which processors", "指定处理器"),
+    "doctor.name.memory": ("memory", "内存"),
+    "doctor.name.swap": ("swap", "交换空间"),
+    "doctor.name.pids": ("processes and threads", "进程与线程数"),
+    "doctor.name.io": ("disk input and output", "磁盘读写"),
+    "doctor.name.huge_pages": ("huge pages", "大页"),
+    "doctor.name.memory_bandwidth": ("memory bandwidth", "内存带宽"),
+    "doctor.name.turns": ("sooner turns", "更快轮到"),
+    "doctor.name.real_time": ("real time", "实时调度"),
+    "doctor.name.isolated_cpus": ("processors set apart", "专用处理器"),
+    "doctor.name.interrupts": ("interrupts moved away", "中断迁移"),
+    "doctor.name.pressure": ("pressure readings", "压力读数"),
+    "doctor.name.huge_page_pools": ("huge page pools", "大页池"),
+    "doctor.name.user_namespaces": ("user namespaces", "用户命名空间"),
+    "doctor.name.memory_encryption": ("memory encryption", "内存加密"),
+    "doctor.name.resctrl": ("cache and bandwidth control", "缓存与带宽控制"),
     # -- verbs
     "verb.thaloom": (
         "Finds every accelerator of this machine, keeps models, and serves them.",
@@ -214,7 +259,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.pull.encrypt": (
         "Keep it on the disk in cipher, or in plain (default: encrypt_models of config.toml). Until a download is "
         "whole, what came of it lies in the node's folder in plain.",
-        "以密文或明文保存（默认：config.toml 中的 encrypt_models）。下载完成之前，已下载的部分以明文保存在节点目录中。",
+        "以密文或明文保存（默认见 encrypt_models）。下载未完成时为明文。",
     ),
     "encrypt.done": ("{name} is encrypted ({size}).", "{name} 已加密（{size}）。"),
     "decrypt.done": ("{name} lies in plain ({size}).", "{name} 已恢复为明文（{size}）。"),
@@ -312,6 +357,17 @@ TEXTS: dict[str, tuple[str, str]] = {
         "refused and listed here. HF_HUB_OFFLINE=1 refuses those of one pull.",
         "config.toml 中的 air_gap，或启动节点时的 THALOOM_AIRGAP=1，使节点不发出任何外部请求；"
         "每个请求都会被拒绝并列在此处。HF_HUB_OFFLINE=1 只拒绝单次 pull 的请求。",
+    ),
+    "verb.doctor": ("Check this machine", "检查本机"),
+    "verb.doctor.host": (
+        "List what this machine can and cannot enforce",
+        "列出本机能够与不能强制执行的隔离与限额",
+    ),
+    "more.doctor.host": (
+        "Each wall is tried around a program that does nothing, each limit looked up where the node's workers will be. "
+        "What is not enforced is never promised: a limit that is asked for and cannot hold is refused.",
+        "每道隔离墙都会在一个空程序外实际试建一次，每项限额都在节点工作进程所处的位置查明。"
+        "无法强制执行的绝不承诺：请求的限额若不能生效，就会被拒绝。",
     ),
     "verb.show": ("Show what a model is and its files", "显示模型的信息与文件"),
     "verb.rm": ("Remove models from the store", "从模型库中删除模型"),
@@ -521,6 +577,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "word.yes": ("yes", "有"),
     "word.no": ("no", "无"),
     # -- headings
+    "head.holds": ("HOLDS", "生效"),
+    "head.how": ("BY WHAT, OR WHY NOT", "依靠什么，或原因"),
     "head.services": ("SERVICES", "服务"),
     "head.canary": ("CANARY", "金丝雀"),
     "head.name": ("NAME", "名称"),
@@ -819,6 +877,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.revision_conflict": ("changed meanwhile", "期间已被更改"),
     "title.encryption_key_missing": ("no key for encrypted models", "没有加密模型的密钥"),
     "title.encryption_key_wrong": ("wrong key for encrypted models", "加密模型的密钥错误"),
+    "title.not_enforceable": ("cannot be enforced here", "本机无法强制执行"),
     "title.state_unusable": ("state cannot be used", "状态数据不可用"),
     "title.internal_error": ("Thaloom failed", "Thaloom 内部错误"),
     "hint.bad_request": (
@@ -969,6 +1028,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "hint.encryption_key_wrong": (
         "put the right master key in its place and start the node again; nothing was changed",
         "请放回正确的主密钥并重新启动节点；没有任何改动",
+    ),
+    "hint.not_enforceable": (
+        "`thaloom doctor host` lists what this machine can enforce",
+        "thaloom doctor host 列出本机能够强制执行的内容",
     ),
     "hint.state_unusable": ("the message names the file and what is wrong with it", "上文指出了文件及其问题"),
     "hint.internal_error": (

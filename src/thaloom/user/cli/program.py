@@ -58,6 +58,7 @@ thaloom = Verbs(
             "key": _HERE + "key:command",
             "backup": _HERE + "backup:backup",
             "restore": _HERE + "backup:restore",
+            "doctor": _HERE + "doctor:command",
         },
         "section.changes": {
             "history": _HERE + "changes:history",

@@ -74,7 +74,7 @@ class WorkerService:
     async def run(self) -> None:
         """Returns after `stop` was called and its grace is over. Raises the ThaloomError that ends the worker."""
         path = Path(self._spec.socket)
-        self._spec.failure_path.unlink(missing_ok=True)
+        _clear(self._spec.failure_path)
         listener = listening.listen(path)
         mine = listening.identity(path)
         server = await asyncio.start_unix_server(self._connected, sock=listener)
@@ -218,3 +218,9 @@ class WorkerService:
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+
+
+def _clear(failure: Path) -> None:
+    """Of an earlier worker of that name. An empty one is left: behind walls it is the only file that can be written."""
+    if failure.exists() and failure.stat().st_size:
+        failure.unlink()

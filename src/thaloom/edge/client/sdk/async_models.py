@@ -83,6 +83,26 @@ class AsyncModels(AsyncAsking):
         call = post(f"{_P}/models/{{}}/quantise", model, to=to, name=name, replace=replace, text=text)
         return await self._made(call, on_progress)
 
+    async def encrypt(
+        self, model: str, *, name: str | None = None, replace: bool = False, on_progress: OnProgress | None = None
+    ) -> wire.Model:
+        """Keep the model encrypted, under its own name or another. Only over the node's own socket.
+
+        >>> (await client.node.encrypt("tiny:v1")).name
+        """
+        call = post(f"{_P}/models/{{}}/encrypt", model, name=name, replace=replace)
+        return await self._made(call, on_progress)
+
+    async def decrypt(
+        self, model: str, *, name: str | None = None, replace: bool = False, on_progress: OnProgress | None = None
+    ) -> wire.Model:
+        """Keep the model in plain again. Only over the node's own socket.
+
+        >>> (await client.node.decrypt("tiny:v1")).name
+        """
+        call = post(f"{_P}/models/{{}}/decrypt", model, name=name, replace=replace)
+        return await self._made(call, on_progress)
+
     async def verify(self, name: str, *, on_progress: OnProgress | None = None) -> wire.Verification:
         """Have every byte of the model read again. Leaving ends the work.
 

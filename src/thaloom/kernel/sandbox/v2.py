@@ -1,0 +1,138 @@
+"""Control groups of version 2: one tree, whose controllers each level hands on to the next.
+
+A group that hands controllers on may have no processes of its own (the root may). So the node's own process moves into
+a group beside its workers' first, as a service manager that delegates a group expects of it.
+Source: kernel documentation, admin-guide/cgroup-v2: "No Internal Process Constraint", "Delegation".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from thaloom.base.errors import NotEnforceable
+from thaloom.kernel.sandbox.group import Group
+from thaloom.kernel.sandbox.grouping import BANDWIDTH, LIMITS, remove_empty, require, set_value
+from thaloom.kernel.sandbox.types import Ability, LimitName, Limits
+from thaloom.kernel.sandbox.v1 import page_name
+
+_CONTROLLER: dict[LimitName, str] = {
+    "cpu": "cpu",
+    "cpu_weight": "cpu",
+    "cpus": "cpuset",
+    "memory": "memory",
+    "swap": "memory",
+    "pids": "pids",
+    "io": "io",
+    "huge_pages": "hugetlb",
+}
+NODE = "node"
+"""The group of the node's own process, beside those of its workers."""
+_HIDDEN = frozenset({NODE})
+
+
+class V2Groups:
+    """`own`: folder of the group this node is in. `top`: whether that is the root of the tree."""
+
+    version = "v2"
+
+    def __init__(self, own: Path, folder: str, *, top: bool = False, pid: int | None = None) -> None:
+        self._own = own
+        self._base = own / folder
+        self._top = top
+        self._pid = os.getpid() if pid is None else pid
+
+    def abilities(self) -> Mapping[LimitName, Ability]:
+        return {name: self._ability(name) for name in LIMITS}
+
+    def create(self, name: str, limits: Limits) -> Group:
+        require(limits, self.abilities())
+        group = Group(name, {"v2": self._base / name})
+        try:
+            self._base.mkdir(exist_ok=True)
+            self._hand_on()
+            group.places["v2"].mkdir(exist_ok=True)
+            self._limit(group.places["v2"], limits)
+        except BaseException:
+            group.delete()
+            self.close()
+            raise
+        return group
+
+    def list(self) -> list[Group]:
+        if not self._base.is_dir():
+            return []
+        names = sorted(path.name for path in self._base.iterdir() if path.is_dir() and path.name not in _HIDDEN)
+        return [Group(name, {"v2": self._base / name}) for name in names]
+
+    def close(self) -> None:
+        if not self.list():
+            remove_empty(self._base)
+
+    def _ability(self, name: LimitName) -> Ability:
+        if name == "memory_bandwidth":
+            return Ability(name=name, why_not=BANDWIDTH)
+        controller = _CONTROLLER[name]
+        if controller not in _words(self._own / "cgroup.controllers"):
+            return Ability(name=name, why_not=f"controller {controller} (v2) is not handed on to this group")
+        if not os.access(self._own, os.W_OK):
+            return Ability(name=name, why_not=f"{self._own} cannot be written by this user")
+        if controller not in _words(self._own / "cgroup.subtree_control"):
+            if not os.access(self._own / "cgroup.subtree_control", os.W_OK):
+                return Ability(name=name, why_not=f"this user may not hand on controllers in {self._own}")
+            others = [] if self._top else [pid for pid in _words(self._own / "cgroup.procs") if int(pid) != self._pid]
+            if others:
+                why = (
+                    f"the node shares its group with {len(others)} other processes (run it as a service: Delegate=yes)"
+                )
+                return Ability(name=name, why_not=why)
+        return Ability(name=name, by=f"cgroup v2 {controller}")
+
+    def _hand_on(self) -> None:
+        """Give the node's folder, and the groups in it, every controller there is."""
+        wanted = [name for name in _words(self._own / "cgroup.controllers") if name in _CONTROLLER.values()]
+        if not self._top and str(self._pid) in _words(self._own / "cgroup.procs"):
+            (self._base / NODE).mkdir(exist_ok=True)
+            (self._base / NODE / "cgroup.procs").write_text(str(self._pid))
+        for folder in (self._own, self._base):
+            for name in wanted:
+                if name not in _words(folder / "cgroup.subtree_control"):
+                    self._add(folder / "cgroup.subtree_control", name)
+
+    def _add(self, file: Path, controller: str) -> None:
+        try:
+            file.write_text(f"+{controller}")
+        except OSError as error:
+            raise NotEnforceable(
+                f"controller {controller} cannot be handed on: {error.strerror}", limit=controller
+            ) from error
+
+    def _limit(self, place: Path, limits: Limits) -> None:
+        if limits.memory_bytes is not None:
+            set_value(place / "memory.max", str(limits.memory_bytes), "memory")
+            set_value(place / "memory.oom.group", "1", "memory")
+        if limits.swap_bytes is not None:
+            set_value(place / "memory.swap.max", str(limits.swap_bytes), "swap")
+        if limits.num_pids is not None:
+            set_value(place / "pids.max", str(limits.num_pids), "pids")
+        if limits.cpu_permille is not None:
+            period_us = 100_000 if limits.cpu_permille >= 10 else 1_000_000
+            set_value(place / "cpu.max", f"{limits.cpu_permille * period_us // 1000} {period_us}", "cpu")
+        if limits.cpu_weight is not None:
+            set_value(place / "cpu.weight", str(limits.cpu_weight), "cpu_weight")
+        if limits.cpus is not None:
+            set_value(place / "cpuset.cpus", ",".join(map(str, limits.cpus)), "cpus")
+        for io in limits.io:
+            rates = {"rbps": io.read_bytes_s, "wbps": io.write_bytes_s}
+            words = [f"{key}={value}" for key, value in rates.items() if value is not None]
+            set_value(place / "io.max", " ".join([io.device, *words]), "io")
+        for page_bytes, most in limits.huge_page_bytes:
+            set_value(place / f"hugetlb.{page_name(page_bytes)}.max", str(most), "huge_pages")
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []

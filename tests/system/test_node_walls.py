@@ -1,0 +1,128 @@
+"""A real node whose workers live behind walls: what they meet is named, and nothing of them is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system.node import PATIENCE_S, Node, eventually, node
+from thaloom.base.ids import WorkerId
+from thaloom.edge.client.control import ControlClient
+from thaloom.init.layout import Layout
+from thaloom.kernel.sandbox.finding import find_groups
+from thaloom.kernel.sandbox.grouping import folder_name
+from thaloom.kernel.sandbox.walls import Confined
+
+__all__ = ["node"]
+
+pytestmark = pytest.mark.slow
+
+
+def behind(node: Node, service: str = "tiny") -> Confined:
+    worker = WorkerId(str(node.process("worker", service).id))
+    return Confined(worker, Layout(node.home).worker_walls(worker))
+
+
+def groups_left(node: Node) -> list[str]:
+    return [group.name for group in find_groups(folder_name(node.home)).list()]
+
+
+def test_a_worker_that_meets_its_memory_limit_is_named_and_comes_back(node: Node) -> None:
+    """Its limit is lowered to what it holds just now: the next answer is too much."""
+    node.start()
+    node.serve_tiny()
+    confined = behind(node)
+    if confined.group.memory_limit() is None:
+        return  # this host cannot hold memory; `thaloom doctor host` says so
+    assert "view" in confined.walls()
+    hierarchy = "memory" if "memory" in confined.group.places else "v2"
+    file = "memory.limit_in_bytes" if hierarchy == "memory" else "memory.max"
+    used = confined.usage().memory_bytes
+    assert used is not None
+    limit = confined.group.places[hierarchy] / file
+    if (swap := limit.with_name("memory.memsw.limit_in_bytes")).exists():
+        limit.write_text(str(used))
+        swap.write_text(str(used))
+    else:
+        limit.write_text(str(used))
+    before = node.process("worker", "tiny").pid
+    with node.client() as client:
+        ask(node)
+        eventually(lambda: restarts(client) >= 1)
+        client.wait_ready("tiny", timeout_s=PATIENCE_S)
+        assert node.process("worker", "tiny").pid != before
+        (lost,) = [event for event in client.events() if event.name == "ProcessLost"]
+    assert lost.fields["reason"] == "MemoryLimit"
+    assert "it met its memory limit" in node.log()
+    eventually(lambda: not confined.group.exists())
+
+
+def ask(node: Node) -> None:
+    """Requests until the worker is gone; what they are answered is not the point here."""
+    body = json.dumps({"model": "tiny", "prompt": "The socket " * 300, "max_tokens": 200, "ignore_eos": True})
+    node.wait_for_door()
+    for _ in range(20):
+        connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
+            if connection.getresponse().status != 200:
+                return
+
+
+def restarts(client: ControlClient) -> int:
+    return next(service.restarts for service in client.services() if service.spec.name == "tiny")
+
+
+def test_walls_outlive_the_daemon_and_go_with_the_worker(node: Node) -> None:
+    node.start()
+    node.serve_tiny()
+    confined, pid = behind(node), node.process("worker", "tiny").pid
+    node.kill(node.daemon.pid)
+    node.start()
+    assert node.process("worker", "tiny").pid == pid
+    assert not confined.group.places or pid in confined.group.members()
+    with node.client() as client:
+        client.stop("tiny")
+        eventually(lambda: not [process for process in client.processes() if process.role == "worker"])
+    eventually(lambda: not confined.group.exists())
+    assert list(Layout(node.home).workers.iterdir()) == []
+
+
+def test_what_a_dead_daemon_and_a_dead_worker_left_is_cleared_away(node: Node) -> None:
+    node.start()
+    node.serve_tiny()
+    confined, pid = behind(node), node.process("worker", "tiny").pid
+    node.kill(node.daemon.pid)
+    node.kill(pid)
+    assert confined.group.exists() or not confined.group.places
+    node.start()
+    eventually(lambda: not confined.group.exists())
+    with node.client() as client:
+        client.wait_ready("tiny", timeout_s=PATIENCE_S)
+        client.down()
+    node.daemon.wait(PATIENCE_S)
+    assert groups_left(node) == []
+
+
+def test_walls_can_be_switched_off(node: Node) -> None:
+    node.home.mkdir(parents=True)
+    (node.home / "config.toml").write_text('[sandbox]\nwalls = "off"\n')
+    node.start()
+    node.serve_tiny()
+    assert not behind(node).walled
+    assert groups_left(node) == []
+
+
+def test_a_full_disk_stops_neither_stop_nor_heal_nor_journal(tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("d")
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    command = [*namespace, sys.executable, "-m", "tests.system.full_disk", str(home)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, cwd=root)
+    assert done.stdout.split("\n") == ["free 0", "healed", "stopped", "written", "whole", ""], done.stderr
