@@ -57,6 +57,12 @@ class Made:
         return read_plan(self.layout.worker_walls(W))
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short one: sockets lie in it."""
+    return tmp_path_factory.mktemp("c")
+
+
 def test_a_worker_sees_its_model_and_its_folder_and_nothing_else_of_the_node(tmp_path: Path, walls: Walls) -> None:
     made = Made(tmp_path, walls)
     other = made.models.import_path(TINY, made.plan.manifest.name.parse("other"))  # type: ignore[union-attr]

@@ -80,7 +80,7 @@ def test_room_is_made_before_a_transaction_and_after_one_that_failed(tmp_path: P
     store = StateStore(tmp_path / "state.db", ManualClock(), reserve=reserve)
     assert reserve.held_bytes == SIZE
     disk.free = LOW_BYTES - 1
-    store.append("x", {})
+    store.journal.append("x", {})
     assert reserve.held_bytes == 3 * PIECE_BYTES
     store.close()
 
@@ -105,11 +105,11 @@ try:
 except OSError as error:
     print(error.strerror)
 for i in range(200):
-    store.append("x", {"i": i, "text": "y" * 1000})
-assert len(store.journal(1000)) == 200
+    store.journal.append("x", {"i": i, "text": "y" * 1000})
+assert len(store.journal.latest(1000)) == 200
 assert 0 < reserve.held_bytes < 8 * PIECE_BYTES, reserve.held_bytes
 (folder / "hog").unlink()
-store.append("x", {})
+store.journal.append("x", {})
 assert reserve.held_bytes == 8 * PIECE_BYTES
 print("whole")
 """

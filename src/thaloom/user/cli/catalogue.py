@@ -259,7 +259,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.pull.encrypt": (
         "Keep it on the disk in cipher, or in plain (default: encrypt_models of config.toml). Until a download is "
         "whole, what came of it lies in the node's folder in plain.",
-        "以密文或明文保存（默认见 encrypt_models）。下载未完成时为明文。",
+        "以密文或明文保存；未下完时为明文",
     ),
     "encrypt.done": ("{name} is encrypted ({size}).", "{name} 已加密（{size}）。"),
     "decrypt.done": ("{name} lies in plain ({size}).", "{name} 已恢复为明文（{size}）。"),

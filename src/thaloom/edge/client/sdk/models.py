@@ -39,17 +39,19 @@ class Models(Asking):
         *,
         name: str | None = None,
         replace: bool = False,
+        encrypt: bool | None = None,
         hub: wire.HubAccess | None = None,
         on_progress: OnProgress | None = None,
     ) -> wire.Model:
         """Import a model: an absolute path on the node's machine, the name of a bundled model, or a hub's model
-        (`org/name`, `hf://org/name@revision` ...); `hub`: where hubs are and who asks, by default as the node has it.
+        (`org/name`, `hf://org/name@revision` ...); `encrypt`: how it is kept, and `hub`: where hubs are and who asks,
+        by default as the node has them.
         Leaving (an exception, Ctrl-C) ends an import; a pull from a hub goes on in the node, see
         `unfinished_pulls`.
 
         >>> client.node.pull("tiny", on_progress=lambda step: print(step.stage, step.done_bytes))
         """
-        call = post(f"{_P}/models/pull", source=source, name=name, replace=replace, hub=hub)
+        call = post(f"{_P}/models/pull", source=source, name=name, replace=replace, encrypt=encrypt, hub=hub)
         return self._made(call, on_progress)
 
     def unfinished_pulls(self) -> list[wire.UnfinishedPull]:
