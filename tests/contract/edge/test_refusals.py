@@ -175,6 +175,41 @@ def test_foreign_hosts_and_origins_are_refused_on_every_path(tmp_path: Path, hea
     in_door(tmp_path, test)
 
 
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:5173", "https://[::1]"])
+def test_a_page_of_this_machine_may_ask_from_a_browser(tmp_path: Path, origin: str) -> None:
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+
+    async def test(door: LiveDoor) -> None:
+        before = await door.http.options(CHAT, headers={"origin": origin} | asked)
+        assert (before.status_code, before.content) == (204, b"")
+        assert before.headers["access-control-allow-origin"] == origin
+        assert "POST" in before.headers["access-control-allow-methods"]
+        assert before.headers["access-control-allow-headers"] == "authorization,content-type"
+        for answer in (
+            await door.post(COMPLETIONS, PLAIN, headers={"origin": origin}),
+            await door.http.get("/v1/nothing", headers={"origin": origin}),
+        ):
+            assert answer.headers["access-control-allow-origin"] == origin
+            assert answer.headers["vary"] == "Origin"
+            assert "x-request-id" in answer.headers["access-control-expose-headers"]
+        assert "access-control-allow-origin" not in (await door.http.get("/v1/models")).headers
+
+    in_door(tmp_path, test)
+
+
+def test_no_page_is_let_in_to_the_control_api_or_from_elsewhere(tmp_path: Path) -> None:
+    async def test(door: LiveDoor) -> None:
+        asked = {"access-control-request-method": "DELETE", "origin": "http://localhost:3000"}
+        control = await door.http.options("/thaloom/v1/services/tiny", headers=asked)
+        assert "access-control-allow-origin" not in control.headers
+        assert control.status_code >= 400
+        foreign = await door.http.options(CHAT, headers=asked | {"origin": "https://evil.example"})
+        assert refusal(foreign)[:2] == (403, "forbidden")
+        assert "access-control-allow-origin" not in foreign.headers
+
+    in_door(tmp_path, test)
+
+
 def test_too_many_headers_are_refused(tmp_path: Path) -> None:
     async def test(door: LiveDoor) -> None:
         many = {f"x-{index}": "y" for index in range(200)}

@@ -20,6 +20,7 @@ from thaloom.base.errors import BadRequest, Forbidden, InternalError, ThaloomErr
 from thaloom.base.events import Emit, Event, at_level
 from thaloom.base.ids import RequestId, new_request_id
 from thaloom.edge.api.anthropic import errors as anthropic_errors
+from thaloom.edge.api.entrance import cors
 from thaloom.edge.api.entrance.access_log import line_of
 from thaloom.edge.api.entrance.room import Room
 from thaloom.edge.api.entrance.tracing import Span, Tracing, traceparent_of
@@ -87,6 +88,7 @@ class Guard:
             tab.traceparent = span.traceparent
         CURRENT.set(tab)  # of this request's own task, and of those it starts
         as_comment = False
+        for_page: list[tuple[bytes, bytes]] = []
 
         async def send_marked(message: Message) -> None:
             nonlocal status, whole, as_comment
@@ -95,6 +97,7 @@ class Guard:
                 status = message["status"]
                 as_comment = ASKED_BY in headers and _is_event_stream(message)
                 _mark(message, request_id, tab)
+                MutableHeaders(scope=message).raw.extend(for_page)
                 if anthropic_errors.is_spoken(scope["path"], headers):
                     MutableHeaders(scope=message)["request-id"] = request_id
             elif whole and as_comment and tab.finish:
@@ -105,6 +108,10 @@ class Guard:
         self._metrics.open_requests.labels(route).inc()
         try:
             check(headers)
+            for_page += cors.marks(scope["path"], headers)
+            if cors.is_preflight(scope["method"], scope["path"], headers):  # a browser shows no key with it
+                await cors.preflight_answer(headers)(scope, receive, send_marked)
+                return
             self._let_in(tab, scope, headers)
             await self._app(scope, receive, send_marked)
         except ThaloomError as error:
