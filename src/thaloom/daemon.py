@@ -69,8 +69,9 @@ async def _run(
     manager = ServiceManager(os.environ)
     registry: Registry[Driver] = Registry("driver")
     registry.discover()
+    is_new = not layout.node_key.exists()
     seal, reserve = sealing(node_key(layout.node_key)), Reserve(layout.reserve, emit=log)
-    with contextlib.closing(StateStore(layout.state, clock, seal=seal, reserve=reserve)) as store:
+    with contextlib.closing(StateStore(layout.state, clock, seal=seal, is_new=is_new, reserve=reserve)) as store:
         found = take_stock(layout, settings, store, clock)
         async with asyncio.TaskGroup() as tasks:
             node = Node(

@@ -28,6 +28,10 @@ class Aliasing:
         """Raises AliasNotFound."""
         return self._store.alias(name)
 
+    def returned(self, name: ServiceName) -> str:
+        """Why its canary gets no requests; empty: it does, or there is no such alias."""
+        return next((alias.returned for alias in self._store.aliases() if alias.name == name), "")
+
     def put(self, alias: Alias) -> Alias:
         """Raises as `check`."""
         self.check(alias)

@@ -123,6 +123,11 @@ class Pulls:
         found = await asyncio.to_thread(unfinished, self._layout.pulls)
         return [dataclasses.replace(pull, running=key in at_work) for key, pull in found]
 
+    async def there(self, source: str) -> Sequence[UnfinishedPull]:
+        """Those of that source. Raises BadParameter."""
+        model = parse_source(source)
+        return [pull for pull in await self.unfinished() if _means_text(model, pull.source)]
+
     async def remove(self, source: str) -> str:
         """End a pull and delete what came of it. Raises ModelNotFound if there is none, BadParameter."""
         model = parse_source(source)

@@ -69,7 +69,7 @@ class ReconcileLoop:
         self._seen: Snapshot | None = None
         self.going_down = False
         self.failures = 0
-        """ReconcileLoop that ended in an error of ours."""
+        """Rounds that ended in an error of ours."""
 
     def require_up(self) -> None:
         """Raises NodeNotRunning where the node is about to end."""
@@ -97,7 +97,7 @@ class ReconcileLoop:
         await self._turn.acquire()
 
     async def run(self) -> None:
-        """ReconcileLoop, until the node is going down and no process is left."""
+        """Rounds, until the node is going down and no process is left."""
         while not await self.settle():
             await self._sleep()
 

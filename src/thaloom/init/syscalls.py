@@ -15,7 +15,7 @@ from thaloom import __version__
 from thaloom.base.actions import TERMS, Call, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.clock import Clock
-from thaloom.base.errors import BadParameter, NameTaken, ServiceNotFound
+from thaloom.base.errors import BadParameter, NameTaken, ServiceNotFound, WrongState
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.base.plugins import Absent
 from thaloom.base.procs import resident_bytes
@@ -25,7 +25,7 @@ from thaloom.init.acting.aliases import AliasWish, CanaryReport, PutAlias, Remov
 from thaloom.init.acting.encryption import ConvertModel, ConvertWish, MakeMasterKey, RotateMasterKey, RotationWish
 from thaloom.init.acting.guards import ServiceGuard, is_service_name, require_service_name
 from thaloom.init.acting.keys import KeyWish, MakeKey, RemoveKey
-from thaloom.init.acting.kinds import Aid, Done, Named, call
+from thaloom.init.acting.kinds import NO_AID, Aid, Done, Named, call
 from thaloom.init.acting.models import (
     CopyModel,
     CopyWish,
@@ -284,7 +284,7 @@ class Syscalls:
 
     async def make_master_key(self) -> str:
         done = await self._do(Call(MakeMasterKey.name))
-        return str(done.told["key"])
+        return str(done.told.get("key", ""))
 
     async def rotate_master_key(self, passphrase: str | None, key_file: str | None) -> str:
         if key_file is not None and not Path(key_file).is_absolute():
@@ -292,7 +292,7 @@ class Syscalls:
         present = await asyncio.to_thread(self._vault.status)
         wish = RotationWish(instead_of=present.master, key_file=key_file)
         done = await self._do(call(RotateMasterKey.name, wish), aid=Aid(secrets={"passphrase": passphrase}))
-        return str(done.told["key"])
+        return str(done.told.get("key", ""))
 
     # -- services
 
@@ -361,6 +361,8 @@ class Syscalls:
         return await asyncio.to_thread(self._past.get, chosen)
 
     async def approve(self, digest: str, until: float) -> None:
+        if TERMS.get().dry_run:
+            raise BadParameter("there is nothing to look at before an approval", param="dry_run")
         self._performer.approve(digest, until, TERMS.get().caller)
 
     async def verify_journal(self, through: Checkpoint | None) -> JournalReport:
@@ -375,6 +377,8 @@ class Syscalls:
         done = await self._do(call(kind, wish), aid=aid)
         if isinstance(done.given, Manifest):
             return done.given
+        if "model" not in done.told:
+            raise WrongState("that was done by this very request, before the node was started anew; ask for the model")
         return await asyncio.to_thread(self._models.get, done.told["model"])
 
     def _whether_to_encrypt(self, asked: bool | None) -> bool:
@@ -385,7 +389,7 @@ class Syscalls:
         return sealed
 
     async def _do(
-        self, asked: Call, *, aid: Aid | None = None, action: str | None = None, undoes: str | None = None
+        self, asked: Call, *, aid: Aid = NO_AID, action: str | None = None, undoes: str | None = None
     ) -> Done:
         """On the terms of the request that is being served. Raises Planned where that is a dry run."""
         terms = TERMS.get()

@@ -224,8 +224,12 @@ class Node:
         await self._sweep_groups(found)
         await asyncio.to_thread(self._sweep_text_files)
         self._tasks.create_task(self._sweep_models(), name="sweep models")
+        living = {str(lease.id) for lease in found.alive}
         for entry in self._store.journal.unfinished():
-            await self._performer.resume(entry)
+            try:
+                await self._performer.resume(entry, living)
+            except (ThaloomError, OSError) as error:  # the journal cannot be written: told, and tried at the next start
+                self.emit(Degraded(subject=f"action {entry.action}", reason="ResumeFailed", message=str(error)))
         await self.reconcile_loop.settle()
 
     async def run(self) -> None:

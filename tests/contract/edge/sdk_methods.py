@@ -91,6 +91,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 OVER_THE_SOCKET = (
     *("node.keys", "node.make_key", "node.remove_key"),
     *("node.make_master_key", "node.rotate_master_key", "node.encrypt", "node.decrypt"),
+    *("node.actions", "node.action", "node.undo"),
     *("node.approve", "node.checkpoint", "node.verify_journal"),
 )
 NO_CALLS = {"aclose", "close", "url", "node"}

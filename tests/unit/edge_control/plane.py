@@ -191,6 +191,8 @@ class Plane(FakeEncryption):
         self, path: Path, name: ModelName | None, *, replace: bool, encrypt: bool | None, progress: OnProgress
     ) -> Manifest:
         self.encrypt = encrypt
+        if TERMS.get().dry_run:
+            raise Planned(PLAN)
         return await self._long_work(progress, MANIFEST)
 
     async def pull_from_hub(

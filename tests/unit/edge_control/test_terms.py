@@ -36,6 +36,17 @@ def test_a_dry_run_answers_with_the_plan_and_does_nothing(client: TestClient, pl
     assert plane.aliases.now == {}
 
 
+def test_a_dry_run_of_what_streams_answers_with_the_plan_too(client: TestClient) -> None:
+    answer = client.post("/thaloom/v1/models/pull", json={"source": "/somewhere"}, params={"dry_run": "true"})
+    assert (answer.status_code, answer.headers["thaloom-dry-run"]) == (200, "true")
+    assert answer.json()["digest"] == PLAN.digest
+
+
+def test_an_id_may_be_quoted_as_the_draft_has_it(client: TestClient, plane: Plane) -> None:
+    client.put(ALIAS, json=BODY, headers={"Idempotency-Key": '"mine"'})
+    assert plane.terms.action == "mine"
+
+
 def test_without_terms_it_is_done_at_once(client: TestClient, plane: Plane) -> None:
     assert client.put(ALIAS, json=BODY).status_code == 200
     assert plane.terms == Terms(caller=LOCAL)
@@ -80,7 +91,14 @@ def test_terms_that_make_no_sense_are_refused_by_name(
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "actions/approve"), ("GET", "journal/checkpoint"), ("POST", "journal/verify")],
+    [
+        ("POST", "actions/approve"),
+        ("GET", "journal/checkpoint"),
+        ("POST", "journal/verify"),
+        ("GET", "actions"),
+        ("GET", "actions/a-1"),
+        ("POST", "actions/a-1/undo"),
+    ],
 )
 def test_leave_and_the_journals_chain_are_not_for_who_comes_through_the_door(
     client: TestClient, method: str, path: str

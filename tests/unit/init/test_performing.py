@@ -22,9 +22,11 @@ from thaloom.base.errors import (
     NothingToUndo,
     NotVerified,
     PlanChanged,
+    QueueFull,
     ThaloomError,
     WrongState,
 )
+from thaloom.init.acting import performing as performing_module
 from thaloom.init.acting.budgets import BUDGETS
 from thaloom.init.acting.kinds import Aid, Done, call
 from thaloom.init.acting.past import Past
@@ -50,6 +52,7 @@ class Put:
     breaks: Exception | None = None
     idle: bool = False
     outlives_caller: bool = True
+    shared: bool = False
     num_applied: int = 0
     name: str = "value.put"
     parameters: type[Value] = field(default=Value)
@@ -65,10 +68,11 @@ class Put:
             undo=call(self.name, Value(name=given.name, value=before)),
         )
 
-    async def apply(self, given: Value, _: Aid, /) -> Done:
+    async def apply(self, given: Value, aid: Aid, /) -> Done:
         self.num_applied += 1
         if self.gate is not None:
             await self.gate.wait()
+        aid.progress("half", 1, 2)
         if self.breaks is not None:
             raise self.breaks
         if given.value is None:
@@ -240,6 +244,54 @@ def test_a_caller_that_leaves_ends_it_or_does_not_by_its_kind(store: StateStore,
     assert kind.values == ({"a": 1} if goes_on else {})
 
 
+def test_nobody_waits_long_for_another_and_nothing_is_done_after_its_caller_has_gone(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(performing_module, "PATIENCE_S", 0.05)
+    kind = Put({})
+
+    async def work(performer: Performer) -> None:
+        kind.gate = asyncio.Event()
+        first = asyncio.ensure_future(performer.perform(put(), LOCAL, action="holder"))
+        while not kind.num_applied:
+            await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match="value/a is being changed by holder"):
+            await performer.perform(put(value=2), LOCAL)
+        monkeypatch.setattr(performing_module, "PATIENCE_S", 60.0)
+        waiting = asyncio.ensure_future(performer.perform(put(value=3), LOCAL))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+        kind.gate.set()
+        await first
+
+    run(store, kind, work)
+    assert kind.values == {"a": 1}
+    assert len(the_past(store)) == 1
+
+
+def test_who_asks_for_the_same_of_a_shared_kind_follows_it(store: StateStore) -> None:
+    kind = Put({}, shared=True)
+    heard: list[str] = []
+
+    async def work(performer: Performer) -> None:
+        kind.gate = asyncio.Event()
+        first = asyncio.ensure_future(performer.perform(put(), LOCAL))
+        while not kind.num_applied:
+            await asyncio.sleep(0)
+        follower = Aid(progress=lambda stage, done, total: heard.append(stage))
+        second = asyncio.ensure_future(performer.perform(put(), LOCAL, aid=follower))
+        third = asyncio.ensure_future(performer.perform(put(), LOCAL, aid=Aid(secrets={"token": "another"})))
+        await asyncio.sleep(0)
+        kind.gate.set()
+        assert await first is await second
+        await third
+
+    run(store, kind, work)
+    assert (kind.num_applied, heard) == (2, ["half"]), "one with another token is another"
+
+
 # -- the same again
 
 
@@ -385,6 +437,29 @@ def test_a_program_may_change_so_much_an_hour_and_no_restart_helps(store: StateS
 # -- undo
 
 
+def test_what_came_long_after_it_stands_in_the_way_too(store: StateStore) -> None:
+    async def work(performer: Performer) -> None:
+        await performer.perform(put(), LOCAL, action="first")
+        await performer.perform(put(value=2), LOCAL, action="second")
+        for number in range(600):
+            store.journal.append("Forget", {"process": f"w-{number}"}, phase="intent", by="reconciler")
+        with pytest.raises(NothingToUndo, match="second"):
+            Past(store.journal).undoing("first")
+
+    run(store, Put({}), work)
+
+
+def test_undoing_is_judged_again_when_its_turn_has_come(store: StateStore) -> None:
+    async def work(performer: Performer) -> None:
+        await performer.perform(put(), LOCAL, action="first")
+        undoing = Past(store.journal).undoing("first")
+        await performer.perform(put(value=2), LOCAL, action="second")
+        with pytest.raises(NothingToUndo, match="second"):
+            await performer.perform(undoing, LOCAL, undoes="first")
+
+    run(store, Put({}), work)
+
+
 def test_undoing_brings_back_what_was_there_once(store: StateStore) -> None:
     kind = Put({"a": 5})
 
@@ -455,6 +530,62 @@ def test_what_a_killed_daemon_began_is_brought_to_an_end_by_what_the_machine_sho
     (past,) = the_past(store)
     assert (past.ending, past.resumed, kind.num_applied) == (ending, True, num_applied)
     assert kind.values == {"a": 5 if ending == "undone" else 1}
+    assert store.journal.unfinished() == []
+
+
+@pytest.mark.parametrize("broken", [OSError("no such file"), KeyError("key")])
+def test_no_past_action_keeps_a_node_from_starting(store: StateStore, broken: Exception) -> None:
+    kind = Put({"a": 5})
+    begun(store, kind)
+    store.journal.append("value.put", {"nonsense": 1}, phase="intent", action="odd")
+    kind.values, kind.breaks = {"a": 3}, broken
+
+    async def work(performer: Performer) -> None:
+        for entry in store.journal.unfinished():
+            await performer.resume(entry)
+
+    run(store, kind, work)
+    assert {past.ending for past in the_past(store)} == {"failed"}
+    assert store.journal.unfinished() == []
+
+
+def test_what_ends_with_its_caller_is_not_finished_without_him(store: StateStore) -> None:
+    kind = Put({"a": 5}, outlives_caller=False)
+    begun(store, kind)
+    kind.values = {"a": 3}
+
+    async def work(performer: Performer) -> None:
+        for entry in store.journal.unfinished():
+            await performer.resume(entry)
+
+    run(store, kind, work)
+    assert (kind.num_applied, the_past(store)[0].ending) == (0, "failed")
+
+
+def test_steps_of_the_reconciler_end_by_what_was_adopted(store: StateStore) -> None:
+    for process in ("w-1", "w-2"):
+        store.journal.append("StartWorker", {"process": process}, phase="intent", by="reconciler")
+
+    async def work(performer: Performer) -> None:
+        for entry in store.journal.unfinished():
+            await performer.resume(entry, {"w-2"})
+
+    run(store, Put({}), work)
+    assert [past.ending for past in the_past(store)] == ["done", "undone"]
+
+
+def test_an_id_of_what_was_never_begun_may_be_used_again(store: StateStore) -> None:
+    kind = Put({"a": 5})
+    begun(store, kind)
+
+    async def work(performer: Performer) -> None:
+        for entry in store.journal.unfinished():
+            await performer.resume(entry)
+        await performer.perform(put(), LOCAL, action="mine")
+        await performer.perform(put(), LOCAL, action="mine")
+
+    run(store, kind, work)
+    assert (kind.values, kind.num_applied) == ({"a": 1}, 1)
     assert store.journal.unfinished() == []
 
 

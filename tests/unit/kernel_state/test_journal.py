@@ -29,8 +29,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def opened(path: Path, seal: Callable[[bytes], str] = SEAL) -> Iterator[StateStore]:
-    store = StateStore(path, ManualClock(5.0), seal=seal)
+def opened(path: Path, seal: Callable[[bytes], str] = SEAL, *, is_new: bool = True) -> Iterator[StateStore]:
+    store = StateStore(path, ManualClock(5.0), seal=seal, is_new=is_new)
     with contextlib.closing(store):
         yield store
 
@@ -172,3 +172,27 @@ def test_intents_without_an_outcome_are_told_oldest_first(path: Path) -> None:
 def verified_checkpoint(path: Path) -> Checkpoint:
     with opened(path) as store:
         return store.journal.checkpoint()
+
+
+@pytest.mark.parametrize("stripped", ["UPDATE journal SET seal = ''", "DELETE FROM journal"])
+def test_a_journal_without_any_seal_is_old_only_where_the_key_is_new(path: Path, stripped: str) -> None:
+    change(path, stripped, "DELETE FROM journal_marks")
+    with opened(path, is_new=False) as store:
+        assert bool(store.journal.verify().faults) == ("UPDATE" in stripped)
+    change(path, "DELETE FROM journal_marks")
+    with opened(path, is_new=True) as store:
+        assert store.journal.verify().faults == ()
+
+
+def test_no_row_that_others_put_in_or_take_away_stops_the_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = f"SELECT {COUNT + 1}, time, action, kind, phase, data, by, seal FROM journal WHERE id = 1"
+    with opened(path) as store:
+        change(path, f"INSERT INTO journal {copied}")
+        store.journal.append("X", {}, by="")
+        assert "mark" in [fault.problem for fault in store.journal.verify().faults]
+    monkeypatch.setattr(store_module, "JOURNAL_ENTRIES", 5)
+    with opened(path) as store:
+        change(path, f"DELETE FROM journal WHERE id BETWEEN 1 AND {COUNT + 1}")
+        for number in range(30):
+            store.journal.append("X", {"number": number}, by="")
+        assert store.journal.latest(1)[0].data == {"number": 29}

@@ -95,7 +95,7 @@ class AsyncControlClient:
     async def _answer(self, method: str, path: str, body: wire.Ask | None) -> AsyncIterator[httpx2.Response]:
         import httpx2
 
-        headers = {} if body is None else {"content-type": "application/json"}
+        headers = {"via": wire.VIA} | ({} if body is None else {"content-type": "application/json"})
         content = None if body is None else body.model_dump_json()
         url = f"http://localhost{wire.PREFIX}{path}"
         try:

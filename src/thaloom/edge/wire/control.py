@@ -17,6 +17,9 @@ NDJSON = "application/x-ndjson"
 
 Phase = Literal["pending", "loading", "ready", "failed", "stopping"]
 MAX_TAIL_LINES = 10_000
+VIA = "1.1 thaloom-door"
+"""What came over TCP, or is asked by the door for whoever came so, bears this header: not by the hand of who can open
+the node's own socket."""
 DRY_RUN = "thaloom-dry-run"
 """Header of an answer that is a Plan, whatever the route usually answers."""
 

@@ -44,13 +44,16 @@ class PutAlias:
         self._require_up()
         require_service_name(given.name)
         self._aliasing.check(given.alias())
-        present = _present(self._aliasing, given.name)
-        if present == given:
+        present, returned = _present(self._aliasing, given.name), self._aliasing.returned(given.name)
+        if present == given and not returned:
             return Plan(call=call(self.name, given), risk="low", changes=(), no_undo="it changes nothing")
+        before = _record(present)
+        if returned:  # its canary gets requests again
+            before |= {"returned": returned}
         return Plan(
             call=call(self.name, given),
             risk="low" if present is None else "medium",
-            changes=(Change(subject=f"alias/{given.name}", before=_record(present), after=_record(given)),),
+            changes=(Change(subject=f"alias/{given.name}", before=before, after=_record(given)),),
             undo=call(RemoveAlias.name, Named(name=given.name)) if present is None else call(self.name, present),
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from thaloom.base.actions import RISKS, Caller, CallerKind, Risk
-from thaloom.base.errors import ApprovalNeeded, BudgetSpent
+from thaloom.base.errors import BudgetSpent
 
 HOUR_S = 3600.0
 
@@ -35,16 +35,19 @@ BUDGETS: Mapping[CallerKind, Budget] = {
 """Chosen, not measured: an hour in which a healer acted thirty times has not been healed."""
 
 
-def check_budget(caller: Caller, risk: Risk, moments: Iterable[float], now: float, *, approved: bool) -> None:
-    """`moments`: of what it has changed before. Raises BudgetSpent, which says when there is more; ApprovalNeeded."""
-    budget = BUDGETS[caller.kind]
-    if not approved and RISKS.index(risk) > RISKS.index(budget.most_risk):
-        raise ApprovalNeeded(f"a {caller.kind} may not do what has a {risk} risk without a person's leave", risk=risk)
-    if budget.changes_per_hour is None:
+def may_risk(caller: Caller, risk: Risk) -> bool:
+    """Whether it may do what is so risky without a person's leave."""
+    return RISKS.index(risk) <= RISKS.index(BUDGETS[caller.kind].most_risk)
+
+
+def check_budget(caller: Caller, moments: Iterable[float], now: float) -> None:
+    """`moments`: of what it has changed before. Raises BudgetSpent, which says when there is more."""
+    most = BUDGETS[caller.kind].changes_per_hour
+    if most is None:
         return
     recent = sorted(moment for moment in moments if moment > now - HOUR_S)
-    if len(recent) >= budget.changes_per_hour:
+    if len(recent) >= most:
         raise BudgetSpent(
             f"{caller} has changed {len(recent)} things within an hour, which is all it may",
-            retry_after_s=max(1.0, recent[-budget.changes_per_hour] + HOUR_S - now),
+            retry_after_s=max(1.0, recent[-most] + HOUR_S - now),
         )

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from thaloom.base.actions import Change, Plan
+from thaloom.base.errors import NameTaken, WrongState
 from thaloom.init.acting.kinds import Aid, Done, call
 from thaloom.init.acting.models import Store, came
 from thaloom.init.acting.node import Nothing
@@ -70,6 +71,8 @@ class MakeMasterKey:
 
     async def plan(self, given: Nothing) -> Plan:
         status = await asyncio.to_thread(self._vault.status)
+        if status.ready:
+            raise NameTaken(f"there is a master key already: {status.origin}")
         return Plan(
             call=call(self.name, given),
             risk="low",
@@ -94,6 +97,8 @@ class RotateMasterKey:
 
     async def plan(self, given: RotationWish) -> Plan:
         status = await asyncio.to_thread(self._vault.status)
+        if status.master != given.instead_of:
+            raise WrongState("the master key was changed meanwhile")
         return Plan(
             call=call(self.name, given),
             risk="medium",

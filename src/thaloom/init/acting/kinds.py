@@ -26,6 +26,9 @@ class Aid:
     secrets: Mapping[str, Any] = field(default_factory=dict)
 
 
+NO_AID = Aid()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """What came of an action: `told` is for the journal, `given` for the caller alone."""
@@ -38,7 +41,8 @@ class ActionKind(Protocol[P]):
     """One kind of action. Each method may raise a leaf of ThaloomError.
 
     `plan` changes nothing; it is asked when somebody wants to know, and again at the moment of doing: whatever forbids
-    the action (its guards) is raised there. `apply` may be asked again after it was killed in the middle: it makes so
+    the action (its guards) is raised there. A kind may have `shared = True`: who asks for the same while it is being
+    done follows that one. `apply` may be asked again after it was killed in the middle: it makes so
     what is not so yet. `holds` looks at the machine.
     """
 

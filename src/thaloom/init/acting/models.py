@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thaloom.base.actions import Call, Change, Json, Plan
-from thaloom.base.errors import ModelInUse, ModelNotFound, WrongState
+from thaloom.base.errors import CorruptObject, ModelInUse, ModelNotFound, WrongState
 from thaloom.hal.types import WeightFormat
 from thaloom.init.acting.kinds import Aid, Done, Named, call
 from thaloom.init.progress import with_progress
 from thaloom.init.pulls import Pulls
 from thaloom.init.quantising import Quantising
 from thaloom.kernel.models.pulling.naming import default_name
+from thaloom.kernel.models.pulling.sources import parse_source
 from thaloom.kernel.models.store import ModelStore, name_from
 from thaloom.kernel.models.types import HubModel, HubSettings, Manifest, ModelName, QuantiseWish
 
@@ -72,19 +73,31 @@ class Store:
         self._require_up = require_up
 
     async def present(self, name: ModelName | str) -> Manifest | None:
+        """None also where its manifest is damaged."""
         try:
             return await asyncio.to_thread(self.models.get, name)
+        except (ModelNotFound, CorruptObject):
+            return None
+
+    async def facts(self, name: ModelName | str) -> Json:
+        """What is under that name, for a plan; None: nothing."""
+        try:
+            manifest = await asyncio.to_thread(self.models.get, name)
         except ModelNotFound:
             return None
+        except CorruptObject as error:
+            return {"damaged": error.message}
+        return {"digest": manifest.digest, "source": manifest.source, "encrypted": manifest.encrypted}
 
     async def plan(self, asked: Call, name: ModelName, origin: dict[str, Json], *, replace: bool) -> Plan:
         self._require_up()
-        present = await self.present(name)
-        change = Change(subject=f"model/{name}", before=_facts(present), after=origin)
+        present = await self.facts(name)
+        change = Change(subject=f"model/{name}", before=present, after=origin)
         if present is None:
             undo = call(RemoveModel.name, Named(name=str(name)))
             return Plan(call=asked, risk="low", changes=(change,), undo=undo)
-        return Plan(call=asked, risk="high" if replace else "low", changes=(change,), no_undo=_REPLACED)
+        no_undo = _REPLACED if replace else "it changes nothing, or is refused: there is a model of that name"
+        return Plan(call=asked, risk="high" if replace else "low", changes=(change,), no_undo=no_undo)
 
 
 class ImportModel:
@@ -115,9 +128,11 @@ class ImportModel:
 
 
 class PullModel:
-    """`model.pull`: fetch one from a hub. It goes on whoever leaves; what came is kept if it is cut off."""
+    """`model.pull`: fetch one from a hub. It goes on whoever leaves; what came is kept if it is cut off. Who asks for
+    the same meanwhile follows it."""
 
     name, parameters, outlives_caller = "model.pull", PullWish, True
+    shared = True
 
     def __init__(self, store: Store, pulls: Pulls) -> None:
         self._store = store
@@ -214,15 +229,19 @@ class RemovePull:
         self._pulls = pulls
 
     async def plan(self, given: Named) -> Plan:
-        there = {pull.source: pull.done_bytes for pull in await self._pulls.unfinished()}
-        change = Change(subject=f"pull/{given.name}", before={"done_bytes": there.get(given.name)}, after=None)
+        model = parse_source(given.name)  # an address with a password in it gets no further, and into no journal
+        there = await self._pulls.there(given.name)
+        if not there:
+            raise ModelNotFound(f"no unfinished pull of {given.name!r} (thaloom ls --partial lists them)")
+        before = {"done_bytes": sum(pull.done_bytes for pull in there)}
+        change = Change(subject=f"pull/{model}", before=before, after=None)
         return Plan(call=call(self.name, given), risk="medium", changes=(change,), no_undo="pull it again")
 
     async def apply(self, given: Named, _: Aid) -> Done:
         return Done(given=await self._pulls.remove(given.name))
 
     async def holds(self, given: Named) -> bool:
-        return given.name not in {pull.source for pull in await self._pulls.unfinished()}
+        return not await self._pulls.there(given.name)
 
 
 class RemoveModel:
@@ -234,27 +253,28 @@ class RemoveModel:
         self._store = store
 
     async def plan(self, given: Named) -> Plan:
-        manifest = await asyncio.to_thread(self._store.models.get, given.name)
+        present = await self._store.facts(given.name)
+        if present is None:
+            await asyncio.to_thread(self._store.models.get, given.name)  # says which names are near
         if users := self._store.users(ModelName.parse(given.name)):
             named = ", ".join(map(repr, users))
             raise ModelInUse(f"model {given.name!r} is served as {named}; stop that first", services=list(users))
-        change = Change(subject=f"model/{manifest.name}", before=_facts(manifest), after=None)
+        change = Change(subject=f"model/{ModelName.parse(given.name)}", before=present, after=None)
         return Plan(call=call(self.name, given), risk="high", changes=(change,), no_undo=_GONE)
 
     async def apply(self, given: Named, _: Aid) -> Done:
-        await asyncio.to_thread(self._store.models.remove, ModelName.parse(given.name))
+        users = self._store.users
+        await asyncio.to_thread(
+            self._store.models.remove, given.name, in_use=lambda manifest: bool(users(manifest.name))
+        )
         return Done()
 
     async def holds(self, given: Named) -> bool:
-        return await self._store.present(given.name) is None
+        return await self._store.facts(given.name) is None
 
 
 def _name(given: ImportWish) -> ModelName:
     return name_from(Path(given.path)) if given.name is None else ModelName.parse(given.name)
-
-
-def _facts(manifest: Manifest | None) -> Json:
-    return None if manifest is None else {"digest": manifest.digest, "source": manifest.source}
 
 
 def came(store: Store, manifest: Manifest) -> Done:

@@ -47,9 +47,26 @@ class Past:
         return past_action(intent, outcome)
 
     def later(self, action: PastAction) -> list[PastAction]:
-        """What was done since then to the same things, newest first."""
-        since = [other for other in self.latest(_PAGE) if other.number > action.number]
-        return [other for other in since if other.ending == "done" and changed(other) & changed(action)]
+        """What was done since then to the same things, or may have been, newest first."""
+        found = self._since(action.number)
+        return [other for other in found if _may_have_changed(other) and changed(other) & changed(action)]
+
+    def _since(self, number: int) -> list[PastAction]:
+        found: list[PastAction] = []
+        outcomes: dict[str, JournalEntry] = {}
+        before: int | None = None
+        while True:
+            entries = self._journal.latest(_PAGE, before=before)
+            for entry in entries:
+                if entry.id <= number:
+                    return found
+                if entry.phase == "outcome":
+                    outcomes[entry.action] = entry
+                else:
+                    found.append(past_action(entry, outcomes.pop(entry.action, None)))
+            if len(entries) < _PAGE:
+                return found
+            before = entries[-1].id
 
     def undoing(self, action: str) -> Call:
         """The call that undoes it. Raises ActionNotFound, NothingToUndo saying why there is none."""
@@ -99,6 +116,12 @@ def subjects(data: dict[str, Any]) -> list[str]:
 
 def changed(action: PastAction) -> set[str]:
     return {change["subject"] for change in action.plan.get("changes", [])}
+
+
+def _may_have_changed(action: PastAction) -> bool:
+    """Whether it is being done, was done, or went wrong in a way that says nothing of what it left."""
+    code = (action.error or {}).get("code")
+    return action.ending in ("done", "running") or code in ("not_verified", "internal_error")
 
 
 def _ending(outcome: JournalEntry) -> Ending:

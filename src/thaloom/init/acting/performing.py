@@ -2,7 +2,7 @@
 
     plan ─> guards and approval ─> budget ─> journal: intent ─> apply ─> does it hold? ─> journal: outcome
 
-The intent has all that is needed to finish the action or to tell that it never began (`resuming`), and the call that
+The intent has all that is needed to finish the action or to tell that it never began (`resume`), and the call that
 would undo it, made from what was there before. An action asked for twice by one id is done once.
 """
 
@@ -10,31 +10,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import re
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
 from thaloom.base.actions import Approval, Call, Caller, Json, Plan
 from thaloom.base.clock import Clock
 from thaloom.base.errors import (
+    ApprovalNeeded,
     BadParameter,
     Forbidden,
     InternalError,
     NodeNotRunning,
     NotVerified,
     PlanChanged,
+    QueueFull,
     ThaloomError,
     WrongState,
 )
-from thaloom.init.acting.budgets import HOUR_S, check_budget
-from thaloom.init.acting.kinds import ActionKind, Aid, Done, read
+from thaloom.init.acting.budgets import HOUR_S, check_budget, may_risk
+from thaloom.init.acting.kinds import NO_AID, ActionKind, Aid, Done, read
+from thaloom.init.acting.past import Past
+from thaloom.init.progress import OnProgress
 from thaloom.kernel.state.journal import Journal, new_action_id
 from thaloom.kernel.state.types import JournalEntry
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MOST_MOMENTS = 10_000
+PATIENCE_S = 10.0
+"""How long one waits for another that changes the same thing: less than callers wait for an answer."""
 _APPROVE = "plan.approve"
 
 
@@ -50,16 +57,17 @@ class Performer:
         self._clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By subject, as long as anybody has or wants it."""
-        self._running: dict[str, tuple[str, Any, asyncio.Future[Done]]] = {}
-        """By id: the kind, its parameters, and what comes of it."""
+        self._running: dict[str, _Running] = {}
+        self._holders: dict[str, str] = {}
         self._moments: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_MOST_MOMENTS))
         self._leave: dict[str, float] = {}
         """Until when a person allows a plan of this digest to whoever may not carry it out by itself."""
         for entry in reversed(journal.latest(_MOST_MOMENTS)):
             if entry.phase == "intent" and entry.time > clock.now() - HOUR_S:
                 self._moments[entry.by].append(entry.time)
-                self._leave.pop(entry.data.get("digest", ""), None)
-            elif entry.kind == _APPROVE:
+            if entry.phase == "intent" and entry.data.get("by_leave"):
+                self._leave.pop(entry.data["digest"], None)
+            if entry.kind == _APPROVE:
                 self._leave[entry.data["digest"]] = entry.data["until"]
 
     async def plan(self, call: Call) -> Plan:
@@ -75,7 +83,7 @@ class Performer:
         action: str | None = None,
         approval: Approval | None = None,
         undoes: str | None = None,
-        aid: Aid | None = None,
+        aid: Aid = NO_AID,
     ) -> Done:
         """Do it, or say why not: raises what forbids it (and then nothing was done), or what hindered it.
 
@@ -87,15 +95,18 @@ class Performer:
         action = _checked(action or new_action_id())
         if (earlier := await self._earlier(action, kind, given)) is not None:
             return earlier
-        future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # heard, if nobody waits
-        self._running[action] = (kind.name, given, future)
-        work = self._perform(action, kind, given, caller, approval, undoes, aid or Aid())
-        task = self._tasks.create_task(self._keep(action, future, work), name=f"action {action} {kind.name}")
+        if (alike := self._alike(kind, given, aid)) is not None:
+            return await alike.follow(aid)
+        running = _Running(kind.name, given, aid, asyncio.get_running_loop().create_future())
+        running.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # heard, if nobody waits
+        self._running[action] = running
+        work = self._perform(action, kind, running, caller, approval, undoes)
+        task = self._tasks.create_task(self._keep(action, running, work), name=f"action {action} {kind.name}")
         try:
-            return await asyncio.shield(future)
+            return await asyncio.shield(running.ended)
         except asyncio.CancelledError:
-            if not kind.outlives_caller and not future.done():
+            # What has not begun is not begun for somebody who has gone.
+            if not running.ended.done() and not (kind.outlives_caller and running.begun):
                 task.cancel()
                 await asyncio.wait([task])
             raise
@@ -110,25 +121,36 @@ class Performer:
         self._journal.append(_APPROVE, {"digest": digest, "until": until}, by=str(caller))
         self._leave[digest] = until
 
-    async def resume(self, entry: JournalEntry) -> None:
-        """Bring what a killed daemon had begun to an end: done or undone, by what the machine shows."""
-        kind = self._kinds.get(entry.kind)
-        plan = entry.data.get("plan")
-        if kind is None or plan is None:
-            return
-        call = Call(entry.kind, plan["call"]["parameters"])
+    async def resume(self, entry: JournalEntry, living: Collection[str] = ()) -> None:
+        """Bring what a killed daemon had begun to an end: done or undone, by what the machine shows. `living`: the
+        processes that were found and adopted. Raises only what the journal does."""
         try:
-            given = read(kind, call)
-            if await kind.holds(given):
-                ending: dict[str, Json] = {"ending": "done"}
-            elif (await kind.plan(given)).to_record() == plan:
-                ending = {"ending": "undone"}
-            else:  # it had begun
-                done = await kind.apply(given, Aid())
-                ending = {"ending": "done", "told": dict(done.told)}
-        except ThaloomError as error:
-            ending = {"ending": "undone", "error": error.to_dict()}
+            ending = await self._ending_of(entry, living)
+        except Exception as error:  # noqa: BLE001 - a supervisor: no past action keeps a node from starting
+            told = error if isinstance(error, ThaloomError) else InternalError(f"{type(error).__name__}: {error}")
+            ending = {"ending": "failed", "error": told.to_dict()}
         self._journal.append(entry.kind, ending | {"resumed": True}, action=entry.action, by=entry.by)
+
+    async def _ending_of(self, entry: JournalEntry, living: Collection[str]) -> dict[str, Json]:
+        kind = self._kinds.get(entry.kind)
+        if kind is None:  # a step of the reconciler's: what came of it was adopted, or is done anew
+            return {"ending": "done" if entry.data.get("process") in living else "undone"}
+        plan = entry.data["plan"]
+        given = read(kind, Call(entry.kind, plan["call"]["parameters"]))
+        if plan["changes"] and await self._changes_now(kind, given) == plan["changes"]:
+            return {"ending": "undone"}
+        if await kind.holds(given):
+            return {"ending": "done"}
+        if not kind.outlives_caller:
+            raise NodeNotRunning("the daemon was ended while it was being done, and whoever asked for it is gone")
+        return {"ending": "done", "told": dict((await kind.apply(given, NO_AID)).told)}
+
+    async def _changes_now(self, kind: ActionKind[Any], given: Any) -> Json:
+        """What it would change if it were asked for now; None where it would be refused."""
+        try:
+            return (await kind.plan(given)).to_record()["changes"]
+        except ThaloomError:
+            return None
 
     def _kind(self, call: Call) -> ActionKind[Any]:
         kind = self._kinds.get(call.kind)
@@ -140,10 +162,9 @@ class Performer:
     async def _earlier(self, action: str, kind: ActionKind[Any], given: Any) -> Done | None:
         """What came of the action of this id, if there was one. Raises BadParameter if that was another one, and what
         it raised if it failed."""
-        if action in self._running:
-            name, parameters, future = self._running[action]
-            _require_same(action, (name, parameters), (kind.name, given))
-            return await asyncio.shield(future)
+        if (running := self._running.get(action)) is not None:
+            _require_same(action, (running.kind, running.given), (kind.name, given))
+            return await asyncio.shield(running.ended)
         entries = self._journal.latest(2, action=action)
         if not entries:
             return None
@@ -154,22 +175,32 @@ class Performer:
         _require_same(action, (intent.kind, earlier), (kind.name, given))
         if outcome is intent:
             raise WrongState(f"{action} was begun, and how it ended is not known")
+        if outcome.data.get("ending") == "undone":  # nothing was done by it: it may be now
+            return None
         if "error" in outcome.data:
             raise ThaloomError.from_dict(outcome.data["error"])
         return Done(told=outcome.data.get("told", {}))
 
-    async def _keep(self, action: str, future: asyncio.Future[Done], work: Coroutine[Any, Any, Done]) -> None:
+    def _alike(self, kind: ActionKind[Any], given: Any, aid: Aid) -> _Running | None:
+        """The same, of a kind that can be shared, being done for somebody else on the same terms."""
+        if not getattr(kind, "shared", False):
+            return None
+        wanted = (kind.name, given, aid.secrets)
+        alike = (one for one in self._running.values() if (one.kind, one.given, one.aid.secrets) == wanted)
+        return next(alike, None)
+
+    async def _keep(self, action: str, running: _Running, work: Coroutine[Any, Any, Done]) -> None:
         """Whatever happens becomes the outcome: nothing of it may end the node."""
         try:
             done = await work
         except asyncio.CancelledError:
-            future.set_exception(NodeNotRunning("it was ended before it was done"))
+            running.ended.set_exception(NodeNotRunning("it was ended before it was done"))
         except ThaloomError as error:
-            future.set_exception(error)
+            running.ended.set_exception(error)
         except Exception as error:  # noqa: BLE001 - a supervisor: told, and the caller's to see
-            future.set_exception(InternalError(f"{type(error).__name__}: {error}"))
+            running.ended.set_exception(InternalError(f"{type(error).__name__}: {error}"))
         else:
-            future.set_result(done)
+            running.ended.set_result(done)
         finally:
             del self._running[action]
 
@@ -177,23 +208,27 @@ class Performer:
         self,
         action: str,
         kind: ActionKind[Any],
-        given: Any,
+        running: _Running,
         caller: Caller,
         approval: Approval | None,
         undoes: str | None,
-        aid: Aid,
     ) -> Done:
-        async with self._alone(await kind.plan(given)):
+        given = running.given
+        async with self._alone(action, await kind.plan(given)):
             plan = await kind.plan(given)  # what was true while it waited may not be any more
-            self._check(plan, caller, approval)
+            if undoes is not None:
+                Past(self._journal).undoing(undoes)
             record: dict[str, Json] = {"plan": plan.to_record(), "digest": plan.digest}
             if undoes is not None:
                 record["undoes"] = undoes
-            if approval is not None:
-                record["approved"] = approval.digest
+            if self._check(plan, caller, approval):
+                record["by_leave"] = True
             self._moments[str(caller)].append(self._clock.now())
             self._journal.append(kind.name, record, phase="intent", action=action, by=str(caller))
-            return await self._apply(action, kind, given, caller, aid)
+            running.begun = True
+            return await self._apply(
+                action, kind, given, caller, dataclasses.replace(running.aid, progress=running.tell)
+            )
 
     async def _apply(self, action: str, kind: ActionKind[Any], given: Any, caller: Caller, aid: Aid) -> Done:
         outcome: dict[str, Json] = {"ending": "failed"}
@@ -207,31 +242,77 @@ class Performer:
         except ThaloomError as error:
             outcome["error"] = error.to_dict()
             raise
+        except asyncio.CancelledError:
+            outcome["error"] = NodeNotRunning("it was ended before it was done").to_dict()
+            raise
         except BaseException as error:
-            cancelled = isinstance(error, asyncio.CancelledError)
-            message = "whoever asked for it went away" if cancelled else f"{type(error).__name__}: {error}"
-            outcome["error"] = InternalError(message).to_dict()
+            outcome["error"] = InternalError(f"{type(error).__name__}: {error}").to_dict()
             raise
         finally:
             self._journal.append(kind.name, outcome, action=action, by=str(caller))
 
-    def _check(self, plan: Plan, caller: Caller, approval: Approval | None) -> None:
+    def _check(self, plan: Plan, caller: Caller, approval: Approval | None) -> bool:
+        """Whether a person's leave was needed and used up. Raises what stands against it."""
         now = self._clock.now()
         if approval is not None and approval.digest != plan.digest:
             raise PlanChanged("what would be done now is not what was approved", plan=plan.to_record())
         if approval is not None and now > approval.until:
             raise PlanChanged("the time this was approved for is over", plan=plan.to_record())
-        allowed = self._leave.pop(plan.digest, 0.0) > now
-        check_budget(caller, plan.risk, self._moments[str(caller)], now, approved=allowed)
+        needed = not may_risk(caller, plan.risk)
+        if needed and self._leave.get(plan.digest, 0.0) <= now:
+            message = f"a {caller.kind} may not do what has a {plan.risk} risk without a person's leave"
+            raise ApprovalNeeded(message, risk=plan.risk, digest=plan.digest)
+        check_budget(caller, self._moments[str(caller)], now)
+        if needed:
+            del self._leave[plan.digest]
+        return needed
 
     @contextlib.asynccontextmanager
-    async def _alone(self, plan: Plan) -> AsyncIterator[None]:
-        """Nobody else changes the same things meanwhile. Locks are taken in one order, so nobody waits in a ring."""
+    async def _alone(self, action: str, plan: Plan) -> AsyncIterator[None]:
+        """Nobody else changes the same things meanwhile. Locks are taken in one order, so nobody waits in a ring.
+
+        Raises QueueFull, naming who is at it, where that takes long: nothing is done hours after it was asked for."""
         async with contextlib.AsyncExitStack() as stack:
             for subject in sorted({change.subject for change in plan.changes}):
                 lock = self._locks.setdefault(subject, asyncio.Lock())
-                await stack.enter_async_context(lock)
+                try:
+                    async with asyncio.timeout(PATIENCE_S):
+                        await stack.enter_async_context(lock)
+                except TimeoutError:
+                    holder = self._holders.get(subject, "another action")
+                    raise QueueFull(f"{subject} is being changed by {holder}", retry_after_s=PATIENCE_S) from None
+                self._holders[subject] = action
+                stack.callback(self._holders.pop, subject, None)
             yield
+
+
+@dataclasses.dataclass(slots=True)
+class _Running:
+    """An action that is being done, or waits for its turn."""
+
+    kind: str
+    given: Any
+    aid: Aid
+    ended: asyncio.Future[Done]
+    begun: bool = False
+    """Whether its intent is in the journal."""
+    latest: tuple[str, int, int | None] | None = None
+    followers: list[OnProgress] = dataclasses.field(default_factory=list)
+
+    def tell(self, stage: str, done: int, total: int | None) -> None:
+        self.latest = (stage, done, total)
+        for follower in (self.aid.progress, *self.followers):
+            follower(stage, done, total)
+
+    async def follow(self, aid: Aid) -> Done:
+        """Be told how far it is, and what comes of it."""
+        if self.latest is not None:
+            aid.progress(*self.latest)
+        self.followers.append(aid.progress)
+        try:
+            return await asyncio.shield(self.ended)
+        finally:
+            self.followers.remove(aid.progress)
 
 
 def _checked(action: str) -> str:

@@ -33,15 +33,18 @@ _PRUNED_AT_ONCE = 100
 class Journal:
     """Of one database, whose only writer this is. Safe from several threads."""
 
-    def __init__(self, database: Database, clock: Clock, seal: Seal, *, limit: int) -> None:
-        """Keeps the latest `limit` entries, and up to 100 more."""
+    def __init__(self, database: Database, clock: Clock, seal: Seal, *, limit: int, is_new: bool = False) -> None:
+        """Keeps the latest `limit` entries, and up to 100 more. `is_new`: whether the key of `seal` was made just now,
+        so that entries without any seal are older than it, and not stripped."""
         self._database = database
         self._clock = clock
         self._seal = seal
         self._limit = limit
         with database.write() as connection:
             if connection.execute("SELECT 1 FROM journal_marks LIMIT 1").fetchone() is None:
-                if connection.execute("SELECT 1 FROM journal WHERE seal != '' LIMIT 1").fetchone() is not None:
+                stripped = not is_new and _last(connection) > 0
+                sealed = connection.execute("SELECT 1 FROM journal WHERE seal != '' LIMIT 1").fetchone() is not None
+                if stripped or sealed:
                     self._note_broken(connection)
                 self._begin(connection)
 
@@ -85,7 +88,7 @@ class Journal:
         """Intents without an outcome, oldest first."""
         rows = self._database.read(
             "SELECT * FROM journal AS intent WHERE phase = 'intent' AND NOT EXISTS"
-            " (SELECT 1 FROM journal WHERE action = intent.action AND phase = 'outcome') ORDER BY id"
+            " (SELECT 1 FROM journal WHERE action = intent.action AND phase = 'outcome' AND id > intent.id) ORDER BY id"
         )
         return [_entry(row) for row in rows]
 
@@ -132,9 +135,13 @@ class Journal:
         if start is None or last - start["entry"] < self._limit + min(_PRUNED_AT_ONCE, self._limit):
             return
         new_start = last - self._limit
-        link = connection.execute("SELECT seal FROM journal WHERE id = ?", (new_start,)).fetchone()[0]
+        row = connection.execute("SELECT seal FROM journal WHERE id = ?", (new_start,)).fetchone()
         connection.execute("DELETE FROM journal WHERE id <= ?", (new_start,))
-        self._put_mark(connection, "start", new_start, link)
+        if row is not None:
+            self._put_mark(connection, "start", new_start, row[0])
+        else:  # somebody took it away
+            self._note_broken(connection)
+            self._begin(connection)
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         """A chain from here on."""
@@ -149,12 +156,13 @@ class Journal:
     def _end(self, connection: sqlite3.Connection) -> tuple[int, str]:
         """The last entry and its seal. A chain that somebody else has changed is left as it is and another begun: a
         node whose journal was tampered with must still be able to act, and that it was stays to be seen."""
-        marks = [_mark(connection, name) for name in ("start", "head")]
-        if not all(mark is not None and self._bears_seal(mark) for mark in marks):
+        start, head = _mark(connection, "start"), _mark(connection, "head")
+        sound = start is not None and head is not None and self._bears_seal(start) and self._bears_seal(head)
+        if head is None or not sound or head["entry"] != _last(connection):
             self._note_broken(connection)
             self._begin(connection)
-        head = _mark(connection, "head")
-        assert head is not None, "it was put just now if it was not there"
+            head = _mark(connection, "head")
+            assert head is not None, "it was put just now"
         return head["entry"], head["link"]
 
     def _put_mark(self, connection: sqlite3.Connection, name: str, entry: int, link: str) -> None:

@@ -35,12 +35,15 @@ class StateStore:
     Safe from several threads. Raises StateUnusable on opening a damaged or newer file; DiskFull on writing.
     """
 
-    def __init__(self, path: Path, clock: Clock, *, seal: Seal = unkeyed, reserve: Reserve | None = None) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, *, seal: Seal = unkeyed, is_new: bool = True, reserve: Reserve | None = None
+    ) -> None:
         """`seal`: of the journal, with the node's key; without one a change shows only to who knows an earlier seal.
+        `is_new`: whether that key was made just now.
         `reserve`: disk space given up where there is no other."""
         self._clock = clock
         self._database = Database(path, clock, reserve=reserve)
-        self.journal = Journal(self._database, clock, seal, limit=JOURNAL_ENTRIES)
+        self.journal = Journal(self._database, clock, seal, limit=JOURNAL_ENTRIES, is_new=is_new)
 
     def close(self) -> None:
         self._database.close()

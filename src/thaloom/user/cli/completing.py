@@ -16,7 +16,7 @@ from thaloom.base.errors import ThaloomError
 if TYPE_CHECKING:
     from thaloom.edge.client.control import ControlClient
 
-TIMEOUT_S = 1.0
+TIMEOUT_S = 3.0
 COMES_WITH_US = ("tiny",)
 """Offered before there is a node to ask. Where its files lie, the node knows."""
 

@@ -15,31 +15,34 @@ from thaloom.kernel.state.types import Checkpoint
 
 
 def add_action_routes(app: FastAPI, plane: ControlPlane) -> None:
-    @app.get(f"{wire.PREFIX}/actions", tags=["actions"])
+    """Only through the socket: what was done tells of keys, and undoing one takes it back."""
+    guards = [Depends(only_by_the_socket)]
+
+    @app.get(f"{wire.PREFIX}/actions", tags=["actions"], dependencies=guards)
     async def actions(
         limit: Annotated[int, Query(ge=1, le=1000)] = 50, subject: str | None = None, by: str | None = None
     ) -> wire.Actions:
         return wire.Actions(actions=[same(wire.Action, past) for past in await plane.actions(limit, subject, by)])
 
-    @app.get(f"{wire.PREFIX}/actions/{{action}}", tags=["actions"])
+    @app.get(f"{wire.PREFIX}/actions/{{action}}", tags=["actions"], dependencies=guards)
     async def action(action: str) -> wire.ExplainedAction:
         past, later = await plane.action(action)
         return wire.ExplainedAction(action=same(wire.Action, past), later=[same(wire.Action, one) for one in later])
 
-    @app.post(f"{wire.PREFIX}/actions/{{action}}/undo", tags=["actions"])
+    @app.post(f"{wire.PREFIX}/actions/{{action}}/undo", tags=["actions"], dependencies=guards)
     async def undo(action: str) -> wire.Action:
         return same(wire.Action, await plane.undo(action))
 
-    @app.post(f"{wire.PREFIX}/actions/approve", tags=["actions"], dependencies=[Depends(only_by_the_socket)])
+    @app.post(f"{wire.PREFIX}/actions/approve", tags=["actions"], dependencies=guards)
     async def approve(body: wire.ApproveRequest) -> wire.Removed:
         await plane.approve(body.digest, time.time() + body.valid_s)
         return wire.Removed(name=body.digest)
 
-    @app.get(f"{wire.PREFIX}/journal/checkpoint", tags=["actions"], dependencies=[Depends(only_by_the_socket)])
+    @app.get(f"{wire.PREFIX}/journal/checkpoint", tags=["actions"], dependencies=guards)
     async def checkpoint() -> wire.Checkpoint:
         return same(wire.Checkpoint, await plane.checkpoint())
 
-    @app.post(f"{wire.PREFIX}/journal/verify", tags=["actions"], dependencies=[Depends(only_by_the_socket)])
+    @app.post(f"{wire.PREFIX}/journal/verify", tags=["actions"], dependencies=guards)
     async def verify(body: wire.VerifyJournalRequest) -> wire.JournalReport:
         through = None if body.entry is None else Checkpoint(entry=body.entry, seal=body.seal or "")
         report = await plane.verify_journal(through)

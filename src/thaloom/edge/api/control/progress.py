@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from fastapi.responses import StreamingResponse
 
+from thaloom.base.actions import TERMS
 from thaloom.base.errors import InternalError, ThaloomError
 from thaloom.edge.api.control.messages import error_body
 from thaloom.edge.api.control.plane import OnProgress
@@ -18,7 +19,10 @@ _SILENCE_S = 2.0
 
 
 async def followed(work: Callable[[OnProgress], Awaitable[wire.Answer]]) -> StreamingResponse:
-    """Run `work` and stream its progress. What fails before the first word is an ordinary error answer."""
+    """Run `work` and stream its progress. What fails before the first word is an ordinary error answer, and so is the
+    plan of a dry run, which has no progress."""
+    if TERMS.get().dry_run:
+        return StreamingResponse(iter([_line(await work(_unheard))]), media_type=wire.NDJSON)
     stream = _lines(work)
     first = await anext(stream)
 
@@ -73,6 +77,10 @@ async def _lines(work: Callable[[OnProgress], Awaitable[wire.Answer]]) -> AsyncG
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, ThaloomError):
                 await task
+
+
+def _unheard(stage: str, done_bytes: int, total_bytes: int | None) -> None:
+    """Nobody waits for it."""
 
 
 def _line(message: wire.Answer) -> str:

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from thaloom.base.errors import NodeNotRunning, UnknownPath
 from thaloom.edge.api.entrance.visits import CURRENT
 from thaloom.edge.api.routes.body import ClientGone, read_body, while_connected
+from thaloom.edge.wire import control as wire
 
 if TYPE_CHECKING:
     import httpx2
@@ -19,16 +20,14 @@ MAX_CONTROL_BODY_BYTES = 1024 * 1024
 CONNECT_DEADLINE_S = 2.0
 SILENCE_DEADLINE_S = 60.0
 """Streams of the control API say something every few seconds."""
-_PASSED_ON = ("content-type", "accept", "if-match", "if-none-match", "last-event-id", "x-request-id")
-VIA = "1.1 thaloom-door"
-"""What came this way came over TCP, and not through the socket that only the node's owner can open."""
+_PASSED_ON = ("content-type", "accept", "if-match", "if-none-match", "last-event-id", "x-request-id", "idempotency-key")
 _DROPPED = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"})
 """Of one hop only, or written anew here."""
 
 
 def _handed_on(headers: Headers) -> list[tuple[bytes, bytes]]:
     """As bytes: a client may send what is not ASCII, which is all that text may be in the client below."""
-    told = {name: headers[name] for name in _PASSED_ON if name in headers} | {"via": VIA}
+    told = {name: headers[name] for name in _PASSED_ON if name in headers} | {"via": wire.VIA}
     tab = CURRENT.get()
     if tab is not None and tab.traceparent is not None:
         told["traceparent"] = tab.traceparent

@@ -9,11 +9,10 @@ from __future__ import annotations
 import platform
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query
 from fastapi.responses import StreamingResponse
 
 from thaloom import __version__
-from thaloom.base.errors import Forbidden
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.edge.api.control.actions import add_action_routes
 from thaloom.edge.api.control.encryption import add_encryption_routes
@@ -31,7 +30,7 @@ from thaloom.edge.api.control.messages import (
 )
 from thaloom.edge.api.control.plane import ControlPlane, OnProgress
 from thaloom.edge.api.control.progress import followed
-from thaloom.edge.api.control.terms import add_terms
+from thaloom.edge.api.control.terms import add_terms, only_by_the_socket
 from thaloom.edge.wire import control as wire
 from thaloom.kernel.models.types import (
     HubModel,
@@ -61,7 +60,7 @@ def control_app(plane: ControlPlane) -> FastAPI:
     _add_node_routes(app, plane)
     _add_device_routes(app, plane)
     _add_model_routes(app, plane)
-    add_encryption_routes(app, plane, not_through_the_door)
+    add_encryption_routes(app, plane, only_by_the_socket)
     _add_service_routes(app, plane)
     _add_alias_routes(app, plane)
     _add_key_routes(app, plane)
@@ -238,25 +237,19 @@ def _add_key_routes(app: FastAPI, plane: ControlPlane) -> None:
     """Only through the socket, which the node's owner alone can open: whoever reaches the door over TCP could else make
     a key for himself, or lock everybody out."""
 
-    @app.get(f"{wire.PREFIX}/keys", tags=["keys"], dependencies=[Depends(not_through_the_door)])
+    @app.get(f"{wire.PREFIX}/keys", tags=["keys"], dependencies=[Depends(only_by_the_socket)])
     async def keys() -> wire.Keys:
         found, required = await plane.keys()
         return wire.Keys(keys=[same(wire.Key, key) for key in found], required=required)
 
-    @app.post(f"{wire.PREFIX}/keys", tags=["keys"], dependencies=[Depends(not_through_the_door)])
+    @app.post(f"{wire.PREFIX}/keys", tags=["keys"], dependencies=[Depends(only_by_the_socket)])
     async def make_key(body: wire.KeyRequest) -> wire.NewKey:
         fields = body.model_dump(exclude={"name", "expires_in_s"})
         limits = KeyLimits(**fields | {"models": None if body.models is None else tuple(body.models)})
         key, secret = await plane.make_key(body.name, limits, body.expires_in_s)
         return wire.NewKey(key=same(wire.Key, key), secret=secret)
 
-    @app.delete(f"{wire.PREFIX}/keys/{{name}}", tags=["keys"], dependencies=[Depends(not_through_the_door)])
+    @app.delete(f"{wire.PREFIX}/keys/{{name}}", tags=["keys"], dependencies=[Depends(only_by_the_socket)])
     async def remove_key(name: str) -> wire.Removed:
         await plane.remove_key(name)
         return wire.Removed(name=name)
-
-
-def not_through_the_door(request: Request) -> None:
-    """The door says `Via` when it hands a request on. Raises Forbidden."""
-    if "via" in request.headers:
-        raise Forbidden("keys are managed through the node's own socket only (thaloom token, thaloom key)")

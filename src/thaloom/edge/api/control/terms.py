@@ -54,7 +54,7 @@ def terms_of(headers: Headers, query: QueryParams) -> Terms:
     """Raises BadParameter that names the wrong one."""
     return Terms(
         caller=_DOOR if "via" in headers else LOCAL,
-        action=headers.get("idempotency-key"),
+        action=_unquoted(headers.get("idempotency-key")),
         approval=_approval(query.get("plan"), query.get("until")),
         dry_run=_flag(query.get("dry_run", "false")),
     )
@@ -77,6 +77,11 @@ class _OnTerms:
             return
         TERMS.set(terms)  # every request runs in a context of its own
         await self._app(scope, receive, send)
+
+
+def _unquoted(key: str | None) -> str | None:
+    """The draft writes it as a string of structured fields, most clients as it is."""
+    return key[1:-1] if key is not None and len(key) > 2 and key[0] == key[-1] == '"' else key
 
 
 def _approval(digest: str | None, until: str | None) -> Approval | None:
