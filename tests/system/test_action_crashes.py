@@ -20,6 +20,13 @@ from thaloom.kernel.state.types import PastAction
 
 pytestmark = pytest.mark.slow
 
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short one: sockets would lie in it."""
+    return tmp_path_factory.mktemp("c")
+
+
 NUM_ACTIONS = len(suite(Path("/")))
 NUM_WRITES = 2 * NUM_ACTIONS
 

@@ -21,6 +21,13 @@ from thaloom.init.acting.past import Past
 
 pytestmark = pytest.mark.slow
 
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short one: sockets would lie in it."""
+    return tmp_path_factory.mktemp("c")
+
+
 ACKS = "acks"
 """Where the program says which action it was told to be done."""
 
