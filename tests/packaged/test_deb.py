@@ -102,6 +102,12 @@ def test_no_file_names_the_machine_it_was_made_on(unpacked: Path) -> None:
     assert (unpacked / "usr/bin/thaloom").read_text().startswith("#!/opt/thaloom/bin/python -P\n")
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short one: sockets lie in it."""
+    return tmp_path_factory.mktemp("d")
+
+
 @pytest.mark.hardware
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a mount namespace")
 def test_its_programs_run_where_it_puts_them(unpacked: Path, tmp_path: Path) -> None:
