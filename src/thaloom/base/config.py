@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import tomllib
 import types
@@ -56,17 +57,23 @@ def from_mapping(kind: type[T], data: Mapping[str, Any], *, prefix: str = "") ->
     """Build the dataclass `kind` from nested tables, checking names and types all the way down."""
     if not dataclasses.is_dataclass(kind):
         raise TypeError(f"{kind!r} is not a dataclass")
-    hints = typing.get_type_hints(kind)
-    fields = {field.name for field in dataclasses.fields(kind)}
+    hints = _hints(kind)
     for key in data:
-        if key not in fields:
-            known = ", ".join(sorted(fields))
+        if key not in hints:
+            known = ", ".join(sorted(hints))
             raise BadParameter(f"unknown key {prefix + key!r} (known: {known})", param=prefix + key)
     values = {key: _convert(hints[key], value, prefix + key) for key, value in data.items()}
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
         raise BadParameter(f"{prefix.rstrip('.') or 'settings'}: {error}", param=prefix.rstrip(".")) from error
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, by name. Looked up once: it takes longer than to read a row by them."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
