@@ -15,7 +15,7 @@ from thaloom import __version__
 from thaloom.base import config
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import ThaloomError
-from thaloom.base.journal import JournalWriter, log_to
+from thaloom.base.journald import JournalWriter, log_to
 from thaloom.base.log import LogWriter
 from thaloom.base.plugins import Registry
 from thaloom.edge.api.control.routes import control_app

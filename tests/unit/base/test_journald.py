@@ -16,7 +16,7 @@ import pytest
 
 from thaloom.base.clock import ManualClock
 from thaloom.base.events import Event, at_level
-from thaloom.base.journal import JournalWriter, is_journal, log_to
+from thaloom.base.journald import JournalWriter, is_journal, log_to
 from thaloom.base.log import LogWriter
 
 
