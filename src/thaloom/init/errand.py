@@ -11,12 +11,12 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thaloom.base.errors import InternalError, ThaloomError
+from thaloom.init.progress import OnProgress
 
-OnProgress = Callable[[str, int, int | None], None]
 _GRACE_S = 5.0
 """What the process may take to put its things away."""
 _LINE_BYTES = 1024 * 1024

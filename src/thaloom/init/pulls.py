@@ -14,9 +14,10 @@ from thaloom.base.air_gap import AirGap, RefusedCall
 from thaloom.base.clock import Clock
 from thaloom.base.errors import Forbidden, InternalError, ModelNotFound, NodeNotRunning, QueueFull, ThaloomError
 from thaloom.base.events import Degraded, Emit
-from thaloom.init.errand import OnProgress, run_errand
+from thaloom.init.errand import run_errand
 from thaloom.init.events import PullBegun, PullEnded
 from thaloom.init.layout import Layout
+from thaloom.init.progress import OnProgress
 from thaloom.init.vault import Vault
 from thaloom.kernel.models.pulling.naming import default_name
 from thaloom.kernel.models.pulling.partials import PartialPull, key_of, unfinished

@@ -16,10 +16,11 @@ from thaloom.base.errors import InternalError, OutOfMemory
 from thaloom.base.events import Emit
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.base.units import format_bytes
-from thaloom.init.errand import OnProgress, run_errand
+from thaloom.init.errand import run_errand
 from thaloom.init.layout import Layout
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Placement, Planner
+from thaloom.init.progress import OnProgress
 from thaloom.init.supervisor import Supervisor
 from thaloom.kernel.models.events import ModelQuantised
 from thaloom.kernel.models.store import ModelStore

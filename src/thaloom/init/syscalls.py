@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from thaloom import __version__
 from thaloom.base.actions import TERMS, Call, Planned
@@ -124,7 +124,7 @@ class Syscalls:
         self._vault = vault
         self._clock = clock
         self._started_at = clock.now()
-        self.aliases: AliasReader = aliasing
+        self.aliases = aliasing
 
     def use(self, config: NodeConfig) -> None:
         """Heed settings that were read again."""
@@ -363,7 +363,7 @@ class Syscalls:
     async def approve(self, digest: str, until: float) -> None:
         if TERMS.get().dry_run:
             raise BadParameter("there is nothing to look at before an approval", param="dry_run")
-        self._performer.approve(digest, until, TERMS.get().caller)
+        self._performer.leave.approve(digest, until, TERMS.get().caller)
 
     async def verify_journal(self, through: Checkpoint | None) -> JournalReport:
         return await asyncio.to_thread(self._store.journal.verify, through)
@@ -401,11 +401,6 @@ class Syscalls:
 
     def _wished(self, name: ServiceName) -> bool:
         return any(service.spec.name == name for service in self._store.services())
-
-
-class AliasReader(Protocol):
-    def list(self) -> Sequence[Alias]: ...
-    def get(self, name: ServiceName) -> Alias: ...
 
 
 def _text(name: ModelName | None) -> str | None:

@@ -171,7 +171,7 @@ class Node:
         )
         self._planner = planner
         aliasing = Aliasing(store, history, self.reconcile_loop.wake)
-        guard = ServiceGuard(
+        guard = self._guard = ServiceGuard(
             models,
             planner=planner,
             memory=memory,
@@ -254,7 +254,7 @@ class Node:
         self._config = settings
         self.reconcile_loop.use(settings)
         self.supervisor.heartbeat_s = settings.heartbeat_s
-        self._executor.engine_hosts = settings.engine_hosts
+        self._executor.engine_hosts = self._guard.engine_hosts = settings.engine_hosts
         self._pulls.use(air_gap=settings.air_gap, read_through=settings.hub_read_through)
         self._locksmith.require(settings.require_keys)
         self.syscalls.use(settings)

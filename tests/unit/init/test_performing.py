@@ -374,8 +374,8 @@ def test_a_program_that_may_not_needs_a_persons_leave_once(store: StateStore) ->
         with pytest.raises(ApprovalNeeded):  # its own word is no leave
             await performer.perform(put(), copilot, approval=Approval(digest=digest, until=2000.0))
         with pytest.raises(Forbidden):
-            performer.approve(digest, 2000.0, copilot)
-        performer.approve(digest, 2000.0, LOCAL)
+            performer.leave.approve(digest, 2000.0, copilot)
+        performer.leave.approve(digest, 2000.0, LOCAL)
 
     run(store, kind, work)
 
@@ -398,7 +398,7 @@ def test_a_program_that_may_not_needs_a_persons_leave_once(store: StateStore) ->
 
 def test_leave_that_was_given_for_a_time_ends_with_it(store: StateStore) -> None:
     async def work(performer: Performer) -> None:
-        performer.approve((await performer.plan(put())).digest, 1000.0, LOCAL)
+        performer.leave.approve((await performer.plan(put())).digest, 1000.0, LOCAL)
         with pytest.raises(ApprovalNeeded):
             await performer.perform(put(), Caller("copilot"))
 

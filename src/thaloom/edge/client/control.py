@@ -263,8 +263,8 @@ class ControlClient:
         """The action that undid it."""
         return self._call(wire.Action, "POST", f"/actions/{quote(action, safe='')}/undo")
 
-    def approve(self, request: wire.ApproveRequest) -> None:
-        self._call(wire.Removed, "POST", "/actions/approve", request)
+    def approve(self, request: wire.ApproveRequest) -> wire.Approved:
+        return self._call(wire.Approved, "POST", "/actions/approve", request)
 
     def checkpoint(self) -> wire.Checkpoint:
         return self._get(wire.Checkpoint, "/journal/checkpoint")

@@ -570,6 +570,13 @@ class ApproveRequest(Ask):
     valid_s: float = Field(default=600.0, gt=0, le=86400)
 
 
+class Approved(Answer):
+    """Leave that was given for the plan of this digest, until then (seconds since the epoch)."""
+
+    digest: str
+    until: float
+
+
 class Checkpoint(Answer):
     """Where the journal's chain ends. Keep it where who can write to the node cannot."""
 

@@ -40,7 +40,7 @@ class ServiceGuard:
         self._memory = memory
         self._supervisor = supervisor
         self._aliasing = aliasing
-        self._engine_hosts = engine_hosts
+        self.engine_hosts = engine_hosts
 
     async def completed(self, spec: ServiceSpec) -> ServiceSpec:
         """The wish, with the one engine there is for the model where the caller left that open."""
@@ -53,7 +53,7 @@ class ServiceGuard:
         """Raises BadParameter, NameTaken, OutOfMemory with the figures, and what the planner says of the model."""
         require_service_name(spec.name)
         if spec.engine == "openai":
-            place_of(spec.url, self._engine_hosts)
+            place_of(spec.url, self.engine_hosts)
         self._aliasing.refuse_name(spec.name)
         plan = await self._planner.make(spec)
         mine = [process.id for process in self._supervisor if process.lease.service == spec.name]

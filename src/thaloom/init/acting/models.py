@@ -152,7 +152,7 @@ class PullModel:
             encrypt=given.encrypt,
             progress=aid.progress,
         )
-        return came(self._store, manifest)
+        return _done(manifest)  # Pulls has told of it, as of those whose action was cut off
 
     async def holds(self, given: PullWish) -> bool:
         return await self._store.present(self._name(given)) is not None
@@ -279,4 +279,8 @@ def _name(given: ImportWish) -> ModelName:
 
 def came(store: Store, manifest: Manifest) -> Done:
     store.came(manifest)
+    return _done(manifest)
+
+
+def _done(manifest: Manifest) -> Done:
     return Done(told={"model": str(manifest.name), "digest": manifest.digest}, given=manifest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from thaloom.base.actions import Call
@@ -20,22 +22,12 @@ class Past:
 
     def latest(self, limit: int, *, subject: str | None = None, by: str | None = None) -> list[PastAction]:
         """Newest first. `subject`: only what changed or touched that (`service/chat`)."""
-        found: list[PastAction] = []
-        outcomes: dict[str, JournalEntry] = {}
-        before: int | None = None
-        while len(found) < limit:
-            entries = self._journal.latest(_PAGE, before=before)
-            for entry in entries:
-                if entry.phase == "intent":
-                    action = past_action(entry, outcomes.pop(entry.action, None))
-                    if (subject is None or subject in action.subjects) and (by is None or action.by == by):
-                        found.append(action)
-                else:
-                    outcomes[entry.action] = entry
-            if len(entries) < _PAGE:
-                break
-            before = entries[-1].id
-        return found[:limit]
+        wanted = (
+            action
+            for action in self._backwards()
+            if (subject is None or subject in action.subjects) and (by is None or action.by == by)
+        )
+        return list(itertools.islice(wanted, limit))
 
     def get(self, action: str) -> PastAction:
         """Raises ActionNotFound."""
@@ -48,25 +40,20 @@ class Past:
 
     def later(self, action: PastAction) -> list[PastAction]:
         """What was done since then to the same things, or may have been, newest first."""
-        found = self._since(action.number)
-        return [other for other in found if _may_have_changed(other) and changed(other) & changed(action)]
+        since = itertools.takewhile(lambda other: other.number > action.number, self._backwards())
+        return [other for other in since if _may_have_changed(other) and changed(other) & changed(action)]
 
-    def _since(self, number: int) -> list[PastAction]:
-        found: list[PastAction] = []
+    def _backwards(self) -> Iterator[PastAction]:
+        """Every action, newest first, read page by page."""
         outcomes: dict[str, JournalEntry] = {}
-        before: int | None = None
-        while True:
-            entries = self._journal.latest(_PAGE, before=before)
-            for entry in entries:
-                if entry.id <= number:
-                    return found
+        page = self._journal.latest(_PAGE)
+        while page:
+            for entry in page:
                 if entry.phase == "outcome":
                     outcomes[entry.action] = entry
                 else:
-                    found.append(past_action(entry, outcomes.pop(entry.action, None)))
-            if len(entries) < _PAGE:
-                return found
-            before = entries[-1].id
+                    yield past_action(entry, outcomes.pop(entry.action, None))
+            page = self._journal.latest(_PAGE, before=page[-1].id)
 
     def undoing(self, action: str) -> Call:
         """The call that undoes it. Raises ActionNotFound, NothingToUndo saying why there is none."""

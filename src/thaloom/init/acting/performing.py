@@ -2,7 +2,7 @@
 
     plan ─> guards and approval ─> budget ─> journal: intent ─> apply ─> does it hold? ─> journal: outcome
 
-The intent has all that is needed to finish the action or to tell that it never began (`resume`), and the call that
+The intent has all that is needed to finish the action or to tell that it never began (`resuming`), and the call that
 would undo it, made from what was there before. An action asked for twice by one id is done once.
 """
 
@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import dataclasses
 import re
-from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -20,29 +19,25 @@ from weakref import WeakValueDictionary
 from thaloom.base.actions import Approval, Call, Caller, Json, Plan
 from thaloom.base.clock import Clock
 from thaloom.base.errors import (
-    ApprovalNeeded,
     BadParameter,
-    Forbidden,
     InternalError,
     NodeNotRunning,
     NotVerified,
-    PlanChanged,
     QueueFull,
     ThaloomError,
     WrongState,
 )
-from thaloom.init.acting.budgets import HOUR_S, check_budget, may_risk
 from thaloom.init.acting.kinds import NO_AID, ActionKind, Aid, Done, read
+from thaloom.init.acting.leave import Leave
 from thaloom.init.acting.past import Past
-from thaloom.init.progress import OnProgress
+from thaloom.init.acting.resuming import bring_to_an_end
+from thaloom.init.acting.running import Running
 from thaloom.kernel.state.journal import Journal, new_action_id
 from thaloom.kernel.state.types import JournalEntry
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_MOST_MOMENTS = 10_000
 PATIENCE_S = 10.0
 """How long one waits for another that changes the same thing: less than callers wait for an answer."""
-_APPROVE = "plan.approve"
 
 
 class Performer:
@@ -54,21 +49,11 @@ class Performer:
         self._kinds = {kind.name: kind for kind in kinds}
         self._journal = journal
         self._tasks = tasks
-        self._clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By subject, as long as anybody has or wants it."""
-        self._running: dict[str, _Running] = {}
         self._holders: dict[str, str] = {}
-        self._moments: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_MOST_MOMENTS))
-        self._leave: dict[str, float] = {}
-        """Until when a person allows a plan of this digest to whoever may not carry it out by itself."""
-        for entry in reversed(journal.latest(_MOST_MOMENTS)):
-            if entry.phase == "intent" and entry.time > clock.now() - HOUR_S:
-                self._moments[entry.by].append(entry.time)
-            if entry.phase == "intent" and entry.data.get("by_leave"):
-                self._leave.pop(entry.data["digest"], None)
-            if entry.kind == _APPROVE:
-                self._leave[entry.data["digest"]] = entry.data["until"]
+        self._running: dict[str, Running] = {}
+        self.leave = Leave(journal, clock)
 
     async def plan(self, call: Call) -> Plan:
         """What it would do now. Raises what forbids it; changes nothing."""
@@ -97,7 +82,7 @@ class Performer:
             return earlier
         if (alike := self._alike(kind, given, aid)) is not None:
             return await alike.follow(aid)
-        running = _Running(kind.name, given, aid, asyncio.get_running_loop().create_future())
+        running = Running(kind.name, given, aid, asyncio.get_running_loop().create_future())
         running.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # heard, if nobody waits
         self._running[action] = running
         work = self._perform(action, kind, running, caller, approval, undoes)
@@ -111,46 +96,10 @@ class Performer:
                 await asyncio.wait([task])
             raise
 
-    def approve(self, digest: str, until: float, caller: Caller) -> None:
-        """Give leave for just this plan, once, until then (seconds since the epoch). Raises Forbidden: only a
-        person may."""
-        if caller.kind != "person":
-            raise Forbidden(f"only a person may approve a plan, not a {caller.kind}")
-        now = self._clock.now()
-        self._leave = {known: end for known, end in self._leave.items() if end > now}
-        self._journal.append(_APPROVE, {"digest": digest, "until": until}, by=str(caller))
-        self._leave[digest] = until
-
-    async def resume(self, entry: JournalEntry, living: Collection[str] = ()) -> None:
-        """Bring what a killed daemon had begun to an end: done or undone, by what the machine shows. `living`: the
-        processes that were found and adopted. Raises only what the journal does."""
-        try:
-            ending = await self._ending_of(entry, living)
-        except Exception as error:  # noqa: BLE001 - a supervisor: no past action keeps a node from starting
-            told = error if isinstance(error, ThaloomError) else InternalError(f"{type(error).__name__}: {error}")
-            ending = {"ending": "failed", "error": told.to_dict()}
-        self._journal.append(entry.kind, ending | {"resumed": True}, action=entry.action, by=entry.by)
-
-    async def _ending_of(self, entry: JournalEntry, living: Collection[str]) -> dict[str, Json]:
-        kind = self._kinds.get(entry.kind)
-        if kind is None:  # a step of the reconciler's: what came of it was adopted, or is done anew
-            return {"ending": "done" if entry.data.get("process") in living else "undone"}
-        plan = entry.data["plan"]
-        given = read(kind, Call(entry.kind, plan["call"]["parameters"]))
-        if plan["changes"] and await self._changes_now(kind, given) == plan["changes"]:
-            return {"ending": "undone"}
-        if await kind.holds(given):
-            return {"ending": "done"}
-        if not kind.outlives_caller:
-            raise NodeNotRunning("the daemon was ended while it was being done, and whoever asked for it is gone")
-        return {"ending": "done", "told": dict((await kind.apply(given, NO_AID)).told)}
-
-    async def _changes_now(self, kind: ActionKind[Any], given: Any) -> Json:
-        """What it would change if it were asked for now; None where it would be refused."""
-        try:
-            return (await kind.plan(given)).to_record()["changes"]
-        except ThaloomError:
-            return None
+    async def resume(self, intent: JournalEntry, living: Collection[str] = ()) -> None:
+        """Bring what a killed daemon had begun to an end. Raises only what the journal does."""
+        outcome = await bring_to_an_end(intent, self._kinds, living)
+        self._journal.append(intent.kind, outcome | {"resumed": True}, action=intent.action, by=intent.by)
 
     def _kind(self, call: Call) -> ActionKind[Any]:
         kind = self._kinds.get(call.kind)
@@ -181,7 +130,7 @@ class Performer:
             raise ThaloomError.from_dict(outcome.data["error"])
         return Done(told=outcome.data.get("told", {}))
 
-    def _alike(self, kind: ActionKind[Any], given: Any, aid: Aid) -> _Running | None:
+    def _alike(self, kind: ActionKind[Any], given: Any, aid: Aid) -> Running | None:
         """The same, of a kind that can be shared, being done for somebody else on the same terms."""
         if not getattr(kind, "shared", False):
             return None
@@ -189,7 +138,7 @@ class Performer:
         alike = (one for one in self._running.values() if (one.kind, one.given, one.aid.secrets) == wanted)
         return next(alike, None)
 
-    async def _keep(self, action: str, running: _Running, work: Coroutine[Any, Any, Done]) -> None:
+    async def _keep(self, action: str, running: Running, work: Coroutine[Any, Any, Done]) -> None:
         """Whatever happens becomes the outcome: nothing of it may end the node."""
         try:
             done = await work
@@ -208,7 +157,7 @@ class Performer:
         self,
         action: str,
         kind: ActionKind[Any],
-        running: _Running,
+        running: Running,
         caller: Caller,
         approval: Approval | None,
         undoes: str | None,
@@ -221,9 +170,8 @@ class Performer:
             record: dict[str, Json] = {"plan": plan.to_record(), "digest": plan.digest}
             if undoes is not None:
                 record["undoes"] = undoes
-            if self._check(plan, caller, approval):
+            if self.leave.take(plan, caller, approval):
                 record["by_leave"] = True
-            self._moments[str(caller)].append(self._clock.now())
             self._journal.append(kind.name, record, phase="intent", action=action, by=str(caller))
             running.begun = True
             return await self._apply(
@@ -251,22 +199,6 @@ class Performer:
         finally:
             self._journal.append(kind.name, outcome, action=action, by=str(caller))
 
-    def _check(self, plan: Plan, caller: Caller, approval: Approval | None) -> bool:
-        """Whether a person's leave was needed and used up. Raises what stands against it."""
-        now = self._clock.now()
-        if approval is not None and approval.digest != plan.digest:
-            raise PlanChanged("what would be done now is not what was approved", plan=plan.to_record())
-        if approval is not None and now > approval.until:
-            raise PlanChanged("the time this was approved for is over", plan=plan.to_record())
-        needed = not may_risk(caller, plan.risk)
-        if needed and self._leave.get(plan.digest, 0.0) <= now:
-            message = f"a {caller.kind} may not do what has a {plan.risk} risk without a person's leave"
-            raise ApprovalNeeded(message, risk=plan.risk, digest=plan.digest)
-        check_budget(caller, self._moments[str(caller)], now)
-        if needed:
-            del self._leave[plan.digest]
-        return needed
-
     @contextlib.asynccontextmanager
     async def _alone(self, action: str, plan: Plan) -> AsyncIterator[None]:
         """Nobody else changes the same things meanwhile. Locks are taken in one order, so nobody waits in a ring.
@@ -284,35 +216,6 @@ class Performer:
                 self._holders[subject] = action
                 stack.callback(self._holders.pop, subject, None)
             yield
-
-
-@dataclasses.dataclass(slots=True)
-class _Running:
-    """An action that is being done, or waits for its turn."""
-
-    kind: str
-    given: Any
-    aid: Aid
-    ended: asyncio.Future[Done]
-    begun: bool = False
-    """Whether its intent is in the journal."""
-    latest: tuple[str, int, int | None] | None = None
-    followers: list[OnProgress] = dataclasses.field(default_factory=list)
-
-    def tell(self, stage: str, done: int, total: int | None) -> None:
-        self.latest = (stage, done, total)
-        for follower in (self.aid.progress, *self.followers):
-            follower(stage, done, total)
-
-    async def follow(self, aid: Aid) -> Done:
-        """Be told how far it is, and what comes of it."""
-        if self.latest is not None:
-            aid.progress(*self.latest)
-        self.followers.append(aid.progress)
-        try:
-            return await asyncio.shield(self.ended)
-        finally:
-            self.followers.remove(aid.progress)
 
 
 def _checked(action: str) -> str:

@@ -98,8 +98,8 @@ def approve(output: Output, digest: str, valid_for: str) -> None:
     except (ValueError, ValidationError) as error:
         raise click.BadParameter(text("approve.bad")) from error
     with connect() as node:
-        node.approve(request)
-    output.document({"approved": digest})
+        approved = node.approve(request)
+    output.document(approved.model_dump())
     output.line(text("approve.done", duration=valid_for))
 
 

@@ -34,9 +34,10 @@ def add_action_routes(app: FastAPI, plane: ControlPlane) -> None:
         return same(wire.Action, await plane.undo(action))
 
     @app.post(f"{wire.PREFIX}/actions/approve", tags=["actions"], dependencies=guards)
-    async def approve(body: wire.ApproveRequest) -> wire.Removed:
-        await plane.approve(body.digest, time.time() + body.valid_s)
-        return wire.Removed(name=body.digest)
+    async def approve(body: wire.ApproveRequest) -> wire.Approved:
+        until = time.time() + body.valid_s
+        await plane.approve(body.digest, until)
+        return wire.Approved(digest=body.digest, until=until)
 
     @app.get(f"{wire.PREFIX}/journal/checkpoint", tags=["actions"], dependencies=guards)
     async def checkpoint() -> wire.Checkpoint:

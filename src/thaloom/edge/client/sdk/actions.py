@@ -35,13 +35,13 @@ class Actions(Asking):
         """
         return self._connection.ask(wire.Action, post(f"{_P}/actions/{{}}/undo", action))
 
-    def approve(self, digest: str, *, valid_s: float = 600.0) -> None:
+    def approve(self, digest: str, *, valid_s: float = 600.0) -> wire.Approved:
         """Give leave for the plan of this digest, once. Only over the node's own socket.
 
-        >>> client.node.approve("0" * 64)
+        >>> (client.node.approve("0" * 64)).until
         """
         asked = post(f"{_P}/actions/approve", digest=digest, valid_s=valid_s)
-        self._connection.ask(wire.Removed, asked)
+        return self._connection.ask(wire.Approved, asked)
 
     def checkpoint(self) -> wire.Checkpoint:
         """Where the journal ends now, to be kept elsewhere. Only over the node's own socket.

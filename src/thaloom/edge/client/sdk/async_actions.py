@@ -34,13 +34,13 @@ class AsyncActions(AsyncAsking):
         """
         return await self._connection.ask(wire.Action, post(f"{_P}/actions/{{}}/undo", action))
 
-    async def approve(self, digest: str, *, valid_s: float = 600.0) -> None:
+    async def approve(self, digest: str, *, valid_s: float = 600.0) -> wire.Approved:
         """Give leave for the plan of this digest, once. Only over the node's own socket.
 
-        >>> await client.node.approve("0" * 64)
+        >>> (await client.node.approve("0" * 64)).until
         """
         asked = post(f"{_P}/actions/approve", digest=digest, valid_s=valid_s)
-        await self._connection.ask(wire.Removed, asked)
+        return await self._connection.ask(wire.Approved, asked)
 
     async def checkpoint(self) -> wire.Checkpoint:
         """Where the journal ends now, to be kept elsewhere. Only over the node's own socket.
