@@ -173,6 +173,8 @@ class JobAttempt:
     """What ended it, if a signal did."""
     message: str = ""
     """Why, or the last lines of its log."""
+    devices: tuple[str, ...] = ()
+    """Those it has for itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
