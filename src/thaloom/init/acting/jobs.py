@@ -24,8 +24,8 @@ class JobWish:
     spec: JobSpec
     replace: bool = False
     after: int | None = None
-    """How many attempts there had been under this name when it was asked for. Chosen by the node: it tells one that was
-    asked for from the same asked for again."""
+    """One more attempt than these is wanted: how many there had been under this name when it was asked for, which tells
+    a job from the same asked for again. None: it is enough that there is such a job, over or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +55,11 @@ class RunJob:
             changes = (Change(subject=_subject(spec.name), before=_record(present), after=as_record(spec)),)
         return Plan(
             call=call(self.name, given),
-            risk="low" if present is None else "high",
+            risk="low" if present is None else "medium",
             changes=changes,
             touches=tuple(_subject(dependency.job) for dependency in spec.depends_on),
             undo=call(RemoveJob.name, JobRemoval(name=spec.name, stop=True)) if present is None else None,
-            no_undo="" if present is None else "the job that was there is gone with its logs",
+            no_undo="" if present is None else "what became of the earlier one is overwritten",
         )
 
     async def apply(self, given: JobWish, _: Aid) -> Done:
@@ -79,7 +79,7 @@ class RunJob:
         """Whether the very job asked for is there: not an earlier one of the same words that is over."""
         if present is None or present.spec != given.spec:
             return False
-        return not given.replace or not present.state.over or present.state.num_attempts > (given.after or 0)
+        return given.after is None or not present.state.over or present.state.num_attempts > given.after
 
     def _require_replaceable(self, given: JobWish, present: Job) -> None:
         name = given.spec.name

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -39,6 +41,10 @@ class JobDesk:
     def wake(self) -> None:
         self._loop.wake()
 
+    def kill_all(self) -> None:
+        """Who goes down does not want to wait for graces."""
+        self._loop.runs.kill_all()
+
     def ask_to_end(self, name: JobName) -> None:
         """Written down first: a daemon that is killed now asks again."""
         job = self.store.get(name)
@@ -63,10 +69,12 @@ class JobDesk:
 
     # -- who only looks
 
-    def statuses(self, phase: JobPhase | None = None) -> list[JobStatus]:
-        """All, oldest first, or those in this phase."""
+    def latest(self, phase: JobPhase | None, limit: int) -> tuple[list[JobStatus], dict[str, int]]:
+        """Newest first, those in this phase; and how many there are in each."""
         snapshot = self._loop.look()
-        return [self._status(job, snapshot) for job in self.store.all() if phase is None or job.state.phase == phase]
+        counts: Counter[str] = Counter(job.state.phase for job in snapshot.known.values())
+        wanted = (job for job in reversed(self.store.all()) if phase is None or job.state.phase == phase)
+        return [self._status(job, snapshot) for job in itertools.islice(wanted, limit)], dict(counts)
 
     def status(self, name: str) -> JobStatus:
         """Raises JobNotFound."""

@@ -53,7 +53,7 @@ class Hands:
 
     async def start(self, step: Start) -> None:
         """Order: journal, the attempt in the state, files, the reaper, journal. A kill in between leaves an attempt
-        that is begun again, for it came to nothing, or is found (Runs.look_for). What the host cannot start has ended."""
+        that is begun again, for it came to nothing, or is found (Runs.look_for)."""
         job = self._store.jobs.find(step.job)
         if job is None or not _still(job, step.attempt):
             return

@@ -142,6 +142,10 @@ class JobLoop:
 
     # -- the rounds
 
+    async def hold_still(self) -> None:
+        """Return when nothing is being started; nothing begins any more."""
+        await self._turn.acquire()
+
     async def run(self) -> None:
         """Rounds, until the node is going down and no job runs."""
         while not await self.settle():

@@ -1,9 +1,9 @@
 """Keeping one program: started once, its output kept within a bound, its end written down, nothing of it left.
 
-The order at the start is what makes a second start harmless: the lock (held by whoever keeps the job), the claim
-(made once for each attempt, flushed), then the program, which is let go only when its identity is in the claim. A claim
-without a program means that nothing ever ran, and a claim with one, without an end and without a holder of the lock,
-that the reaper was killed. The program ends with its reaper (the launcher's step `with_parent`; without walls the daemon's
+The order at the start is what makes a second start harmless: the lock (held by whoever keeps the job), the claim (made
+once for each attempt, flushed), then the program, which is let go only when its identity is in the claim. A claim
+without a program means that nothing ever ran; one with a program, without an end and without a holder of the lock, that
+the reaper was killed. The program ends with its reaper (the launcher's step `with_parent`; without walls the daemon's
 sweep).
 """
 
