@@ -254,7 +254,7 @@ class Node:
         jobs = self._jobs.adopt(processes)
         await self._adopt(found)
         self._stop_strangers(found.strangers)
-        await self._sweep_groups(found)
+        await self._sweep_groups(found, self._jobs.kept_groups(processes))
         await self._jobs.sweep(processes)
         await asyncio.to_thread(self._sweep_text_files)
         self._tasks.create_task(self._sweep_models(), name="sweep models")
@@ -274,9 +274,9 @@ class Node:
         self._publisher.withdraw()
         await asyncio.to_thread(self._confiner.close)
 
-    async def _sweep_groups(self, found: Found) -> None:
+    async def _sweep_groups(self, found: Found, kept: Iterable[str]) -> None:
         """Whatever runs in a group of ours that nobody owns is ended, and the missing walls are told."""
-        alive = {lease.id for lease in found.alive} | {WorkerId(name) for name in self._jobs.kept_groups()}
+        alive = {lease.id for lease in found.alive} | {WorkerId(name) for name in kept}
         orphans = await asyncio.to_thread(self._confiner.sweep, alive, [each.pid for each in found.strangers])
         if orphans:
             self.emit(OrphansEnded(groups=tuple(orphans)))

@@ -112,7 +112,7 @@ class StopJob:
         )
 
     async def apply(self, given: Named, _: Aid) -> Done:
-        self._desk.ask_to_end(JobName(given.name))
+        await self._desk.stop(JobName(given.name))
         return Done()
 
     async def holds(self, given: Named) -> bool:

@@ -151,9 +151,16 @@ def group_name(job: JobName, attempt: int) -> str:
 
 
 def _places_of(program: str) -> tuple[str, ...]:
-    """The program itself; of one in a Python environment all of that, without which it cannot start."""
+    """The program itself; of one in a Python environment all of that, and the installation it was made of."""
     environment = Path(program).parent.parent
-    return (str(environment),) if (environment / "pyvenv.cfg").is_file() else (program,)
+    try:
+        lines = (environment / "pyvenv.cfg").read_text().splitlines()
+    except OSError:
+        return (program,)
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+    base = [Path(os.path.realpath(program)).parent.parent]
+    base += [Path(facts["home"]).parent] if facts.get("home", "").startswith("/") else []
+    return (str(environment), *(str(place) for place in base if place != Path("/")))
 
 
 def _kill_marked(mark: str) -> bool:

@@ -52,6 +52,11 @@ class JobDesk:
             self.store.set_state(name, dataclasses.replace(job.state, stop_asked=True))
         self._loop.wake()
 
+    async def stop(self, name: JobName) -> None:
+        """Once it has been asked, if it runs."""
+        self.ask_to_end(name)
+        await self._loop.settle()
+
     async def remove(self, name: JobName) -> None:
         """Once it has ended. Raises DeadlineExceeded if that takes much longer than its grace. Removing one twice is no
         error."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from thaloom.base.clock import Clock
 from thaloom.base.errors import OutOfMemory, ThaloomError
@@ -32,6 +33,7 @@ from thaloom.kernel.state.store import StateStore
 _MOST_PASSES = 10_000
 """In one round; more means that doing something does not make it so."""
 _AFTER_ERROR_S = 1.0
+_CLEARING_S = 0.05
 
 
 class JobLoop:
@@ -105,30 +107,39 @@ class JobLoop:
                 self._memory.adopt(job.spec, state.last.devices if state.last else ())
         return alive
 
-    def kept_groups(self) -> set[str]:
-        """The control groups that somebody owns."""
-        return {
-            group_name(name, job.state.num_attempts)
-            for name, job in self._store.jobs.active.items()
-            if self.runs.get(name) is not None
-        }
+    def kept_groups(self, running: Sequence[Running]) -> set[str]:
+        """The control groups that somebody owns, strangers too: those end in an orderly way."""
+        kept = {name: self.runs.get(name) for name in self._store.jobs.active}
+        strangers = {group_name(name, attempt) for name, attempt, _ in self._strangers(running)}
+        return strangers | {group_name(name, run.attempt) for name, run in kept.items() if run is not None}
 
     async def sweep(self, running: Sequence[Running]) -> None:
         """What nobody owns any more: reapers of jobs that are gone, folders, files of attempts that are over."""
-        kept = {run.reaper.pid for run in map(self.runs.get, self._store.jobs.active) if run and run.reaper}
-        for process in running:
-            if process.identity.pid not in kept and self._is_reaper(process.arguments):
-                self._tasks.create_task(self._end_stranger(process.identity), name="stop a stranger")
+        for name, attempt, reaper in self._strangers(running):
+            self._tasks.create_task(self._end_stranger(name, attempt, reaper), name=f"stop stranger {name}")
         await asyncio.to_thread(self._sweep_folders)
 
-    def _is_reaper(self, arguments: tuple[str, ...]) -> bool:
-        plans = f"{self._layout.jobs}/"
-        return str(REAPER) in arguments and any(word.startswith(plans) for word in arguments)
+    def _strangers(self, running: Sequence[Running]) -> Iterator[tuple[JobName, int, ProcessIdentity]]:
+        """Reapers of attempts that nobody knows."""
+        for process in running:
+            plan = next((Path(word) for word in process.arguments if word.startswith(f"{self._layout.jobs}/")), None)
+            if plan is None or str(REAPER) not in process.arguments or not plan.stem.isdigit():
+                continue
+            name, attempt = JobName(plan.parent.name), int(plan.stem)
+            kept = self.runs.get(name)
+            if kept is None or kept.attempt != attempt:
+                yield name, attempt, process.identity
 
-    async def _end_stranger(self, reaper: ProcessIdentity) -> None:
-        """By SIGTERM: it ends its program in an orderly way. It is not killed: that would leave its program."""
+    async def _end_stranger(self, name: JobName, attempt: int, reaper: ProcessIdentity) -> None:
+        """By SIGTERM: it ends its program in an orderly way, and by itself."""
+        files = self.runs.files(name)
         reaper.send(signal.SIGTERM)
         await reaper.wait()
+        while not await asyncio.to_thread(self._walls.end, name, attempt, files, self.runs.mark(name, attempt)):
+            await self._clock.sleep(_CLEARING_S)
+        files.forget(attempt)
+        if self._store.jobs.find(name) is None:
+            await asyncio.to_thread(files.remove)
 
     def _sweep_folders(self) -> None:
         for name, files in job_folders(self._layout.jobs):

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from thaloom.base.clock import Clock
 from thaloom.base.events import Emit
@@ -47,7 +48,8 @@ class Kept:
     log_offset: int
     reaper: ProcessIdentity | None
     end: End | None = None
-    asked: bool = False
+    asked: Literal["", "stopped", "down"] = ""
+    """Why it was asked to end."""
 
 
 class Runs:
@@ -73,7 +75,8 @@ class Runs:
         self._stumbles: dict[tuple[JobName, int], int] = {}
 
     def observe(self) -> dict[JobName, Run]:
-        return {name: Run(attempt=kept.attempt, end=kept.end, asked=kept.asked) for name, kept in self._kept.items()}
+        kept = self._kept.items()
+        return {name: Run(attempt=one.attempt, end=one.end, asked=bool(one.asked)) for name, one in kept}
 
     def get(self, job: JobName) -> Kept | None:
         return self._kept.get(job)
@@ -118,11 +121,11 @@ class Runs:
         self._keep(spec, attempt, files, reaper, 0)
         return True
 
-    def ask(self, job: JobName, reason: str) -> None:
+    def ask(self, job: JobName, reason: Literal["stopped", "down"]) -> None:
         """Ask it to end; its reaper kills it after its grace. A second time does nothing."""
         kept = self._kept[job]
         if not kept.asked:
-            kept.asked = True
+            kept.asked = reason
             self._emit(JobAsked(job=job, attempt=kept.attempt, reason=reason))
             if kept.reaper is not None:
                 kept.reaper.send(signal.SIGTERM)
@@ -131,8 +134,8 @@ class Runs:
         """Cut every grace short."""
         for job, kept in self._kept.items():
             if kept.end is None:
+                kept.asked = kept.asked or "down"
                 self._walls.kill(job, kept.attempt, kept.files)
-                kept.asked = True
 
     def forget(self, job: JobName) -> None:
         """Its end is written down."""
@@ -175,7 +178,7 @@ class Runs:
         times = self._stumbles[key] = self._stumbles.get(key, 0) + 1
         if times >= _STUMBLES or kept.asked:
             words = last_lines(kept.files.reaper_log) or "its reaper ended before it could start it"
-            by: EndedBy = "stopped" if kept.asked else "not_started"
+            by: EndedBy = kept.asked or "not_started"
             kept.end = End(by=by, at=self._clock.now(), message=words)
             return
         await self._clock.sleep(_STUMBLE_S * 2 ** (times - 1))
@@ -206,7 +209,7 @@ class Runs:
         elif by == "deadline":
             message = f"it was not over in {kept.spec.deadline_s:g} s"
         elif by == "stopped":
-            by = "stopped" if kept.asked else "down"
+            by = kept.asked or "down"  # the machine goes down, and us with it
         return End(
             by=by,  # type: ignore[arg-type]  # the reaper writes these words and no others
             at=written.ended_at,
