@@ -4,9 +4,9 @@
     ├── Refused                 the caller can mend the request             fault: caller
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
     │   ├── NotFound: ModelNotFound  ServiceNotFound  AliasNotFound  DeviceNotFound  UnknownPath
-    │   │             NotKept  KeyNotFound  ActionNotFound
+    │   │             NotKept  KeyNotFound  TenantNotFound  ActionNotFound
     │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict  WrongState
-    │   │             PlanChanged  NothingToUndo
+    │   │             PlanChanged  NothingToUndo  QuotaExceeded
     │   ├── Unauthorized  Forbidden  ApprovalNeeded  AirGapped
     │   ├── BodyLate  EncodingNotRead
     │   └── NotServable
@@ -157,6 +157,10 @@ class KeyNotFound(NotFound):
     code = "key_not_found"
 
 
+class TenantNotFound(NotFound):
+    code = "tenant_not_found"
+
+
 class ActionNotFound(NotFound):
     """The journal has no such action: it never was, or it is older than what is kept."""
 
@@ -222,6 +226,12 @@ class NothingToUndo(Conflict):
     """The action cannot be undone; the message says why."""
 
     code = "nothing_to_undo"
+
+
+class QuotaExceeded(Conflict):
+    """The tenant has as much as its quota allows; the message names which, and both figures."""
+
+    code = "quota_exceeded"
 
 
 class WrongState(Conflict):
