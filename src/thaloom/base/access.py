@@ -17,8 +17,9 @@ Scope = Literal["infer", "read", "services", "models", "tokens", "node"]
 """infer: ask models; read: look at things; services: serve and stop, aliases, logs; models: what is in the store;
 tokens: make and take back tokens; node: all the rest."""
 SCOPES: tuple[Scope, ...] = ("infer", "read", "services", "models", "tokens", "node")
-Way = Literal["socket", "token", "open"]
-"""How somebody came in: by the node's own socket; with a token; through the door without one."""
+Way = Literal["socket", "token", "open", "door"]
+"""How somebody came in: by the node's own socket; with a token; through the door without one. The door itself asks what
+is open too, and needs no token for it."""
 MARK = "@"
 """Between a name and the tenant it belongs to: `chat@acme`."""
 

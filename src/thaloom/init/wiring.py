@@ -23,6 +23,7 @@ from thaloom.init.boot import NodeConfig, require_free_port
 from thaloom.init.confining import Confiner
 from thaloom.init.events import OrphansEnded
 from thaloom.init.executor import Executor
+from thaloom.init.gate import Gate
 from thaloom.init.history import History
 from thaloom.init.layout import Layout
 from thaloom.init.locksmith import Locksmith
@@ -37,6 +38,7 @@ from thaloom.init.recovery import Found, recover
 from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.init.syscalls import Syscalls
+from thaloom.init.tenancy import Tenancy
 from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest
@@ -135,6 +137,7 @@ class Node:
         self._locksmith = Locksmith(
             layout.keys, require_keys=config.require_keys, store=store, clock=clock, emit=history
         )
+        self.gate = Gate(self._locksmith, users=config.socket_users, journal=store.journal, clock=clock, emit=history)
         records = Records()
         reporter = Reporter(
             store,
@@ -171,12 +174,16 @@ class Node:
         )
         self._planner = planner
         aliasing = Aliasing(store, history, self.reconcile_loop.wake)
+        tenancy = Tenancy(
+            store, planner=planner, memory=memory, supervisor=self.supervisor, holds_memory=confiner.holds_memory
+        )
         guard = self._guard = ServiceGuard(
             models,
             planner=planner,
             memory=memory,
             supervisor=self.supervisor,
             aliasing=aliasing,
+            tenancy=tenancy,
             engine_hosts=config.engine_hosts,
         )
         quantising = Quantising(
@@ -190,8 +197,10 @@ class Node:
             quantising=quantising,
             aliasing=aliasing,
             locksmith=self._locksmith,
+            tenancy=tenancy,
             guard=guard,
             vault=self._vault,
+            clock=clock,
             emit=history,
             came=self._model_came,
         )
@@ -211,6 +220,8 @@ class Node:
             aliasing=aliasing,
             guard=guard,
             performer=self._performer,
+            tenancy=tenancy,
+            gate=self.gate,
             vault=self._vault,
             clock=clock,
         )
@@ -257,6 +268,7 @@ class Node:
         self._executor.engine_hosts = self._guard.engine_hosts = settings.engine_hosts
         self._pulls.use(air_gap=settings.air_gap, read_through=settings.hub_read_through)
         self._locksmith.require(settings.require_keys)
+        self.gate.use(settings.socket_users)
         self.syscalls.use(settings)
 
     async def hand_over(self) -> None:

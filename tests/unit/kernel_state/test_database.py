@@ -112,7 +112,7 @@ def test_a_database_of_every_earlier_version_opens_with_all_it_held(version: int
 def test_keys_of_old_go_on_letting_users_in_and_do_no_more(version: int, path: Path) -> None:
     stored(path, version)
     with contextlib.closing(StateStore(path, ManualClock(9.0))) as store:
-        keys = {key.name: key for key in store.keys()}
+        keys = {key.name: key for key in store.keys()}  # noqa: SIM118 - no dictionary
         assert keys.keys() == ({"ci"} if version == 4 else {"ci", "alice@example.org"})
         for key in keys.values():
             assert (key.role, key.tenant, key.scopes, key.parent) == ("user", None, ("infer",), None)

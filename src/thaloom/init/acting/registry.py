@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from thaloom.base.clock import Clock
 from thaloom.base.events import Emit
 from thaloom.init.acting.aliases import PutAlias, RemoveAlias, ReturnCanary
 from thaloom.init.acting.encryption import ConvertModel, MakeMasterKey, RotateMasterKey
@@ -22,11 +23,13 @@ from thaloom.init.acting.models import (
 )
 from thaloom.init.acting.node import Down
 from thaloom.init.acting.services import Serve, Stop
+from thaloom.init.acting.tenants import PutTenant, RemoveTenant
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.locksmith import Locksmith
 from thaloom.init.pulls import Pulls
 from thaloom.init.quantising import Quantising
 from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.init.tenancy import Tenancy
 from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
@@ -43,8 +46,10 @@ def action_kinds(
     quantising: Quantising,
     aliasing: Aliasing,
     locksmith: Locksmith,
+    tenancy: Tenancy,
     guard: ServiceGuard,
     vault: Vault,
+    clock: Clock,
     emit: Emit,
     came: Came,
 ) -> list[ActionKind[Any]]:
@@ -69,8 +74,10 @@ def action_kinds(
         ConvertModel(store),
         MakeMasterKey(vault),
         RotateMasterKey(vault),
-        MakeKey(state, locksmith),
+        MakeKey(state, locksmith, tenancy),
         RemoveKey(state, locksmith),
+        PutTenant(state, tenancy, locksmith, clock),
+        RemoveTenant(state, tenancy, locksmith),
         Down(
             loop.go_down,
             is_down=lambda: loop.going_down,

@@ -497,6 +497,8 @@ class KeyWish:
     scopes: tuple[Scope, ...] | None = None
     parent: str | None = None
     """The name of the key it is narrowed from."""
+    keep_priority: bool = False
+    """Whether its priority is its parent's, whatever the limits say."""
 
     def __post_init__(self) -> None:
         if self.role is not None and self.role not in ROLES:
@@ -510,7 +512,7 @@ class KeyWish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """How much a tenant may have, all its members together. None: as much as there is. Only what is enforced is here."""
+    """How much a tenant may have, all its keys together. None: as much as there is. Only what is enforced is here."""
 
     services: int | None = None
     replicas: int | None = None

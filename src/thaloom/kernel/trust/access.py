@@ -23,7 +23,7 @@ def why_not(
     needs: Needs, *, role: Role, scopes: Set[Scope] | None, tenant: str | None, way: Way, tokens_required: bool
 ) -> str | None:
     """What stands in the way of it; None: nothing does."""
-    if way == "open" and (tokens_required or not needs.open):
+    if (way == "open" and tokens_required) or (way in ("open", "door") and not needs.open):
         return "this is asked through the node's own socket only (the thaloom command), or with a token that allows it"
     if rank(role) < rank(needs.role):
         return f"this needs the role {needs.role}, and {_a(role)} asks"
@@ -62,7 +62,8 @@ def narrowed(held: Rights, asked: Rights) -> Rights:
 
     Raises Forbidden that names what would be more.
     """
-    assert held.role is not None and held.priority is not None
+    assert held.role is not None
+    assert held.priority is not None
     role, priority = asked.role or held.role, asked.priority or held.priority
     if rank(role) > rank(held.role):
         raise _more("role", f"{role!r} is more than {held.role!r}")
