@@ -83,7 +83,8 @@ async def _run(
             reloading = _reloading(layout, settings, node, log, arguments)
             await node.start(found)
             _watch_signals(node, reloading, manager, store, tasks)
-            server = ControlServer(control_app(node.syscalls), layout.control_socket)
+            server = ControlServer(control_app(node.syscalls, node.gate), layout.control_socket, node.gate)
+            layout.let_pass(node.gate.others_may_connect)
             server.listen()  # who is told that we are ready may connect
             serving = tasks.create_task(server.serve(), name="control")
             node.emit(NodeStarted(version=__version__, pid=os.getpid(), home=str(layout.home), url=settings.url))

@@ -30,13 +30,15 @@ from thaloom.init.acting.models import CopyModel, CopyWish, ImportModel, ImportW
 from thaloom.init.acting.performing import Performer
 from thaloom.init.acting.registry import action_kinds
 from thaloom.init.acting.services import Serve, Stop
+from thaloom.init.acting.tenants import PutTenant, RemoveTenant, TenantWish
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.layout import Layout
 from thaloom.init.locksmith import Locksmith
 from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.init.tenancy import Tenancy
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.store import StateStore
-from thaloom.kernel.state.types import KeyLimits, ServiceSpec, Share
+from thaloom.kernel.state.types import KeyLimits, Quota, ServiceSpec, Share
 from thaloom.kernel.trust.seals import node_key, sealing
 
 
@@ -51,7 +53,10 @@ def suite(source: Path) -> list[tuple[str, Call]]:
         (Serve.name, ServiceSpec(name=chat, model="small", context_length=64)),
         (PutAlias.name, alias),
         (MakeKey.name, KeyWish(name="ci", limits=KeyLimits(concurrent=2))),
+        (PutTenant.name, TenantWish(name="acme", quota=Quota(services=2), new=True)),
+        (PutTenant.name, TenantWish(name="acme", quota=Quota(services=3))),
         (CopyModel.name, CopyWish(name="small", to="again")),
+        (RemoveTenant.name, Named(name="acme")),
         (RemoveKey.name, Named(name="ci")),
         (RemoveAlias.name, Named(name="talk")),
         (Stop.name, Named(name="chat")),
@@ -83,6 +88,7 @@ class Machine:
             require_up=lambda: None, renewed=lambda _: None, removed=lambda _: None, settle=settled, going_down=False,
             go_down=lambda _: None,
         )  # fmt: skip
+        tenancy = SimpleNamespace(check_key=lambda _: None, check_quota=lambda _: None, left=lambda _: [])
         self.kinds = action_kinds(
             self.store,
             loop=cast(ReconcileLoop, loop),
@@ -91,8 +97,10 @@ class Machine:
             quantising=nothing,
             aliasing=self.aliasing,
             locksmith=self.locksmith,
+            tenancy=cast(Tenancy, tenancy),
             guard=cast(ServiceGuard, SimpleNamespace(check=no_guard, workers=lambda _: [])),
             vault=nothing,
+            clock=clock,
             emit=ignore,
             came=lambda _: None,
         )
@@ -107,6 +115,7 @@ class Machine:
             "services": [service.spec for service in self.store.services()],
             "aliases": [AliasWish.of(alias) for alias in self.store.aliases()],
             "keys": [key.name for key in keys],
+            "tenants": self.store.tenants(),
             "models": [str(manifest.name) for manifest in self.models.list()],
         }
 

@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from thaloom.base.access import Role, Scope, Way
+
 Risk = Literal["low", "medium", "high"]
 """low: adds something, or takes nothing from anybody; medium: what is running is disturbed; high: something is lost
 that cannot be brought back."""
@@ -24,10 +26,16 @@ Json = Any
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who wishes something: an identity and what kind of one."""
+    """Who wishes something: an identity and what kind of one, and what it may ask (kernel.trust.access)."""
 
     kind: CallerKind
     name: str = ""
+    tenant: str | None = None
+    """None: of the node itself."""
+    role: Role = "admin"
+    scopes: frozenset[Scope] | None = None
+    """None: all."""
+    way: Way = "socket"
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}" if self.name else self.kind

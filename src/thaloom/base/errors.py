@@ -4,9 +4,9 @@
     ├── Refused                 the caller can mend the request             fault: caller
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
     │   ├── NotFound: ModelNotFound  ServiceNotFound  AliasNotFound  DeviceNotFound  UnknownPath
-    │   │             NotKept  KeyNotFound  ActionNotFound  JobNotFound
+    │   │             NotKept  KeyNotFound  TenantNotFound  ActionNotFound  JobNotFound
     │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict  WrongState
-    │   │             PlanChanged  NothingToUndo
+    │   │             PlanChanged  NothingToUndo  QuotaExceeded
     │   ├── Unauthorized  Forbidden  ApprovalNeeded  AirGapped
     │   ├── BodyLate  EncodingNotRead
     │   └── NotServable
@@ -163,6 +163,10 @@ class JobNotFound(NotFound):
     code = "job_not_found"
 
 
+class TenantNotFound(NotFound):
+    code = "tenant_not_found"
+
+
 class ActionNotFound(NotFound):
     """The journal has no such action: it never was, or it is older than what is kept."""
 
@@ -228,6 +232,12 @@ class NothingToUndo(Conflict):
     """The action cannot be undone; the message says why."""
 
     code = "nothing_to_undo"
+
+
+class QuotaExceeded(Conflict):
+    """The tenant has as much as its quota allows; the message names which, and both figures."""
+
+    code = "quota_exceeded"
 
 
 class WrongState(Conflict):

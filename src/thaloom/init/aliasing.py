@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from thaloom.base.access import tenant_of
 from thaloom.base.errors import NameTaken, ServiceNotFound
 from thaloom.base.events import Emit
 from thaloom.base.ids import ServiceName
@@ -42,7 +43,9 @@ class Aliasing:
         return kept
 
     def check(self, alias: Alias) -> None:
-        """Raises NameTaken where a service has that name, ServiceNotFound for one that is not there."""
+        """Raises NameTaken where a service has that name, ServiceNotFound for one that is not there, TenantNotFound."""
+        if (tenant := tenant_of(alias.name)) is not None:
+            self._store.tenant(tenant)
         names = {service.spec.name for service in self._store.services()}
         if alias.name in names:
             raise NameTaken(f"{alias.name!r} is a service", param="name")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from thaloom.base import config
+from thaloom.base.access import Role
 from thaloom.base.errors import (
     AlreadyRunning,
     BadParameter,
@@ -23,6 +24,7 @@ from thaloom.base.errors import (
 from thaloom.base.events import Level
 from thaloom.base.files import FolderLock
 from thaloom.init.confining import SandboxConfig
+from thaloom.init.gate import uid_of
 from thaloom.init.jobs.config import JobsConfig
 from thaloom.kernel.state.kept import KeepLimits
 
@@ -64,6 +66,10 @@ class NodeConfig:
     engine_hosts: tuple[str, ...] = ()
     """Names of hosts beyond loopback whose servers engine `openai` may ask, with TLS. Default: none, because what is
     asked goes there."""
+    socket_users: dict[str, Role] = dataclasses.field(default_factory=dict)
+    """Who may ask through the node's own socket beside its own user and root, which are admins: users of this machine
+    by name or number, each with a role. Default: nobody. With any, others may pass through the node's folder, and
+    still read nothing in it."""
     keep: KeepLimits = dataclasses.field(default_factory=KeepLimits)
     """How much the door keeps for its clients: responses, files, batches. The door reads this table itself."""
 
@@ -80,6 +86,8 @@ class NodeConfig:
                 raise BadParameter(f"{name} must be above 0 and at most 3600", param=name)
         if self.master_key_file and not Path(self.master_key_file).is_absolute():
             raise BadParameter("master_key_file must be an absolute path", param="master_key_file")
+        for user in self.socket_users:
+            uid_of(user)
         if self.memory_headroom_bytes < 0:
             raise BadParameter("memory_headroom_bytes cannot be negative", param="memory_headroom_bytes")
 

@@ -35,7 +35,7 @@ _NETWORK: dict[str, Network] = {
 """By engine. A guest listens on a loopback of its own, which only its worker shares."""
 _ANYWHERE = frozenset({"llama.cpp", "vllm"})
 """Engines that are installed, and keep what they need, where nobody here knows: they see the host, but for secrets."""
-_MEASURED = frozenset({"thaloom", "onnx"})
+MEASURED = frozenset({"thaloom", "onnx"})
 """Engines whose memory is held to: that of others is a guess, and a wrong guess must not end them."""
 _SECRETS = (".ssh", ".gnupg", ".aws", ".azure", ".config/gcloud", ".kube", ".docker", ".password-store")
 _ACCELERATORS = ("/dev/nvidia*", "/dev/dri", "/dev/kfd", "/dev/davinci*", "/dev/hisi_hdc", "/dev/accel*", "/dev/dxg")
@@ -137,6 +137,10 @@ class Confiner:
     def _end(self) -> None:
         self._ending = [group for group in self._ending if not (group.kill() and group.delete())]
 
+    def holds_memory(self) -> bool:
+        """Whether a worker is kept to the memory it was admitted with."""
+        return "memory" in self._sandbox.enforced_limits()
+
     def missing(self) -> tuple[str, ...]:
         """The walls this host does not build, with the reasons; none where they are switched off."""
         if self._sandbox.mode == "off":
@@ -187,7 +191,7 @@ class Confiner:
         enforced = self._sandbox.enforced_limits()
         estimate = plan.estimate.total_bytes
         memory = estimate + estimate // 4 + self._config.memory_slack_bytes + self._config.scratch_bytes
-        held = spec.engine in _MEASURED and "memory" in enforced
+        held = spec.engine in MEASURED and "memory" in enforced
         return Limits(
             memory_bytes=memory if held else None,
             swap_bytes=0 if held and "swap" in enforced else None,

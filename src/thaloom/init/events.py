@@ -97,11 +97,25 @@ class KeyMade(Event):
     key: str
     id: str
     expires_at: float | None
+    role: str = "user"
+    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRemoved(Event):
     key: str
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRefused(Event):
+    """Somebody asked what he may not. `untold`: refusals since the last that was told."""
+
+    who: str
+    what: str
+    code: str
+    message: str
+    untold: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

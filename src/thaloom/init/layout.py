@@ -110,6 +110,13 @@ class Layout:
     def service_log(self, service: ServiceName) -> Path:
         return self.logs / f"{service}.log"
 
+    def let_pass(self, others: bool) -> None:
+        """Whether other users of this machine reach the control socket. They may pass through the folders then, and
+        still neither list nor read what is in them. Raises OSError."""
+        if others:
+            self.home.chmod(self.home.stat().st_mode | 0o011)
+        self.run.chmod(0o711 if others else 0o700)
+
     def create(self) -> None:
         """Make the folders, for this user only. Raises BadParameter if a socket's path would be too long."""
         longest = self.worker_socket(WorkerId("w-" + "0" * 12))

@@ -16,7 +16,7 @@ from thaloom import __version__
 from thaloom.base.actions import TERMS, Call, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.clock import Clock
-from thaloom.base.errors import ActionNotFound, BadParameter, NameTaken, ServiceNotFound, WrongState
+from thaloom.base.errors import ActionNotFound, BadParameter, Forbidden, NameTaken, ServiceNotFound, WrongState
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.base.plugins import Absent
 from thaloom.base.procs import resident_bytes
@@ -26,7 +26,7 @@ from thaloom.init.acting.aliases import AliasWish, CanaryReport, PutAlias, Remov
 from thaloom.init.acting.encryption import ConvertModel, ConvertWish, MakeMasterKey, RotateMasterKey, RotationWish
 from thaloom.init.acting.guards import ServiceGuard, is_service_name, require_service_name
 from thaloom.init.acting.jobs import JobRemoval, JobWish, RemoveJob, RunJob, StopJob
-from thaloom.init.acting.keys import KeyWish, MakeKey, RemoveKey
+from thaloom.init.acting.keys import MakeKey, RemoveKey
 from thaloom.init.acting.kinds import NO_AID, Aid, Done, Named, call
 from thaloom.init.acting.models import (
     CopyModel,
@@ -44,10 +44,13 @@ from thaloom.init.acting.node import Down
 from thaloom.init.acting.past import Past
 from thaloom.init.acting.performing import Performer
 from thaloom.init.acting.services import Serve, Stop
+from thaloom.init.acting.tenants import PutTenant, RemoveTenant, TenantWish
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig
+from thaloom.init.gate import Gate
 from thaloom.init.history import History
 from thaloom.init.jobs.desk import JobDesk
+from thaloom.init.key_wishes import completed, require_hold
 from thaloom.init.layout import Layout
 from thaloom.init.log_stream import follow_log
 from thaloom.init.node_memory import NodeMemory
@@ -56,6 +59,7 @@ from thaloom.init.pulls import Pulls
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervisor
+from thaloom.init.tenancy import Tenancy
 from thaloom.init.vault import Vault
 from thaloom.kernel.models.bundled import NAMES, bundled_model
 from thaloom.kernel.models.pulling.sources import is_hub_name, parse_source
@@ -73,18 +77,21 @@ from thaloom.kernel.state.jobs.types import JobPhase, JobSpec, JobStatus
 from thaloom.kernel.state.journal import new_action_id
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import (
+    OUTSIDE,
     AccessKey,
     Alias,
     Checkpoint,
     EncryptionStatus,
     JournalReport,
-    KeyLimits,
+    KeyWish,
     NodeStatus,
     PastAction,
     PastEvent,
     ProcessStatus,
+    Quota,
     ServiceSpec,
     ServiceStatus,
+    TenantUse,
 )
 
 
@@ -108,6 +115,8 @@ class Syscalls:
         aliasing: Aliasing,
         guard: ServiceGuard,
         performer: Performer,
+        tenancy: Tenancy,
+        gate: Gate,
         vault: Vault,
         jobs: JobDesk,
         clock: Clock,
@@ -125,6 +134,8 @@ class Syscalls:
         self._history = history
         self._guard = guard
         self._performer = performer
+        self._tenancy = tenancy
+        self._gate = gate
         self._past = Past(store.journal)
         self._vault = vault
         self._jobs = jobs
@@ -312,6 +323,10 @@ class Syscalls:
     async def serve(self, spec: ServiceSpec) -> ServiceStatus:
         """Refuses a wish that cannot be met as things are: unknown model or device, more bytes than are free."""
         require_service_name(spec.name)
+        if TERMS.get().caller.tenant is not None and spec.engine in OUTSIDE:
+            raise Forbidden(
+                f"a tenant serves what is in the store; engine {spec.engine!r} is the node's", param="engine"
+            )
         await self._do(call(Serve.name, await self._guard.completed(spec)))
         return self._reporter.status(spec.name)
 
@@ -378,16 +393,35 @@ class Syscalls:
     async def keys(self) -> tuple[Sequence[AccessKey], bool]:
         return self._store.keys(), self._config.require_keys
 
-    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
+    async def make_key(self, wish: KeyWish) -> tuple[AccessKey, str]:
         """Asked for a second time by one id, it is told that the key itself was told already."""
-        done = await self._do(call(MakeKey.name, KeyWish(name=name, limits=limits, expires_in_s=expires_in_s)))
+        wish = completed(wish, TERMS.get().caller, self._store, self._gate)
+        done = await self._do(call(MakeKey.name, wish))
         if done.given is None:
-            raise NameTaken(f"the key {name!r} was made by this very request, and told then")
+            raise NameTaken(f"the key {wish.name!r} was made by this very request, and told then")
         key, secret = done.given
         return key, secret
 
     async def remove_key(self, name: str) -> None:
+        keys = {key.name: key for key in self._store.keys()}  # noqa: SIM118 - no dictionary
+        if name in keys:  # else it may have been this very request that took it away
+            require_hold(self._gate, TERMS.get().caller, keys[name])
         await self._do(call(RemoveKey.name, Named(name=name)))
+
+    # -- tenants
+
+    async def tenants(self) -> Sequence[TenantUse]:
+        return [await self._tenancy.use(tenant.name) for tenant in self._store.tenants()]
+
+    async def tenant(self, name: str) -> TenantUse:
+        return await self._tenancy.use(name)
+
+    async def put_tenant(self, name: str, quota: Quota, *, new: bool) -> TenantUse:
+        await self._do(call(PutTenant.name, TenantWish(name=name, quota=quota, new=new)))
+        return await self._tenancy.use(name)
+
+    async def remove_tenant(self, name: str) -> None:
+        await self._do(call(RemoveTenant.name, Named(name=name)))
 
     # -- actions
 

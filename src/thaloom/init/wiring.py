@@ -24,6 +24,7 @@ from thaloom.init.boot import NodeConfig, require_free_port
 from thaloom.init.confining import Confiner
 from thaloom.init.events import OrphansEnded
 from thaloom.init.executor import Executor
+from thaloom.init.gate import Gate
 from thaloom.init.history import History
 from thaloom.init.jobs.confining import JobWalls
 from thaloom.init.jobs.desk import JobDesk
@@ -43,6 +44,7 @@ from thaloom.init.recovery import Found, recover, running
 from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.init.syscalls import Syscalls
+from thaloom.init.tenancy import Tenancy
 from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest
@@ -142,6 +144,7 @@ class Node:
         self._locksmith = Locksmith(
             layout.keys, require_keys=config.require_keys, store=store, clock=clock, emit=history
         )
+        self.gate = Gate(self._locksmith, users=config.socket_users, journal=store.journal, clock=clock, emit=history)
         records = Records()
         reporter = Reporter(
             store,
@@ -179,12 +182,16 @@ class Node:
         self._jobs, desk = self._make_jobs(history, memory)
         self._planner = planner
         aliasing = Aliasing(store, history, self.reconcile_loop.wake)
+        tenancy = Tenancy(
+            store, planner=planner, memory=memory, supervisor=self.supervisor, holds_memory=confiner.holds_memory
+        )
         guard = self._guard = ServiceGuard(
             models,
             planner=planner,
             memory=memory,
             supervisor=self.supervisor,
             aliasing=aliasing,
+            tenancy=tenancy,
             engine_hosts=config.engine_hosts,
         )
         quantising = Quantising(
@@ -198,8 +205,10 @@ class Node:
             quantising=quantising,
             aliasing=aliasing,
             locksmith=self._locksmith,
+            tenancy=tenancy,
             guard=guard,
             vault=self._vault,
+            clock=clock,
             emit=history,
             came=self._model_came,
             jobs=desk,
@@ -220,6 +229,8 @@ class Node:
             aliasing=aliasing,
             guard=guard,
             performer=self._performer,
+            tenancy=tenancy,
+            gate=self.gate,
             vault=self._vault,
             jobs=desk,
             clock=clock,
@@ -292,6 +303,7 @@ class Node:
         self._executor.engine_hosts = self._guard.engine_hosts = settings.engine_hosts
         self._pulls.use(air_gap=settings.air_gap, read_through=settings.hub_read_through)
         self._locksmith.require(settings.require_keys)
+        self.gate.use(settings.socket_users)
         self.syscalls.use(settings)
 
     async def hand_over(self) -> None:

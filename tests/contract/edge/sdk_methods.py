@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.contract.edge.live_door import LiveDoor, live_door
+from tests.gates import gate
 from tests.unit.edge_control.plane import Plane
 from thaloom import AsyncClient, Client
 from thaloom.edge.api.control.routes import control_app
@@ -75,9 +76,16 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "node.approve": ("0" * 64,),
     "node.checkpoint": (),
     "node.verify_journal": (),
+    "node.whoami": (),
+    "node.make_tenant": ("acme",),
+    "node.tenants": (),
+    "node.tenant": ("acme",),
+    "node.set_quota": ("acme",),
     "node.keys": (),
     "node.make_key": ("ci",),
+    "node.narrow_key": ("ci", "ci-nightly"),
     "node.remove_key": ("ci",),
+    "node.remove_tenant": ("acme",),
     "node.stop": ("tiny",),
     "node.openapi": (),
     "node.down": (),
@@ -89,7 +97,8 @@ NEEDED: dict[str, dict[str, Any]] = {
 }
 """Keywords without a default."""
 OVER_THE_SOCKET = (
-    *("node.keys", "node.make_key", "node.remove_key"),
+    *("node.keys", "node.make_key", "node.narrow_key", "node.remove_key"),
+    *("node.make_tenant", "node.tenants", "node.tenant", "node.set_quota", "node.remove_tenant"),
     *("node.make_master_key", "node.rotate_master_key", "node.encrypt", "node.decrypt"),
     *("node.actions", "node.action", "node.undo"),
     *("node.approve", "node.checkpoint", "node.verify_journal"),
@@ -157,7 +166,7 @@ async def node(folder: Path, **options: Any) -> AsyncIterator[tuple[LiveDoor, Pl
     plane = Plane()
     (folder / "run").mkdir()
     with _same_place(folder / "control.sock", folder / "run" / "control.sock"):
-        server = ControlServer(control_app(plane), folder / "run" / "control.sock")
+        server = ControlServer(control_app(plane, gate()), folder / "run" / "control.sock")
         server.listen()
         serving = asyncio.create_task(server.serve())
         try:

@@ -20,6 +20,7 @@ from tests.contract.edge.doorkeepers import FixedKeys, bearer, guarded_door
 from tests.contract.edge.live_door import LiveDoor
 from tests.contract.edge.played_runtime import Scripted, calls, done, says, scripted_door, thinks
 from tests.contract.edge.test_openai_client import in_door
+from tests.gates import gate, own_uid
 from tests.unit.edge_control.plane import MANIFEST, Plane, standing
 from thaloom import __version__
 from thaloom.base.errors import DiskFull, OutOfMemory, PromptTooLong, QueueFull, ServiceFailed, WorkerLost
@@ -97,8 +98,8 @@ Test = Callable[[AsyncClient, Scripted, Store], Awaitable[None]]
 @contextlib.asynccontextmanager
 async def controlled(plane: Plane, folder: Path) -> AsyncIterator[None]:
     config = uvicorn.Config(
-        control_app(plane), uds=str(folder / "control.sock"), loop="asyncio", ws="none", log_config=None,
-        timeout_graceful_shutdown=1,
+        control_app(plane, gate(), peer=own_uid), uds=str(folder / "control.sock"), loop="asyncio", ws="none",
+        log_config=None, timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from tests.contract.edge.sdk_methods import METHODS, AnyClient, ask, opened, options, public
+from tests.gates import gate
 from tests.unit.edge_control.plane import Plane
 from thaloom import AsyncClient, Client
 from thaloom.base.errors import ThaloomError
@@ -44,7 +45,7 @@ Operation = tuple[str, str]
 
 
 def documents() -> list[dict[str, Any]]:
-    return [openapi_document(), control_app(Plane()).openapi()]
+    return [openapi_document(), control_app(Plane(), gate()).openapi()]
 
 
 def operations() -> dict[Operation, tuple[dict[str, Any], dict[str, Any]]]:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CONTEXTS = {context.command_path: context for context in contexts()}
 PROMISED = {
     *("up", "down", "status", "device", "doctor", "outgoing", "pull", "ls", "show", "rm", "verify"),
-    *("quantize", "run", "serve", "ps", "stop", "logs", "alias", "token", "version", "completion", "help"),
+    *("quantize", "run", "serve", "ps", "stop", "logs", "alias", "tenant", "token", "version", "completion", "help"),
     *("history", "explain", "undo", "approve", "audit", "encrypt", "decrypt", "key", "backup", "restore"),
 }
 

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any
 
 from tests.encrypted import FakeEncryption
+from tests.gates import FakeAccess, gate
 from thaloom.base.actions import TERMS, Call, Change, Plan, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
@@ -18,10 +19,8 @@ from thaloom.base.errors import (
     AliasNotFound,
     BadParameter,
     DeviceNotFound,
-    KeyNotFound,
     ModelInUse,
     ModelNotFound,
-    NameTaken,
     OutOfMemory,
     ServiceNotFound,
 )
@@ -46,14 +45,12 @@ from thaloom.kernel.models.types import (
     Verification,
 )
 from thaloom.kernel.state.types import (
-    AccessKey,
     Alias,
     Checkpoint,
     Condition,
     DeviceMemory,
     JournalFault,
     JournalReport,
-    KeyLimits,
     NodeStatus,
     PastAction,
     PastEvent,
@@ -130,7 +127,7 @@ class Aliases:
         return self.now[name]
 
 
-class Plane(FakeEncryption):
+class Plane(FakeAccess, FakeEncryption):
     """Implements ControlPlane. `services_now` is what is served; `gate` holds long work back until it is set."""
 
     def __init__(self) -> None:
@@ -142,8 +139,6 @@ class Plane(FakeEncryption):
         self.cancelled = asyncio.Event()
         self.fault: Exception | None = None
         self.went_down = False
-        self.keys_now: dict[str, AccessKey] = {}
-        self.keys_required = True
         self.aliases = Aliases()
 
     async def status(self) -> NodeStatus:
@@ -322,22 +317,6 @@ class Plane(FakeEncryption):
     async def checkpoint(self) -> Checkpoint:
         return Checkpoint(entry=3, seal="abc")
 
-    async def keys(self) -> tuple[Sequence[AccessKey], bool]:
-        return list(self.keys_now.values()), self.keys_required
-
-    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
-        if name in self.keys_now:
-            raise NameTaken(f"there is a key {name!r}")
-        expires_at = None if expires_in_s is None else 1.0 + expires_in_s
-        key = AccessKey(name=name, id="abcdefghijkl", digest="d", limits=limits, created_at=1.0, expires_at=expires_at)
-        self.keys_now[name] = key
-        return key, "sk-th-abcdefghijkl-secret"
-
-    async def remove_key(self, name: str) -> None:
-        if name not in self.keys_now:
-            raise KeyNotFound(f"no key {name!r}")
-        del self.keys_now[name]
-
     async def events(self, limit: int) -> Sequence[PastEvent]:
         return [PastEvent(time=1.0, event=Degraded(subject="s", reason="r", message=str(limit)))]
 
@@ -364,7 +343,7 @@ def serving(home: Path) -> Iterator[tuple[Plane, ControlClient, Callable[[Callab
     (home / "run").mkdir(exist_ok=True)
     loop = asyncio.new_event_loop()
     plane = Plane()
-    server = ControlServer(control_app(plane), home / "run" / "control.sock")
+    server = ControlServer(control_app(plane, gate()), home / "run" / "control.sock")
     server.listen()
     thread = Thread(target=loop.run_until_complete, args=(server.serve(),))
     thread.start()

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from tests.gates import gate, own_uid
 from tests.unit.edge_control.plane import PLAN, Plane
-from thaloom.base.actions import LOCAL, Approval, Caller, Terms
+from thaloom.base.actions import LOCAL, Approval, Terms
 from thaloom.edge.api.control.routes import control_app
+from thaloom.init.gate import DOOR
 
 BODY = {"services": {"tiny": 1}}
 ALIAS = "/thaloom/v1/aliases/best"
@@ -22,7 +24,7 @@ def plane() -> Plane:
 
 @pytest.fixture
 def client(plane: Plane) -> TestClient:
-    return TestClient(control_app(plane), base_url="http://localhost")
+    return TestClient(control_app(plane, gate(), peer=own_uid), base_url="http://localhost")
 
 
 def test_a_dry_run_answers_with_the_plan_and_does_nothing(client: TestClient, plane: Plane) -> None:
@@ -62,7 +64,7 @@ def test_the_terms_reach_whoever_carries_it_out(client: TestClient, plane: Plane
     )
     assert answer.status_code == 200
     approval = Approval(digest=digest, until=12.5)
-    assert plane.terms == Terms(caller=Caller("program", "door"), action="mine", approval=approval)
+    assert plane.terms == Terms(caller=DOOR, action="mine", approval=approval)
 
 
 def test_terms_of_one_request_are_not_those_of_the_next(client: TestClient, plane: Plane) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -105,6 +106,24 @@ def test_a_database_of_every_earlier_version_opens_with_all_it_held(version: int
     store.close()
     fresh(tmp_path / "fresh.db")
     assert schema(path) == schema(tmp_path / "fresh.db")
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_keys_of_old_go_on_letting_users_in_and_do_no_more(version: int, path: Path) -> None:
+    stored(path, version)
+    with contextlib.closing(StateStore(path, ManualClock(9.0))) as store:
+        keys = {key.name: key for key in store.keys()}  # noqa: SIM118 - no dictionary
+        assert keys.keys() == ({"ci"} if version == 4 else {"ci", "alice@example.org"})
+        for key in keys.values():
+            assert (key.role, key.tenant, key.scopes, key.parent) == ("user", None, ("infer",), None)
+        assert (keys["ci"].id, keys["ci"].limits.concurrent) == ("abcdefgh2345", 2)
+
+
+def test_the_journal_of_the_version_before_is_still_sound(path: Path) -> None:
+    stored(path, 5)
+    with contextlib.closing(StateStore(path, ManualClock(9.0))) as store:
+        report = store.journal.verify()
+        assert (report.faults, report.num_checked) == ((), 2)
 
 
 def test_the_first_version_is_still_made_as_it_was(path: Path, tmp_path: Path) -> None:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.encrypted import FakeEncryption
+from tests.gates import FakeAccess, gate
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
     BadParameter,
     DeviceNotFound,
-    KeyNotFound,
     ModelNotFound,
-    NameTaken,
     ServiceNotFound,
     ThaloomError,
 )
@@ -45,10 +44,8 @@ from thaloom.kernel.models.types import (
     Verification,
 )
 from thaloom.kernel.state.types import (
-    AccessKey,
     Condition,
     DeviceMemory,
-    KeyLimits,
     NodeStatus,
     PastEvent,
     Phase,
@@ -95,7 +92,7 @@ def manifest(name: str, *, chat: bool = False) -> Manifest:
     )
 
 
-class FakePlane(FakeEncryption):
+class FakePlane(FakeAccess, FakeEncryption):
     """Remembers models and services; a service is ready at the second look. `fail` makes one method raise."""
 
     def __init__(self) -> None:
@@ -117,8 +114,6 @@ class FakePlane(FakeEncryption):
         """Called in the middle of a pull."""
         self.pids = [os.getpid()]
         self.went_down = False
-        self.keys_now: dict[str, AccessKey] = {}
-        self.keys_required = True
 
     def add_model(self, name: str, *, chat: bool = False) -> None:
         self.models_by_name[str(ModelName.parse(name))] = manifest(name, chat=chat)
@@ -302,22 +297,6 @@ class FakePlane(FakeEncryption):
 
         return lines()
 
-    async def keys(self) -> tuple[Sequence[AccessKey], bool]:
-        return list(self.keys_now.values()), self.keys_required
-
-    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
-        if name in self.keys_now:
-            raise NameTaken(f"there is a key {name!r}")
-        expires_at = None if expires_in_s is None else 1.0 + expires_in_s
-        key = AccessKey(name=name, id="abcdefghijkl", digest="d", limits=limits, created_at=1.0, expires_at=expires_at)
-        self.keys_now[name] = key
-        return key, "sk-th-abcdefghijkl-secret"
-
-    async def remove_key(self, name: str) -> None:
-        if name not in self.keys_now:
-            raise KeyNotFound(f"no key {name!r}")
-        del self.keys_now[name]
-
     async def events(self, limit: int) -> Sequence[PastEvent]:
         return []
 
@@ -339,7 +318,7 @@ class Relay:
 @contextmanager
 def serve_plane(relay: Relay, path: Path) -> Iterator[None]:
     """The control API on the socket `path`, served by a thread, until the block ends."""
-    server = ControlServer(control_app(relay), path)
+    server = ControlServer(control_app(relay, gate()), path)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), name="fake-node")
     thread.start()
     deadline = time.monotonic() + 30

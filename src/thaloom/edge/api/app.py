@@ -41,6 +41,7 @@ from thaloom.edge.api.measures.metered import MeteredGeneration
 from thaloom.edge.api.measures.metered_inference import MeteredInference
 from thaloom.edge.api.measures.metrics import DoorMetrics, MetricsPage
 from thaloom.edge.api.ollama.loading import Loading
+from thaloom.edge.api.ollama.node import OfHolder
 from thaloom.edge.api.ollama.routes import routes as ollama_routes
 from thaloom.edge.api.ollama.talking import talking
 from thaloom.edge.api.openai import audio, images, tokens
@@ -111,10 +112,11 @@ def door_app(
     nothing is served that must be kept: responses, files, batches). `tracing` None: no traces. `hub` opens the store,
     and says who fetches what is not in it. `room`: for bodies; None: as much as there is by default."""
     metrics = DoorMetrics()
-    generation = MeteredGeneration(generation, metrics, clock)
+    unmetered, generation = generation, MeteredGeneration(generation, metrics, clock)
     inference = None if inference is None else MeteredInference(inference)
     proxy = ControlProxy(control_socket)
-    node = AsyncControlClient(control_socket)
+    client = AsyncControlClient(control_socket)
+    node = OfHolder(client)
     room = room or Room()
     keeper = None if keeping is None else KeptPart(generation, keeping, clock, emit, metrics, doorkeeper)
 
@@ -126,7 +128,7 @@ def door_app(
             tidying.cancel()
             await asyncio.gather(tidying, return_exceptions=True)
         await proxy.close()
-        await node.close()
+        await client.close()
 
     app = _small_routes(generation, inference, lifespan=lifespan, exception_handlers=_error_handlers(metrics))
 
@@ -162,7 +164,7 @@ def door_app(
         *ollama_routes(loading, generation=generation, node=node, clock=clock),
         *([] if keeper is None else keeper.routes),
         *([] if inference is None else _inference_routes(inference, clock)),
-        Route("/metrics", MetricsPage(metrics, generation).__call__, methods=["GET"]),
+        Route("/metrics", MetricsPage(metrics, unmetered).__call__, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/", _index, methods=["GET"]),
         Mount("/thaloom/v1", proxy),

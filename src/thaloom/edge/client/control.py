@@ -248,9 +248,35 @@ class ControlClient:
         """The answer has the key itself, which nobody can ask for again."""
         return self._call(wire.NewKey, "POST", "/keys", request)
 
+    def narrow_key(self, parent: str, request: wire.NarrowRequest) -> wire.NewKey:
+        """A key that may do what `parent` may, or less. Raises Forbidden for more."""
+        return self._call(wire.NewKey, "POST", f"/keys/{quote(parent, safe='')}/narrow", request)
+
     def remove_key(self, name: str) -> wire.Removed:
-        """From now on the key opens nothing."""
+        """From now on the key opens nothing, nor does what was narrowed from it."""
         return self._call(wire.Removed, "DELETE", f"/keys/{quote(name, safe='')}")
+
+    def whoami(self) -> wire.Whoami:
+        return self._get(wire.Whoami, "/whoami")
+
+    # -- tenants
+
+    def tenants(self) -> list[wire.Tenant]:
+        return self._get(wire.Tenants, "/tenants").tenants
+
+    def tenant(self, name: str) -> wire.Tenant:
+        return self._get(wire.Tenant, f"/tenants/{quote(name, safe='')}")
+
+    def make_tenant(self, request: wire.TenantRequest) -> wire.Tenant:
+        return self._call(wire.Tenant, "POST", "/tenants", request)
+
+    def set_quota(self, name: str, quota: wire.Quota) -> wire.Tenant:
+        """In the place of the whole old one. What the tenant has already is left to it."""
+        return self._call(wire.Tenant, "PUT", f"/tenants/{quote(name, safe='')}", quota)
+
+    def remove_tenant(self, name: str) -> wire.Removed:
+        """Raises WrongState that names what it still has."""
+        return self._call(wire.Removed, "DELETE", f"/tenants/{quote(name, safe='')}")
 
     def wait_ready(
         self, name: str, *, timeout_s: float, on_change: Callable[[wire.Service], None] | None = None

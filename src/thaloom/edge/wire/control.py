@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from thaloom.base.access import Role, Scope
+
 PREFIX = "/thaloom/v1"
 NDJSON = "application/x-ndjson"
 """Content type of the streams: one JSON message a line, the last one `done` or `error`."""
@@ -129,17 +131,19 @@ class QuantiseRequest(Ask):
     """Absolute path of a text to measure on. Default: the sample that comes with Thaloom."""
 
 
-class KeyRequest(Ask):
-    """Body of `POST keys`: a key with limits. What is left out has no limit (kernel.state.types.KeyLimits)."""
+class KeyAsk(Ask):
+    """What a key may be asked to be."""
 
     name: str = Field(min_length=1)
+    role: Role | None = None
+    tenant: str | None = None
+    scopes: list[Scope] | None = Field(default=None, min_length=1)
     requests_per_minute: int | None = Field(default=None, ge=1, le=10**12)
     tokens_per_minute: int | None = Field(default=None, ge=1, le=10**12)
     """Of prompts and answers together."""
     concurrent: int | None = Field(default=None, ge=1, le=10**12)
     models: list[Annotated[str, Field(min_length=1)]] | None = Field(default=None, min_length=1)
     """Names of services; null: all."""
-    priority: Literal["high", "normal", "low"] = "normal"
     expires_in_s: float | None = Field(default=None, gt=0, le=1e10)
 
 
@@ -186,6 +190,38 @@ class JobRequest(Ask):
     depends_on: list[JobDependency] = []
     replace: bool = False
     """Whether one of that name that is over makes place; otherwise that is refused with `name_taken`."""
+
+
+class KeyRequest(KeyAsk):
+    """Body of `POST keys`: a key with limits. What is left out has no limit (kernel.state.types.KeyLimits); without a
+    role it is a user's, and a user's without scopes is for asking models."""
+
+    priority: Literal["high", "normal", "low"] = "normal"
+
+
+class NarrowRequest(KeyAsk):
+    """Body of `POST keys/{name}/narrow`: a key that may do less than that one. What is left out is as there."""
+
+    priority: Literal["high", "normal", "low"] | None = None
+
+
+class Quota(Ask):
+    """How much a tenant may have (kernel.state.types.Quota); null: as much as there is."""
+
+    services: int | None = Field(default=None, ge=0, le=10**15)
+    replicas: int | None = Field(default=None, ge=0, le=10**15)
+    memory_bytes: int | None = Field(default=None, ge=0, le=10**15)
+    keys: int | None = Field(default=None, ge=0, le=10**15)
+    requests_per_minute: int | None = Field(default=None, ge=1, le=10**15)
+    tokens_per_minute: int | None = Field(default=None, ge=1, le=10**15)
+    concurrent: int | None = Field(default=None, ge=1, le=10**15)
+
+
+class TenantRequest(Ask):
+    """Body of `POST tenants`."""
+
+    name: str = Field(min_length=1)
+    quota: Quota = Quota()
 
 
 class MasterKey(Answer):
@@ -539,6 +575,12 @@ class Key(Answer):
     limits: KeyLimits
     created_at: float
     expires_at: float | None
+    role: str = "user"
+    tenant: str | None = None
+    scopes: list[str] | None = None
+    """None: all that the role allows."""
+    parent: str | None = None
+    """The key it was narrowed from: is taken back with that one, and counts against its limits."""
 
 
 class NewKey(Answer):
@@ -626,6 +668,34 @@ class Jobs(Answer):
 
     jobs: list[Job]
     counts: dict[str, int]
+
+
+class Tenant(Answer):
+    """A tenant, its quota, and what it has of it."""
+
+    name: str
+    quota: Quota
+    created_at: float
+    services: int
+    replicas: int
+    memory_bytes: int
+    keys: int
+
+
+class Tenants(Answer):
+    tenants: list[Tenant]
+
+
+class Whoami(Answer):
+    """Who asks, as the node sees him."""
+
+    name: str
+    kind: str
+    role: str
+    scopes: list[str] | None
+    """None: all."""
+    way: str
+    tenant: Tenant | None
 
 
 class Change(Answer):

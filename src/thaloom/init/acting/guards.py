@@ -13,11 +13,13 @@ from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
 from thaloom.init.reconcile import shortage
 from thaloom.init.supervisor import Supervisor
+from thaloom.init.tenancy import Tenancy
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.types import ServiceSpec
 from thaloom.work.runtime.engines.places import place_of
 
-_SERVICE = re.compile(r"[a-z0-9][A-Za-z0-9._:-]{0,126}")
+_SERVICE = re.compile(r"[a-z0-9][A-Za-z0-9._:-]{0,126}(@[a-z0-9][a-z0-9-]{0,31})?")
+"""With its tenant, where it has one."""
 _RESERVED = ("daemon", "door")
 """Their logs lie beside the services' logs."""
 
@@ -33,6 +35,7 @@ class ServiceGuard:
         memory: NodeMemory,
         supervisor: Supervisor,
         aliasing: Aliasing,
+        tenancy: Tenancy,
         engine_hosts: tuple[str, ...],
     ) -> None:
         self._models = models
@@ -40,6 +43,7 @@ class ServiceGuard:
         self._memory = memory
         self._supervisor = supervisor
         self._aliasing = aliasing
+        self._tenancy = tenancy
         self.engine_hosts = engine_hosts
 
     async def completed(self, spec: ServiceSpec) -> ServiceSpec:
@@ -50,7 +54,8 @@ class ServiceGuard:
         return dataclasses.replace(spec, engine="onnx") if manifest.card.family == "onnx" else spec
 
     async def check(self, spec: ServiceSpec) -> None:
-        """Raises BadParameter, NameTaken, OutOfMemory with the figures, and what the planner says of the model."""
+        """Raises BadParameter, NameTaken, OutOfMemory and QuotaExceeded with the figures, and what the planner says of
+        the model."""
         require_service_name(spec.name)
         if spec.engine == "openai":
             place_of(spec.url, self.engine_hosts)
@@ -68,6 +73,7 @@ class ServiceGuard:
                 weight_bytes=plan.estimate.weight_bytes,
                 kv_bytes=plan.estimate.kv_bytes,
             )
+        await self._tenancy.check_service(spec, needed_bytes)
 
     def workers(self, service: ServiceName) -> list[str]:
         """Who serves it now."""

@@ -1,23 +1,18 @@
-"""Keys that are made and taken back."""
+"""Keys that are made, narrowed and taken back."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
 from thaloom.base.actions import Change, Json, Plan
 from thaloom.base.errors import KeyNotFound
 from thaloom.init.acting.kinds import Aid, Done, Named, as_json, call
 from thaloom.init.locksmith import Locksmith
+from thaloom.init.tenancy import Tenancy
 from thaloom.kernel.state.store import StateStore
-from thaloom.kernel.state.types import AccessKey, KeyLimits
+from thaloom.kernel.state.types import AccessKey, KeyWish
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyWish:
-    name: str
-    limits: KeyLimits
-    expires_in_s: float | None = None
+__all__ = ["KeyWish", "MakeKey", "RemoveKey"]
 
 
 class MakeKey:
@@ -25,13 +20,18 @@ class MakeKey:
 
     name, parameters, outlives_caller = "key.make", KeyWish, True
 
-    def __init__(self, store: StateStore, locksmith: Locksmith) -> None:
+    def __init__(self, store: StateStore, locksmith: Locksmith, tenancy: Tenancy) -> None:
         self._store = store
         self._locksmith = locksmith
+        self._tenancy = tenancy
 
     async def plan(self, given: KeyWish) -> Plan:
-        self._locksmith.check_name(given.name)
-        after = as_json(dataclasses.asdict(given))
+        rights = self._locksmith.resolve(given)
+        self._tenancy.check_key(rights.tenant)
+        after = as_json(dataclasses.asdict(given)) | {
+            "role": rights.role,
+            "scopes": None if rights.scopes is None else sorted(rights.scopes),
+        }
         return Plan(
             call=call(self.name, given),
             risk="low",
@@ -40,7 +40,7 @@ class MakeKey:
         )
 
     async def apply(self, given: KeyWish, _: Aid) -> Done:
-        key, secret = self._locksmith.make(given.name, given.limits, given.expires_in_s)
+        key, secret = self._locksmith.make(given)
         return Done(told={"id": key.id}, given=(key, secret))
 
     async def holds(self, given: KeyWish) -> bool:
@@ -48,7 +48,7 @@ class MakeKey:
 
 
 class RemoveKey:
-    """`key.remove`: whoever shows it is turned away from now on."""
+    """`key.remove`: whoever shows it, or one that was narrowed from it, is turned away from now on."""
 
     name, parameters, outlives_caller = "key.remove", Named, True
 
@@ -60,10 +60,11 @@ class RemoveKey:
         key = _present(self._store, given.name)
         if key is None:
             raise KeyNotFound(f"no key {given.name!r}", param="name")
+        gone = [key, *self._locksmith.descendants(key)]
         return Plan(
             call=call(self.name, given),
             risk="high",
-            changes=(Change(subject=f"key/{given.name}", before=_record(key), after=None),),
+            changes=tuple(Change(subject=f"key/{each.name}", before=_record(each), after=None) for each in gone),
             no_undo="a key that was taken back stays so; make another",
         )
 

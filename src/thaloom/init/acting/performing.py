@@ -168,6 +168,8 @@ class Performer:
             if undoes is not None:
                 Past(self._journal).undoing(undoes)
             record: dict[str, Json] = {"plan": plan.to_record(), "digest": plan.digest}
+            if caller.kind in ("person", "program"):
+                record["role"] = caller.role
             if undoes is not None:
                 record["undoes"] = undoes
             if self.leave.take(plan, caller, approval):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from thaloom.base.clock import Clock
 from thaloom.base.events import Emit
 from thaloom.init.acting.aliases import PutAlias, RemoveAlias, ReturnCanary
 from thaloom.init.acting.encryption import ConvertModel, MakeMasterKey, RotateMasterKey
@@ -23,12 +24,14 @@ from thaloom.init.acting.models import (
 )
 from thaloom.init.acting.node import Down
 from thaloom.init.acting.services import Serve, Stop
+from thaloom.init.acting.tenants import PutTenant, RemoveTenant
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.locksmith import Locksmith
 from thaloom.init.pulls import Pulls
 from thaloom.init.quantising import Quantising
 from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.init.tenancy import Tenancy
 from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
@@ -45,8 +48,10 @@ def action_kinds(
     quantising: Quantising,
     aliasing: Aliasing,
     locksmith: Locksmith,
+    tenancy: Tenancy,
     guard: ServiceGuard,
     vault: Vault,
+    clock: Clock,
     emit: Emit,
     came: Came,
     jobs: JobDesk,
@@ -72,11 +77,13 @@ def action_kinds(
         ConvertModel(store),
         MakeMasterKey(vault),
         RotateMasterKey(vault),
-        MakeKey(state, locksmith),
+        MakeKey(state, locksmith, tenancy),
         RemoveKey(state, locksmith),
         RunJob(jobs, emit),
         StopJob(jobs),
         RemoveJob(jobs),
+        PutTenant(state, tenancy, locksmith, clock),
+        RemoveTenant(state, tenancy, locksmith),
         Down(
             loop.go_down,
             is_down=lambda: loop.going_down,

@@ -99,6 +99,12 @@ def end(usage: Usage, duration_s: float) -> Usage:
     return usage._replace(running=max(0, usage.running - 1), mean_s=mean_s)
 
 
+def take_back(usage: Usage, limits: KeyLimits) -> Usage:
+    """One request that begun and may not go on, as if it had not."""
+    requests = _filled(usage.requests + 1.0, limits.requests_per_minute, 0.0)
+    return usage._replace(requests=requests, running=max(0, usage.running - 1))
+
+
 def allowances(usage: Usage, limits: KeyLimits, now: float) -> tuple[Allowance, ...]:
     """What is left of each limit that counts by the minute."""
     usage = refilled(usage, limits, now)

@@ -101,6 +101,22 @@ MIGRATIONS = (
     ),
     Migration(
         version=6,
+        summary="tenants, and what each key may do beside asking models, which is all that those of old may",
+        statements=(
+            """CREATE TABLE tenants (
+                name TEXT PRIMARY KEY NOT NULL,
+                quota TEXT NOT NULL,
+                created_at REAL NOT NULL
+            )""",
+            "ALTER TABLE access_keys ADD COLUMN role TEXT NOT NULL DEFAULT 'user'",
+            "ALTER TABLE access_keys ADD COLUMN tenant TEXT",
+            "ALTER TABLE access_keys ADD COLUMN scopes TEXT",
+            "ALTER TABLE access_keys ADD COLUMN parent TEXT",
+            """UPDATE access_keys SET scopes = '{"scopes":["infer"]}'""",
+        ),
+    ),
+    Migration(
+        version=7,
         summary="jobs: programs that are to run to their end",
         statements=(
             """CREATE TABLE jobs (

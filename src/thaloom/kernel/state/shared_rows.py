@@ -26,7 +26,8 @@ from thaloom.base.files import disk_errors
 
 PLACES = 16
 """Processes that may count at the same time."""
-ROWS = 1024
+ROWS = 2048
+"""For each key and each tenant a node may keep (state.store), and some to spare."""
 NUMBERS = 4
 PATIENCE_S = 0.1
 """A process that was stopped in the middle of a count is not waited for any longer; the count may then be off by one

@@ -14,6 +14,8 @@ from thaloom.base.errors import (
     NameTaken,
     RevisionConflict,
     ServiceNotFound,
+    TenantNotFound,
+    WrongState,
 )
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.state.database import Database
@@ -21,13 +23,15 @@ from thaloom.kernel.state.jobs.store import JobStore
 from thaloom.kernel.state.journal import Journal, Seal, unkeyed
 from thaloom.kernel.state.reserve import Reserve
 from thaloom.kernel.state.rows import decode, encode, read
-from thaloom.kernel.state.types import AccessKey, Alias, Lease, Service, ServiceSpec
+from thaloom.kernel.state.types import AccessKey, Alias, Lease, Service, ServiceSpec, Tenant
 
 JOURNAL_ENTRIES = 100_000
 """Kept; older ones are dropped. Some 25 MB where most are steps of the reconciler's, and a year of a quiet node."""
 
 MAX_KEYS = 1000
 """The door keeps an account of each; people are many more only behind a gateway of their own."""
+MAX_TENANTS = 100
+"""Each has an account at the doors too (shared_rows.ROWS)."""
 
 
 class StateStore:
@@ -148,26 +152,81 @@ class StateStore:
             connection.execute("DELETE FROM leases WHERE id = ?", (lease,))
 
     def put_key(self, key: AccessKey) -> None:
-        """Keep a new key. Raises NameTaken, BadParameter if there are too many."""
-        values = dataclasses.asdict(key) | {"limits": encode(dataclasses.asdict(key.limits))}
+        """Keep a new key. Raises NameTaken, BadParameter if there are too many, KeyNotFound if its parent is gone,
+        TenantNotFound if its tenant is."""
+        values = dataclasses.asdict(key) | {
+            "limits": encode(dataclasses.asdict(key.limits)),
+            "scopes": None if key.scopes is None else encode({"scopes": key.scopes}),
+        }
         columns, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
         with self._database.write() as connection:
             if connection.execute("SELECT 1 FROM access_keys WHERE name = ?", (key.name,)).fetchone() is not None:
                 raise NameTaken(f"there is a key {key.name!r} already; remove it first, or choose another name")
             if connection.execute("SELECT count(*) FROM access_keys").fetchone()[0] >= MAX_KEYS:
                 raise BadParameter(f"a node keeps at most {MAX_KEYS} keys; remove one first", param="name")
+            if key.parent is not None and not _is_there(connection, "access_keys", "id", key.parent):
+                raise KeyNotFound("the key it is narrowed from is gone", param="parent")
+            if key.tenant is not None and not _is_there(connection, "tenants", "name", key.tenant):
+                raise TenantNotFound(f"no tenant {key.tenant!r}", param="tenant")
             connection.execute(f"INSERT INTO access_keys ({columns}) VALUES ({marks})", values)
 
     def keys(self) -> list[AccessKey]:
         """All, by name."""
-        rows = self._database.read("SELECT * FROM access_keys ORDER BY name")
-        return [read(AccessKey, dict(row) | {"limits": decode(row["limits"])}) for row in rows]
+        return [_read_key(row) for row in self._database.read("SELECT * FROM access_keys ORDER BY name")]
 
-    def delete_key(self, name: str) -> None:
-        """Raises KeyNotFound."""
+    def delete_key(self, name: str) -> list[str]:
+        """With all that was narrowed from it; the names of all these. Raises KeyNotFound."""
         with self._database.write() as connection:
-            if connection.execute("DELETE FROM access_keys WHERE name = ?", (name,)).rowcount == 0:
+            found = connection.execute(
+                "WITH RECURSIVE gone (id, name) AS (SELECT id, name FROM access_keys WHERE name = ? UNION"
+                " SELECT child.id, child.name FROM access_keys AS child JOIN gone ON child.parent = gone.id)"
+                " DELETE FROM access_keys WHERE id IN (SELECT id FROM gone) RETURNING name",
+                (name,),
+            ).fetchall()
+            if not found:
                 raise KeyNotFound(f"no key {name!r}", param="name")
+            return sorted(row["name"] for row in found)
+
+    def put_tenant(self, tenant: Tenant) -> None:
+        """Keep a tenant, or change its quota. Raises BadParameter if there are too many."""
+        with self._database.write() as connection:
+            present = _is_there(connection, "tenants", "name", tenant.name)
+            if not present and connection.execute("SELECT count(*) FROM tenants").fetchone()[0] >= MAX_TENANTS:
+                raise BadParameter(f"a node keeps at most {MAX_TENANTS} tenants; remove one first", param="name")
+            connection.execute(
+                "INSERT INTO tenants (name, quota, created_at) VALUES (?, ?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET quota = excluded.quota",
+                (tenant.name, encode(dataclasses.asdict(tenant.quota)), tenant.created_at),
+            )
+
+    def tenants(self) -> list[Tenant]:
+        """All, by name."""
+        rows = self._database.read("SELECT * FROM tenants ORDER BY name")
+        return [read(Tenant, dict(row) | {"quota": decode(row["quota"])}) for row in rows]
+
+    def tenant(self, name: str) -> Tenant:
+        """Raises TenantNotFound."""
+        found = next((tenant for tenant in self.tenants() if tenant.name == name), None)
+        if found is None:
+            raise TenantNotFound(f"no tenant {name!r}", param="tenant")
+        return found
+
+    def delete_tenant(self, name: str) -> None:
+        """Raises TenantNotFound, WrongState while keys of it are left."""
+        with self._database.write() as connection:
+            if connection.execute("SELECT 1 FROM access_keys WHERE tenant = ?", (name,)).fetchone() is not None:
+                raise WrongState(f"the tenant {name!r} has keys")
+            if connection.execute("DELETE FROM tenants WHERE name = ?", (name,)).rowcount == 0:
+                raise TenantNotFound(f"no tenant {name!r}", param="tenant")
+
+
+def _is_there(connection: sqlite3.Connection, table: str, column: str, value: str) -> bool:
+    return connection.execute(f"SELECT 1 FROM {table} WHERE {column} = ?", (value,)).fetchone() is not None
+
+
+def _read_key(row: sqlite3.Row) -> AccessKey:
+    scopes = None if row["scopes"] is None else decode(row["scopes"])["scopes"]
+    return read(AccessKey, dict(row) | {"limits": decode(row["limits"]), "scopes": scopes})
 
 
 def _service(connection: sqlite3.Connection, name: ServiceName) -> Service | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from thaloom.base.access import ROLES, SCOPES, Role, Scope
 from thaloom.base.errors import BadParameter
 from thaloom.base.events import Event
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
@@ -475,6 +476,84 @@ class AccessKey:
     limits: KeyLimits
     created_at: float
     expires_at: float | None = None
+    role: Role = "user"
+    tenant: str | None = None
+    """None: of the node itself."""
+    scopes: tuple[Scope, ...] | None = None
+    """None: all that the role allows."""
+    parent: str | None = None
+    """The id of the key it was narrowed from: is taken back with that one, and counts against its limits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyWish:
+    """A key that is wished for: what is None is as in its parent, or as much as there is."""
+
+    name: str
+    limits: KeyLimits
+    expires_in_s: float | None = None
+    role: Role | None = None
+    tenant: str | None = None
+    scopes: tuple[Scope, ...] | None = None
+    parent: str | None = None
+    """The name of the key it is narrowed from."""
+    keep_priority: bool = False
+    """Whether its priority is its parent's, whatever the limits say."""
+
+    def __post_init__(self) -> None:
+        if self.role is not None and self.role not in ROLES:
+            raise BadParameter(f"no role {self.role!r} (there are: {', '.join(ROLES)})", param="role")
+        for scope in self.scopes or ():
+            if scope not in SCOPES:
+                raise BadParameter(f"no scope {scope!r} (there are: {', '.join(SCOPES)})", param="scopes")
+        if self.scopes is not None and not self.scopes:
+            raise BadParameter("scopes must name at least one; leave it out for what is usual", param="scopes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """How much a tenant may have, all its keys together. None: as much as there is. Only what is enforced is here."""
+
+    services: int | None = None
+    replicas: int | None = None
+    """Workers of all its services."""
+    memory_bytes: int | None = None
+    """By the ledger: what its services were admitted with, or hold, on all devices together."""
+    keys: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Of prompts and answers together."""
+    concurrent: int | None = None
+    """Requests being answered at the same time."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None and not 0 <= value <= 10**15:
+                raise BadParameter(f"{each.name} must be between 0 and 10^15, not {value}", param=f"quota.{each.name}")
+        for name in ("requests_per_minute", "tokens_per_minute", "concurrent"):
+            if getattr(self, name) == 0:
+                raise BadParameter(f"{name} must be at least 1", param=f"quota.{name}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """Somebody who has services and keys of his own on this node, and sees no other's."""
+
+    name: str
+    quota: Quota = field(default_factory=Quota)
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantUse:
+    """A tenant, and what it has of its quota now."""
+
+    tenant: Tenant
+    services: int
+    replicas: int
+    memory_bytes: int
+    keys: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -486,6 +565,7 @@ class Keys:
     require_keys: bool
     """Whether who has no key is refused, once there is any key."""
     keys: tuple[AccessKey, ...] = ()
+    tenants: tuple[Tenant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

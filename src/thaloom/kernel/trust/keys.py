@@ -48,6 +48,9 @@ class KeyRing(Generic[R]):
     def __init__(self, keys: Iterable[R]) -> None:
         self._keys = {key.id: key for key in keys}
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def find(self, shown: str) -> R | None:
         """None: not one of ours. Takes as long whatever is wrong with it, but for its form, which anybody may know."""
         match = _KEY.fullmatch(shown)

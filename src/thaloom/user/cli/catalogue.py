@@ -21,6 +21,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "section.device": ("Devices", "设备"),
     "section.alias": ("Aliases", "别名"),
     "section.token": ("Keys", "密钥"),
+    "section.tenant": ("Tenants", "租户"),
     "section.changes": ("Changes", "变更"),
     "section.audit": ("The journal", "日志链"),
     "section.doctor": ("Checks", "检查"),
@@ -429,9 +430,69 @@ TEXTS: dict[str, tuple[str, str]] = {
         "thaloom token create alice --requests-per-minute 60 --tokens-per-minute 20000\n"
         "thaloom token create batch --priority low --model tiny --expires 30d",
     ),
+    "verb.token.narrow": (
+        "Make a key out of another, which may do as much or less",
+        "从已有密钥派生权限相同或更小的密钥",
+    ),
+    "more.token.narrow": (
+        "The new key never has more than PARENT: no higher role, no other scopes or models, no higher limits, no later "
+        "end. What is left out is as there. What it uses counts against PARENT's limits too, and with PARENT it is "
+        "taken back. Everybody may narrow his own key; an admin any that he sees.",
+        "新密钥的权限不会超过上级密钥：角色不更高，范围和模型不更多，限额不更大，期限不更长；未指明的与上级相同。"
+        "用量同时计入上级的限额；删除上级时一并失效。任何人可派生自己的密钥，管理员可派生所见的任一密钥。",
+    ),
+    "examples.token.narrow": (
+        "thaloom token narrow ci ci-nightly --expires 8h --model tiny --concurrent 1",
+        "thaloom token narrow ci ci-nightly --expires 8h --model tiny --concurrent 1",
+    ),
+    "verb.token.whoami": ("Show who asks, as the node sees him", "显示节点识别出的当前身份"),
     "verb.token.ls": ("List the keys and their limits", "列出密钥及其限额"),
     "verb.token.rm": ("Remove keys: they open nothing any more", "删除密钥：立即失效"),
     "argument.token.create.name": ("What to call it: a person, a program", "密钥名称：使用者或程序"),
+    "argument.token.narrow.parent": ("The key it is made out of", "上级密钥"),
+    "argument.token.narrow.name": ("What to call it", "新密钥名称"),
+    "option.role": (
+        "viewer looks, user asks models, operator serves them, admin does all (default user).",
+        "viewer 查看，user 请求模型，operator 管理服务，admin 管理一切（默认 user）。",
+    ),
+    "option.token.narrow.role": ("A role that is no higher (default: the same).", "不高于上级的角色（默认相同）。"),
+    "option.tenant": ("Of this tenant; it sees no other's.", "属于该租户，看不到其他租户。"),
+    "option.scopes": (
+        "Only for this; may be repeated (default: all of the role; infer for a user).",
+        "仅限该范围，可重复（默认角色的全部；user 为 infer）。",
+    ),
+    "option.token.narrow.scopes": ("Only for this; may be repeated.", "仅限该范围，可重复。"),
+    "verb.tenant": ("Who has services and keys of his own here, and how much", "租户：各有自己的服务和密钥，以及配额"),
+    "more.tenant": (
+        "A tenant's services and keys are kept as NAME@TENANT; its members call them NAME, and see nothing of others. "
+        "A quota is only what is enforced: services, replicas, memory (by the ledger, where control groups hold "
+        "workers to it), keys, and requests and tokens of all its keys together.",
+        "租户的服务与密钥保存为 名称@租户；其成员只用名称，看不到其他租户。配额只含能够强制执行的项目：服务数、副本数、"
+        "内存（按账本，且控制组能约束工作进程时）、密钥数，以及全部密钥合计的请求数与 token 数。",
+    ),
+    "verb.tenant.create": ("Add a tenant", "添加租户"),
+    "examples.tenant.create": (
+        "thaloom tenant create acme --quota services=3 --quota memory=16GiB --quota tokens-per-minute=100000\n"
+        "thaloom token create ci --tenant acme --role operator",
+        "thaloom tenant create acme --quota services=3 --quota memory=16GiB --quota tokens-per-minute=100000\n"
+        "thaloom token create ci --tenant acme --role operator",
+    ),
+    "verb.tenant.set": ("Change a tenant's quota; what it has is left to it", "修改租户配额，已有的不受影响"),
+    "examples.tenant.set": (
+        "thaloom tenant set acme --quota services=5 --quota memory=none",
+        "thaloom tenant set acme --quota services=5 --quota memory=none",
+    ),
+    "verb.tenant.ls": ("List the tenants, and what each has of its quota", "列出租户及其配额用量"),
+    "verb.tenant.show": ("Show one tenant", "显示一个租户"),
+    "verb.tenant.rm": ("Remove tenants that have nothing any more", "删除已无任何资源的租户"),
+    "argument.tenant.create.name": ("What to call it: a-z, 0-9, '-'", "租户名称：a-z、0-9、-"),
+    "argument.tenant.set.name": ("The tenant", "租户"),
+    "argument.tenant.show.name": ("The tenant", "租户"),
+    "argument.tenant.rm.names": ("Tenants, as `thaloom tenant ls` shows them", "租户，见 thaloom tenant ls"),
+    "option.quota": (
+        "services, replicas, memory, keys, requests-per-minute, tokens-per-minute or concurrent; none: no limit.",
+        "services、replicas、memory、keys、requests-per-minute、tokens-per-minute、concurrent；none 为不限。",
+    ),
     "argument.token.rm.names": ("Keys, as `thaloom token ls` shows them", "密钥名称，见 thaloom token ls"),
     "option.requests_per_minute": ("Requests a minute (default: no limit).", "每分钟请求数（默认不限）。"),
     "option.tokens_per_minute": (
@@ -626,6 +687,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.concurrent": ("AT ONCE", "并发"),
     "head.models": ("MODELS", "模型"),
     "head.priority": ("PRIORITY", "优先级"),
+    "head.tenant": ("TENANT", "租户"),
+    "head.scopes": ("SCOPES", "范围"),
+    "head.parent": ("NARROWED FROM", "上级"),
+    "head.replicas": ("REPLICAS", "副本"),
+    "head.keys": ("KEYS", "密钥"),
     "head.expires": ("EXPIRES", "到期"),
     "head.kind": ("KIND", "类型"),
     "head.driver": ("DRIVER", "驱动"),
@@ -764,6 +830,24 @@ TEXTS: dict[str, tuple[str, str]] = {
         "There are no keys: nobody is asked for one. Make one: thaloom token create NAME",
         "没有密钥：不做检查。创建密钥：thaloom token create 名称",
     ),
+    "token.narrowed": (
+        "{name} is taken back with {parent}, and counts against its limits.",
+        "{name} 随 {parent} 一并失效，用量计入其限额。",
+    ),
+    "token.all_scopes": ("all", "全部"),
+    "token.whoami": ("{name}, {role}, for: {scopes}", "{name}，{role}，范围：{scopes}"),
+    "token.whoami_tenant": ("of the tenant {tenant}", "属于租户 {tenant}"),
+    "tenant.created": ("Added the tenant {name}.", "已添加租户 {name}。"),
+    "tenant.none": (
+        "There are no tenants. Add one: thaloom tenant create NAME",
+        "没有租户。添加：thaloom tenant create 名称",
+    ),
+    "tenant.removed": ("Removed the tenant {name}.", "已删除租户 {name}。"),
+    "tenant.no_quota": (
+        "{name!r} is no quota that could be kept to (there are: {known})",
+        "{name!r} 不是可强制执行的配额（可用：{known}）",
+    ),
+    "tenant.bad_quota": ("{value!r} is not NAME=NUMBER, nor NAME=none", "{value!r} 不是 名称=数字 或 名称=none"),
     "token.removed": ("Removed the key {name}.", "已删除密钥 {name}。"),
     # -- answers
     "run.no_prompt": (
@@ -832,6 +916,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.prompt_too_long": ("prompt too long", "提示词过长"),
     "title.model_not_found": ("no such model", "没有这个模型"),
     "title.service_not_found": ("no such service", "没有这个服务"),
+    "title.tenant_not_found": ("no such tenant", "没有这个租户"),
+    "title.quota_exceeded": ("the tenant has all it may have", "租户配额已用尽"),
     "title.alias_not_found": ("no such alias", "没有这个别名"),
     "title.device_not_found": ("no such device", "没有这个设备"),
     "title.already_running": ("running already", "节点已在运行"),
@@ -892,6 +978,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "hint.model_not_found": (
         "`thaloom ls` lists the models; `thaloom pull PATH` imports one",
         "thaloom ls 列出模型；thaloom pull 路径 导入模型",
+    ),
+    "hint.tenant_not_found": ("`thaloom tenant ls` lists the tenants", "thaloom tenant ls 列出租户"),
+    "hint.quota_exceeded": (
+        "remove something, or have an admin raise it: `thaloom tenant set`",
+        "请删除不用的资源，或由管理员提高配额：thaloom tenant set",
     ),
     "hint.alias_not_found": (
         "`thaloom alias ls` lists the aliases; `thaloom alias set NAME SERVICE` adds one",

@@ -55,6 +55,7 @@ thaloom = Verbs(
             "outgoing": _HERE + "outgoing:command",
             "device": _HERE + "device:command",
             "token": _HERE + "token:command",
+            "tenant": _HERE + "tenant:command",
             "key": _HERE + "key:command",
             "backup": _HERE + "backup:backup",
             "restore": _HERE + "backup:restore",
@@ -80,6 +81,7 @@ thaloom = Verbs(
         "import": "pull",
         "quantise": "quantize",
         "tokens": "token",
+        "tenants": "tenant",
     },
     params=[TextOption(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version)],
 )

@@ -5,45 +5,44 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Query
+from fastapi import FastAPI, Query
 
+from thaloom.edge.api.control.gate import needs
 from thaloom.edge.api.control.messages import same
 from thaloom.edge.api.control.plane import ControlPlane
-from thaloom.edge.api.control.terms import only_by_the_socket
 from thaloom.edge.wire import control as wire
 from thaloom.kernel.state.types import Checkpoint
 
 
 def add_action_routes(app: FastAPI, plane: ControlPlane) -> None:
-    """Only through the socket: what was done tells of keys, and undoing one takes it back."""
-    guards = [Depends(only_by_the_socket)]
+    """Not open to who shows no token: what was done tells of keys, and undoing one takes it back."""
 
-    @app.get(f"{wire.PREFIX}/actions", tags=["actions"], dependencies=guards)
+    @app.get(f"{wire.PREFIX}/actions", tags=["actions"], openapi_extra=needs("operator", "node"))
     async def actions(
         limit: Annotated[int, Query(ge=1, le=1000)] = 50, subject: str | None = None, by: str | None = None
     ) -> wire.Actions:
         return wire.Actions(actions=[same(wire.Action, past) for past in await plane.actions(limit, subject, by)])
 
-    @app.get(f"{wire.PREFIX}/actions/{{action}}", tags=["actions"], dependencies=guards)
+    @app.get(f"{wire.PREFIX}/actions/{{action}}", tags=["actions"], openapi_extra=needs("operator", "node"))
     async def action(action: str) -> wire.ExplainedAction:
         past, later = await plane.action(action)
         return wire.ExplainedAction(action=same(wire.Action, past), later=[same(wire.Action, one) for one in later])
 
-    @app.post(f"{wire.PREFIX}/actions/{{action}}/undo", tags=["actions"], dependencies=guards)
+    @app.post(f"{wire.PREFIX}/actions/{{action}}/undo", tags=["actions"], openapi_extra=needs("admin", "node"))
     async def undo(action: str) -> wire.Action:
         return same(wire.Action, await plane.undo(action))
 
-    @app.post(f"{wire.PREFIX}/actions/approve", tags=["actions"], dependencies=guards)
+    @app.post(f"{wire.PREFIX}/actions/approve", tags=["actions"], openapi_extra=needs("admin", "node"))
     async def approve(body: wire.ApproveRequest) -> wire.Approved:
         until = time.time() + body.valid_s
         await plane.approve(body.digest, until)
         return wire.Approved(digest=body.digest, until=until)
 
-    @app.get(f"{wire.PREFIX}/journal/checkpoint", tags=["actions"], dependencies=guards)
+    @app.get(f"{wire.PREFIX}/journal/checkpoint", tags=["actions"], openapi_extra=needs("operator", "node"))
     async def checkpoint() -> wire.Checkpoint:
         return same(wire.Checkpoint, await plane.checkpoint())
 
-    @app.post(f"{wire.PREFIX}/journal/verify", tags=["actions"], dependencies=guards)
+    @app.post(f"{wire.PREFIX}/journal/verify", tags=["actions"], openapi_extra=needs("operator", "node"))
     async def verify(body: wire.VerifyJournalRequest) -> wire.JournalReport:
         through = None if body.entry is None else Checkpoint(entry=body.entry, seal=body.seal or "")
         report = await plane.verify_journal(through)

@@ -1,13 +1,12 @@
-"""Encrypted models: which key opens them, and converting them. Not for those who come through the door: what a key
-opens, and what is written in plain, is the owner's to say."""
+"""Encrypted models: which key opens them, and converting them. An admin's: what a key opens, and what is written in
+plain, is the owner's to say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
+from thaloom.edge.api.control.gate import needs
 from thaloom.edge.api.control.messages import model_message, same
 from thaloom.edge.api.control.plane import ControlPlane, OnProgress
 from thaloom.edge.api.control.progress import followed
@@ -15,28 +14,30 @@ from thaloom.edge.wire import control as wire
 from thaloom.kernel.models.types import ModelName
 
 
-def add_encryption_routes(app: FastAPI, plane: ControlPlane, owner_only: Callable[[Request], None]) -> None:
-    guards = [Depends(owner_only)]
-
-    @app.get(f"{wire.PREFIX}/encryption", tags=["encryption"])
+def add_encryption_routes(app: FastAPI, plane: ControlPlane) -> None:
+    @app.get(f"{wire.PREFIX}/encryption", tags=["encryption"], openapi_extra=needs("viewer", "read", open=True))
     async def encryption() -> wire.Encryption:
         return same(wire.Encryption, await plane.encryption())
 
-    @app.post(f"{wire.PREFIX}/encryption/key", tags=["encryption"], dependencies=guards)
+    @app.post(f"{wire.PREFIX}/encryption/key", tags=["encryption"], openapi_extra=needs("admin", "node"))
     async def make_master_key() -> wire.MasterKey:
         return wire.MasterKey(origin=await plane.make_master_key())
 
-    @app.post(f"{wire.PREFIX}/encryption/rotate", tags=["encryption"], dependencies=guards)
+    @app.post(f"{wire.PREFIX}/encryption/rotate", tags=["encryption"], openapi_extra=needs("admin", "node"))
     async def rotate_master_key(body: wire.RotateRequest) -> wire.MasterKey:
         return wire.MasterKey(origin=await plane.rotate_master_key(body.passphrase, body.key_file))
 
     path = f"{wire.PREFIX}/models/{{name}}"
 
-    @app.post(f"{path}/encrypt", tags=["encryption"], response_class=StreamingResponse, dependencies=guards)
+    @app.post(
+        f"{path}/encrypt", tags=["encryption"], response_class=StreamingResponse, openapi_extra=needs("admin", "models")
+    )
     async def encrypt(name: str, body: wire.ConvertRequest) -> StreamingResponse:
         return await _converted(plane, name, body, encrypted=True)
 
-    @app.post(f"{path}/decrypt", tags=["encryption"], response_class=StreamingResponse, dependencies=guards)
+    @app.post(
+        f"{path}/decrypt", tags=["encryption"], response_class=StreamingResponse, openapi_extra=needs("admin", "models")
+    )
     async def decrypt(name: str, body: wire.ConvertRequest) -> StreamingResponse:
         return await _converted(plane, name, body, encrypted=False)
 

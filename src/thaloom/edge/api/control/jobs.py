@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from fastapi import Depends, FastAPI, Query
+from fastapi import FastAPI, Query
 from fastapi.responses import StreamingResponse
 
 from thaloom.base.ids import JobName
+from thaloom.edge.api.control.gate import needs
 from thaloom.edge.api.control.messages import same
 from thaloom.edge.api.control.plane import ControlPlane
-from thaloom.edge.api.control.terms import only_by_the_socket
 from thaloom.edge.wire import control as wire
 from thaloom.kernel.state.jobs.types import Dependency, JobResources, JobSpec, JobStatus
 
@@ -21,37 +21,37 @@ _Phase = Literal["pending", "running", "succeeded", "failed", "stopped"]
 
 
 def add_job_routes(app: FastAPI, plane: ControlPlane) -> None:
-    """Only through the socket: who may run programs here is the node's owner."""
-    guards = [Depends(only_by_the_socket)]
+    """For admins: whoever runs a program here may do what its owner may."""
+    gate = needs("admin", "jobs")
     path = f"{wire.PREFIX}/jobs"
 
-    @app.get(path, tags=["jobs"], dependencies=guards)
+    @app.get(path, tags=["jobs"], openapi_extra=gate)
     async def jobs(phase: _Phase | None = None, limit: Annotated[int, Query(ge=1, le=100_000)] = 100) -> wire.Jobs:
         found, counts = await plane.jobs(phase, limit)
         return wire.Jobs(jobs=[job_message(status) for status in found], counts=dict(counts))
 
-    @app.get(f"{path}/{{name}}", tags=["jobs"], dependencies=guards)
+    @app.get(f"{path}/{{name}}", tags=["jobs"], openapi_extra=gate)
     async def job(name: str) -> wire.Job:
         return job_message(await plane.job(name))
 
-    @app.put(f"{path}/{{name}}", tags=["jobs"], dependencies=guards)
+    @app.put(f"{path}/{{name}}", tags=["jobs"], openapi_extra=gate)
     async def run_job(name: str, body: wire.JobRequest) -> wire.Job:
         return job_message(await plane.run_job(job_spec(name, body), replace=body.replace))
 
-    @app.post(f"{path}/{{name}}/stop", tags=["jobs"], dependencies=guards)
+    @app.post(f"{path}/{{name}}/stop", tags=["jobs"], openapi_extra=gate)
     async def stop_job(name: str) -> wire.Job:
         return job_message(await plane.stop_job(name))
 
-    @app.delete(f"{path}/{{name}}", tags=["jobs"], dependencies=guards)
+    @app.delete(f"{path}/{{name}}", tags=["jobs"], openapi_extra=gate)
     async def remove_job(name: str, stop: bool = False) -> wire.Removed:
         await plane.remove_job(name, stop=stop)
         return wire.Removed(name=name)
 
-    @app.get(f"{path}/{{name}}/wait", tags=["jobs"], dependencies=guards)
+    @app.get(f"{path}/{{name}}/wait", tags=["jobs"], openapi_extra=gate)
     async def wait_job(name: str, timeout_s: Annotated[float, Query(ge=0, le=MOST_WAIT_S)] = MOST_WAIT_S) -> wire.Job:
         return job_message(await plane.wait_job(name, timeout_s))
 
-    @app.get(f"{path}/{{name}}/logs", tags=["jobs"], response_class=StreamingResponse, dependencies=guards)
+    @app.get(f"{path}/{{name}}/logs", tags=["jobs"], response_class=StreamingResponse, openapi_extra=gate)
     async def logs(
         name: str, follow: bool = False, tail: Annotated[int, Query(ge=0, le=wire.MAX_TAIL_LINES)] = 100
     ) -> StreamingResponse:

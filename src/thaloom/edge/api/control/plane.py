@@ -26,13 +26,15 @@ from thaloom.kernel.state.types import (
     Checkpoint,
     EncryptionStatus,
     JournalReport,
-    KeyLimits,
+    KeyWish,
     NodeStatus,
     PastAction,
     PastEvent,
     ProcessStatus,
+    Quota,
     ServiceSpec,
     ServiceStatus,
+    TenantUse,
 )
 
 OnProgress = Callable[[str, int, int | None], None]
@@ -130,11 +132,15 @@ class ControlPlane(Protocol):
         """All keys, and whether the door requires one once there are any."""
         ...
 
-    async def make_key(self, name: str, limits: KeyLimits, expires_in_s: float | None) -> tuple[AccessKey, str]:
+    async def make_key(self, wish: KeyWish) -> tuple[AccessKey, str]:
         """A new key's record, and the key itself."""
         ...
 
     async def remove_key(self, name: str) -> None: ...
+    async def tenants(self) -> Sequence[TenantUse]: ...
+    async def tenant(self, name: str) -> TenantUse: ...
+    async def put_tenant(self, name: str, quota: Quota, *, new: bool) -> TenantUse: ...
+    async def remove_tenant(self, name: str) -> None: ...
 
     async def actions(self, limit: int, subject: str | None, by: str | None) -> Sequence[PastAction]:
         """What was done, newest first."""

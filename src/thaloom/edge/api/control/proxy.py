@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from thaloom.base.errors import NodeNotRunning, UnknownPath
-from thaloom.edge.api.entrance.visits import CURRENT
+from thaloom.edge.api.entrance.visits import CURRENT, address_of
 from thaloom.edge.api.routes.body import ClientGone, read_body, while_connected
 from thaloom.edge.wire import control as wire
 
@@ -20,14 +20,17 @@ MAX_CONTROL_BODY_BYTES = 1024 * 1024
 CONNECT_DEADLINE_S = 2.0
 SILENCE_DEADLINE_S = 60.0
 """Streams of the control API say something every few seconds."""
-_PASSED_ON = ("content-type", "accept", "if-match", "if-none-match", "last-event-id", "x-request-id", "idempotency-key")
+_PASSED_ON = ("content-type", "accept", "if-match", "if-none-match", "last-event-id", "x-request-id", "idempotency-key",
+               *("authorization", "x-api-key", "api-key"))  # fmt: skip
+"""The keys too: whose they are, and what he may, is the daemon's to say."""
 _DROPPED = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"})
 """Of one hop only, or written anew here."""
 
 
-def _handed_on(headers: Headers) -> list[tuple[bytes, bytes]]:
+def _handed_on(headers: Headers, address: str) -> list[tuple[bytes, bytes]]:
     """As bytes: a client may send what is not ASCII, which is all that text may be in the client below."""
-    told = {name: headers[name] for name in _PASSED_ON if name in headers} | {"via": wire.VIA}
+    told = {name: headers[name] for name in _PASSED_ON if name in headers}
+    told |= {"via": wire.VIA, "forwarded": f'for="{address}"'}
     tab = CURRENT.get()
     if tab is not None and tab.traceparent is not None:
         told["traceparent"] = tab.traceparent
@@ -64,7 +67,7 @@ class ControlProxy:
         request = client.build_request(
             scope["method"],
             f"http://localhost{target}" + (f"?{query}" if query else ""),
-            headers=_handed_on(headers),
+            headers=_handed_on(headers, address_of(scope)),
             content=body,
         )
         begun = False

@@ -6,10 +6,11 @@ the words of edge.wire.control. Routes need no special headers, so the door can 
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Query
+from fastapi import FastAPI, Query
 from fastapi.responses import StreamingResponse
 
 from thaloom import __version__
@@ -17,7 +18,9 @@ from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.edge.api.control.actions import add_action_routes
 from thaloom.edge.api.control.encryption import add_encryption_routes
 from thaloom.edge.api.control.errors import add_error_handlers
+from thaloom.edge.api.control.gate import Gatekeeper, check_gate, close_gate, is_theirs, needs, own, theirs
 from thaloom.edge.api.control.jobs import add_job_routes
+from thaloom.edge.api.control.keys import add_key_routes
 from thaloom.edge.api.control.messages import (
     device_message,
     event_message,
@@ -31,7 +34,8 @@ from thaloom.edge.api.control.messages import (
 )
 from thaloom.edge.api.control.plane import ControlPlane, OnProgress
 from thaloom.edge.api.control.progress import followed
-from thaloom.edge.api.control.terms import add_terms, only_by_the_socket
+from thaloom.edge.api.control.tenants import add_tenant_routes
+from thaloom.edge.api.control.terms import PeerOf, add_terms, peer_uid_of
 from thaloom.edge.wire import control as wire
 from thaloom.kernel.models.types import (
     HubModel,
@@ -41,13 +45,13 @@ from thaloom.kernel.models.types import (
 )
 from thaloom.kernel.state.types import (
     Alias,
-    KeyLimits,
+    ServiceStatus,
     Share,
 )
 
 
-def control_app(plane: ControlPlane) -> FastAPI:
-    """The ASGI application of the control API."""
+def control_app(plane: ControlPlane, gate: Gatekeeper, *, peer: PeerOf = peer_uid_of) -> FastAPI:
+    """The ASGI application of the control API. `peer`: the user at the other end."""
     app = FastAPI(
         title="Thaloom control API",
         version=__version__,
@@ -57,44 +61,47 @@ def control_app(plane: ControlPlane) -> FastAPI:
         redirect_slashes=False,  # to a host and port of the socket, which is not where the caller came in
         responses={"4XX": {"model": wire.ErrorReply}, "5XX": {"model": wire.ErrorReply}},
     )
+    close_gate(app, gate)
     add_error_handlers(app)
     _add_node_routes(app, plane)
     _add_device_routes(app, plane)
     _add_model_routes(app, plane)
-    add_encryption_routes(app, plane, only_by_the_socket)
+    add_encryption_routes(app, plane)
     _add_service_routes(app, plane)
     _add_alias_routes(app, plane)
+    add_key_routes(app, plane)
+    add_tenant_routes(app, plane)
     add_job_routes(app, plane)
-    _add_key_routes(app, plane)
     add_action_routes(app, plane)
-    add_terms(app)
+    check_gate(app)
+    add_terms(app, gate, peer)
     return app
 
 
 def _add_node_routes(app: FastAPI, plane: ControlPlane) -> None:
-    @app.get(f"{wire.PREFIX}/version", tags=["node"])
+    @app.get(f"{wire.PREFIX}/version", tags=["node"], openapi_extra=needs("viewer", None, tenants=True, open=True))
     async def version() -> wire.Version:
         return wire.Version(version=__version__, api="v1", python=platform.python_version())
 
-    @app.get(f"{wire.PREFIX}/status", tags=["node"])
+    @app.get(f"{wire.PREFIX}/status", tags=["node"], openapi_extra=needs("viewer", "read", open=True))
     async def status() -> wire.NodeStatus:
         return node_message(await plane.status())
 
-    @app.get(f"{wire.PREFIX}/processes", tags=["node"])
+    @app.get(f"{wire.PREFIX}/processes", tags=["node"], openapi_extra=needs("viewer", "read", open=True))
     async def processes() -> wire.Processes:
         return wire.Processes(processes=[same(wire.Process, process) for process in await plane.processes()])
 
-    @app.get(f"{wire.PREFIX}/events", tags=["node"])
+    @app.get(f"{wire.PREFIX}/events", tags=["node"], openapi_extra=needs("viewer", "read", open=True))
     async def events(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> wire.Events:
         return wire.Events(events=[event_message(past) for past in await plane.events(limit)])
 
-    @app.post(f"{wire.PREFIX}/down", status_code=202, tags=["node"])
+    @app.post(f"{wire.PREFIX}/down", status_code=202, tags=["node"], openapi_extra=needs("admin", "node", open=True))
     async def down() -> wire.GoingDown:
         return wire.GoingDown(pid=await plane.down())
 
 
 def _add_device_routes(app: FastAPI, plane: ControlPlane) -> None:
-    @app.get(f"{wire.PREFIX}/devices", tags=["devices"])
+    @app.get(f"{wire.PREFIX}/devices", tags=["devices"], openapi_extra=needs("viewer", "read", open=True))
     async def devices() -> wire.Devices:
         found, absent = await plane.devices()
         return wire.Devices(
@@ -102,21 +109,30 @@ def _add_device_routes(app: FastAPI, plane: ControlPlane) -> None:
             absent=[same(wire.AbsentDriver, driver) for driver in absent],
         )
 
-    @app.get(f"{wire.PREFIX}/devices/{{device}}", tags=["devices"])
+    @app.get(f"{wire.PREFIX}/devices/{{device}}", tags=["devices"], openapi_extra=needs("viewer", "read", open=True))
     async def device(device: str) -> wire.Device:
         return device_message(*await plane.device(DeviceId(device)))
 
 
 def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
-    @app.get(f"{wire.PREFIX}/models", tags=["models"])
+    @app.get(f"{wire.PREFIX}/models", tags=["models"], openapi_extra=needs("viewer", "read", tenants=True, open=True))
     async def models() -> wire.Models:
         return wire.Models(models=[model_message(manifest) for manifest in await plane.models()])
 
-    @app.get(f"{wire.PREFIX}/models/{{name}}", tags=["models"])
+    @app.get(
+        f"{wire.PREFIX}/models/{{name}}",
+        tags=["models"],
+        openapi_extra=needs("viewer", "read", tenants=True, open=True),
+    )
     async def model(name: str) -> wire.Model:
         return model_message(await plane.model(ModelName.parse(name)))
 
-    @app.post(f"{wire.PREFIX}/models/pull", tags=["models"], response_class=StreamingResponse)
+    @app.post(
+        f"{wire.PREFIX}/models/pull",
+        tags=["models"],
+        response_class=StreamingResponse,
+        openapi_extra=needs("operator", "models", open=True),
+    )
     async def pull(body: wire.PullRequest) -> StreamingResponse:
         found = plane.source(body.source)
         name = None if body.name is None else ModelName.parse(body.name)
@@ -139,20 +155,25 @@ def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
 
         return await followed(work)
 
-    @app.get(f"{wire.PREFIX}/pulls", tags=["models"])
+    @app.get(f"{wire.PREFIX}/pulls", tags=["models"], openapi_extra=needs("viewer", "read", open=True))
     async def unfinished_pulls() -> wire.UnfinishedPulls:
         return wire.UnfinishedPulls(pulls=[same(wire.UnfinishedPull, pull) for pull in await plane.unfinished_pulls()])
 
-    @app.delete(f"{wire.PREFIX}/pulls", tags=["models"])
+    @app.delete(f"{wire.PREFIX}/pulls", tags=["models"], openapi_extra=needs("operator", "models", open=True))
     async def remove_pull(source: Annotated[str, Query(min_length=1)]) -> wire.Removed:
         return wire.Removed(name=await plane.remove_pull(source))
 
-    @app.get(f"{wire.PREFIX}/outgoing", tags=["node"])
+    @app.get(f"{wire.PREFIX}/outgoing", tags=["node"], openapi_extra=needs("viewer", "read", open=True))
     async def outgoing() -> wire.Outgoing:
         closed, refused = await plane.refused_calls()
         return wire.Outgoing(closed=closed, refused=[same(wire.RefusedCall, call) for call in refused])
 
-    @app.post(f"{wire.PREFIX}/models/{{name}}/verify", tags=["models"], response_class=StreamingResponse)
+    @app.post(
+        f"{wire.PREFIX}/models/{{name}}/verify",
+        tags=["models"],
+        response_class=StreamingResponse,
+        openapi_extra=needs("operator", "models", open=True),
+    )
     async def verify(name: str) -> StreamingResponse:
         wanted = ModelName.parse(name)
 
@@ -161,7 +182,12 @@ def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
 
         return await followed(work)
 
-    @app.post(f"{wire.PREFIX}/models/{{name}}/quantise", tags=["models"], response_class=StreamingResponse)
+    @app.post(
+        f"{wire.PREFIX}/models/{{name}}/quantise",
+        tags=["models"],
+        response_class=StreamingResponse,
+        openapi_extra=needs("operator", "models", open=True),
+    )
     async def quantise(name: str, body: wire.QuantiseRequest) -> StreamingResponse:
         model = ModelName.parse(name)
         made = ModelName.parse(body.name or quantised_name(model, body.to))
@@ -172,12 +198,14 @@ def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
 
         return await followed(work)
 
-    @app.post(f"{wire.PREFIX}/models/{{name}}/copy", tags=["models"])
+    @app.post(
+        f"{wire.PREFIX}/models/{{name}}/copy", tags=["models"], openapi_extra=needs("operator", "models", open=True)
+    )
     async def copy_model(name: str, body: wire.CopyRequest) -> wire.Model:
         copied = await plane.copy_model(ModelName.parse(name), ModelName.parse(body.name), replace=body.replace)
         return model_message(copied)
 
-    @app.delete(f"{wire.PREFIX}/models/{{name}}", tags=["models"])
+    @app.delete(f"{wire.PREFIX}/models/{{name}}", tags=["models"], openapi_extra=needs("operator", "models", open=True))
     async def remove_model(name: str) -> wire.Removed:
         wanted = ModelName.parse(name)
         await plane.remove_model(wanted)
@@ -185,73 +213,101 @@ def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
 
 
 def _add_service_routes(app: FastAPI, plane: ControlPlane) -> None:
-    @app.get(f"{wire.PREFIX}/services", tags=["services"])
+    @app.get(
+        f"{wire.PREFIX}/services", tags=["services"], openapi_extra=needs("viewer", "read", tenants=True, open=True)
+    )
     async def services() -> wire.Services:
-        return wire.Services(services=[service_message(status) for status in await plane.services()])
+        return wire.Services(
+            services=[_service(status) for status in await plane.services() if is_theirs(status.spec.name)]
+        )
 
-    @app.get(f"{wire.PREFIX}/services/{{name}}", tags=["services"])
+    @app.get(
+        f"{wire.PREFIX}/services/{{name}}",
+        tags=["services"],
+        openapi_extra=needs("viewer", "read", tenants=True, open=True),
+    )
     async def service(name: str) -> wire.Service:
-        return service_message(await plane.service(ServiceName(name)))
+        return _service(await plane.service(own(name)))
 
-    @app.put(f"{wire.PREFIX}/services/{{name}}", tags=["services"])
+    @app.put(
+        f"{wire.PREFIX}/services/{{name}}",
+        tags=["services"],
+        openapi_extra=needs("operator", "services", tenants=True, open=True),
+    )
     async def serve(name: str, body: wire.ServeRequest) -> wire.Service:
-        return service_message(await plane.serve(service_spec(name, body)))
+        return _service(await plane.serve(service_spec(own(name), body)))
 
-    @app.delete(f"{wire.PREFIX}/services/{{name}}", tags=["services"])
+    @app.delete(
+        f"{wire.PREFIX}/services/{{name}}",
+        tags=["services"],
+        openapi_extra=needs("operator", "services", tenants=True, open=True),
+    )
     async def stop(name: str) -> wire.Removed:
-        await plane.stop(ServiceName(name))
+        await plane.stop(own(name))
         return wire.Removed(name=name)
 
-    @app.get(f"{wire.PREFIX}/services/{{name}}/logs", tags=["services"], response_class=StreamingResponse)
+    @app.get(
+        f"{wire.PREFIX}/services/{{name}}/logs",
+        tags=["services"],
+        response_class=StreamingResponse,
+        openapi_extra=needs("operator", "services", tenants=True, open=True),
+    )
     async def logs(
         name: str, follow: bool = False, tail: Annotated[int, Query(ge=0, le=wire.MAX_TAIL_LINES)] = 100
     ) -> StreamingResponse:
-        lines = await plane.logs(ServiceName(name), follow=follow, tail=tail)
+        lines = await plane.logs(own(name), follow=follow, tail=tail)
         return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
 
 
 def _add_alias_routes(app: FastAPI, plane: ControlPlane) -> None:
-    @app.get(f"{wire.PREFIX}/aliases", tags=["aliases"])
+    @app.get(f"{wire.PREFIX}/aliases", tags=["aliases"], openapi_extra=needs("viewer", "read", tenants=True, open=True))
     async def aliases() -> wire.Aliases:
-        return wire.Aliases(aliases=[same(wire.Alias, alias) for alias in plane.aliases.list()])
+        return wire.Aliases(aliases=[_alias(alias) for alias in plane.aliases.list() if is_theirs(alias.name)])
 
-    @app.get(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
+    @app.get(
+        f"{wire.PREFIX}/aliases/{{name}}",
+        tags=["aliases"],
+        openapi_extra=needs("viewer", "read", tenants=True, open=True),
+    )
     async def alias(name: str) -> wire.Alias:
-        return same(wire.Alias, plane.aliases.get(ServiceName(name)))
+        return _alias(plane.aliases.get(own(name)))
 
-    @app.put(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
+    @app.put(
+        f"{wire.PREFIX}/aliases/{{name}}",
+        tags=["aliases"],
+        openapi_extra=needs("operator", "services", tenants=True, open=True),
+    )
     async def put_alias(name: str, body: wire.AliasRequest) -> wire.Alias:
-        shares = tuple(Share(service=ServiceName(service), weight=weight) for service, weight in body.services.items())
-        canary = None if body.canary is None else ServiceName(body.canary)
-        return same(wire.Alias, await plane.put_alias(Alias(name=ServiceName(name), shares=shares, canary=canary)))
+        shares = tuple(Share(service=own(service), weight=weight) for service, weight in body.services.items())
+        canary = None if body.canary is None else own(body.canary)
+        return _alias(await plane.put_alias(Alias(name=own(name), shares=shares, canary=canary)))
 
-    @app.delete(f"{wire.PREFIX}/aliases/{{name}}", tags=["aliases"])
+    @app.delete(
+        f"{wire.PREFIX}/aliases/{{name}}",
+        tags=["aliases"],
+        openapi_extra=needs("operator", "services", tenants=True, open=True),
+    )
     async def remove_alias(name: str) -> wire.Removed:
-        await plane.remove_alias(ServiceName(name))
+        await plane.remove_alias(own(name))
         return wire.Removed(name=name)
 
-    @app.post(f"{wire.PREFIX}/aliases/{{name}}/return", tags=["aliases"])
+    @app.post(
+        f"{wire.PREFIX}/aliases/{{name}}/return",
+        tags=["aliases"],
+        openapi_extra=needs("operator", "services", tenants=True, open=True),
+    )
     async def return_canary(name: str, body: wire.CanaryReturn) -> wire.Alias:
-        return same(wire.Alias, await plane.return_canary(ServiceName(name), body.revision, body.reason))
+        return _alias(await plane.return_canary(own(name), body.revision, body.reason))
 
 
-def _add_key_routes(app: FastAPI, plane: ControlPlane) -> None:
-    """Only through the socket, which the node's owner alone can open: whoever reaches the door over TCP could else make
-    a key for himself, or lock everybody out."""
+def _service(status: ServiceStatus) -> wire.Service:
+    """By the name that the caller has for it."""
+    spec = dataclasses.replace(status.spec, name=ServiceName(theirs(status.spec.name)))
+    return service_message(dataclasses.replace(status, spec=spec))
 
-    @app.get(f"{wire.PREFIX}/keys", tags=["keys"], dependencies=[Depends(only_by_the_socket)])
-    async def keys() -> wire.Keys:
-        found, required = await plane.keys()
-        return wire.Keys(keys=[same(wire.Key, key) for key in found], required=required)
 
-    @app.post(f"{wire.PREFIX}/keys", tags=["keys"], dependencies=[Depends(only_by_the_socket)])
-    async def make_key(body: wire.KeyRequest) -> wire.NewKey:
-        fields = body.model_dump(exclude={"name", "expires_in_s"})
-        limits = KeyLimits(**fields | {"models": None if body.models is None else tuple(body.models)})
-        key, secret = await plane.make_key(body.name, limits, body.expires_in_s)
-        return wire.NewKey(key=same(wire.Key, key), secret=secret)
-
-    @app.delete(f"{wire.PREFIX}/keys/{{name}}", tags=["keys"], dependencies=[Depends(only_by_the_socket)])
-    async def remove_key(name: str) -> wire.Removed:
-        await plane.remove_key(name)
-        return wire.Removed(name=name)
+def _alias(alias: Alias) -> wire.Alias:
+    """By the names that the caller has for it and its services."""
+    shares = [{"service": theirs(share.service), "weight": share.weight} for share in alias.shares]
+    canary = None if alias.canary is None else theirs(alias.canary)
+    return same(wire.Alias, alias, name=theirs(alias.name), shares=shares, canary=canary)

@@ -1,4 +1,4 @@
-"""The control API on its unix socket: for the node's own user and root, nobody else."""
+"""The control API on its unix socket: for the node's own user and root, and whom else the node lets connect."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from thaloom.edge.api.control.terms import PEER
 
 _CREDENTIALS = struct.Struct("3i")
 """Source: unix(7), SO_PEERCRED: struct ucred { pid, uid, gid }."""
@@ -24,13 +27,15 @@ class ControlServer:
     """Serves `app` on `path`: `listen`, then `serve` until `stop`. A stale socket file there is replaced: the caller
     holds the folder's lock, so nobody living listens on it."""
 
-    def __init__(self, app: FastAPI, path: Path) -> None:
+    def __init__(self, app: FastAPI, path: Path, door: SocketDoor | None = None) -> None:
+        """`door` None: only for the node's own user and root."""
         self._path = path
+        self._door = door or OwnUserOnly()
         self._listener: socket.socket | None = None
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=_OwnUserOnly,
+                http=_connecting(self._door),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -42,7 +47,7 @@ class ControlServer:
 
     def listen(self) -> None:
         """From now on callers can connect; they are answered once `serve` runs. Raises OSError."""
-        self._listener = _listen(self._path)
+        self._listener = _listen(self._path, self._door.others_may_connect)
 
     async def serve(self) -> None:
         """Answer until `stop` is called; then take the socket away."""
@@ -66,17 +71,39 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _OwnUserOnly(HttpToolsProtocol):
-    """Closes a connection of another user before a byte of it is read. The file mode keeps them out as well; this
-    holds even where somebody loosened it."""
+class SocketDoor(Protocol):
+    """Who may connect; init.gate has the real one."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        uid = peer_uid(transport.get_extra_info("socket"))
-        if uid not in (os.getuid(), 0):
-            self.transport = transport  # its base class wants one when the connection is lost
-            transport.abort()
-            return
-        super().connection_made(transport)
+    @property
+    def others_may_connect(self) -> bool:
+        """Whether anybody may but the node's own user and root, when the socket is made."""
+        ...
+
+    def may_connect(self, uid: int) -> bool: ...
+
+
+class OwnUserOnly:
+    others_may_connect = False
+
+    def may_connect(self, uid: int) -> bool:
+        return uid in (os.getuid(), 0)
+
+
+def _connecting(door: SocketDoor) -> type[HttpToolsProtocol]:
+    class Connecting(HttpToolsProtocol):
+        """Closes a connection of whoever may not connect before a byte of it is read. The file mode keeps them out as
+        well; this holds even where somebody loosened it. Writes down who the other is, by the kernel's word."""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+            uid = peer_uid(transport.get_extra_info("socket"))
+            if not door.may_connect(uid):
+                self.transport = transport  # its base class wants one when the connection is lost
+                transport.abort()
+                return
+            super().connection_made(transport)
+            self.client = (PEER, uid)
+
+    return Connecting
 
 
 def peer_uid(connection: socket.socket) -> int:
@@ -86,10 +113,10 @@ def peer_uid(connection: socket.socket) -> int:
     return int(uid)
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, others: bool) -> socket.socket:
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old_mask = os.umask(0o177)  # the file must never, not for a moment, be open to others
+    old_mask = os.umask(0o111 if others else 0o177)  # never, not for a moment, open to others unless they may
     try:
         listener.bind(str(path))
     finally:

@@ -11,37 +11,42 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, QueryParams
 
-from thaloom.base.actions import LOCAL, TERMS, Approval, Caller, Planned, Terms
-from thaloom.base.errors import BadParameter, Forbidden
+from thaloom.base.actions import TERMS, Approval, Caller, Planned, Terms
+from thaloom.base.errors import BadParameter, RateLimited, ThaloomError, Unauthorized
 from thaloom.edge.api.control.errors import error_response
+from thaloom.edge.api.control.gate import Gatekeeper
+from thaloom.edge.api.entrance.visits import shown_keys
 from thaloom.edge.wire import control as wire
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+PeerOf = Callable[["Scope"], int | None]
 _DIGEST = re.compile("[0-9a-f]{64}")
-_DOOR = Caller("program", "door")
+PEER = "peer"
+"""In the place of a client's address: the user at the other end of a unix socket."""
 
 
-def add_terms(app: FastAPI) -> None:
+def add_terms(app: FastAPI, gate: Gatekeeper, peer: PeerOf) -> None:
     async def planned(request: Request, plan: Exception) -> JSONResponse:  # noqa: ARG001 - Starlette's signature
         assert isinstance(plan, Planned)
         return JSONResponse(plan_message(plan).model_dump(), headers={wire.DRY_RUN: "true"})
 
     app.add_exception_handler(Planned, planned)
-    app.add_middleware(_OnTerms)
+    app.add_middleware(_OnTerms, gate=gate, peer=peer)
 
 
-def only_by_the_socket(request: Request) -> None:
-    """The door says `Via` when it hands a request on. Raises Forbidden."""
-    if "via" in request.headers:
-        raise Forbidden("this is asked through the node's own socket only (the thaloom command)")
+def peer_uid_of(scope: Scope) -> int | None:
+    """The user at the other end of the connection, as control.server writes it down; None: nobody knows."""
+    client = scope.get("client")
+    return client[1] if client is not None and client[0] == PEER else None
 
 
 def plan_message(planned: Planned) -> wire.Plan:
@@ -50,10 +55,10 @@ def plan_message(planned: Planned) -> wire.Plan:
     return wire.Plan(**record.pop("call"), **record, digest=plan.digest)
 
 
-def terms_of(headers: Headers, query: QueryParams) -> Terms:
+def terms_of(caller: Caller, headers: Headers, query: QueryParams) -> Terms:
     """Raises BadParameter that names the wrong one."""
     return Terms(
-        caller=_DOOR if "via" in headers else LOCAL,
+        caller=caller,
         action=_unquoted(headers.get("idempotency-key")),
         approval=_approval(query.get("plan"), query.get("until")),
         dry_run=_flag(query.get("dry_run", "false")),
@@ -61,22 +66,43 @@ def terms_of(headers: Headers, query: QueryParams) -> Terms:
 
 
 class _OnTerms:
-    """Sets the terms before anything else is done for the request."""
+    """Finds out who asks, and sets the terms, before anything else is done for the request."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, gate: Gatekeeper, peer: PeerOf) -> None:
         self._app = app
+        self._gate = gate
+        self._peer = peer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
         try:
-            terms = terms_of(Headers(scope=scope), QueryParams(scope["query_string"]))
-        except BadParameter as error:
+            terms = terms_of(self._identify(scope, headers), headers, QueryParams(scope["query_string"]))
+        except (BadParameter, Unauthorized, RateLimited) as error:
             await error_response(error)(scope, receive, send)
             return
         TERMS.set(terms)  # every request runs in a context of its own
         await self._app(scope, receive, send)
+
+    def _identify(self, scope: Scope, headers: Headers) -> Caller:
+        client = _client_of(headers.get("forwarded"))
+        uid = self._peer(scope)
+        try:
+            return self._gate.identify(uid, shown=shown_keys(headers), by_door="via" in headers, client=client)
+        except ThaloomError as error:
+            who = f"address:{client}" if client is not None else f"uid:{uid}"
+            self._gate.refused(who, f"{scope['method']} {wire.PREFIX}", error)
+            raise
+
+
+def _client_of(forwarded: str | None) -> str | None:
+    """As the door writes it (RFC 7239): `for="127.0.0.1"`. What cannot be read is a client all the same."""
+    if forwarded is None:
+        return None
+    match = re.fullmatch('for="([^"]*)"', forwarded)
+    return "unknown" if match is None else match[1]
 
 
 def _unquoted(key: str | None) -> str | None:

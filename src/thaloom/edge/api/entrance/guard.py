@@ -24,7 +24,15 @@ from thaloom.edge.api.entrance import cors
 from thaloom.edge.api.entrance.access_log import line_of
 from thaloom.edge.api.entrance.room import Room
 from thaloom.edge.api.entrance.tracing import Span, Tracing, traceparent_of
-from thaloom.edge.api.entrance.visits import CURRENT, OF_A_BATCH, Doorkeeper, Tab, allowance_headers, shown_keys
+from thaloom.edge.api.entrance.visits import (
+    CURRENT,
+    OF_A_BATCH,
+    Doorkeeper,
+    Tab,
+    address_of,
+    allowance_headers,
+    shown_keys,
+)
 from thaloom.edge.api.errors import error_response
 from thaloom.edge.api.measures.cost import ASKED_BY, cost_comment, cost_headers
 from thaloom.edge.api.measures.metrics import DoorMetrics
@@ -142,17 +150,23 @@ class Guard:
         return self._tracing.begin(scope["method"], headers)
 
     def _let_in(self, tab: Tab, scope: Scope, headers: Headers) -> None:
-        """Raises Unauthorized, and Forbidden for what no key opens yet."""
+        """Raises Unauthorized, RateLimited, and Forbidden for what the key is not for."""
         path = scope["path"]
         tab.patient = OF_A_BATCH in scope
-        if self._doorkeeper is None or path in _OPEN_TO_ALL:
-            return
-        if path.startswith("/thaloom/v1/"):
-            if self._doorkeeper.asks_for_keys:
-                raise Forbidden("where keys are required, the control API is served on the node's own socket only")
+        keeper = self._doorkeeper
+        if keeper is None or (path in _OPEN_TO_ALL and not (path == "/metrics" and keeper.has_tenants)):
             return
         held = scope.get(OF_A_BATCH)
-        tab.visit = self._doorkeeper.enter(shown_keys(headers)) if held is None else self._doorkeeper.enter_as(held)
+        tab.visit = keeper.enter_as(held) if held is not None else keeper.enter(shown_keys(headers), address_of(scope))
+        if path.startswith("/thaloom/v1/"):
+            return  # the daemon says what a holder of this key may
+        if path == "/metrics":
+            if tab.visit is None or tab.visit.tenant is not None or not tab.visit.may("read"):
+                raise Forbidden("where there are tenants, measurements are for who may look at the node (scope 'read')")
+            return
+        looks = scope["method"] in ("GET", "HEAD") and path.startswith(_LISTS)
+        if tab.visit is not None and not tab.visit.may("infer") and not (looks and tab.visit.may("read")):
+            raise Forbidden(f"the key {tab.visit.key!r} is not for asking models (role user, scope 'infer')")
 
 
 def defect(request_id: str) -> InternalError:
@@ -222,6 +236,8 @@ _ROUTES = frozenset(
 _PREFIXES = (
     "/v1/models/", "/v1/responses/", "/v1/files/", "/v1/batches/", "/v2/models/", "/thaloom/v1/", "/api/models/",
 )  # fmt: skip
+_LISTS = ("/v1/models", "/api/tags", "/api/ps", "/api/version", "/api/models", "/v2", "/tokenizer_info")
+"""By their beginnings: what tells which models there are, and asks none."""
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _OPEN_TO_ALL = _PROBES | {"/", "/version", "/openapi.json"}
 """What says nothing of anybody's prompts, and is asked by machines that have no key."""

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from starlette.datastructures import Headers
+from starlette.types import Scope as Asked
 
-from thaloom.base.errors import Forbidden
+from thaloom.base.access import Scope, kept_name, tenant_of
+from thaloom.base.errors import Forbidden, ModelNotFound
 from thaloom.edge.api.entrance.room import Holding
 from thaloom.kernel.state.types import Allowance, Priority
 from thaloom.work.runtime.types import Done
@@ -25,10 +27,16 @@ class Visit(Protocol):
 
     key: str
     """Its name; never the key."""
+    tenant: str | None
+    """Whose services it is for; None: the node's own."""
     priority: Priority
 
+    def may(self, scope: Scope) -> bool:
+        """Whether the key is for that, and its role allows it."""
+        ...
+
     def allow(self, model: str) -> None:
-        """Raises Forbidden for a model the key is not for."""
+        """`model`: by the name its holder has for it. Raises Forbidden for one the key is not for."""
         ...
 
     def reserve(self, num_tokens: int) -> None:
@@ -48,8 +56,9 @@ class Visit(Protocol):
 
 
 class Doorkeeper(Protocol):
-    def enter(self, shown: Sequence[str]) -> Visit | None:
-        """Let a request in that showed these keys; None: it needs none. Raises Unauthorized."""
+    def enter(self, shown: Sequence[str], address: str = "") -> Visit | None:
+        """Let a request in that showed these keys; None: it needs none. `address`: where it came from.
+        Raises Unauthorized; RateLimited where too many keys that are none came from there."""
         ...
 
     def enter_as(self, name: str) -> Visit | None:
@@ -58,6 +67,9 @@ class Doorkeeper(Protocol):
 
     @property
     def asks_for_keys(self) -> bool: ...
+
+    @property
+    def has_tenants(self) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -123,6 +135,28 @@ def allow(model: str) -> None:
         tab.visit.allow(model)
 
 
+def kept_model(model: str) -> str:
+    """The name under which what the holder of the request's key calls so is served. Raises ModelNotFound for what only
+    another tenant could call so."""
+    tenant = tenant_of_request()
+    if tenant is not None:
+        return kept_name(model.removesuffix(":latest"), tenant)
+    if tenant_of(model) is not None:
+        raise ModelNotFound(f"no model {model!r} is served here", param="model")
+    return model
+
+
+def tenant_of_request() -> str | None:
+    tab = CURRENT.get()
+    return None if tab is None or tab.visit is None else tab.visit.tenant
+
+
+def only_of_node(what: str) -> None:
+    """Raises Forbidden for a tenant."""
+    if (tenant := tenant_of_request()) is not None:
+        raise Forbidden(f"{what} is the node's, and nothing of a tenant's ({tenant!r})")
+
+
 def hold(num_bytes: int) -> None:
     """Room for so much more of the body of the request being served, or of what becomes of it; until it is over.
     Raises TooLarge, QueueFull."""
@@ -155,6 +189,12 @@ def shown_keys(headers: Headers) -> list[str]:
     if scheme.lower() == "bearer":
         found.insert(0, credentials.strip())
     return [key for key in found if key]
+
+
+def address_of(scope: Asked) -> str:
+    """Where a request came from."""
+    client = scope.get("client")
+    return "" if client is None else str(client[0])
 
 
 def allowance_headers(allowances: Sequence[Allowance]) -> list[tuple[bytes, bytes]]:

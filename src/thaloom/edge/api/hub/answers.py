@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from thaloom.base.errors import AirGapped, BadParameter, Forbidden, MethodNotAllowed, ModelNotFound
-from thaloom.edge.api.entrance.visits import allow
+from thaloom.edge.api.entrance.visits import allow, only_of_node
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.hub import messages, ranges
 from thaloom.edge.api.hub.asking import Question, read_api, read_resolve
@@ -69,7 +69,7 @@ class HubAnswers:
             return
         version = await self._version(question)
         if question.view == "auth-check":
-            allow(str(version.manifest.name))
+            _allow(str(version.manifest.name))
             await _json({})(scope, receive, send)
             return
         if question.view == "info":
@@ -98,7 +98,7 @@ class HubAnswers:
     async def file(self, scope: Scope, receive: Receive, send: Send) -> None:
         question = read_resolve(_raw_path(scope))
         version = await self._version(question)
-        allow(str(version.manifest.name))
+        _allow(str(version.manifest.name))
         file = next((file for file in version.manifest.files if file.path == question.path), None)
         if file is None:
             raise _no_entry(question, version)
@@ -161,7 +161,7 @@ class HubAnswers:
         return found
 
     async def _fetched(self, question: Question) -> bool:
-        allow(question.repo)  # a key for some models fetches no others
+        _allow(question.repo)  # a key for some models fetches no others
         try:
             return await self._upstream.fetch(question.repo, question.revision)
         except AirGapped as error:
@@ -266,3 +266,9 @@ def _following(query: Mapping[str, str], cursor: int, limit: int) -> str:
     kept = {name: value for name, value in query.items() if name not in ("cursor", "limit")}
     pairs = [*kept.items(), ("limit", str(limit)), ("cursor", str(cursor))]
     return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)
+
+
+def _allow(model: str) -> None:
+    """Raises Forbidden for a model that the key of the request is not for, and for a tenant."""
+    only_of_node("what is in the store")
+    allow(model)

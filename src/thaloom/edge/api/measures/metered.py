@@ -10,9 +10,10 @@ import math
 from collections.abc import AsyncIterator
 from typing import Any
 
+from thaloom.base.access import seen_name, tenant_of
 from thaloom.base.clock import Clock
 from thaloom.base.errors import ThaloomError
-from thaloom.edge.api.entrance.visits import CURRENT, Tab, allow
+from thaloom.edge.api.entrance.visits import CURRENT, Tab, allow, kept_model, tenant_of_request
 from thaloom.edge.api.measures.metrics import DoorMetrics
 from thaloom.edge.api.routes.generation import find_served
 from thaloom.work.runtime.types import (
@@ -45,7 +46,10 @@ class MeteredGeneration:
         self._clock = clock
 
     def models(self) -> list[ServedModel]:
-        return self._generation.models()
+        """What the holder of the request's key may see, by the names he has for it."""
+        tenant = tenant_of_request()
+        mine = (served for served in self._generation.models() if tenant_of(served.name) == tenant)
+        return [dataclasses.replace(served, name=seen_name(served.name, tenant)) for served in mine]
 
     async def start(self, request: GenerateRequest) -> AsyncIterator[Delta | Done]:
         """Raises RateLimited and Forbidden beside what generation raises."""
@@ -53,7 +57,9 @@ class MeteredGeneration:
         is_new = tab.is_new(request.messages or request.prompt_tokens or request.prompt)
         num_prompt = prompt_estimate(request) if is_new else 0
         num_answer = ASSUMED_ANSWER_TOKENS if request.max_tokens is None else request.max_tokens
+        kept = kept_model(request.model)
         charge = Charge(tab, request.model, num_prompt + num_answer)
+        request = dataclasses.replace(request, model=kept)
         if tab.patient:
             request = dataclasses.replace(request, priority="low")
         elif tab.visit is not None and tab.visit.priority != request.priority:
@@ -73,7 +79,7 @@ class MeteredGeneration:
         charge = Charge(CURRENT.get() or Tab(), request.model, reserved)
         used = 0
         try:
-            embedding = await self._generation.embed(request)
+            embedding = await self._generation.embed(dataclasses.replace(request, model=kept_model(request.model)))
             used = embedding.prompt_tokens
         finally:
             charge.settle(used)
@@ -85,7 +91,7 @@ class MeteredGeneration:
         charge = Charge(CURRENT.get() or Tab(), request.model, reserved)
         used = 0
         try:
-            scores = await self._generation.score(request)
+            scores = await self._generation.score(dataclasses.replace(request, model=kept_model(request.model)))
             used = scores.prompt_tokens
         finally:
             charge.settle(used)
@@ -94,15 +100,15 @@ class MeteredGeneration:
 
     async def tokenize(self, request: TokenizeRequest) -> Tokenized:
         allow(request.model)
-        return await self._generation.tokenize(request)
+        return await self._generation.tokenize(dataclasses.replace(request, model=kept_model(request.model)))
 
     async def detokenize(self, model: str, tokens: tuple[int, ...]) -> str:
         allow(model)
-        return await self._generation.detokenize(model, tokens)
+        return await self._generation.detokenize(kept_model(model), tokens)
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         allow(model)
-        return await self._generation.tokenizer_info(model)
+        return await self._generation.tokenizer_info(kept_model(model))
 
     async def worker_metrics(self) -> list[dict[str, Any]]:
         return await self._generation.worker_metrics()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from thaloom.edge.api.entrance.visits import CURRENT, Tab, allow
+from thaloom.edge.api.entrance.visits import CURRENT, Tab, allow, kept_model
 from thaloom.edge.api.measures.metered import Charge
 from thaloom.kernel.models.types import ModelTensor
 from thaloom.work.runtime.types import (
@@ -20,6 +21,7 @@ from thaloom.work.runtime.types import (
     Utterance,
 )
 
+R = TypeVar("R", InferRequest, TranscribeRequest, SpeechRequest, PaintRequest)
 T = TypeVar("T", Inferred, Utterance, Transcript, Pictures)
 
 
@@ -32,27 +34,32 @@ class MeteredInference:
 
     def serves(self, model: str) -> bool:
         allow(model)
-        return self._inference.serves(model)
+        return self._inference.serves(kept_model(model))
 
     async def tensors(self, model: str) -> tuple[tuple[ModelTensor, ...], tuple[ModelTensor, ...]]:
         allow(model)
-        return await self._inference.tensors(model)
+        return await self._inference.tensors(kept_model(model))
 
     async def infer(self, request: InferRequest) -> Inferred:
-        return await _charged(request.model, self._inference.infer(request))
+        return await _charged(request.model, self._inference.infer(_kept(request)))
 
     async def transcribe(self, request: TranscribeRequest) -> Transcript:
-        return await _charged(request.model, self._inference.transcribe(request))
+        return await _charged(request.model, self._inference.transcribe(_kept(request)))
 
     async def speak(self, request: SpeechRequest) -> Utterance:
         tab = CURRENT.get() or Tab()
-        speech = await _charged(request.model, self._inference.speak(request))
+        speech = await _charged(request.model, self._inference.speak(_kept(request)))
         if speech.degraded is not None:
             tab.degraded.add(speech.degraded)
         return speech
 
     async def paint(self, request: PaintRequest) -> Pictures:
-        return await _charged(request.model, self._inference.paint(request))
+        return await _charged(request.model, self._inference.paint(_kept(request)))
+
+
+def _kept(request: R) -> R:
+    """With the name under which its model is served."""
+    return dataclasses.replace(request, model=kept_model(request.model))
 
 
 async def _charged(model: str, work: Coroutine[Any, Any, T]) -> T:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Unpack
-
+from thaloom.edge.client.sdk.async_access import AsyncAccess
 from thaloom.edge.client.sdk.async_actions import AsyncActions
 from thaloom.edge.client.sdk.async_encryption import AsyncEncryption
 from thaloom.edge.client.sdk.async_models import AsyncModels
 from thaloom.edge.client.sdk.async_services import AsyncServices
-from thaloom.edge.client.sdk.calls import delete, get, post
-from thaloom.edge.client.sdk.options import KeyOptions
+from thaloom.edge.client.sdk.calls import get, post
 from thaloom.edge.wire import control as wire
 
 _P = wire.PREFIX
 
 
-class AsyncNode(AsyncModels, AsyncServices, AsyncActions, AsyncEncryption):
+class AsyncNode(AsyncModels, AsyncServices, AsyncActions, AsyncEncryption, AsyncAccess):
     """Every method raises the leaf that the node raised, and NodeNotRunning where none answers.
 
     A model is named `NAME` or `NAME:TAG`. Sizes are bytes, durations seconds, moments seconds since the epoch.
@@ -82,29 +80,6 @@ class AsyncNode(AsyncModels, AsyncServices, AsyncActions, AsyncEncryption):
         >>> (await client.node.device("cpu")).num_cores
         """
         return await self._connection.ask(wire.Device, get(f"{_P}/devices/{{}}", device))
-
-    # -- keys: over the node's own socket only (`AsyncClient(home=...)`); through the door they are refused
-
-    async def keys(self) -> wire.Keys:
-        """The keys that open the door, not the secrets themselves.
-
-        >>> [key.name for key in (await client.node.keys()).keys]
-        """
-        return await self._connection.ask(wire.Keys, get(f"{_P}/keys"))
-
-    async def make_key(self, name: str, **limits: Unpack[KeyOptions]) -> wire.NewKey:
-        """A new key. Its secret is in this answer and nowhere else.
-
-        >>> (await client.node.make_key("ci", requests_per_minute=60, models=["tiny"])).secret
-        """
-        return await self._connection.ask(wire.NewKey, post(f"{_P}/keys", name=name, **limits))
-
-    async def remove_key(self, name: str) -> wire.Removed:
-        """From now on the key opens nothing.
-
-        >>> await client.node.remove_key("ci")
-        """
-        return await self._connection.ask(wire.Removed, delete(f"{_P}/keys/{{}}", name))
 
     async def openapi(self) -> dict[str, object]:
         """The control API, described (OpenAPI 3.1).

@@ -3,20 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Unpack
-
+from thaloom.edge.client.sdk.access import Access
 from thaloom.edge.client.sdk.actions import Actions
-from thaloom.edge.client.sdk.calls import delete, get, post
+from thaloom.edge.client.sdk.calls import get, post
 from thaloom.edge.client.sdk.encryption import Encryption
 from thaloom.edge.client.sdk.models import Models
-from thaloom.edge.client.sdk.options import KeyOptions
 from thaloom.edge.client.sdk.services import Services
 from thaloom.edge.wire import control as wire
 
 _P = wire.PREFIX
 
 
-class Node(Models, Services, Actions, Encryption):
+class Node(Models, Services, Actions, Encryption, Access):
     """Every method raises the leaf that the node raised, and NodeNotRunning where none answers.
 
     A model is named `NAME` or `NAME:TAG`. Sizes are bytes, durations seconds, moments seconds since the epoch.
@@ -83,29 +81,6 @@ class Node(Models, Services, Actions, Encryption):
         >>> (client.node.device("cpu")).num_cores
         """
         return self._connection.ask(wire.Device, get(f"{_P}/devices/{{}}", device))
-
-    # -- keys: over the node's own socket only (`Client(home=...)`); through the door they are refused
-
-    def keys(self) -> wire.Keys:
-        """The keys that open the door, not the secrets themselves.
-
-        >>> [key.name for key in (client.node.keys()).keys]
-        """
-        return self._connection.ask(wire.Keys, get(f"{_P}/keys"))
-
-    def make_key(self, name: str, **limits: Unpack[KeyOptions]) -> wire.NewKey:
-        """A new key. Its secret is in this answer and nowhere else.
-
-        >>> (client.node.make_key("ci", requests_per_minute=60, models=["tiny"])).secret
-        """
-        return self._connection.ask(wire.NewKey, post(f"{_P}/keys", name=name, **limits))
-
-    def remove_key(self, name: str) -> wire.Removed:
-        """From now on the key opens nothing.
-
-        >>> client.node.remove_key("ci")
-        """
-        return self._connection.ask(wire.Removed, delete(f"{_P}/keys/{{}}", name))
 
     def openapi(self) -> dict[str, object]:
         """The control API, described (OpenAPI 3.1).

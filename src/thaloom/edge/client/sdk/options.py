@@ -9,6 +9,8 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel
 
+from thaloom.base.access import Role, Scope
+
 Json = Mapping[str, Any]
 Message = Json | BaseModel
 """`{"role": "user", "content": "Hello"}`; or the message of an answer, as it came."""
@@ -122,6 +124,19 @@ class KeyOptions(TypedDict, total=False):
     models: Sequence[str] | None
     priority: Literal["high", "normal", "low"] | None
     expires_in_s: float | None
+    role: Role | None
+    tenant: str | None
+    scopes: Sequence[Scope] | None
+
+
+class QuotaOptions(TypedDict, total=False):
+    services: int | None
+    replicas: int | None
+    memory_bytes: int | None
+    keys: int | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrent: int | None
 
 
 def turns(messages: Messages) -> Sequence[Message]:
