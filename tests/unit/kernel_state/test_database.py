@@ -15,7 +15,7 @@ from thaloom.kernel.state import database, migrations
 from thaloom.kernel.state.database import Database
 from thaloom.kernel.state.migrations import LATEST, MIGRATIONS, Migration, migrate, version_of
 from thaloom.kernel.state.store import StateStore
-from thaloom.kernel.state.types import Lease, Service, ServiceSpec
+from thaloom.kernel.state.types import Lease, Quota, Service, ServiceSpec
 
 DATA = Path(__file__).parent / "data"
 
@@ -117,6 +117,16 @@ def test_keys_of_old_go_on_letting_users_in_and_do_no_more(version: int, path: P
         for key in keys.values():
             assert (key.role, key.tenant, key.scopes, key.parent) == ("user", None, ("infer",), None)
         assert (keys["ci"].id, keys["ci"].limits.concurrent) == ("abcdefgh2345", 2)
+
+
+def test_tenants_and_their_keys_are_what_they_were(path: Path) -> None:
+    stored(path, 6)
+    with contextlib.closing(StateStore(path, ManualClock(9.0))) as store:
+        (tenant,) = store.tenants()
+        assert (tenant.name, tenant.quota) == ("acme", Quota(services=3, memory_bytes=1 << 30))
+        keys = {key.name: key for key in store.keys()}  # noqa: SIM118 - no dictionary
+        assert (keys["acme-admin"].role, keys["acme-admin"].tenant) == ("admin", "acme")
+        assert (keys["acme-ci"].parent, keys["acme-ci"].scopes) == (keys["acme-admin"].id, ("infer",))
 
 
 def test_the_journal_of_the_version_before_is_still_sound(path: Path) -> None:

@@ -130,6 +130,7 @@ class JobWalls:
         hidden = (str(self._home), *secret_folders()) if spec.whole_host else ()
         return Confinement(
             limits=self._limits(spec),
+            latency="batch",  # it gives way to whoever answers somebody
             network=spec.network,
             read=tuple(dict.fromkeys((*_places_of(program[0]), *spec.read))),
             write=tuple(dict.fromkeys((str(folder), *spec.write))),

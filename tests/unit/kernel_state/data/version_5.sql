@@ -1,3 +1,4 @@
+-- A database of version 5, as that version wrote it. Never changed: later versions must be able to open it.
 BEGIN TRANSACTION;
 CREATE TABLE access_keys (
                 name TEXT PRIMARY KEY NOT NULL,
