@@ -21,6 +21,10 @@ from thaloom.init.acting.registry import action_kinds
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig, require_free_port
 from thaloom.init.confining import Confiner
+from thaloom.init.documents.federations import Federations
+from thaloom.init.documents.kinds import DocumentKinds
+from thaloom.init.documents.services import Services
+from thaloom.init.documents.workspaces import Workspaces
 from thaloom.init.events import OrphansEnded
 from thaloom.init.executor import Executor
 from thaloom.init.history import History
@@ -179,8 +183,16 @@ class Node:
             aliasing=aliasing,
             engine_hosts=config.engine_hosts,
         )
+        self._workspaces = Workspaces(store, layout.workspaces)
         quantising = Quantising(
             layout, models=models, planner=planner, memory=memory, supervisor=self.supervisor, emit=history
+        )
+        documents = DocumentKinds(
+            [
+                Services(store, self.reconcile_loop, guard=guard, status=reporter.status, emit=history),
+                self._workspaces,
+                Federations(store),
+            ]
         )
         kinds = action_kinds(
             store,
@@ -192,6 +204,7 @@ class Node:
             locksmith=self._locksmith,
             guard=guard,
             vault=self._vault,
+            documents=documents,
             emit=history,
             came=self._model_came,
         )
@@ -211,6 +224,7 @@ class Node:
             aliasing=aliasing,
             guard=guard,
             performer=self._performer,
+            documents=documents,
             vault=self._vault,
             clock=clock,
         )
@@ -223,6 +237,7 @@ class Node:
         self._stop_strangers(found.strangers)
         await self._sweep_groups(found)
         await asyncio.to_thread(self._sweep_text_files)
+        await asyncio.to_thread(self._workspaces.sweep)
         self._tasks.create_task(self._sweep_models(), name="sweep models")
         living = {str(lease.id) for lease in found.alive}
         for entry in self._store.journal.unfinished():

@@ -6,6 +6,7 @@ from typing import Any
 
 from thaloom.base.events import Emit
 from thaloom.init.acting.aliases import PutAlias, RemoveAlias, ReturnCanary
+from thaloom.init.acting.documents import Apply
 from thaloom.init.acting.encryption import ConvertModel, MakeMasterKey, RotateMasterKey
 from thaloom.init.acting.guards import ServiceGuard
 from thaloom.init.acting.keys import MakeKey, RemoveKey
@@ -23,6 +24,7 @@ from thaloom.init.acting.models import (
 from thaloom.init.acting.node import Down
 from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.aliasing import Aliasing
+from thaloom.init.documents.kinds import DocumentKinds
 from thaloom.init.locksmith import Locksmith
 from thaloom.init.pulls import Pulls
 from thaloom.init.quantising import Quantising
@@ -45,6 +47,7 @@ def action_kinds(
     locksmith: Locksmith,
     guard: ServiceGuard,
     vault: Vault,
+    documents: DocumentKinds,
     emit: Emit,
     came: Came,
 ) -> list[ActionKind[Any]]:
@@ -57,6 +60,7 @@ def action_kinds(
     return [
         Serve(state, loop, emit, guard=guard),
         Stop(state, loop, emit, guard=guard),
+        Apply(documents, state, loop, loop.require_up),
         PutAlias(aliasing, loop.require_up),
         RemoveAlias(aliasing),
         ReturnCanary(aliasing),

@@ -41,6 +41,10 @@ def keys(_context: click.Context, _parameter: click.Parameter, incomplete: str) 
     return _offer(incomplete, lambda node: [key.name for key in node.keys().keys])
 
 
+def documents(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return _offer(incomplete, lambda node: [f"{one.kind.lower()}/{one.metadata.name}" for one in node.documents()])
+
+
 def devices(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     return _offer(incomplete, lambda node: [device.id for device in node.devices().devices])
 

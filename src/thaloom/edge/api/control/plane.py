@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,11 +22,15 @@ from thaloom.kernel.models.types import (
 from thaloom.kernel.state.types import (
     AccessKey,
     Alias,
+    Applied,
     Checkpoint,
+    Document,
+    DocumentStatus,
     EncryptionStatus,
     JournalReport,
     KeyLimits,
     NodeStatus,
+    Page,
     PastAction,
     PastEvent,
     ProcessStatus,
@@ -107,6 +111,17 @@ class ControlPlane(Protocol):
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
         """The last lines, then (with `follow`) what comes, for as long as the service is wished."""
         ...
+
+    async def apply(
+        self, documents: Sequence[Document], *, remove: Sequence[str], prune: dict[str, str] | None
+    ) -> Applied:
+        """All of it, or nothing."""
+        ...
+
+    async def documents(
+        self, kind: str | None, labels: Mapping[str, str], *, limit: int | None, after: str | None
+    ) -> Page[DocumentStatus]: ...
+    async def document(self, kind: str, name: str) -> DocumentStatus: ...
 
     async def keys(self) -> tuple[Sequence[AccessKey], bool]:
         """All keys, and whether the door requires one once there are any."""
