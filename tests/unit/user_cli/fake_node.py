@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.encrypted import FakeEncryption
+from tests.kept_documents import FakeDocuments
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
     BadParameter,
@@ -95,7 +96,7 @@ def manifest(name: str, *, chat: bool = False) -> Manifest:
     )
 
 
-class FakePlane(FakeEncryption):
+class FakePlane(FakeDocuments, FakeEncryption):
     """Remembers models and services; a service is ready at the second look. `fail` makes one method raise."""
 
     def __init__(self) -> None:

@@ -58,7 +58,8 @@ class Written:
         try:
             return Document.model_validate(self.value)
         except ValidationError as error:
-            fault = error.errors()[0]
+            # A misspelt field is one too many and one too few; the first of these says what is wrong.
+            fault = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
             place = ".".join(str(part) for part in fault["loc"])
             what = f"unknown field {place!r}" if fault["type"] == "extra_forbidden" else f"{place}: {fault['msg']}"
             raise BadParameter(f"{self.where(fault['loc'])}: {what}", param=place) from error
@@ -219,11 +220,22 @@ def _read_json(text: str, source: str) -> list[Written] | None:
         raise BadParameter(f"{source}: deeper than {MAX_DEPTH} levels") from error
     except ValueError:
         return None
+    _check_depth(value, source)
     try:  # for the lines alone; that JSON which YAML cannot read has none
         (as_yaml,) = _Reader(text, source).documents()
     except (BadParameter, ValueError):
         return [Written(value, source)]
     return [Written(value, source, as_yaml.lines)]
+
+
+def _check_depth(value: Any, source: str) -> None:
+    left = [(value, 0)]
+    while left:
+        item, depth = left.pop()
+        if depth > MAX_DEPTH:
+            raise BadParameter(f"{source}: deeper than {MAX_DEPTH} levels")
+        inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        left += [(one, depth + 1) for one in inner]
 
 
 def _once(pairs: list[tuple[str, Any]], source: str) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from thaloom.base.actions import Risk
-from thaloom.base.errors import BadParameter, ServiceNotFound
+from thaloom.base.errors import BadParameter, ServiceNotFound, ThaloomError
 from thaloom.base.events import Emit
 from thaloom.base.ids import ServiceName
 from thaloom.init.acting.guards import ServiceGuard, require_service_name
-from thaloom.init.documents.forms import read_spec, written
+from thaloom.init.documents.forms import place, read_spec, written
 from thaloom.init.documents.kinds import Changed
 from thaloom.init.events import ServiceRemoved, ServiceWished
 from thaloom.init.reconcile_loop import ReconcileLoop
@@ -49,7 +50,8 @@ class Services:
             except BadParameter as error:
                 raise BadParameter(error.message, param="spec.model") from error
             spec = read_spec(ServiceSpec, _with(document, model=named))
-        return written(KIND, await self._guard.completed(spec))
+        with _placed(otherwise="model"):
+            return written(KIND, await self._guard.completed(spec))
 
     def get(self, name: str) -> Document | None:
         service = self._service(name)
@@ -61,7 +63,8 @@ class Services:
 
     async def check(self, changed: Changed) -> None:
         leaving = [ServiceName(name) for name in changed.removed]
-        await self._guard.check_all([_spec(document) for document in changed.put], leaving=leaving)
+        with _placed():
+            await self._guard.check_all([_spec(document) for document in changed.put], leaving=leaving)
 
     def risk(self, *, removed: bool) -> Risk:  # noqa: ARG002 - what runs is disturbed by either
         return "medium"
@@ -112,6 +115,17 @@ class Services:
             return self._store.service(ServiceName(name))
         except ServiceNotFound:
             return None
+
+
+@contextlib.contextmanager
+def _placed(otherwise: str | None = None) -> Iterator[None]:
+    """A guard names a field of the fact; who wrote a document knows it by its place there."""
+    try:
+        yield
+    except ThaloomError as error:
+        if named := error.param or otherwise:
+            error.param = place(named)
+        raise
 
 
 def _spec(document: Document) -> ServiceSpec:

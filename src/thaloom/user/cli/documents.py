@@ -147,7 +147,7 @@ def _places(name: str) -> Sequence[Path | None]:
     if path.is_dir():
         return sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES and one.is_file())
     if not path.exists():
-        raise click.BadParameter(text("usage.no_such_path", path=name), param_hint="-f")
+        raise BadParameter(text("usage.no_such_path", path=name), param="file")
     return [path]
 
 
