@@ -101,6 +101,19 @@ MIGRATIONS = (
     ),
     Migration(
         version=6,
+        summary="jobs: programs that are to run to their end",
+        statements=(
+            """CREATE TABLE jobs (
+                name TEXT PRIMARY KEY NOT NULL,
+                spec TEXT NOT NULL,
+                state TEXT NOT NULL,
+                created_at REAL NOT NULL,
+                revision INTEGER NOT NULL CHECK (revision >= 1)
+            )""",
+        ),
+    ),
+    Migration(
+        version=7,
         summary="documents of the kinds that have no table of their own",
         statements=(
             """CREATE TABLE documents (

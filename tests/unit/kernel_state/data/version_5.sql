@@ -50,7 +50,7 @@ INSERT INTO "schema_version" VALUES(1,1000.0);
 INSERT INTO "schema_version" VALUES(2,7.0);
 INSERT INTO "schema_version" VALUES(3,1200.0);
 INSERT INTO "schema_version" VALUES(4,1300.0);
-INSERT INTO "schema_version" VALUES(5,1400.0);
+INSERT INTO "schema_version" VALUES(5,9.0);
 CREATE TABLE services (
                 name TEXT PRIMARY KEY NOT NULL,
                 spec TEXT NOT NULL,
