@@ -1,6 +1,8 @@
 """Every kind of action that has an end of its own, one after the other, killed at a write of the journal that is named.
 
-    python -m tests.system.action_suite HOME NUMBER before|after
+    python -m tests.system.action_suite HOME SOURCE NUMBER before|after|uncommitted|committed
+
+The last two are about the transactions in which documents come to be, not about the journal.
 
 It carries the actions out as the daemon does, without its processes: `init.acting` over real stores, keys and models.
 """
@@ -14,6 +16,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +26,7 @@ from thaloom.base.clock import SystemClock
 from thaloom.base.events import ignore
 from thaloom.base.ids import ServiceName
 from thaloom.init.acting.aliases import AliasWish, PutAlias, RemoveAlias
+from thaloom.init.acting.documents import Apply, ApplyWish
 from thaloom.init.acting.guards import ServiceGuard
 from thaloom.init.acting.keys import KeyWish, MakeKey, RemoveKey
 from thaloom.init.acting.kinds import Named, call
@@ -32,13 +36,17 @@ from thaloom.init.acting.registry import action_kinds
 from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.acting.tenants import PutTenant, RemoveTenant, TenantWish
 from thaloom.init.aliasing import Aliasing
+from thaloom.init.documents.federations import Federations
+from thaloom.init.documents.kinds import DocumentKinds
+from thaloom.init.documents.services import Services
+from thaloom.init.documents.workspaces import Workspaces
 from thaloom.init.layout import Layout
 from thaloom.init.locksmith import Locksmith
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.tenancy import Tenancy
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.store import StateStore
-from thaloom.kernel.state.types import KeyLimits, Quota, ServiceSpec, Share
+from thaloom.kernel.state.types import Document, KeyLimits, Quota, ServiceSpec, Share
 from thaloom.kernel.trust.seals import node_key, sealing
 
 
@@ -47,6 +55,9 @@ def suite(source: Path) -> list[tuple[str, Call]]:
     chat, talk = ServiceName("chat"), ServiceName("talk")
     spec = ServiceSpec(name=chat, model="small")
     alias = AliasWish(name=talk, shares=(Share(service=chat, weight=1),))
+    service = Document(kind="Service", name="web", spec={"model": "small", "context_length": 64})
+    workspace = Document(kind="Workspace", name="data", labels={"app": "x"})
+    federation = Document(kind="Federation", name="f", spec={"model": "small", "participants": ["a", "b"]})
     wishes: list[tuple[str, Any]] = [
         (ImportModel.name, ImportWish(path=str(source), name="small")),
         (Serve.name, spec),
@@ -60,6 +71,9 @@ def suite(source: Path) -> list[tuple[str, Call]]:
         (RemoveKey.name, Named(name="ci")),
         (RemoveAlias.name, Named(name="talk")),
         (Stop.name, Named(name="chat")),
+        (Apply.name, ApplyWish(documents=(service, workspace, federation))),
+        (Apply.name, ApplyWish(documents=(replace(service, spec={"model": "small"}),), remove=("federation/f",))),
+        (Apply.name, ApplyWish(remove=("service/web", "workspace/data"))),
         (RemoveModel.name, Named(name="small")),
         (RemoveModel.name, Named(name="again")),
     ]
@@ -82,13 +96,24 @@ class Machine:
         async def settled() -> bool:
             return False
 
-        async def no_guard(_: ServiceSpec) -> None: ...
+        async def no_guard(*_: object, **__: object) -> None: ...
+
+        async def as_it_is(spec: ServiceSpec) -> ServiceSpec:
+            return spec
+
+        guard = cast(
+            ServiceGuard,
+            SimpleNamespace(check=no_guard, check_all=no_guard, completed=as_it_is, workers=lambda _: []),
+        )
 
         loop = SimpleNamespace(
             require_up=lambda: None, renewed=lambda _: None, removed=lambda _: None, settle=settled, going_down=False,
             go_down=lambda _: None,
         )  # fmt: skip
         tenancy = SimpleNamespace(check_key=lambda _: None, check_quota=lambda _: None, left=lambda _: [])
+        self.workspaces = Workspaces(self.store, self.layout.workspaces)
+        services = Services(self.store, cast(ReconcileLoop, loop), guard=guard, status=nothing, emit=ignore)
+        self.documents = DocumentKinds([services, self.workspaces, Federations(self.store)])
         self.kinds = action_kinds(
             self.store,
             loop=cast(ReconcileLoop, loop),
@@ -98,9 +123,10 @@ class Machine:
             aliasing=self.aliasing,
             locksmith=self.locksmith,
             tenancy=cast(Tenancy, tenancy),
-            guard=cast(ServiceGuard, SimpleNamespace(check=no_guard, workers=lambda _: [])),
+            guard=guard,
             vault=nothing,
             clock=clock,
+            documents=self.documents,
             emit=ignore,
             came=lambda _: None,
         )
@@ -117,6 +143,8 @@ class Machine:
             "keys": [key.name for key in keys],
             "tenants": self.store.tenants(),
             "models": [str(manifest.name) for manifest in self.models.list()],
+            "documents": [document.subject for kind in self.documents for document in kind.list()],
+            "folders": sorted(path.name for path in self.layout.workspaces.glob("*")),
         }
 
     def close(self) -> None:
@@ -153,10 +181,32 @@ def kill_at(machine: Machine, number: int, *, after: bool) -> None:
     database.write = counted  # type: ignore[method-assign]
 
 
+def kill_in_transaction(machine: Machine, number: int, *, committed: bool) -> None:
+    """End this process in the transaction of that number in which documents come to be."""
+    store, begun = machine.store, 0
+    together = store.together
+
+    @contextlib.contextmanager
+    def counted() -> Iterator[None]:
+        nonlocal begun
+        begun += 1
+        with together():
+            yield
+            if begun == number and not committed:
+                os.kill(os.getpid(), signal.SIGKILL)
+        if begun == number and committed:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    store.together = counted  # type: ignore[method-assign]
+
+
 def main() -> None:
     home, source, number, when = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     machine = Machine(home)
-    kill_at(machine, number, after=when == "after")
+    if when in ("before", "after"):
+        kill_at(machine, number, after=when == "after")
+    else:
+        kill_in_transaction(machine, number, committed=when == "committed")
     asyncio.run(carry_out(machine, source))
     machine.close()
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -27,6 +28,7 @@ def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("c")
 
 
+NOTHING: dict[str, object] = {word: [] for word in ("services", "aliases", "keys", "models", "documents", "folders")}
 NUM_ACTIONS = len(suite(Path("/")))
 NUM_WRITES = 2 * NUM_ACTIONS
 
@@ -64,6 +66,7 @@ def test_a_kill_at_each_write_leaves_each_action_done_or_undone(number: int, whe
         journal = machine.store.journal
         assert len(journal.latest(1000)) == number - (when == "before"), "what was written before is there"
         asyncio.run(resumed(machine))
+        machine.workspaces.sweep()  # as a node does when it starts
         assert journal.unfinished() == []
         assert journal.verify().faults == ()
         past = Past(journal).latest(1000)
@@ -73,7 +76,7 @@ def test_a_kill_at_each_write_leaves_each_action_done_or_undone(number: int, whe
             assert asyncio.run(holds(machine, last)) == (last.ending == "done"), "the machine says the same"
         assert not list(machine.layout.models.rglob("*.partial"))
         asyncio.run(finish(machine, source, past))
-        assert machine.facts() == {"services": [], "aliases": [], "keys": [], "models": []}
+        assert machine.facts() == NOTHING
         assert machine.models.sweep() is not None
         assert not [path for path in (machine.layout.models / "objects").rglob("*") if path.is_file()]
 
@@ -90,9 +93,29 @@ async def finish(machine: Machine, source: Path, past: list[PastAction]) -> None
     assert len(machine.store.journal.latest(1000)) == before + 2 * (NUM_ACTIONS - done)
 
 
+@pytest.mark.parametrize("when", ["uncommitted", "committed"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_documents_that_are_killed_while_they_come_to_be_are_all_there_or_none(
+    number: int, when: str, tmp_path: Path
+) -> None:
+    source, home = make_model(tmp_path / "model"), tmp_path / "h"
+    assert killed(home, source, number, when) == -signal.SIGKILL
+    machine = Machine(home)
+    with contextlib.closing(machine):
+        asyncio.run(resumed(machine))
+        machine.workspaces.sweep()
+        last = Past(machine.store.journal).latest(1)[0]
+        assert (last.kind, last.ending) == ("documents.apply", "undone" if when == "uncommitted" else "done")
+        there = [["service/web", "workspace/data", "federation/f"], ["service/web", "workspace/data"], []]
+        before_and_after = [[], *there][number - 1 : number + 1]
+        facts = machine.facts()
+        assert facts["documents"] == before_and_after[when == "committed"]
+        assert facts["folders"] == (["data"] if "workspace/data" in cast(list[str], facts["documents"]) else [])
+
+
 def test_undisturbed_the_suite_ends_where_it_began(tmp_path: Path) -> None:
     source = make_model(tmp_path / "model")
     with contextlib.closing(Machine(tmp_path / "h")) as machine:
         asyncio.run(carry_out(machine, source))
         assert [action.ending for action in Past(machine.store.journal).latest(100)] == ["done"] * NUM_ACTIONS
-        assert machine.facts() == {"services": [], "aliases": [], "keys": [], "models": []}
+        assert machine.facts() == NOTHING

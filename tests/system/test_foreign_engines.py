@@ -55,7 +55,7 @@ def test_a_foreign_engine_is_served_healed_and_gone(
         service = client.service("guest")
         assert (service.spec.engine, service.context_length) == ("llama.cpp", 64)
         assert service.weight_bytes
-        assert any(condition.kind == "Degraded" for condition in service.conditions)
+        assert any(condition.kind == "Degraded" and condition.status for condition in service.conditions)
     model = openai.OpenAI(base_url=f"{node.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)
     answer = model.chat.completions.create(model="guest", messages=[{"role": "user", "content": "hi"}])
     assert answer.choices[0].message.content == "Hello"

@@ -4,7 +4,8 @@
     ├── Refused                 the caller can mend the request             fault: caller
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
     │   ├── NotFound: ModelNotFound  ServiceNotFound  AliasNotFound  DeviceNotFound  UnknownPath
-    │   │             NotKept  KeyNotFound  TenantNotFound  ActionNotFound  JobNotFound
+    │   │             NotKept  KeyNotFound  TenantNotFound  ActionNotFound  DocumentNotFound
+    │   │             JobNotFound
     │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict  WrongState
     │   │             PlanChanged  NothingToUndo  QuotaExceeded
     │   ├── Unauthorized  Forbidden  ApprovalNeeded  AirGapped
@@ -183,6 +184,12 @@ class NotKept(NotFound):
     """No response, file or batch with this id is kept here: never was, was deleted, or gave way to newer ones."""
 
     code = "not_kept"
+
+
+class DocumentNotFound(NotFound):
+    """No document of that kind and name is among what is wished (thaloom export shows all)."""
+
+    code = "document_not_found"
 
 
 class Conflict(Refused):

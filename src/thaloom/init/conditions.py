@@ -78,12 +78,19 @@ def conditions(evidence: Evidence, verdict: Verdict) -> tuple[Condition, ...]:
     return tuple(told)
 
 
+def complete(told: tuple[Condition, ...]) -> tuple[Condition, ...]:
+    """With Degraded also where nothing is: that it is not so has a beginning, too."""
+    if any(condition.kind == "Degraded" for condition in told):
+        return told
+    fine = Condition(kind="Degraded", status=False, reason="AsWished", message="", since=0.0)
+    return (told[0], fine, *told[1:])
+
+
 def keep_since(told: tuple[Condition, ...], before: tuple[Condition, ...], now: float) -> tuple[Condition, ...]:
-    """Each condition with the moment since when it has said the same."""
-    known = {(old.kind, old.status, old.reason): old.since for old in before}
+    """Each condition with the moment since when it has been so; why, and in what words, may have changed since."""
+    known = {(old.kind, old.status): old.since for old in reversed(before)}
     return tuple(
-        dataclasses.replace(condition, since=known.get((condition.kind, condition.status, condition.reason), now))
-        for condition in told
+        dataclasses.replace(condition, since=known.get((condition.kind, condition.status), now)) for condition in told
     )
 
 

@@ -180,7 +180,7 @@ class Executor:
 
     def _spec(self, worker: WorkerId, service: Service, device: DeviceId) -> WorkerSpec:
         wish = dataclasses.asdict(service.spec)
-        del wish["name"], wish["replicas"]
+        del wish["name"], wish["replicas"], wish["labels"]
         found = self._inventory.device(device)
         return WorkerSpec(
             worker=worker,

@@ -77,6 +77,11 @@ class Layout:
         return self.run / "workers"
 
     @property
+    def workspaces(self) -> Path:
+        """Folders that outlive what works in them, by name."""
+        return self.home / "workspaces"
+
+    @property
     def tokenizers(self) -> Path:
         return self.run / "tokenizers"
 

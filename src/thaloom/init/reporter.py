@@ -8,7 +8,7 @@ from collections.abc import Callable
 from thaloom.base.clock import Clock
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.base.procs import resident_bytes
-from thaloom.init.conditions import Evidence, conditions, judge, keep_since
+from thaloom.init.conditions import Evidence, complete, conditions, judge, keep_since
 from thaloom.init.placement import Planner
 from thaloom.init.publishing import TextFiles
 from thaloom.init.records import Owner, Records
@@ -154,7 +154,7 @@ class Reporter:
         )
 
     def _since(self, owner: Owner, told: tuple[Condition, ...]) -> tuple[Condition, ...]:
-        self._told[owner] = keep_since(told, self._told.get(owner, ()), self._clock.now())
+        self._told[owner] = keep_since(complete(told), self._told.get(owner, ()), self._clock.now())
         return self._told[owner]
 
 

@@ -16,13 +16,22 @@ from thaloom import __version__
 from thaloom.base.actions import TERMS, Call, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.clock import Clock
-from thaloom.base.errors import ActionNotFound, BadParameter, Forbidden, NameTaken, ServiceNotFound, WrongState
+from thaloom.base.errors import (
+    ActionNotFound,
+    BadParameter,
+    DocumentNotFound,
+    Forbidden,
+    NameTaken,
+    ServiceNotFound,
+    WrongState,
+)
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.base.plugins import Absent
 from thaloom.base.procs import resident_bytes
 from thaloom.hal.inventory import Inventory
 from thaloom.hal.types import Device, Reading
 from thaloom.init.acting.aliases import AliasWish, CanaryReport, PutAlias, RemoveAlias, ReturnCanary
+from thaloom.init.acting.documents import Apply, ApplyWish
 from thaloom.init.acting.encryption import ConvertModel, ConvertWish, MakeMasterKey, RotateMasterKey, RotationWish
 from thaloom.init.acting.guards import ServiceGuard, is_service_name, require_service_name
 from thaloom.init.acting.jobs import JobRemoval, JobWish, RemoveJob, RunJob, StopJob
@@ -47,6 +56,8 @@ from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.acting.tenants import PutTenant, RemoveTenant, TenantWish
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig
+from thaloom.init.documents.kinds import DocumentKinds
+from thaloom.init.documents.shown import listed, shown
 from thaloom.init.gate import Gate
 from thaloom.init.history import History
 from thaloom.init.jobs.desk import JobDesk
@@ -80,11 +91,15 @@ from thaloom.kernel.state.types import (
     OUTSIDE,
     AccessKey,
     Alias,
+    Applied,
     Checkpoint,
+    Document,
+    DocumentStatus,
     EncryptionStatus,
     JournalReport,
     KeyWish,
     NodeStatus,
+    Page,
     PastAction,
     PastEvent,
     ProcessStatus,
@@ -117,6 +132,7 @@ class Syscalls:
         performer: Performer,
         tenancy: Tenancy,
         gate: Gate,
+        documents: DocumentKinds,
         vault: Vault,
         jobs: JobDesk,
         clock: Clock,
@@ -136,6 +152,7 @@ class Syscalls:
         self._performer = performer
         self._tenancy = tenancy
         self._gate = gate
+        self._documents = documents
         self._past = Past(store.journal)
         self._vault = vault
         self._jobs = jobs
@@ -350,6 +367,36 @@ class Syscalls:
             raise ServiceNotFound(f"no service {name!r}")
         going_on = (lambda: self._wished(name) and not self._reconcile_loop.going_down) if follow else (lambda: False)
         return follow_log(path, tail, self._clock, going_on)
+
+    # -- documents
+
+    async def apply(
+        self, documents: Sequence[Document], *, remove: Sequence[str], prune: dict[str, str] | None
+    ) -> Applied:
+        """All of it, or nothing. What changes nothing is not written down, unless it is asked for by id or plan."""
+        formed = [await self._documents.read(document, number) for number, document in enumerate(documents)]
+        for subject in remove:
+            kind, name = self._documents.of_subject(subject)
+            if kind.get(name) is None:
+                raise DocumentNotFound(f"no {subject}", param="remove")
+        asked = call(Apply.name, ApplyWish(documents=tuple(formed), remove=tuple(remove), prune=prune))
+        terms = TERMS.get()
+        if not (terms.dry_run or terms.action or terms.approval) and not (await self._performer.plan(asked)).changes:
+            return Applied(action=None, unchanged=tuple(document.subject for document in formed))
+        action = terms.action or new_action_id()
+        told = (await self._do(asked, action=action)).told
+        return Applied(action=action, **{word: tuple(subjects) for word, subjects in told.items()})
+
+    async def documents(
+        self, kind: str | None, labels: Mapping[str, str], *, limit: int | None, after: str | None
+    ) -> Page[DocumentStatus]:
+        return listed(self._documents, kind, labels, limit=limit, after=after)
+
+    async def document(self, kind: str, name: str) -> DocumentStatus:
+        found = shown(self._documents.of(kind), name)
+        if found is None:
+            raise DocumentNotFound(f"no {kind.lower()}/{name}")
+        return found
 
     # -- jobs
 

@@ -22,6 +22,10 @@ from thaloom.init.acting.registry import action_kinds
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig, require_free_port
 from thaloom.init.confining import Confiner
+from thaloom.init.documents.federations import Federations
+from thaloom.init.documents.kinds import DocumentKinds
+from thaloom.init.documents.services import Services
+from thaloom.init.documents.workspaces import Workspaces
 from thaloom.init.events import OrphansEnded
 from thaloom.init.executor import Executor
 from thaloom.init.gate import Gate
@@ -194,8 +198,16 @@ class Node:
             tenancy=tenancy,
             engine_hosts=config.engine_hosts,
         )
+        self._workspaces = Workspaces(store, layout.workspaces)
         quantising = Quantising(
             layout, models=models, planner=planner, memory=memory, supervisor=self.supervisor, emit=history
+        )
+        documents = DocumentKinds(
+            [
+                Services(store, self.reconcile_loop, guard=guard, status=reporter.status, emit=history),
+                self._workspaces,
+                Federations(store),
+            ]
         )
         kinds = action_kinds(
             store,
@@ -209,6 +221,7 @@ class Node:
             guard=guard,
             vault=self._vault,
             clock=clock,
+            documents=documents,
             emit=history,
             came=self._model_came,
             jobs=desk,
@@ -231,6 +244,7 @@ class Node:
             performer=self._performer,
             tenancy=tenancy,
             gate=self.gate,
+            documents=documents,
             vault=self._vault,
             jobs=desk,
             clock=clock,
@@ -268,6 +282,7 @@ class Node:
         await self._sweep_groups(found, self._jobs.kept_groups(processes))
         await self._jobs.sweep(processes)
         await asyncio.to_thread(self._sweep_text_files)
+        await asyncio.to_thread(self._workspaces.sweep)
         self._tasks.create_task(self._sweep_models(), name="sweep models")
         living = {str(lease.id) for lease in found.alive} | jobs
         for entry in self._store.journal.unfinished():

@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.encrypted import FakeEncryption
 from tests.gates import FakeAccess, gate
+from tests.kept_documents import FakeDocuments
 from thaloom.base.actions import TERMS, Call, Change, Plan, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
@@ -127,7 +128,7 @@ class Aliases:
         return self.now[name]
 
 
-class Plane(FakeAccess, FakeEncryption):
+class Plane(FakeAccess, FakeDocuments, FakeEncryption):
     """Implements ControlPlane. `services_now` is what is served; `gate` holds long work back until it is set."""
 
     def __init__(self) -> None:

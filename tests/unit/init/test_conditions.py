@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from thaloom.base.ids import ServiceName
 from thaloom.init.actions import Hold
 from thaloom.init.backoff import CRASH_LOOP, FIRST_S, FORGIVEN_AFTER_S, LONGEST_S, Backoff
-from thaloom.init.conditions import Evidence, conditions, judge, keep_since
+from thaloom.init.conditions import Evidence, complete, conditions, judge, keep_since
 from thaloom.init.last_words import LastWords
 from thaloom.init.records import Records
 
@@ -71,6 +72,22 @@ def test_a_condition_keeps_its_beginning_while_it_says_the_same() -> None:
     again = keep_since(conditions(loading, judge(loading)), first, 2.0)
     assert again[0].since == 1.0
     assert keep_since(conditions(ready, judge(ready)), again, 3.0)[0].since == 3.0
+
+
+def test_what_is_not_degraded_has_not_been_since_some_moment() -> None:
+    ready = Evidence(alive=True, ready=True)
+    late = dataclasses.replace(ready, late=True)
+    first = keep_since(complete(conditions(ready, judge(ready))), (), 1.0)
+    assert [(one.kind, one.status, one.since) for one in first] == [("Ready", True, 1.0), ("Degraded", False, 1.0)]
+    then = keep_since(complete(conditions(late, judge(late))), first, 2.0)
+    assert [(one.kind, one.status, one.since) for one in then] == [("Ready", True, 1.0), ("Degraded", True, 2.0)]
+
+
+def test_another_reason_is_no_other_beginning() -> None:
+    loading, held = Evidence(alive=True), Evidence(hold=HOLD)
+    first = keep_since(conditions(loading, judge(loading)), (), 1.0)
+    (then,) = keep_since(conditions(held, judge(held)), first, 2.0)
+    assert (then.reason, then.since) == ("OutOfMemory", 1.0)
 
 
 def test_back_off_doubles_to_its_longest() -> None:

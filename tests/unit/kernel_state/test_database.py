@@ -119,6 +119,14 @@ def test_keys_of_old_go_on_letting_users_in_and_do_no_more(version: int, path: P
         assert (keys["ci"].id, keys["ci"].limits.concurrent) == ("abcdefgh2345", 2)
 
 
+def test_jobs_are_what_they_were(path: Path) -> None:
+    stored(path, 7)
+    with contextlib.closing(StateStore(path, ManualClock(9.0))) as store:
+        (job,) = store.jobs.all()
+        assert (job.spec.name, job.spec.command, job.spec.retries) == ("nightly", ("backup", "--all"), 2)
+        assert job.state.phase == "succeeded"
+
+
 def test_tenants_and_their_keys_are_what_they_were(path: Path) -> None:
     stored(path, 6)
     with contextlib.closing(StateStore(path, ManualClock(9.0))) as store:

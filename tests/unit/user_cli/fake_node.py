@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.encrypted import FakeEncryption
 from tests.gates import FakeAccess, gate
+from tests.kept_documents import FakeDocuments
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
     BadParameter,
@@ -92,7 +93,7 @@ def manifest(name: str, *, chat: bool = False) -> Manifest:
     )
 
 
-class FakePlane(FakeAccess, FakeEncryption):
+class FakePlane(FakeAccess, FakeDocuments, FakeEncryption):
     """Remembers models and services; a service is ready at the second look. `fail` makes one method raise."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ import json
 import math
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from types import TracebackType
@@ -197,6 +197,29 @@ class ControlClient:
         """Tell the node that the canary of this revision did worse: no door sends it requests any more."""
         request = wire.CanaryReturn(revision=revision, reason=reason)
         return self._call(wire.Alias, "POST", f"/aliases/{quote(name, safe='')}/return", request)
+
+    # -- documents
+
+    def apply(self, request: wire.ApplyRequest) -> wire.Applied:
+        """Have it so: all of it, or nothing."""
+        return self._call(wire.Applied, "POST", "/documents", request)
+
+    def documents(self, kind: str | None = None, labels: Mapping[str, str] | None = None) -> list[wire.DocumentStatus]:
+        """All there are, read page by page."""
+        query = [("label", f"{key}={value}") for key, value in (labels or {}).items()]
+        query += [] if kind is None else [("kind", kind)]
+        found: list[wire.DocumentStatus] = []
+        after: str | None = None
+        while True:
+            page = [] if after is None else [("after", after)]
+            answer = self._get(wire.Documents, f"/documents?{urlencode(query + page)}")
+            found += answer.documents
+            after = answer.next
+            if after is None:
+                return found
+
+    def document(self, kind: str, name: str) -> wire.DocumentStatus:
+        return self._get(wire.DocumentStatus, f"/documents/{quote(kind, safe='')}/{quote(name, safe='')}")
 
     # -- jobs
 

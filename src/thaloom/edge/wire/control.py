@@ -18,6 +18,8 @@ NDJSON = "application/x-ndjson"
 """Content type of the streams: one JSON message a line, the last one `done` or `error`."""
 
 Phase = Literal["pending", "loading", "ready", "failed", "stopping"]
+API_VERSION = "thaloom/v1"
+"""Of documents."""
 MAX_TAIL_LINES = 10_000
 VIA = "1.1 thaloom-door"
 """What came over TCP, or is asked by the door for whoever came so, bears this header: not by the hand of who can open
@@ -63,6 +65,38 @@ class ServeRequest(Ask):
     token_s: float = Field(default=0.05, ge=0, le=1e6)
     keep_throughput: float = Field(default=0.95, ge=0, le=1)
     """What becomes of matrices that the model stores in floats."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Words to name several services by. Nothing that runs depends on them."""
+
+
+class Metadata(Ask):
+    name: str = Field(min_length=1, max_length=128)
+    labels: dict[str, str] = Field(default_factory=dict)
+    version: str | None = None
+    """Of the document this one was made from: where it has another by now, nothing is done. Null: whatever is there."""
+    created_at: float | None = None
+    """As it was told; not asked for."""
+
+
+class Document(Ask):
+    """The whole of what is wished for one thing."""
+
+    apiVersion: Literal["thaloom/v1"]
+    kind: str = Field(min_length=1, max_length=64)
+    metadata: Metadata
+    spec: dict[str, Any] = Field(default_factory=dict)
+    status: dict[str, Any] | None = None
+    """As it was told; not asked for."""
+
+
+class ApplyRequest(Ask):
+    """All of it is done, or nothing."""
+
+    documents: list[Document] = Field(default_factory=list, max_length=1000)
+    remove: list[str] = Field(default_factory=list, max_length=1000)
+    """As `service/chat`."""
+    prune: dict[str, str] | None = None
+    """Labels, at least one: whatever bears them all and is not among the documents is removed as well."""
 
 
 class HubAccess(Ask):
@@ -281,6 +315,7 @@ class ServiceSpec(Answer):
     stretch: float = 3.0
     token_s: float = 0.05
     keep_throughput: float = 0.95
+    labels: dict[str, str] = Field(default_factory=dict)
 
 
 class Service(Answer):
@@ -594,6 +629,45 @@ class Keys(Answer):
     keys: list[Key]
     required: bool
     """Whether the door turns away who shows no key, once there is one (`require_keys` in config.toml)."""
+
+
+class KeptMetadata(Answer):
+    name: str
+    labels: dict[str, str]
+    version: str
+    """What it is known by: the same as long as the document says the same."""
+    created_at: float
+
+
+class DocumentStatus(Answer):
+    """A document as it is kept. `status` has `conditions` (type, status, reason, message, since) and what else the kind
+    has to tell."""
+
+    apiVersion: str
+    kind: str
+    metadata: KeptMetadata
+    spec: dict[str, Any]
+    status: dict[str, Any]
+
+    def condition(self, kind: str) -> dict[str, Any] | None:
+        return next((one for one in self.status["conditions"] if one["type"].lower() == kind.lower()), None)
+
+
+class Documents(Answer):
+    documents: list[DocumentStatus]
+    total: int
+    next: str | None = None
+    """`after` of the next page; null: this is the last."""
+
+
+class Applied(Answer):
+    """Subjects, as `service/chat`. `action`: null where there was nothing to do."""
+
+    action: str | None
+    created: list[str]
+    changed: list[str]
+    removed: list[str]
+    unchanged: list[str]
 
 
 class JobSpec(Answer):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
-from thaloom.base.errors import BadParameter, OutOfMemory
-from thaloom.base.ids import ServiceName
+from thaloom.base.errors import BadParameter, OutOfMemory, ThaloomError
+from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.node_memory import NodeMemory
-from thaloom.init.placement import Planner
+from thaloom.init.placement import Placement, Planner
 from thaloom.init.reconcile import shortage
 from thaloom.init.supervisor import Supervisor
 from thaloom.init.tenancy import Tenancy
@@ -56,24 +58,42 @@ class ServiceGuard:
     async def check(self, spec: ServiceSpec) -> None:
         """Raises BadParameter, NameTaken, OutOfMemory and QuotaExceeded with the figures, and what the planner says of
         the model."""
-        require_service_name(spec.name)
-        if spec.engine == "openai":
-            place_of(spec.url, self.engine_hosts)
-        self._aliasing.refuse_name(spec.name)
-        plan = await self._planner.make(spec)
-        mine = [process.id for process in self._supervisor if process.lease.service == spec.name]
-        free = self._memory.free_bytes(self._supervisor)[plan.device] + self._memory.held_bytes(mine, plan.device)
-        needed_bytes = plan.estimate.total_bytes * spec.replicas
-        if needed_bytes > free:
-            raise OutOfMemory(
-                shortage(spec.name, plan.device, needed_bytes, free),
-                device=plan.device,
-                needed_bytes=needed_bytes,
-                free_bytes=free,
-                weight_bytes=plan.estimate.weight_bytes,
-                kv_bytes=plan.estimate.kv_bytes,
-            )
-        await self._tenancy.check_service(spec, needed_bytes)
+        await self.check_all([spec])
+
+    async def check_all(self, specs: Sequence[ServiceSpec], *, leaving: Iterable[ServiceName] = ()) -> None:
+        """Of several that are wished at once, in the place of those that leave. Raises as `check`; `subject` among the
+        details says of which."""
+        plans = [await self._planned(spec) for spec in specs]
+        changing = {spec.name for spec in specs} | set(leaving)
+        mine = [process.id for process in self._supervisor if process.lease.service in changing]
+        free = self._memory.free_bytes(self._supervisor)
+        held = {device: self._memory.held_bytes(mine, device) for device in {plan.device for plan in plans}}
+        needed: Counter[DeviceId] = Counter()
+        for spec, plan in zip(specs, plans, strict=True):
+            needed[plan.device] += plan.estimate.total_bytes * spec.replicas
+            free_bytes = free[plan.device] + held[plan.device]
+            if needed[plan.device] > free_bytes:
+                raise OutOfMemory(
+                    shortage(spec.name, plan.device, needed[plan.device], free_bytes),
+                    device=plan.device,
+                    needed_bytes=needed[plan.device],
+                    free_bytes=free_bytes,
+                    weight_bytes=plan.estimate.weight_bytes,
+                    kv_bytes=plan.estimate.kv_bytes,
+                    subject=f"service/{spec.name}",
+                )
+            await self._tenancy.check_service(spec, plan.estimate.total_bytes * spec.replicas)
+
+    async def _planned(self, spec: ServiceSpec) -> Placement:
+        try:
+            require_service_name(spec.name)
+            if spec.engine == "openai":
+                place_of(spec.url, self.engine_hosts)
+            self._aliasing.refuse_name(spec.name)
+            return await self._planner.make(spec)
+        except ThaloomError as error:
+            error.details = {"subject": f"service/{spec.name}"} | error.details
+            raise
 
     def workers(self, service: ServiceName) -> list[str]:
         """Who serves it now."""

@@ -7,6 +7,7 @@ from typing import Any
 from thaloom.base.clock import Clock
 from thaloom.base.events import Emit
 from thaloom.init.acting.aliases import PutAlias, RemoveAlias, ReturnCanary
+from thaloom.init.acting.documents import Apply
 from thaloom.init.acting.encryption import ConvertModel, MakeMasterKey, RotateMasterKey
 from thaloom.init.acting.guards import ServiceGuard
 from thaloom.init.acting.jobs import RemoveJob, RunJob, StopJob
@@ -26,6 +27,7 @@ from thaloom.init.acting.node import Down
 from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.acting.tenants import PutTenant, RemoveTenant
 from thaloom.init.aliasing import Aliasing
+from thaloom.init.documents.kinds import DocumentKinds
 from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.locksmith import Locksmith
 from thaloom.init.pulls import Pulls
@@ -52,6 +54,7 @@ def action_kinds(
     guard: ServiceGuard,
     vault: Vault,
     clock: Clock,
+    documents: DocumentKinds,
     emit: Emit,
     came: Came,
     jobs: JobDesk,
@@ -65,6 +68,7 @@ def action_kinds(
     return [
         Serve(state, loop, emit, guard=guard),
         Stop(state, loop, emit, guard=guard),
+        Apply(documents, state, loop, loop.require_up),
         PutAlias(aliasing, loop.require_up),
         RemoveAlias(aliasing),
         ReturnCanary(aliasing),

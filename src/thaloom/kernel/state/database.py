@@ -62,8 +62,12 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it is on the disk when the block has ended, or none of it. Raises DiskFull."""
+        """A transaction: all of it is on the disk when the block has ended, or none of it. One within another is part
+        of that one. Raises DiskFull."""
         with self._lock, self._named_errors():
+            if self._writing():  # this thread: it holds the lock
+                yield self._connection
+                return
             if self._reserve is not None:
                 self._reserve.keep()
             self._connection.execute("BEGIN IMMEDIATE")
@@ -73,9 +77,12 @@ class Database:
             except BaseException as error:
                 if self._reserve is not None and _is_full(error):
                     self._reserve.release()  # this one failed; the next one finds room
-                if self._connection.in_transaction:  # a full disk has rolled back already
+                if self._writing():  # a full disk has rolled back already
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _writing(self) -> bool:
+        return self._connection.in_transaction
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         with self._lock, self._named_errors():

@@ -128,6 +128,20 @@ MIGRATIONS = (
             )""",
         ),
     ),
+    Migration(
+        version=8,
+        summary="documents of the kinds that have no table of their own",
+        statements=(
+            """CREATE TABLE documents (
+                kind TEXT NOT NULL,
+                name TEXT NOT NULL,
+                labels TEXT NOT NULL,
+                spec TEXT NOT NULL,
+                created_at REAL NOT NULL,
+                PRIMARY KEY (kind, name)
+            )""",
+        ),
+    ),
 )
 
 _VERSIONS = """CREATE TABLE IF NOT EXISTS schema_version (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from thaloom.base.clock import Clock
@@ -19,6 +21,7 @@ from thaloom.base.errors import (
 )
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.state.database import Database
+from thaloom.kernel.state.documents import Documents
 from thaloom.kernel.state.jobs.store import JobStore
 from thaloom.kernel.state.journal import Journal, Seal, unkeyed
 from thaloom.kernel.state.reserve import Reserve
@@ -49,13 +52,21 @@ class StateStore:
         self._clock = clock
         self._database = Database(path, clock, reserve=reserve)
         self.journal = Journal(self._database, clock, seal, limit=JOURNAL_ENTRIES, is_new=is_new)
+        self.documents = Documents(self._database, clock)
         self.jobs = JobStore(self._database, clock)
 
     def close(self) -> None:
         self._database.close()
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is changed inside is on the disk when the block has ended, or none of it."""
+        with self._database.write():
+            yield
+
     def put_service(self, spec: ServiceSpec, *, expected_revision: int | None = None) -> Service:
-        """Wish for a service, or change the wish. The same wish again changes nothing, not even the revision.
+        """Wish for a service, or change the wish. The same wish again changes nothing, not even the revision; nor do
+        other labels change that, for nothing that runs depends on them.
 
         `expected_revision` (0: it must be new) refuses to overwrite what somebody else changed: RevisionConflict.
         """
@@ -69,7 +80,8 @@ class StateStore:
             if present is not None and present.spec == spec:
                 return present
             created_at = present.created_at if present else self._clock.now()
-            service = Service(spec=spec, created_at=created_at, revision=revision + 1)
+            relabelled = present is not None and dataclasses.replace(present.spec, labels=spec.labels) == spec
+            service = Service(spec=spec, created_at=created_at, revision=revision if relabelled else revision + 1)
             connection.execute(
                 "INSERT OR REPLACE INTO services (name, spec, created_at, revision) VALUES (?, ?, ?, ?)",
                 (spec.name, encode(dataclasses.asdict(spec)), service.created_at, service.revision),

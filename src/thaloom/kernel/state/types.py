@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from thaloom.base.access import ROLES, SCOPES, Role, Scope
 from thaloom.base.errors import BadParameter
 from thaloom.base.events import Event
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
+from thaloom.kernel.state.labels import check_labels
 
+T = TypeVar("T")
 Phase = Literal["pending", "loading", "ready", "failed", "stopping"]
 EngineName = Literal["thaloom", "llama.cpp", "vllm", "openai", "onnx", "transformers"]
 """Ours; two that a worker starts; a server that speaks the OpenAI protocol and runs already; ONNX Runtime in the
@@ -61,8 +63,11 @@ class ServiceSpec:
     keep_throughput: float = 0.95
     """What running requests bear while prompts come in (kernel.sched.chunks.StepTargets): a step so many times longer,
     or so many seconds long; and how much throughput is kept where prompts are always waiting."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Words that people put on it; nothing that runs depends on them."""
 
     def __post_init__(self) -> None:
+        check_labels(self.labels)
         for field_name in ("num_threads", "context_length", "kv_bytes", "max_sequences", "max_queue", "chunk_tokens"):
             value = getattr(self, field_name)
             if value is not None and value < 1:
@@ -94,6 +99,66 @@ class Condition:
     reason: str
     message: str
     since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A wish in the form that every kind of thing has: the whole of what is wished for it."""
+
+    kind: str
+    """As `Service`."""
+    name: str
+    spec: dict[str, Any] = field(default_factory=dict)
+    """What is left out has the kind's default."""
+    labels: dict[str, str] = field(default_factory=dict)
+    version: str | None = None
+    """Of what is asked for: that of the document this one is to take the place of; None: whatever is there."""
+
+    @property
+    def subject(self) -> str:
+        """As `service/chat`."""
+        return f"{self.kind.lower()}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptDocument:
+    document: Document
+    created_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentStatus:
+    """A document as it is kept, with its version, and how far the machine is as it wishes."""
+
+    document: Document
+    created_at: float
+    conditions: tuple[Condition, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What else there is to tell, by kind; JSON values only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[T]):
+    """Some of many, in their order."""
+
+    items: tuple[T, ...]
+    total: int
+    """How many there are in all."""
+    next: str | None = None
+    """After which one the next page begins; None: this is the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What came of documents that were asked for: subjects, in the order in which they were given."""
+
+    action: str | None
+    """None: there was nothing to do."""
+    created: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "section.token": ("Keys", "密钥"),
     "section.tenant": ("Tenants", "租户"),
     "section.changes": ("Changes", "变更"),
+    "section.documents": ("Documents", "文档"),
     "section.audit": ("The journal", "日志链"),
     "section.doctor": ("Checks", "检查"),
     # -- doctor
@@ -102,6 +103,62 @@ TEXTS: dict[str, tuple[str, str]] = {
         "thaloom serve tiny\nthaloom serve my-model --name chat --context 4096 --kv-bytes 2GiB\n"
         "thaloom serve my-model --weights int8\nthaloom serve ./my-model.gguf --engine llama.cpp",
     ),
+    "verb.apply": ("Have it as documents say: all of it, or nothing", "按文档变更：全部完成，或什么都不做"),
+    "more.apply": (
+        "A document is the whole of what is wished for one thing: what it leaves out has its default. Where it bears "
+        "metadata.version, it is refused if somebody changed the thing meanwhile. --prune removes what bears the label "
+        "and is not among the documents. How documents are written: docs/documents.md.",
+        "一份文档是对一个对象的全部要求：省略之处取默认值。若带有 metadata.version，而该对象期间已被更改，则会拒绝。"
+        "--prune 删除带有该标签而不在这些文档之中的对象。文档的写法见 docs/documents.md。",
+    ),
+    "examples.apply": (
+        "thaloom apply -f services.yaml\nthaloom apply -f node/ --prune app=chat --dry-run\n"
+        "thaloom export | thaloom apply -f -",
+        "thaloom apply -f services.yaml\nthaloom apply -f node/ --prune app=chat --dry-run\n"
+        "thaloom export | thaloom apply -f -",
+    ),
+    "verb.diff": ("Show what applying documents would change", "显示应用这些文档会有什么变更"),
+    "more.diff": (
+        "Exit code 0: nothing. 1: something. Higher: it would be refused.",
+        "退出码 0：没有变更；1：有变更；更大：会被拒绝。",
+    ),
+    "verb.export": ("Print what is wished for as documents", "以文档形式输出全部要求"),
+    "more.export": (
+        "As YAML, or with --json as a JSON list; `thaloom apply -f` reads either and changes nothing by it.",
+        "输出 YAML；加 --json 则为 JSON 列表。二者都可由 thaloom apply -f 读取，且不会引起变更。",
+    ),
+    "verb.wait": ("Return when a condition is true", "等到某个条件成立"),
+    "more.wait": (
+        "CONDITION is ready, gone, or whatever condition `thaloom export --status` shows. A name alone is a service's.",
+        "CONDITION 为 ready、gone，或 thaloom export --status 显示的任一条件。单独的名称指服务。",
+    ),
+    "argument.export.names": ("kinds or documents; none: all", "种类或文档；省略：全部"),
+    "argument.wait.names": ("services, or documents as workspace/data", "服务，或文档，例如 workspace/data"),
+    "option.files": (
+        "documents: a file, a folder of them, or - for standard input",
+        "文档：文件、文件夹，或 - 表示标准输入",
+    ),
+    "option.prune": (
+        "also remove what bears this label and is not among the documents",
+        "并删除带有此标签而不在文档之中的对象",
+    ),
+    "option.labels": ("only what bears this label", "只列出带有此标签的"),
+    "option.pinned": (
+        "with metadata.version, so that applying refuses what was changed meanwhile",
+        "带上 metadata.version，应用时若期间有更改则拒绝",
+    ),
+    "option.export.status": ("with conditions and figures", "带上条件与数据"),
+    "option.wanted": ("which condition is waited for", "等待哪个条件"),
+    "option.apply.wait": ("wait until all of it is ready", "等到全部就绪"),
+    "applied.created": ("{subject} created", "{subject} 已创建"),
+    "applied.changed": ("{subject} changed", "{subject} 已更改"),
+    "applied.removed": ("{subject} removed", "{subject} 已删除"),
+    "applied.unchanged": ("{subject} unchanged", "{subject} 未变"),
+    "applied.action": ("take it back: thaloom undo {id}", "撤销：thaloom undo {id}"),
+    "apply.none": ("no documents in {files}", "{files} 中没有文档"),
+    "wait.done": ("{name} is {condition}", "{name}：{condition}"),
+    "wait.late": ("{name} is not {condition} in time ({why})", "{name} 未能及时达到 {condition}（{why}）"),
+    "usage.no_label": ("{word!r} is not a label (as app=chat)", "{word!r} 不是标签（例如 app=chat）"),
     "verb.ps": ("List services, what they hold and what they do", "列出服务及其占用与负载"),
     "verb.stop": ("Serve a model no longer", "停止服务"),
     "verb.logs": ("Show the log of a service, the daemon or the door", "查看服务、守护进程或门户的日志"),
@@ -954,6 +1011,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.too_large": ("too large", "过大"),
     "title.method_not_allowed": ("method not served", "方法不支持"),
     "title.unknown_path": ("no such path", "没有这个路径"),
+    "title.document_not_found": ("no such document", "没有这份文档"),
     "title.key_not_found": ("no such key", "没有这个密钥"),
     "title.unauthorized": ("key required", "需要密钥"),
     "title.rate_limited": ("limit reached", "已达限额"),
@@ -1096,6 +1154,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "program and node may be of different versions: compare `thaloom version` and `thaloom status`",
         "程序与节点的版本可能不同：请比较 thaloom version 与 thaloom status",
     ),
+    "hint.document_not_found": ("`thaloom export` shows all there are", "thaloom export 列出全部文档"),
     "hint.key_not_found": ("`thaloom token ls` lists the keys", "thaloom token ls 列出密钥"),
     "hint.unauthorized": (
         "set THALOOM_API_KEY to a key of this node; `thaloom token create` makes one",

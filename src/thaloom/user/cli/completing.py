@@ -45,6 +45,10 @@ def tenants(_context: click.Context, _parameter: click.Parameter, incomplete: st
     return _offer(incomplete, lambda node: [tenant.name for tenant in node.tenants()])
 
 
+def documents(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return _offer(incomplete, lambda node: [f"{one.kind.lower()}/{one.metadata.name}" for one in node.documents()])
+
+
 def devices(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     return _offer(incomplete, lambda node: [device.id for device in node.devices().devices])
 

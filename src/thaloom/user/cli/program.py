@@ -61,6 +61,12 @@ thaloom = Verbs(
             "restore": _HERE + "backup:restore",
             "doctor": _HERE + "doctor:command",
         },
+        "section.documents": {
+            "apply": _HERE + "documents:apply",
+            "diff": _HERE + "documents:diff",
+            "export": _HERE + "documents:export",
+            "wait": _HERE + "documents:wait",
+        },
         "section.changes": {
             "history": _HERE + "changes:history",
             "explain": _HERE + "changes:explain",

@@ -23,11 +23,15 @@ from thaloom.kernel.state.jobs.types import JobPhase, JobSpec, JobStatus
 from thaloom.kernel.state.types import (
     AccessKey,
     Alias,
+    Applied,
     Checkpoint,
+    Document,
+    DocumentStatus,
     EncryptionStatus,
     JournalReport,
     KeyWish,
     NodeStatus,
+    Page,
     PastAction,
     PastEvent,
     ProcessStatus,
@@ -110,6 +114,17 @@ class ControlPlane(Protocol):
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
         """The last lines, then (with `follow`) what comes, for as long as the service is wished."""
         ...
+
+    async def apply(
+        self, documents: Sequence[Document], *, remove: Sequence[str], prune: dict[str, str] | None
+    ) -> Applied:
+        """All of it, or nothing."""
+        ...
+
+    async def documents(
+        self, kind: str | None, labels: Mapping[str, str], *, limit: int | None, after: str | None
+    ) -> Page[DocumentStatus]: ...
+    async def document(self, kind: str, name: str) -> DocumentStatus: ...
 
     async def jobs(self, phase: JobPhase | None, limit: int) -> tuple[Sequence[JobStatus], Mapping[str, int]]:
         """Newest first, and how many there are in each phase."""

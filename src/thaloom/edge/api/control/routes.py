@@ -16,6 +16,7 @@ from fastapi.responses import StreamingResponse
 from thaloom import __version__
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.edge.api.control.actions import add_action_routes
+from thaloom.edge.api.control.documents import add_document_routes
 from thaloom.edge.api.control.encryption import add_encryption_routes
 from thaloom.edge.api.control.errors import add_error_handlers
 from thaloom.edge.api.control.gate import Gatekeeper, check_gate, close_gate, is_theirs, needs, own, theirs
@@ -71,6 +72,7 @@ def control_app(plane: ControlPlane, gate: Gatekeeper, *, peer: PeerOf = peer_ui
     _add_alias_routes(app, plane)
     add_key_routes(app, plane)
     add_tenant_routes(app, plane)
+    add_document_routes(app, plane)
     add_job_routes(app, plane)
     add_action_routes(app, plane)
     check_gate(app)

@@ -1,0 +1,1 @@
+"""What is wished for, as documents of one form: Service, Workspace, Federation."""
