@@ -20,6 +20,7 @@ from thaloom.init.acting.performing import Performer
 from thaloom.init.acting.registry import action_kinds
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig, require_free_port
+from thaloom.init.certificates import Certificates
 from thaloom.init.confining import Confiner
 from thaloom.init.events import OrphansEnded
 from thaloom.init.executor import Executor
@@ -56,11 +57,14 @@ _HAND_OVER_S = 5.0
 def take_stock(layout: Layout, config: NodeConfig, store: StateStore, clock: Clock) -> Found:
     """What an earlier daemon left behind, once the books are right.
 
-    Raises PortTaken if the door's port is another program's and no door of ours is on it.
+    Where no door of ours is open: raises PortTaken if its port is another program's, BadParameter if its address is
+    another machine's, and what keeps it from showing a certificate where it has to. A door that is open goes on.
     """
     found = recover(layout, store, clock)
     if not any(lease.role == "door" and lease.socket == config.address for lease in found.alive):
         require_free_port(config.host, config.port)
+        if config.speaks_tls:
+            config.door.read(layout.home)
     return found
 
 
@@ -171,6 +175,7 @@ class Node:
         )
         self._planner = planner
         aliasing = Aliasing(store, history, self.reconcile_loop.wake)
+        self._certificates = Certificates(layout, config, door=reporter.door, clock=clock, emit=history)
         guard = self._guard = ServiceGuard(
             models,
             planner=planner,
@@ -192,6 +197,8 @@ class Node:
             locksmith=self._locksmith,
             guard=guard,
             vault=self._vault,
+            certificates=self._certificates,
+            clock=clock,
             emit=history,
             came=self._model_came,
         )
@@ -212,6 +219,7 @@ class Node:
             guard=guard,
             performer=self._performer,
             vault=self._vault,
+            certificates=self._certificates,
             clock=clock,
         )
         self.emit: Emit = history
@@ -224,6 +232,8 @@ class Node:
         await self._sweep_groups(found)
         await asyncio.to_thread(self._sweep_text_files)
         self._tasks.create_task(self._sweep_models(), name="sweep models")
+        await asyncio.to_thread(self._certificates.load)
+        self._watching = self._tasks.create_task(self._certificates.watch(), name="watch certificate")
         living = {str(lease.id) for lease in found.alive}
         for entry in self._store.journal.unfinished():
             try:
@@ -235,6 +245,7 @@ class Node:
     async def run(self) -> None:
         """Keep the wishes, until somebody asks for the end and every process has ended."""
         await self.reconcile_loop.run()
+        self._watching.cancel()
         await self._pulls.close()
         self._publisher.withdraw()
         await asyncio.to_thread(self._confiner.close)
@@ -258,6 +269,8 @@ class Node:
         self._pulls.use(air_gap=settings.air_gap, read_through=settings.hub_read_through)
         self._locksmith.require(settings.require_keys)
         self.syscalls.use(settings)
+        self._certificates.use(settings)
+        self._tasks.create_task(self._certificates.show(), name="show certificate")
 
     async def hand_over(self) -> None:
         """Come to rest between two actions, so that the process may end with everything running. Soon, in any case: a

@@ -13,7 +13,8 @@ from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadRequest, DiskFull, Forbidden, TooLarge
 from thaloom.base.events import Recorder
 from thaloom.edge.api.entrance.access_log import RequestServed
-from thaloom.edge.api.entrance.guard import Guard, RequestCrashed, check, is_loopback, is_loopback_origin
+from thaloom.edge.api.entrance.guard import Guard, RequestCrashed, check
+from thaloom.edge.api.entrance.hosts import is_loopback, is_loopback_origin
 from thaloom.edge.api.measures.metrics import DoorMetrics
 
 

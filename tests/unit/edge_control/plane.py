@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from tests.certificates import FakeCertificates
 from tests.encrypted import FakeEncryption
 from thaloom.base.actions import TERMS, Call, Change, Plan, Planned
 from thaloom.base.air_gap import RefusedCall
@@ -130,7 +131,7 @@ class Aliases:
         return self.now[name]
 
 
-class Plane(FakeEncryption):
+class Plane(FakeEncryption, FakeCertificates):
     """Implements ControlPlane. `services_now` is what is served; `gate` holds long work back until it is set."""
 
     def __init__(self) -> None:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from thaloom.base.clock import Clock
 from thaloom.base.events import Emit
 from thaloom.init.acting.aliases import PutAlias, RemoveAlias, ReturnCanary
+from thaloom.init.acting.certificates import (
+    ImportCertificate,
+    MakeCertificate,
+    PutBackCertificate,
+    RenewCertificate,
+)
 from thaloom.init.acting.encryption import ConvertModel, MakeMasterKey, RotateMasterKey
 from thaloom.init.acting.guards import ServiceGuard
 from thaloom.init.acting.keys import MakeKey, RemoveKey
@@ -23,6 +30,7 @@ from thaloom.init.acting.models import (
 from thaloom.init.acting.node import Down
 from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.aliasing import Aliasing
+from thaloom.init.certificates import Certificates
 from thaloom.init.locksmith import Locksmith
 from thaloom.init.pulls import Pulls
 from thaloom.init.quantising import Quantising
@@ -45,6 +53,8 @@ def action_kinds(
     locksmith: Locksmith,
     guard: ServiceGuard,
     vault: Vault,
+    certificates: Certificates,
+    clock: Clock,
     emit: Emit,
     came: Came,
 ) -> list[ActionKind[Any]]:
@@ -69,6 +79,10 @@ def action_kinds(
         ConvertModel(store),
         MakeMasterKey(vault),
         RotateMasterKey(vault),
+        MakeCertificate(certificates),
+        RenewCertificate(certificates),
+        ImportCertificate(certificates, clock),
+        PutBackCertificate(certificates),
         MakeKey(state, locksmith),
         RemoveKey(state, locksmith),
         Down(

@@ -56,6 +56,7 @@ thaloom = Verbs(
             "device": _HERE + "device:command",
             "token": _HERE + "token:command",
             "key": _HERE + "key:command",
+            "cert": _HERE + "cert:command",
             "backup": _HERE + "backup:backup",
             "restore": _HERE + "backup:restore",
             "doctor": _HERE + "doctor:command",
@@ -80,6 +81,7 @@ thaloom = Verbs(
         "import": "pull",
         "quantise": "quantize",
         "tokens": "token",
+        "certificate": "cert",
     },
     params=[TextOption(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version)],
 )

@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from thaloom import __version__
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.edge.api.control.actions import add_action_routes
+from thaloom.edge.api.control.certificates import add_certificate_routes
 from thaloom.edge.api.control.encryption import add_encryption_routes
 from thaloom.edge.api.control.errors import add_error_handlers
 from thaloom.edge.api.control.messages import (
@@ -61,6 +62,7 @@ def control_app(plane: ControlPlane) -> FastAPI:
     _add_device_routes(app, plane)
     _add_model_routes(app, plane)
     add_encryption_routes(app, plane, only_by_the_socket)
+    add_certificate_routes(app, plane, only_by_the_socket)
     _add_service_routes(app, plane)
     _add_alias_routes(app, plane)
     _add_key_routes(app, plane)

@@ -1,0 +1,31 @@
+"""The door's certificate. What it is, everybody may know who connects; what it shall be is the owner's to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import Depends, FastAPI, Request
+
+from thaloom.edge.api.control.messages import same
+from thaloom.edge.api.control.plane import ControlPlane
+from thaloom.edge.wire import control as wire
+
+
+def add_certificate_routes(app: FastAPI, plane: ControlPlane, owner_only: Callable[[Request], None]) -> None:
+    guards = [Depends(owner_only)]
+
+    @app.get(f"{wire.PREFIX}/certificate", tags=["certificate"])
+    async def certificate() -> wire.Certificate:
+        return same(wire.Certificate, await plane.certificate())
+
+    @app.post(f"{wire.PREFIX}/certificate/make", tags=["certificate"], dependencies=guards)
+    async def make_certificate(body: wire.CertificateRequest) -> wire.Certificate:
+        return same(wire.Certificate, await plane.make_certificate(body.names, body.days))
+
+    @app.post(f"{wire.PREFIX}/certificate/renew", tags=["certificate"], dependencies=guards)
+    async def renew_certificate(body: wire.CertificateRequest) -> wire.Certificate:
+        return same(wire.Certificate, await plane.renew_certificate(body.names, body.days))
+
+    @app.post(f"{wire.PREFIX}/certificate/import", tags=["certificate"], dependencies=guards)
+    async def import_certificate(body: wire.ImportCertificateRequest) -> wire.Certificate:
+        return same(wire.Certificate, await plane.import_certificate(body.certificate, body.key))
