@@ -223,13 +223,16 @@ def _read(path: Path, *, secret: bool) -> bytes:
         raise CertificateMissing(f"there is no file {str(path)!r}") from error
     except OSError as error:
         raise CertificateUnusable(f"{str(path)!r} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise CertificateUnusable(f"{str(path)!r} is not a file")
         if secret and status.st_mode & 0o007:
             raise Forbidden(f"{str(path)!r} holds a key that any user of this machine may read (chmod o= it)")
-        text = file.read(_MAX_FILE_BYTES + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            text = file.read(_MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(text) > _MAX_FILE_BYTES:
         raise CertificateUnusable(f"{str(path)!r} has more than {_MAX_FILE_BYTES} bytes")
     return text
