@@ -18,11 +18,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from tests.certificates import pair
 from thaloom.base.actions import LOCAL, Call
 from thaloom.base.clock import SystemClock
 from thaloom.base.events import ignore
+from thaloom.base.files import write_atomic
 from thaloom.base.ids import ServiceName
 from thaloom.init.acting.aliases import AliasWish, PutAlias, RemoveAlias
+from thaloom.init.acting.certificates import (
+    CertificateWish,
+    ImportCertificate,
+    MakeCertificate,
+    PutBackCertificate,
+    ReturnWish,
+    TakeoverWish,
+)
 from thaloom.init.acting.guards import ServiceGuard
 from thaloom.init.acting.keys import KeyWish, MakeKey, RemoveKey
 from thaloom.init.acting.kinds import Named, call
@@ -31,12 +41,15 @@ from thaloom.init.acting.performing import Performer
 from thaloom.init.acting.registry import action_kinds
 from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.aliasing import Aliasing
+from thaloom.init.boot import NodeConfig
+from thaloom.init.certificates import Certificates
 from thaloom.init.layout import Layout
 from thaloom.init.locksmith import Locksmith
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import KeyLimits, ServiceSpec, Share
+from thaloom.kernel.trust.certificates import read_files
 from thaloom.kernel.trust.seals import node_key, sealing
 
 
@@ -53,12 +66,26 @@ def suite(source: Path) -> list[tuple[str, Call]]:
         (MakeKey.name, KeyWish(name="ci", limits=KeyLimits(concurrent=2))),
         (CopyModel.name, CopyWish(name="small", to="again")),
         (RemoveKey.name, Named(name="ci")),
+        (MakeCertificate.name, CertificateWish(names=("localhost",))),
+        (ImportCertificate.name, _takeover(source)),
+        (PutBackCertificate.name, ReturnWish(fingerprint=None)),
         (RemoveAlias.name, Named(name="talk")),
         (Stop.name, Named(name="chat")),
         (RemoveModel.name, Named(name="small")),
         (RemoveModel.name, Named(name="again")),
     ]
     return [(f"step-{number}", call(kind, wish)) for number, (kind, wish) in enumerate(wishes)]
+
+
+def _takeover(source: Path) -> TakeoverWish:
+    """Of a pair that lies beside the model, and stays the same for every process that asks."""
+    path = source.parent / "pair.pem"
+    if not source.parent.joinpath("model").exists():
+        return TakeoverWish(fingerprint="", certificate=str(path))
+    if not path.exists():
+        write_atomic(path, pair("localhost").text)
+        path.chmod(0o600)
+    return TakeoverWish(fingerprint=read_files(path, None).certificate.fingerprint, certificate=str(path))
 
 
 class Machine:
@@ -72,6 +99,9 @@ class Machine:
         self.models = ModelStore(self.layout.models, clock)
         self.aliasing = Aliasing(self.store, ignore, lambda: None)
         self.locksmith = Locksmith(self.layout.keys, require_keys=False, store=self.store, clock=clock, emit=ignore)
+        self.certificates = Certificates(self.layout, NodeConfig(), door=lambda: None, clock=clock, emit=ignore)
+        self.certificates.sweep()
+        self.certificates.load()
         nothing = cast(Any, None)
 
         async def settled() -> bool:
@@ -93,6 +123,8 @@ class Machine:
             locksmith=self.locksmith,
             guard=cast(ServiceGuard, SimpleNamespace(check=no_guard, workers=lambda _: [])),
             vault=nothing,
+            certificates=self.certificates,
+            clock=clock,
             emit=ignore,
             came=lambda _: None,
         )
@@ -107,6 +139,7 @@ class Machine:
             "services": [service.spec for service in self.store.services()],
             "aliases": [AliasWish.of(alias) for alias in self.store.aliases()],
             "keys": [key.name for key in keys],
+            "certificate": self.certificates.current,
             "models": [str(manifest.name) for manifest in self.models.list()],
         }
 

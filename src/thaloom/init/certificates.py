@@ -53,6 +53,11 @@ class Certificates:
 
     # -- reading
 
+    def sweep(self) -> None:
+        """Delete what a write that was killed left. There is key in it."""
+        for partial in self._layout.home.glob(f"{self._layout.door_pair.name}*.partial"):
+            partial.unlink(missing_ok=True)
+
     def load(self) -> Pair | None:
         """Read what is to be in force; where it cannot, the one before stays and why is told. None: none is there."""
         try:

@@ -232,6 +232,7 @@ class Node:
         await self._sweep_groups(found)
         await asyncio.to_thread(self._sweep_text_files)
         self._tasks.create_task(self._sweep_models(), name="sweep models")
+        self._certificates.sweep()
         await asyncio.to_thread(self._certificates.load)
         self._watching = self._tasks.create_task(self._certificates.watch(), name="watch certificate")
         living = {str(lease.id) for lease in found.alive}

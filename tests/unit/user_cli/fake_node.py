@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.certificates import FakeCertificates
 from tests.encrypted import FakeEncryption
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
@@ -95,7 +96,7 @@ def manifest(name: str, *, chat: bool = False) -> Manifest:
     )
 
 
-class FakePlane(FakeEncryption):
+class FakePlane(FakeEncryption, FakeCertificates):
     """Remembers models and services; a service is ready at the second look. `fail` makes one method raise."""
 
     def __init__(self) -> None:
