@@ -24,6 +24,7 @@ class FakeEncryption:
     """The part of a ControlPlane that is about encrypted models."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.rotated: list[tuple[str | None, str | None]] = []
         self.converted: list[tuple[str, str | None, bool, bool]] = []
         self.has_key = True

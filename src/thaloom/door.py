@@ -1,4 +1,5 @@
-"""The door: serves the public protocols on loopback from the last published routes. Only composes.
+"""The door: serves the public protocols from the last published routes: on loopback, or with TLS to whoever has a key.
+Only composes.
 
 It needs no living daemon: what it knows is in `run/routes.json`, and workers are asked over their own sockets.
 """
@@ -9,13 +10,14 @@ import argparse
 import asyncio
 import errno
 import functools
+import ipaddress
 import logging
 import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,9 @@ from thaloom.base.events import Degraded, Emit, Event, at_level, ignore
 from thaloom.base.log import LogWriter
 from thaloom.edge.api import app
 from thaloom.edge.api.entrance.connection import MAX_CONNECTIONS, with_bounds
-from thaloom.edge.api.entrance.guard import is_loopback_name
+from thaloom.edge.api.entrance.handshakes import Handshakes
+from thaloom.edge.api.entrance.hosts import LOOPBACK, Hosts, is_loopback_name
+from thaloom.edge.api.measures.tls_metrics import TlsMetrics
 from thaloom.kernel.state.kept import KeepLimits, open_kept
 from thaloom.kernel.state.keys import KeyReader
 from thaloom.kernel.state.routes import RouteReader
@@ -39,6 +43,7 @@ from thaloom.kernel.state.types import Alias
 from thaloom.kernel.trust.inherited import InheritedKey
 from thaloom.work.runtime.doorkeeper import Doorkeeper
 from thaloom.work.runtime.frontend import Frontend
+from thaloom.work.runtime.shown_certificate import ShownCertificate
 
 if TYPE_CHECKING:
     from thaloom.edge.api.entrance.otel import OtelTracing
@@ -90,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = arguments.home / "run"
     try:
         limits = config.read_table(KeepLimits, arguments.home / "config.toml", "keep")
-        listener = listen(arguments.host, arguments.port)
+        beyond = not is_loopback_name(arguments.host)
+        shown = ShownCertificate(arguments.home, clock, emit) if beyond or arguments.tls else None
+        listener = listen(arguments.host, arguments.port, tls=shown is not None)
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
         rows = SharedRows(run / "limits.rows")
     except ThaloomError as error:
@@ -98,14 +105,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     _hear_libraries(emit)
     with closing(rows):
-        asyncio.run(_serve(arguments.home, limits, listener, rows, key, clock, emit))
+        doorkeeper = Doorkeeper(KeyReader(run / "keys.json", emit), rows, clock, always=beyond)
+        asyncio.run(_serve(arguments.home, limits, listener, doorkeeper, shown, key, clock, emit))
     return 0
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket on loopback. Raises Forbidden for any other address, PortTaken, BadParameter."""
+def listen(host: str, port: int, *, tls: bool = False) -> socket.socket:
+    """A listening socket. Raises Forbidden for an address beyond loopback without TLS, PortTaken, BadParameter."""
     if not is_loopback_name(host):
-        raise Forbidden(f"the door listens on loopback only, not on {host!r} (beyond it, TLS and a token are needed)")
+        if not tls:
+            raise Forbidden(f"without TLS the door listens on loopback only, not on {host!r}", param="host")
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise BadParameter(f"host {host!r} is no address", param="host") from None
     if not 0 <= port <= 65535:
         raise BadParameter(f"port {port} is not between 0 and 65535", param="port")
     address = DEFAULT_HOST if host.lower().removesuffix(".") == "localhost" else host
@@ -135,7 +148,8 @@ async def _serve(
     home: Path,
     limits: KeepLimits,
     listener: socket.socket,
-    rows: SharedRows,
+    doorkeeper: Doorkeeper,
+    shown: ShownCertificate | None,
     key: InheritedKey,
     clock: SystemClock,
     emit: Emit,
@@ -150,8 +164,9 @@ async def _serve(
         task.add_done_callback(sent_home.discard)
 
     frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit, on_return=send_home)
-    doorkeeper = Doorkeeper(KeyReader(run / "keys.json", emit), rows, clock)
     tracing = traces(os.environ, emit)
+    connection: Callable[..., asyncio.Protocol] = with_bounds(max_connections=_room_for_connections())
+    handshakes = None if shown is None else Handshakes(shown.context, connection)
     server = _Server(
         uvicorn.Config(
             app.door_app(
@@ -162,11 +177,13 @@ async def _serve(
                 tracing=tracing,
                 hub=functools.partial(_open_hub, home, key, clock, emit),
                 inference=frontend,
+                hosts=LOOPBACK if shown is None else Hosts(lambda: shown.names),
+                collectors=() if shown is None or handshakes is None else (_tls_metrics(handshakes, shown),),
                 clock=clock,
                 emit=emit,
             ),
             loop="asyncio",
-            http=with_bounds(max_connections=_room_for_connections()),
+            http=connection if handshakes is None else handshakes,  # type: ignore[arg-type]  # uvicorn calls it and asks for no more
             ws="none",
             lifespan="on",
             log_config=None,
@@ -179,10 +196,19 @@ async def _serve(
         )
     )
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        server.ask_to_end()
+        if handshakes is not None:
+            handshakes.close()
+
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, server.ask_to_end)
+        loop.add_signal_handler(signum, end)
+    # The node says so when the certificate is another; without one there is nothing to read again.
+    loop.add_signal_handler(signal.SIGHUP, (lambda: None) if shown is None else shown.reload)
     host, port = listener.getsockname()[:2]
-    emit(DoorOpened(url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", pid=os.getpid()))
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    emit(DoorOpened(url=f"{'http' if shown is None else 'https'}://{place}", pid=os.getpid()))
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -191,6 +217,10 @@ async def _serve(
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
     emit(DoorClosed(pid=os.getpid()))
+
+
+def _tls_metrics(handshakes: Handshakes, shown: ShownCertificate) -> TlsMetrics:
+    return TlsMetrics(handshakes, lambda: shown.not_after)
 
 
 async def _send_home(home: Path, alias: Alias, reason: str, emit: Emit) -> None:
@@ -265,10 +295,13 @@ def _hear_libraries(emit: Emit) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="thaloom-door", description="Serve models over HTTP on loopback.")
+    parser = argparse.ArgumentParser(prog="thaloom-door", description="Serve models over HTTP.")
     parser.add_argument("--home", type=Path, default=config.home(), help="the node's folder (THALOOM_HOME)")
-    parser.add_argument("--host", default=os.environ.get("THALOOM_HOST", DEFAULT_HOST), help="a loopback address")
+    parser.add_argument(
+        "--host", default=os.environ.get("THALOOM_HOST", DEFAULT_HOST), help="beyond loopback: with TLS"
+    )
     parser.add_argument("--port", type=int, default=os.environ.get("THALOOM_PORT", DEFAULT_PORT), help="0: any")
+    parser.add_argument("--tls", action="store_true", help="on loopback too")
     return parser
 
 

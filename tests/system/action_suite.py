@@ -21,11 +21,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from tests.certificates import pair
 from thaloom.base.actions import LOCAL, Call
 from thaloom.base.clock import SystemClock
 from thaloom.base.events import ignore
+from thaloom.base.files import write_atomic
 from thaloom.base.ids import ServiceName
 from thaloom.init.acting.aliases import AliasWish, PutAlias, RemoveAlias
+from thaloom.init.acting.certificates import (
+    CertificateWish,
+    ImportCertificate,
+    MakeCertificate,
+    PutBackCertificate,
+    ReturnWish,
+    TakeoverWish,
+)
 from thaloom.init.acting.documents import Apply, ApplyWish
 from thaloom.init.acting.guards import ServiceGuard
 from thaloom.init.acting.keys import KeyWish, MakeKey, RemoveKey
@@ -36,6 +46,8 @@ from thaloom.init.acting.registry import action_kinds
 from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.acting.tenants import PutTenant, RemoveTenant, TenantWish
 from thaloom.init.aliasing import Aliasing
+from thaloom.init.boot import NodeConfig
+from thaloom.init.certificates import Certificates
 from thaloom.init.documents.federations import Federations
 from thaloom.init.documents.kinds import DocumentKinds
 from thaloom.init.documents.services import Services
@@ -47,6 +59,7 @@ from thaloom.init.tenancy import Tenancy
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Document, KeyLimits, Quota, ServiceSpec, Share
+from thaloom.kernel.trust.certificates import read_files
 from thaloom.kernel.trust.seals import node_key, sealing
 
 
@@ -69,6 +82,9 @@ def suite(source: Path) -> list[tuple[str, Call]]:
         (CopyModel.name, CopyWish(name="small", to="again")),
         (RemoveTenant.name, Named(name="acme")),
         (RemoveKey.name, Named(name="ci")),
+        (MakeCertificate.name, CertificateWish(names=("localhost",))),
+        (ImportCertificate.name, _takeover(source)),
+        (PutBackCertificate.name, ReturnWish(fingerprint=None)),
         (RemoveAlias.name, Named(name="talk")),
         (Stop.name, Named(name="chat")),
         (Apply.name, ApplyWish(documents=(service, workspace, federation))),
@@ -78,6 +94,17 @@ def suite(source: Path) -> list[tuple[str, Call]]:
         (RemoveModel.name, Named(name="again")),
     ]
     return [(f"step-{number}", call(kind, wish)) for number, (kind, wish) in enumerate(wishes)]
+
+
+def _takeover(source: Path) -> TakeoverWish:
+    """Of a pair that lies beside the model, and stays the same for every process that asks."""
+    path = source.parent / "pair.pem"
+    if not source.parent.joinpath("model").exists():
+        return TakeoverWish(fingerprint="", certificate=str(path))
+    if not path.exists():
+        write_atomic(path, pair("localhost").text)
+        path.chmod(0o600)
+    return TakeoverWish(fingerprint=read_files(path, None).certificate.fingerprint, certificate=str(path))
 
 
 class Machine:
@@ -91,6 +118,9 @@ class Machine:
         self.models = ModelStore(self.layout.models, clock)
         self.aliasing = Aliasing(self.store, ignore, lambda: None)
         self.locksmith = Locksmith(self.layout.keys, require_keys=False, store=self.store, clock=clock, emit=ignore)
+        self.certificates = Certificates(self.layout, NodeConfig(), door=lambda: None, clock=clock, emit=ignore)
+        self.certificates.sweep()
+        self.certificates.load()
         nothing = cast(Any, None)
 
         async def settled() -> bool:
@@ -125,6 +155,7 @@ class Machine:
             tenancy=cast(Tenancy, tenancy),
             guard=guard,
             vault=nothing,
+            certificates=self.certificates,
             clock=clock,
             documents=self.documents,
             emit=ignore,
@@ -142,6 +173,7 @@ class Machine:
             "aliases": [AliasWish.of(alias) for alias in self.store.aliases()],
             "keys": [key.name for key in keys],
             "tenants": self.store.tenants(),
+            "certificate": self.certificates.current,
             "models": [str(manifest.name) for manifest in self.models.list()],
             "documents": [document.subject for kind in self.documents for document in kind.list()],
             "folders": sorted(path.name for path in self.layout.workspaces.glob("*")),

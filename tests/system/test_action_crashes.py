@@ -29,6 +29,7 @@ def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 NOTHING: dict[str, object] = {word: [] for word in ("services", "aliases", "keys", "models", "documents", "folders")}
+NOTHING |= {"certificate": None}
 NUM_ACTIONS = len(suite(Path("/")))
 NUM_WRITES = 2 * NUM_ACTIONS
 
@@ -75,6 +76,7 @@ def test_a_kill_at_each_write_leaves_each_action_done_or_undone(number: int, whe
         if last is not None:
             assert asyncio.run(holds(machine, last)) == (last.ending == "done"), "the machine says the same"
         assert not list(machine.layout.models.rglob("*.partial"))
+        assert not list(machine.layout.home.glob("door.pem.*.partial"))
         asyncio.run(finish(machine, source, past))
         assert machine.facts() == NOTHING
         assert machine.models.sweep() is not None

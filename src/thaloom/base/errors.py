@@ -8,17 +8,18 @@
     │   │             JobNotFound
     │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict  WrongState
     │   │             PlanChanged  NothingToUndo  QuotaExceeded
-    │   ├── Unauthorized  Forbidden  ApprovalNeeded  AirGapped
+    │   ├── Unauthorized  Forbidden  ApprovalNeeded  AirGapped  NotFromAfar
     │   ├── BodyLate  EncodingNotRead
     │   └── NotServable
     ├── Untrusted               the data is not what it says it is          fault: caller
-    │   ├── CorruptObject  UnsafeFormat  MalformedFile  UntrustedSource
+    │   ├── CorruptObject  UnsafeFormat  MalformedFile  UntrustedSource  CertificateUnusable
+    │   ├── UnknownAuthority  WrongFingerprint  WrongHostName  CertificateExpired
     ├── Unavailable             wait and try again                          fault: nobody
     │   ├── QueueFull  RateLimited  BudgetSpent  TooManyConnections  ServiceLoading  NodeNotRunning
     │   ├── SourceUnavailable
     ├── HostShort               this machine lacks something                fault: host
     │   ├── DiskFull  OutOfMemory  DeviceLost  DriverUnavailable  StateUnusable  NotEnforceable
-    │   ├── EncryptionKeyMissing  EncryptionKeyWrong
+    │   ├── EncryptionKeyMissing  EncryptionKeyWrong  CertificateMissing
     └── Broken                  we failed                                   fault: thaloom
         ├── WorkerLost  ServiceFailed  DeadlineExceeded  NotVerified  InternalError
 
@@ -281,6 +282,12 @@ class AirGapped(Refused):
     http_status, exit_code = 403, 8
 
 
+class NotFromAfar(Refused):
+    """The command works on the node's own machine only, and THALOOM_URL names another: log in there, or unset it."""
+
+    code = "not_from_afar"
+
+
 class NotServable(Refused):
     """The model is sound, but nothing here can run it (unknown architecture, no tokenizer ...)."""
 
@@ -315,6 +322,45 @@ class UntrustedSource(Untrusted):
     to where it may not lead ...). `details` name the rule it broke; nothing of it was kept."""
 
     code = "untrusted_source"
+
+
+class CertificateUnusable(Untrusted):
+    """A certificate or its key that the door could not show: not PEM, not of each other's, expired, without a name, or
+    weak. The message names the file and the reason; the one in force stays."""
+
+    code = "certificate_unusable"
+
+
+class UnknownAuthority(Untrusted):
+    """Nobody this client knows has signed the node's certificate. Take the node's own (`thaloom cert show --pem`, on
+    the node) for THALOOM_CA, or its fingerprint for THALOOM_FINGERPRINT. Nothing was sent."""
+
+    code = "unknown_authority"
+    http_status = 502
+
+
+class WrongFingerprint(Untrusted):
+    """The node's certificate is not the one that is pinned: it was renewed, or somebody stands in between. Compare it
+    with `thaloom cert show` on the node. Nothing was sent."""
+
+    code = "wrong_fingerprint"
+    http_status = 502
+
+
+class WrongHostName(Untrusted):
+    """The node's certificate is for other names than the one it was asked by. Ask by one of its names, or have it made
+    for this one (`thaloom cert make --name`, on the node). Nothing was sent."""
+
+    code = "wrong_host_name"
+    http_status = 502
+
+
+class CertificateExpired(Untrusted):
+    """The node's certificate does not hold now: it has expired (`thaloom cert renew`, on the node), or the clock of one
+    of the two is wrong. Nothing was sent."""
+
+    code = "certificate_expired"
+    http_status = 502
 
 
 class Unavailable(ThaloomError):
@@ -406,6 +452,13 @@ class EncryptionKeyWrong(HostShort):
     """The node was given a key that does not open its key ring, or the ring is another store's. Nothing was changed."""
 
     code = "encryption_key_wrong"
+    http_status = 503
+
+
+class CertificateMissing(HostShort):
+    """The door is to speak TLS, and there is no certificate: `thaloom cert make`, or name one in config.toml."""
+
+    code = "certificate_missing"
     http_status = 503
 
 

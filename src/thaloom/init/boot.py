@@ -9,6 +9,7 @@ import ipaddress
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from thaloom.base import config
 from thaloom.base.access import Role
@@ -27,6 +28,7 @@ from thaloom.init.confining import SandboxConfig
 from thaloom.init.gate import uid_of
 from thaloom.init.jobs.config import JobsConfig
 from thaloom.kernel.state.kept import KeepLimits
+from thaloom.kernel.trust.tls import DoorConfig
 
 DEFAULT_PORT = 7411
 
@@ -36,9 +38,13 @@ class NodeConfig:
     """`config.toml` of a node. Order of precedence: flags, environment, this file, these defaults."""
 
     host: str = "127.0.0.1"
-    """Address the door listens on: loopback only, for there is neither TLS nor a token yet. Also THALOOM_HOST."""
+    """Address the door listens on. Beyond loopback it speaks TLS, and nobody comes in without a key. Also
+    THALOOM_HOST."""
     port: int = DEFAULT_PORT
     """TCP port of the door. Also THALOOM_PORT."""
+    tls: Literal["beyond-loopback", "always"] = "beyond-loopback"
+    """Where the door speaks TLS: beyond loopback, where there is no way without it, or on loopback too. Default: what
+    is on this machine already sees every byte."""
     log_level: Level = "info"
     """Least level of events written to the daemon's log."""
     stop_grace_s: float = 10.0
@@ -73,6 +79,9 @@ class NodeConfig:
     keep: KeepLimits = dataclasses.field(default_factory=KeepLimits)
     """How much the door keeps for its clients: responses, files, batches. The door reads this table itself."""
 
+    door: DoorConfig = dataclasses.field(default_factory=DoorConfig)
+    """Its certificate, and by which names it may be asked for. The door reads this table itself."""
+
     sandbox: SandboxConfig = dataclasses.field(default_factory=SandboxConfig)
     """Walls around workers and jobs."""
     jobs: JobsConfig = dataclasses.field(default_factory=JobsConfig)
@@ -92,13 +101,27 @@ class NodeConfig:
             raise BadParameter("memory_headroom_bytes cannot be negative", param="memory_headroom_bytes")
 
     @property
+    def beyond_loopback(self) -> bool:
+        return not _is_loopback(self.host)
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether the door speaks TLS. There is no setting by which it would not beyond loopback."""
+        return self.beyond_loopback or self.tls == "always"
+
+    @property
     def address(self) -> str:
-        """`host:port` of the door; an IPv6 host in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        """`host:port` of the door, with `https://` before it where it speaks TLS; an IPv6 host in brackets. A door with
+        another address is another door."""
+        place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"https://{place}" if self.speaks_tls else place
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}"
+        """As programs of this machine reach it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        place = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        return f"{'https' if self.speaks_tls else 'http'}://{place}"
 
 
 def read_config(
@@ -106,7 +129,8 @@ def read_config(
 ) -> NodeConfig:
     """Flags over environment over file over defaults.
 
-    Raises BadParameter that names the file and key (or the variable), Forbidden for a host beyond loopback.
+    Raises BadParameter that names the file and key (or the variable), Forbidden for a host beyond loopback where keys
+    are not required.
     """
     settings = config.read_toml(NodeConfig, path)
     if (text := environment.get("THALOOM_HOST")) and host is None:
@@ -118,7 +142,7 @@ def read_config(
     return dataclasses.replace(
         settings,
         air_gap=_switch(environment, "THALOOM_AIRGAP", settings.air_gap),
-        host=loopback(settings.host if host is None else host),
+        host=listening(settings.host if host is None else host, require_keys=settings.require_keys),
         port=settings.port if port is None else port,
     )
 
@@ -145,16 +169,28 @@ def boot_error(error: BaseException) -> ThaloomError | None:
     return None
 
 
-def loopback(host: str) -> str:
-    """`host` as an address of this machine alone. Raises Forbidden for any other."""
+def listening(host: str, *, require_keys: bool) -> str:
+    """`host` as an address to listen on. Raises BadParameter for what is none (names are not looked up: they may mean
+    another machine tomorrow), Forbidden for one beyond loopback where keys are not required."""
     if host == "localhost":
         return "127.0.0.1"
+    try:
+        address = ipaddress.ip_address(host.replace("%", " "))  # one of a single link is no place to be found at
+    except ValueError:
+        raise BadParameter(f"host {host!r} is no address (as 127.0.0.1, ::1 or 192.0.2.7)", param="host") from None
+    if not address.is_loopback and not require_keys:
+        raise Forbidden(
+            f"host {host!r} is beyond loopback, where nobody comes in without a key, and require_keys is off: "
+            "take it out of config.toml, or listen on 127.0.0.1",
+            param="require_keys",
+        )
+    return host
+
+
+def _is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return host
-    raise Forbidden(
-        f"host {host!r} is not loopback: without TLS and a token the door opens on 127.0.0.1 or ::1 only", param="host"
-    )
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def take_home(home: Path) -> FolderLock:
@@ -174,13 +210,16 @@ def take_home(home: Path) -> FolderLock:
 
 
 def require_free_port(host: str, port: int) -> None:
-    """Raise PortTaken if somebody listens there. The door binds it a moment later."""
+    """Raise PortTaken if somebody listens there, BadParameter if it is no address of this machine. The door binds it a
+    moment later."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise BadParameter(f"{host} is no address of this machine", param="host") from error
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
             why = "is not allowed to this user" if error.errno == errno.EACCES else "is taken by another program"

@@ -84,6 +84,24 @@ class NodeLeft(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateChanged(Event):
+    """The door's certificate is another from now on. None: there is none any more."""
+
+    fingerprint: str | None
+    not_after: float | None
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateExpiring(Event):
+    """The door's certificate soon holds no longer, or does not now."""
+
+    fingerprint: str
+    not_after: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MasterKeyChanged(Event):
     """Encrypted models are opened by another master key from now on."""
 

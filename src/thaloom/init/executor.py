@@ -209,9 +209,10 @@ def worker_command(spec: Path) -> list[str]:
 
 
 def door_command(home: Path, address: str) -> list[str]:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    return [*_PYTHON, "-m", "thaloom.door", "--home", str(home), "--host", host, "--port", port]
+    place = address.removeprefix("https://")
+    host, _, port = place.rpartition(":")
+    command = [*_PYTHON, "-m", "thaloom.door", "--home", str(home), "--host", host.strip("[]"), "--port", port]
+    return command if place == address else [*command, "--tls"]
 
 
 def leftovers(layout: Layout, process: WorkerId) -> list[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import ServiceName, WorkerId
+from thaloom.kernel.trust.tls import OWN_PAIR
 from thaloom.work.runtime.spec import MAX_SOCKET_PATH_BYTES
 
 WALLS = ".walls"
@@ -46,6 +47,16 @@ class Layout:
     def master_key(self) -> Path:
         """The master key, where it is told of nowhere else."""
         return self.home / "master.key"
+
+    @property
+    def door_pair(self) -> Path:
+        """The node's own certificate and its key (kernel.trust.tls)."""
+        return self.home / OWN_PAIR
+
+    @property
+    def door_pair_before(self) -> Path:
+        """The one that was in force before."""
+        return self.home / f"{OWN_PAIR}.before"
 
     @property
     def pulls(self) -> Path:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import hashlib
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -34,12 +37,15 @@ async def ask_to_finish(socket: Path, grace_s: float) -> bool:
 
 
 async def door_answers(address: str) -> bool:
-    """Whether the door at `host:port` answers `GET /healthz` with 200."""
-    host, _, port = address.rpartition(":")
-    question = f"GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    """Whether the door at `host:port`, or `https://host:port`, answers `GET /healthz` with 200."""
+    place = address.removeprefix("https://")
+    host, _, port = place.rpartition(":")
+    question = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            reader, writer = await asyncio.open_connection(
+                _near(host.strip("[]")), int(port), ssl=None if place == address else _any_certificate()
+            )
             try:
                 writer.write(question.encode())
                 line = await reader.readline()
@@ -48,6 +54,33 @@ async def door_answers(address: str) -> bool:
     except (OSError, TimeoutError, ValueError):
         return False
     return line.startswith(b"HTTP/1.1 200")
+
+
+async def shown_fingerprint(address: str) -> str | None:
+    """SHA-256 of the certificate that the door at `https://host:port` shows now; None where none answers."""
+    host, _, port = address.removeprefix("https://").rpartition(":")
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(_near(host.strip("[]")), int(port), ssl=_any_certificate())
+            shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            writer.transport.abort()
+    except (OSError, TimeoutError, ValueError):
+        return None
+    return hashlib.sha256(shown).hexdigest()
+
+
+def _near(host: str) -> str:
+    """Where a door that listens everywhere is reached from here."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+@functools.cache
+def _any_certificate() -> ssl.SSLContext:
+    """We ask our own process whether it answers, and tell it nothing."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 @contextlib.asynccontextmanager

@@ -103,13 +103,14 @@ def _lease_of(layout: Layout, process: Running, intents: dict[str | None, Journa
     """The lease it should have had, as far as its command line and the journal tell."""
     if "thaloom.door" in process.arguments:
         host, port = _after(process.arguments, "--host"), _after(process.arguments, "--port")
+        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return Lease(
             id=new_worker_id(),
             role="door",
             service=None,
             pid=process.identity.pid,
             start_ticks=process.identity.start_ticks,
-            socket=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            socket=f"https://{place}" if "--tls" in process.arguments else place,
             started_at=now,
         )
     worker = WorkerId(Path(_after(process.arguments, "--spec")).stem)

@@ -56,10 +56,10 @@ class Reporter:
         """Raises ServiceNotFound."""
         return self._status(self._store.service(name))
 
-    def node_conditions(self, round_failures: int) -> tuple[Condition, ...]:
-        """Ready is whether the door is; Degraded tells of errors of ours."""
+    def node_conditions(self, round_failures: int, more: tuple[Condition, ...] = ()) -> tuple[Condition, ...]:
+        """Ready is whether the door is; Degraded tells of errors of ours. `more`: what others know of the node."""
         evidence = self._evidence(None, self.door())
-        told = conditions(evidence, judge(evidence, "the door"))
+        told = (*conditions(evidence, judge(evidence, "the door")), *more)
         if round_failures:
             message = f"{round_failures} rounds of the reconciler ended in an error (see the daemon's log)"
             told = (*told, Condition(kind="Degraded", status=True, reason="RoundFailed", message=message, since=0.0))

@@ -31,6 +31,14 @@ from thaloom.base.procs import resident_bytes
 from thaloom.hal.inventory import Inventory
 from thaloom.hal.types import Device, Reading
 from thaloom.init.acting.aliases import AliasWish, CanaryReport, PutAlias, RemoveAlias, ReturnCanary
+from thaloom.init.acting.certificates import (
+    CertificateWish,
+    ImportCertificate,
+    MakeCertificate,
+    RenewalWish,
+    RenewCertificate,
+    TakeoverWish,
+)
 from thaloom.init.acting.documents import Apply, ApplyWish
 from thaloom.init.acting.encryption import ConvertModel, ConvertWish, MakeMasterKey, RotateMasterKey, RotationWish
 from thaloom.init.acting.guards import ServiceGuard, is_service_name, require_service_name
@@ -56,10 +64,12 @@ from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.acting.tenants import PutTenant, RemoveTenant, TenantWish
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig
+from thaloom.init.certificates import Certificates, read_in_thread
 from thaloom.init.documents.kinds import DocumentKinds
 from thaloom.init.documents.shown import listed, shown
 from thaloom.init.gate import Gate
 from thaloom.init.history import History
+from thaloom.init.host_names import host_names
 from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.key_wishes import completed, require_hold
 from thaloom.init.layout import Layout
@@ -92,6 +102,7 @@ from thaloom.kernel.state.types import (
     AccessKey,
     Alias,
     Applied,
+    CertificateStatus,
     Checkpoint,
     Document,
     DocumentStatus,
@@ -108,6 +119,7 @@ from thaloom.kernel.state.types import (
     ServiceStatus,
     TenantUse,
 )
+from thaloom.kernel.trust.certificates import check_names
 
 
 class Syscalls:
@@ -135,6 +147,7 @@ class Syscalls:
         documents: DocumentKinds,
         vault: Vault,
         jobs: JobDesk,
+        certificates: Certificates,
         clock: Clock,
     ) -> None:
         self._layout = layout
@@ -156,6 +169,7 @@ class Syscalls:
         self._past = Past(store.journal)
         self._vault = vault
         self._jobs = jobs
+        self._certificates = certificates
         self._clock = clock
         self._started_at = clock.now()
         self.aliases = aliasing
@@ -176,7 +190,7 @@ class Syscalls:
             started_at=self._started_at,
             door_pid=None if door is None else door.lease.pid,
             door_ready=door is not None and door.ready_since is not None,
-            conditions=self._reporter.node_conditions(self._reconcile_loop.failures),
+            conditions=self._reporter.node_conditions(self._reconcile_loop.failures, self._certificates.conditions()),
             memory=self._memory.report(),
             num_models=len(await asyncio.to_thread(self._models.list)),
             services=self._reporter.statuses(),
@@ -328,6 +342,34 @@ class Syscalls:
         wish = RotationWish(instead_of=present.master, key_file=key_file)
         done = await self._do(call(RotateMasterKey.name, wish), aid=Aid(secrets={"passphrase": passphrase}))
         return str(done.told.get("key", ""))
+
+    # -- the door's certificate
+
+    async def certificate(self) -> CertificateStatus:
+        return self._certificates.status()
+
+    async def make_certificate(self, names: Sequence[str] | None, days: int) -> CertificateStatus:
+        told = tuple(names) if names is not None else self._own_names()
+        await self._do(call(MakeCertificate.name, CertificateWish(names=check_names(told), days=days)))
+        return self._certificates.status()
+
+    async def renew_certificate(self, names: Sequence[str] | None, days: int) -> CertificateStatus:
+        present = await asyncio.to_thread(lambda: self._certificates.current)
+        told = tuple(names) if names is not None else self._own_names() if present is None else present.names
+        wish = RenewalWish(
+            instead_of="" if present is None else present.fingerprint, names=check_names(told), days=days
+        )
+        await self._do(call(RenewCertificate.name, wish))
+        return self._certificates.status()
+
+    async def import_certificate(self, certificate: str, key: str | None) -> CertificateStatus:
+        for param, path in (("certificate", certificate), ("key", key)):
+            if path is not None and not Path(path).is_absolute():
+                raise BadParameter(f"{path!r} is not an absolute path", param=param)
+        pair = await read_in_thread(certificate, key)
+        wish = TakeoverWish(fingerprint=pair.certificate.fingerprint, certificate=certificate, key=key)
+        await self._do(call(ImportCertificate.name, wish))
+        return self._certificates.status()
 
     # -- services
 
@@ -505,6 +547,11 @@ class Syscalls:
         if "model" not in done.told:
             raise WrongState("that was done by this very request, before the node was started anew; ask for the model")
         return await asyncio.to_thread(self._models.get, done.told["model"])
+
+    def _own_names(self) -> tuple[str, ...]:
+        """What this machine is called, and what people call it."""
+        host = () if self._config.host in ("0.0.0.0", "::") else (self._config.host,)
+        return tuple(dict.fromkeys((*self._config.door.names, *host_names(), *host)))
 
     def _whether_to_encrypt(self, asked: bool | None) -> bool:
         """Raises EncryptionKeyMissing and others before anything is read."""

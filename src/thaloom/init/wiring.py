@@ -21,6 +21,7 @@ from thaloom.init.acting.performing import Performer
 from thaloom.init.acting.registry import action_kinds
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig, require_free_port
+from thaloom.init.certificates import Certificates
 from thaloom.init.confining import Confiner
 from thaloom.init.documents.federations import Federations
 from thaloom.init.documents.kinds import DocumentKinds
@@ -68,11 +69,14 @@ _HAND_OVER_S = 5.0
 def take_stock(layout: Layout, config: NodeConfig, store: StateStore, clock: Clock) -> Found:
     """What an earlier daemon left behind, once the books are right.
 
-    Raises PortTaken if the door's port is another program's and no door of ours is on it.
+    Where no door of ours is open: raises PortTaken if its port is another program's, BadParameter if its address is
+    another machine's, and what keeps it from showing a certificate where it has to. A door that is open goes on.
     """
     found = recover(layout, store, clock)
     if not any(lease.role == "door" and lease.socket == config.address for lease in found.alive):
         require_free_port(config.host, config.port)
+        if config.speaks_tls:
+            config.door.read(layout.home)
     return found
 
 
@@ -189,6 +193,7 @@ class Node:
         tenancy = Tenancy(
             store, planner=planner, memory=memory, supervisor=self.supervisor, holds_memory=confiner.holds_memory
         )
+        self._certificates = Certificates(layout, config, door=reporter.door, clock=clock, emit=history)
         guard = self._guard = ServiceGuard(
             models,
             planner=planner,
@@ -220,6 +225,7 @@ class Node:
             tenancy=tenancy,
             guard=guard,
             vault=self._vault,
+            certificates=self._certificates,
             clock=clock,
             documents=documents,
             emit=history,
@@ -247,6 +253,7 @@ class Node:
             documents=documents,
             vault=self._vault,
             jobs=desk,
+            certificates=self._certificates,
             clock=clock,
         )
         self.emit: Emit = history
@@ -284,6 +291,9 @@ class Node:
         await asyncio.to_thread(self._sweep_text_files)
         await asyncio.to_thread(self._workspaces.sweep)
         self._tasks.create_task(self._sweep_models(), name="sweep models")
+        self._certificates.sweep()
+        await asyncio.to_thread(self._certificates.load)
+        self._watching = self._tasks.create_task(self._certificates.watch(), name="watch certificate")
         living = {str(lease.id) for lease in found.alive} | jobs
         for entry in self._store.journal.unfinished():
             try:
@@ -296,6 +306,7 @@ class Node:
     async def run(self) -> None:
         """Keep the wishes, until somebody asks for the end and every process has ended."""
         await asyncio.gather(self.reconcile_loop.run(), self._jobs.run())
+        self._watching.cancel()
         await self._pulls.close()
         self._publisher.withdraw()
         await asyncio.to_thread(self._confiner.close)
@@ -320,6 +331,8 @@ class Node:
         self._locksmith.require(settings.require_keys)
         self.gate.use(settings.socket_users)
         self.syscalls.use(settings)
+        self._certificates.use(settings)
+        self._tasks.create_task(self._certificates.show(), name="show certificate")
 
     async def hand_over(self) -> None:
         """Come to rest between two actions, so that the process may end with everything running. Soon, in any case: a

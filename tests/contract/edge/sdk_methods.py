@@ -68,6 +68,10 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "node.encryption": (),
     "node.make_master_key": (),
     "node.rotate_master_key": (),
+    "node.certificate": (),
+    "node.make_certificate": (),
+    "node.renew_certificate": (),
+    "node.import_certificate": ("/somewhere.pem",),
     "node.encrypt": ("tiny:v1",),
     "node.decrypt": ("tiny:v1",),
     "node.actions": (),
@@ -99,6 +103,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 OVER_THE_SOCKET = (
     *("node.keys", "node.make_key", "node.narrow_key", "node.remove_key"),
     *("node.make_tenant", "node.tenants", "node.tenant", "node.set_quota", "node.remove_tenant"),
+    *("node.make_certificate", "node.renew_certificate", "node.import_certificate"),
     *("node.make_master_key", "node.rotate_master_key", "node.encrypt", "node.decrypt"),
     *("node.actions", "node.action", "node.undo"),
     *("node.approve", "node.checkpoint", "node.verify_journal"),

@@ -108,9 +108,9 @@ def start(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
-def test_it_refuses_to_be_seen_from_outside(tmp_path: Path, host: str) -> None:
+def test_it_refuses_to_be_seen_from_outside_without_a_certificate(tmp_path: Path, host: str) -> None:
     exit_code, event = start("--home", str(tmp_path), "--host", host, "--port", "0")
-    assert (exit_code, event["code"]) == (8, "forbidden")
+    assert (exit_code, event["code"]) == (7, "certificate_missing")
 
 
 def test_a_taken_port_is_told_as_such(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ CONTEXTS = {context.command_path: context for context in contexts()}
 PROMISED = {
     *("up", "down", "status", "device", "doctor", "outgoing", "pull", "ls", "show", "rm", "verify"),
     *("quantize", "run", "serve", "ps", "stop", "logs", "alias", "tenant", "token", "version", "completion", "help"),
-    *("history", "explain", "undo", "approve", "audit", "encrypt", "decrypt", "key", "backup", "restore"),
+    *("history", "explain", "undo", "approve", "audit", "encrypt", "decrypt", "key", "cert", "backup", "restore"),
 }
 
 

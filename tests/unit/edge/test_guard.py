@@ -13,7 +13,8 @@ from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadRequest, DiskFull, Forbidden, TooLarge
 from thaloom.base.events import Recorder
 from thaloom.edge.api.entrance.access_log import RequestServed
-from thaloom.edge.api.entrance.guard import Guard, RequestCrashed, check, is_loopback, is_loopback_origin
+from thaloom.edge.api.entrance.guard import Guard, RequestCrashed, check
+from thaloom.edge.api.entrance.hosts import Hosts, is_loopback, is_loopback_origin
 from thaloom.edge.api.measures.metrics import DoorMetrics
 
 
@@ -163,3 +164,29 @@ def test_a_leaf_raised_anywhere_is_told_in_our_form() -> None:
 def test_websockets_are_closed() -> None:
     sent, _ = through(fine, type="websocket")
     assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+def test_a_door_that_was_given_names_is_asked_by_them() -> None:
+    hosts = Hosts(lambda: {"gpu.example.org", "10.0.0.1", "*.lab.example.org", "fd00::1"})
+    for host in ("gpu.example.org", "GPU.example.org.:7411", "10.0.0.1:7411", "a.lab.example.org", "[fd00::1]:1"):
+        assert hosts.knows(host), host
+    for host in ("lab.example.org", "a.b.lab.example.org", "example.org", "10.0.0.2", "gpu.example.org.evil", ""):
+        assert not hosts.knows(host), host
+    assert hosts.knows("localhost:7411"), "loopback's names always count"
+    assert hosts.knows_origin("https://gpu.example.org:7411")
+    assert not hosts.knows_origin("https://evil.example.org")
+
+
+def test_the_address_a_connection_came_to_is_a_name_of_the_door() -> None:
+    hosts = Hosts()
+    assert hosts.knows("192.0.2.7:7411", "192.0.2.7")
+    assert hosts.knows("192.0.2.7", "::ffff:192.0.2.7"), "a socket of both kinds tells it so"
+    assert hosts.knows("[2001:db8::0:1]:7411", "2001:db8::1")
+    assert not hosts.knows("192.0.2.8", "192.0.2.7")
+    assert not hosts.knows("192.0.2.8", None)
+    assert not hosts.knows("gpu", "192.0.2.7")
+    check(headers(("host", "192.0.2.7"), ("origin", "https://192.0.2.7")), hosts, "192.0.2.7")
+    with pytest.raises(Forbidden):
+        check(headers(("host", "192.0.2.7"), ("origin", "https://192.0.2.8")), hosts, "192.0.2.7")
+    with pytest.raises(Forbidden):
+        check(headers(("host", "192.0.2.7")))

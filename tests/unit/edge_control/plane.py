@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from tests.certificates import FakeCertificates
 from tests.encrypted import FakeEncryption
 from tests.gates import FakeAccess, gate
 from tests.kept_documents import FakeDocuments
@@ -128,7 +129,7 @@ class Aliases:
         return self.now[name]
 
 
-class Plane(FakeAccess, FakeDocuments, FakeEncryption):
+class Plane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
     """Implements ControlPlane. `services_now` is what is served; `gate` holds long work back until it is set."""
 
     def __init__(self) -> None:

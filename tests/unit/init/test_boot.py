@@ -11,7 +11,7 @@ import pytest
 
 from thaloom.base.errors import AlreadyRunning, BadParameter, DiskFull, Forbidden, PortTaken, StateUnusable
 from thaloom.base.ids import ServiceName, WorkerId
-from thaloom.init.boot import DEFAULT_PORT, NodeConfig, boot_error, loopback, read_config, require_free_port, take_home
+from thaloom.init.boot import DEFAULT_PORT, NodeConfig, boot_error, listening, read_config, require_free_port, take_home
 from thaloom.init.layout import Layout
 
 
@@ -78,17 +78,59 @@ def test_a_wrong_port_in_the_environment_is_refused(tmp_path: Path, text: str) -
         read_config(tmp_path / "config.toml", {"THALOOM_PORT": text})
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.org", "", "127.0.0.1.evil.org"])
-def test_hosts_beyond_loopback_are_refused(host: str) -> None:
-    with pytest.raises(Forbidden, match="loopback"):
-        loopback(host)
+@pytest.mark.parametrize("host", ["example.org", "", "127.0.0.1.evil.org", "10.0.0", "0x7f.1", "fe80::1%eth0"])
+def test_a_host_that_is_no_address_is_refused(host: str) -> None:
+    with pytest.raises(BadParameter, match="no address") as refusal:
+        listening(host, require_keys=True)
+    assert refusal.value.param == "host"
 
 
-def test_a_host_in_the_file_is_checked_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "2001:db8::1", "169.254.1.1"])
+def test_beyond_loopback_keys_are_required(tmp_path: Path, host: str) -> None:
+    with pytest.raises(Forbidden, match="require_keys") as refusal:
+        listening(host, require_keys=False)
+    assert refusal.value.param == "require_keys"
     path = tmp_path / "config.toml"
-    path.write_text("host = '0.0.0.0'")
+    path.write_text(f"host = '{host}'\nrequire_keys = false\n")
     with pytest.raises(Forbidden):
         read_config(path, {})
+    path.write_text("require_keys = false\n")
+    assert read_config(path, {}).host == "127.0.0.1"
+    with pytest.raises(Forbidden):
+        read_config(path, {"THALOOM_HOST": host})
+    with pytest.raises(Forbidden):
+        read_config(path, {}, host=host)
+
+
+def test_beyond_loopback_the_door_speaks_tls_whatever_is_set() -> None:
+    assert not NodeConfig().speaks_tls
+    assert not NodeConfig(host="::1").speaks_tls
+    assert NodeConfig(tls="always").address == "https://127.0.0.1:7411"
+    for host in ("0.0.0.0", "::", "192.0.2.7", "2001:db8::1"):
+        settings = NodeConfig(host=host)
+        assert settings.speaks_tls, host
+        assert settings.address.startswith("https://"), host
+    assert NodeConfig(host="0.0.0.0").url == "https://127.0.0.1:7411", "as this machine reaches it"
+    assert NodeConfig(host="::").url == "https://[::1]:7411"
+    assert NodeConfig(host="192.0.2.7").url == "https://192.0.2.7:7411"
+
+
+def test_the_table_of_the_door_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    for wrong in ("tls_minimum = '1.1'", "certificate = 'pair.pem'", "key = '/k'", "names = ['a b']", "port = 1"):
+        path.write_text(f"[door]\n{wrong}\n")
+        with pytest.raises(BadParameter):
+            read_config(path, {})
+    path.write_text("[door]\ncertificate = '/c'\nkey = '/k'\nnames = ['gpu.example.org', '10.0.0.1']\n")
+    assert read_config(path, {}).door.names == ("gpu.example.org", "10.0.0.1")
+    path.write_text("tls = 'never'\n")
+    with pytest.raises(BadParameter, match="tls"):
+        read_config(path, {})
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(BadParameter, match="no address of this machine"):
+        require_free_port("198.51.100.7", 7411)
 
 
 def test_the_second_node_of_a_home_is_told_who_has_it(tmp_path: Path) -> None:

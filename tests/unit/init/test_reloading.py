@@ -46,7 +46,13 @@ def test_what_waits_for_a_restart_is_named_each_time_and_no_more_when_it_is_back
 def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
     reload = Reload(tmp_path)
     reload('log_level = "debug"\n')
-    for text in ("log_level = ", "no_such_key = 1", "port = 0", 'log_level = "loud"', 'host = "0.0.0.0"'):
+    for text in (
+        "log_level = ",
+        "no_such_key = 1",
+        "port = 0",
+        'log_level = "loud"',
+        'host = "0.0.0.0"\nrequire_keys = false',
+    ):
         assert not reload(text)
     assert reload.reloading.settings == NodeConfig(log_level="debug")
     assert len(reload.applied) == 1

@@ -66,6 +66,26 @@ def test_a_new_snapshot_counts_from_the_next_request_on(tmp_path: Path) -> None:
         assert door.enter([key]) is None, "no key is left: nobody is asked for one"
 
 
+def test_beyond_loopback_nobody_comes_in_without_a_key(tmp_path: Path) -> None:
+    """Whatever the node says, and even while it has none."""
+    keys = FixedKeys()
+    with closing(SharedRows(tmp_path / "rows")) as rows:
+        door = Doorkeeper(keys, rows, keys.clock, always=True)
+        assert door.asks_for_keys
+        for shown in ([], ["sk-anything"]):
+            with pytest.raises(Unauthorized):
+                door.enter(shown)
+        with pytest.raises(Unauthorized):
+            door.enter_as("alice")
+        key = keys.add("alice")
+        keys.keys = Keys(version=9, published_at=0.0, require_keys=False, keys=keys.keys.keys)
+        assert door.enter([key]) is not None
+        assert door.enter_as("alice") is not None
+        assert door.asks_for_keys
+        with pytest.raises(Unauthorized):
+            door.enter([])
+
+
 def test_ending_twice_frees_one_place(tmp_path: Path) -> None:
     keys = FixedKeys()
     key = keys.add("alice", concurrent=1)

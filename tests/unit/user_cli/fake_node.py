@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.certificates import FakeCertificates
 from tests.encrypted import FakeEncryption
 from tests.gates import FakeAccess, gate
 from tests.kept_documents import FakeDocuments
@@ -93,7 +94,7 @@ def manifest(name: str, *, chat: bool = False) -> Manifest:
     )
 
 
-class FakePlane(FakeAccess, FakeDocuments, FakeEncryption):
+class FakePlane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
     """Remembers models and services; a service is ready at the second look. `fail` makes one method raise."""
 
     def __init__(self) -> None:

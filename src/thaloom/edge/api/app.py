@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from prometheus_client.registry import Collector
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -30,6 +31,7 @@ from thaloom.edge.api.control.proxy import ControlProxy
 from thaloom.edge.api.document.common import add_common
 from thaloom.edge.api.document.plain import add_plain_routes
 from thaloom.edge.api.entrance.guard import Guard, defect
+from thaloom.edge.api.entrance.hosts import LOOPBACK, Hosts
 from thaloom.edge.api.entrance.room import Room
 from thaloom.edge.api.entrance.tracing import Tracing
 from thaloom.edge.api.entrance.visits import Doorkeeper
@@ -105,13 +107,18 @@ def door_app(
     hub: OpenHub | None = None,
     inference: Inference | None = None,
     room: Room | None = None,
+    hosts: Hosts = LOOPBACK,
+    collectors: Sequence[Collector] = (),
 ) -> ASGIApp:
     """Everything the door serves, behind its guard. In real life `generation` and `inference` are
     work.runtime.frontend.Frontend (without `inference` there is no /v2/models), and `doorkeeper`
     work.runtime.doorkeeper.Doorkeeper (None: nobody is asked for a key); `keeping` is kernel.state.kept.Kept (None:
     nothing is served that must be kept: responses, files, batches). `tracing` None: no traces. `hub` opens the store,
-    and says who fetches what is not in it. `room`: for bodies; None: as much as there is by default."""
+    and says who fetches what is not in it. `room`: for bodies; None: as much as there is by default.
+    `hosts`: by which names the door may be asked for. `collectors`: of further measurements."""
     metrics = DoorMetrics()
+    for collector in collectors:
+        metrics.registry.register(collector)
     unmetered, generation = generation, MeteredGeneration(generation, metrics, clock)
     inference = None if inference is None else MeteredInference(inference)
     proxy = ControlProxy(control_socket)
@@ -181,7 +188,16 @@ def door_app(
         else:
             await (straight or app)(scope, receive, send)
 
-    guarded = Guard(door, clock=clock, emit=emit, metrics=metrics, doorkeeper=doorkeeper, tracing=tracing, room=room)
+    guarded = Guard(
+        door,
+        clock=clock,
+        emit=emit,
+        metrics=metrics,
+        doorkeeper=doorkeeper,
+        tracing=tracing,
+        room=room,
+        hosts=hosts,
+    )
     return guarded
 
 

@@ -1,4 +1,4 @@
-"""The control API from the caller's side, over the node's unix socket.
+"""The control API from the caller's side: over the node's unix socket, or through a door (Place).
 
     with ControlClient() as node:
         node.serve("tiny", ServeRequest(model="tiny"))
@@ -15,19 +15,22 @@ import io
 import json
 import math
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic import ValidationError
 
 from thaloom.base import config
 from thaloom.base.actions import Call, Change, Plan, Planned, Terms
 from thaloom.base.errors import DeadlineExceeded, Forbidden, InternalError, NodeNotRunning, ServiceFailed, ThaloomError
+from thaloom.edge.client.place import Place
+from thaloom.edge.client.trust import client_context, raise_if_not_trusted
 from thaloom.edge.wire import control as wire
 
 A = TypeVar("A", bound=wire.Answer)
@@ -47,9 +50,19 @@ def control_socket(home: Path | None = None) -> Path:
 class ControlClient:
     """A caller of one node. Each question travels on a connection of its own."""
 
-    def __init__(self, home: Path | None = None, *, timeout_s: float = TIMEOUT_S, terms: Terms | None = None) -> None:
-        """`terms`: of everything that is asked for and changes something. With a dry run it raises Planned."""
+    def __init__(
+        self,
+        home: Path | None = None,
+        *,
+        place: Place | None = None,
+        timeout_s: float = TIMEOUT_S,
+        terms: Terms | None = None,
+    ) -> None:
+        """`place`: a door to ask through, instead of the socket of that home. `terms`: of everything that is asked for
+        and changes something. With a dry run it raises Planned."""
         self._home = home or config.home()
+        self._place = place
+        self._context: ssl.SSLContext | None = None
         self._timeout_s = timeout_s
         self._terms = terms or Terms()
 
@@ -140,6 +153,19 @@ class ControlClient:
 
     def rotate_master_key(self, request: wire.RotateRequest) -> wire.MasterKey:
         return self._call(wire.MasterKey, "POST", "/encryption/rotate", request)
+
+    def certificate(self) -> wire.Certificate:
+        return self._get(wire.Certificate, "/certificate")
+
+    def make_certificate(self, request: wire.CertificateRequest) -> wire.Certificate:
+        return self._call(wire.Certificate, "POST", "/certificate/make", request)
+
+    def renew_certificate(self, request: wire.CertificateRequest) -> wire.Certificate:
+        """Another in its place; connections that are open go on."""
+        return self._call(wire.Certificate, "POST", "/certificate/renew", request)
+
+    def import_certificate(self, request: wire.ImportCertificateRequest) -> wire.Certificate:
+        return self._call(wire.Certificate, "POST", "/certificate/import", request)
 
     def verify(self, name: str, on_progress: Callable[[wire.Progress], None] | None = None) -> wire.Verification:
         """Have every byte of the model read again. Leaving cancels."""
@@ -396,15 +422,18 @@ class ControlClient:
         self, method: str, path: str, body: wire.Ask | None, *, silence_s: float | None
     ) -> Iterator[HTTPResponse]:
         """The answer to one question. Each has a connection of its own, so leaving early leaves nothing in the way."""
-        connection = _UnixConnection(control_socket(self._home), self._timeout_s)
-        headers = {"Connection": "close"} | ({"Content-Type": "application/json"} if body is not None else {})
+        connection = self._connection()
+        headers = (
+            {"Connection": "close"} | self._shown() | ({"Content-Type": "application/json"} if body is not None else {})
+        )
         content = None if body is None else body.model_dump_json().encode()
         if method != "GET":
             path, headers = _on_terms(self._terms, path, headers)
+        prefix = "" if self._place is None else urlsplit(self._place.url).path
         with contextlib.closing(connection):
             with self._errors():
                 with contextlib.suppress(BrokenPipeError):  # refused before all was said: the answer is there to read
-                    connection.request(method, wire.PREFIX + path, content, headers)
+                    connection.request(method, prefix + wire.PREFIX + path, content, headers)
                 connection.sock.settimeout(silence_s)
                 answer = connection.getresponse()
                 refusal = answer.read() if answer.status >= 400 else None
@@ -416,8 +445,37 @@ class ControlClient:
                     raise Planned(_plan(wire.Plan.model_validate_json(plan)))
                 yield answer
 
+    def _connection(self) -> HTTPConnection:
+        if self._place is None:
+            return _UnixConnection(control_socket(self._home), self._timeout_s)
+        parts = urlsplit(self._place.url)
+        if parts.scheme == "http":
+            return HTTPConnection(parts.hostname or "", parts.port, timeout=self._timeout_s)
+        if self._context is None:
+            self._context = client_context(self._place.trust)
+        return HTTPSConnection(parts.hostname or "", parts.port, timeout=self._timeout_s, context=self._context)
+
+    def _shown(self) -> dict[str, str]:
+        token = None if self._place is None else self._place.token
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
+
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
+        if self._place is None:
+            with self._socket_errors():
+                yield
+            return
+        url = self._place.url
+        try:
+            yield
+        except (OSError, HTTPException) as error:
+            raise_if_not_trusted(error, url)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded(f"the node at {url} did not answer within {self._timeout_s:g} s") from error
+            raise NodeNotRunning(f"no node answers at {url}: {error}") from error
+
+    @contextlib.contextmanager
+    def _socket_errors(self) -> Iterator[None]:
         try:
             yield
         except PermissionError as error:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from thaloom.base.errors import DeadlineExceeded, InternalError, NodeNotRunning, ThaloomError, WorkerLost
 from thaloom.edge.client.lines import Lines, event_data
+from thaloom.edge.client.trust import Trust, client_context, raise_if_not_trusted
 
 if TYPE_CHECKING:
     import httpx2
@@ -30,9 +31,17 @@ SILENCE_TIMEOUT_S = 600.0
 class OpenAIClient:
     """A caller of one door. Not for several threads at once; close it, or use it as a context manager."""
 
-    def __init__(self, url: str, *, api_key: str | None = None, silence_timeout_s: float = SILENCE_TIMEOUT_S) -> None:
-        """`api_key`: where the door asks for one."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        trust: Trust | None = None,
+        silence_timeout_s: float = SILENCE_TIMEOUT_S,
+    ) -> None:
+        """`api_key`: where the door asks for one. `trust`: whose certificate is believed, where the url says https."""
         self._url = url
+        self._trust = trust or Trust()
         self._headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         self._silence_timeout_s = silence_timeout_s
         self._client: httpx2.Client | None = None
@@ -76,9 +85,10 @@ class OpenAIClient:
 
         if self._client is None:
             timeout = httpx2.Timeout(self._silence_timeout_s, connect=CONNECT_TIMEOUT_S)
-            with_tls = self._url.startswith("https:")  # loading the machine's certificates takes 50 ms
+            # Loading the machine's certificates takes 50 ms: nothing that is not needed on loopback.
+            verify = client_context(self._trust) if self._url.startswith("https:") else False
             self._client = httpx2.Client(
-                base_url=self._url, headers=self._headers, timeout=timeout, trust_env=False, verify=with_tls
+                base_url=self._url, headers=self._headers, timeout=timeout, trust_env=False, verify=verify
             )
         return self._client
 
@@ -89,6 +99,7 @@ class OpenAIClient:
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise_if_not_trusted(error, self._url)
             raise NodeNotRunning(f"no door listens at {self._url}") from error
         except httpx2.TimeoutException as error:
             raise DeadlineExceeded(f"the door fell silent for {self._silence_timeout_s:g} s") from error

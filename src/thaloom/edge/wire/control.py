@@ -281,6 +281,43 @@ class Encryption(Answer):
     """Whether that stays out of swap."""
 
 
+class Certificate(Answer):
+    """The certificate of the node's door. Moments in seconds since the epoch; null: there is none."""
+
+    serving: bool
+    """Whether the door speaks TLS."""
+    own: bool
+    """Whether the node may make and renew it; else files that config.toml names."""
+    origin: str
+    fingerprint: str | None
+    """SHA-256, 64 hexadecimal digits: what THALOOM_FINGERPRINT pins."""
+    names: list[str]
+    not_before: float | None
+    not_after: float | None
+    issuer: str | None
+    self_signed: bool
+    shown: str | None
+    """The fingerprint of what the door was last seen to show; null: nobody looked."""
+    problem: str | None
+    """Why what lies there now is not in force."""
+    pem: str | None
+    """The certificate and what signed it, without the key: what THALOOM_CA takes."""
+
+
+class CertificateRequest(Ask):
+    """`names` left out: what the machine is called; of a renewal, those the certificate has."""
+
+    names: Annotated[list[str], Field(min_length=1, max_length=100)] | None = None
+    days: Annotated[int, Field(ge=1, le=3650)] = 365
+
+
+class ImportCertificateRequest(Ask):
+    """Absolute paths on the node's machine. `key` left out: it is in the same file."""
+
+    certificate: str
+    key: str | None = None
+
+
 class Version(Answer):
     version: str
     api: str

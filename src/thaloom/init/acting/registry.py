@@ -7,6 +7,12 @@ from typing import Any
 from thaloom.base.clock import Clock
 from thaloom.base.events import Emit
 from thaloom.init.acting.aliases import PutAlias, RemoveAlias, ReturnCanary
+from thaloom.init.acting.certificates import (
+    ImportCertificate,
+    MakeCertificate,
+    PutBackCertificate,
+    RenewCertificate,
+)
 from thaloom.init.acting.documents import Apply
 from thaloom.init.acting.encryption import ConvertModel, MakeMasterKey, RotateMasterKey
 from thaloom.init.acting.guards import ServiceGuard
@@ -27,6 +33,7 @@ from thaloom.init.acting.node import Down
 from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.acting.tenants import PutTenant, RemoveTenant
 from thaloom.init.aliasing import Aliasing
+from thaloom.init.certificates import Certificates
 from thaloom.init.documents.kinds import DocumentKinds
 from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.locksmith import Locksmith
@@ -53,6 +60,7 @@ def action_kinds(
     tenancy: Tenancy,
     guard: ServiceGuard,
     vault: Vault,
+    certificates: Certificates,
     clock: Clock,
     documents: DocumentKinds,
     emit: Emit,
@@ -81,6 +89,10 @@ def action_kinds(
         ConvertModel(store),
         MakeMasterKey(vault),
         RotateMasterKey(vault),
+        MakeCertificate(certificates),
+        RenewCertificate(certificates),
+        ImportCertificate(certificates, clock),
+        PutBackCertificate(certificates),
         MakeKey(state, locksmith, tenancy),
         RemoveKey(state, locksmith),
         RunJob(jobs, emit),

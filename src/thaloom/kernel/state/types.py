@@ -383,6 +383,29 @@ class EncryptionStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateStatus:
+    """What the node knows of its door's certificate. Moments in seconds since the epoch; None: there is none."""
+
+    serving: bool
+    """Whether the door speaks TLS."""
+    own: bool
+    """Whether the node may make and renew it; else files that config.toml names."""
+    origin: str
+    fingerprint: str | None
+    names: tuple[str, ...]
+    not_before: float | None
+    not_after: float | None
+    issuer: str | None
+    self_signed: bool
+    shown: str | None
+    """The fingerprint of what the door was last seen to show; None: nobody looked."""
+    problem: str | None
+    """Why what lies there now is not in force."""
+    pem: str | None
+    """The certificate and what signed it, without the key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
     """The node as it is now. `url` is where the door listens."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ARCHIVIST = (sys.executable, "-P", "-m", "thaloom.archivist")
 
 
-@verb("backup")
+@verb("backup", near=True)
 @argument("target", type=click.Path())
 @option("--models", is_flag=True)
 def backup(output: Output, target: str, models: bool) -> None:
@@ -34,7 +34,7 @@ def backup(output: Output, target: str, models: bool) -> None:
     output.line(text("backup.done", count=done["num_files"], size=size(done["num_bytes"]), place=done["place"]))
 
 
-@verb("restore")
+@verb("restore", near=True)
 @argument("source", type=click.Path())
 @option("--replace", is_flag=True)
 def restore(output: Output, source: str, replace: bool) -> None:

@@ -405,6 +405,70 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.key_memory": ("kept in", "保存于"),
     "key.locked": ("{memory}, locked", "{memory}，已锁定"),
     "key.not_locked": ("{memory}, NOT locked: it may be swapped out", "{memory}，未锁定：可能被换出"),
+    "verb.cert": ("The certificate that the door shows beyond this machine", "节点在本机之外出示的证书"),
+    "section.cert": ("Certificate", "证书"),
+    "verb.cert.make": ("Make a certificate for this node", "为本节点生成证书"),
+    "more.cert.make": (
+        "A key of its own and a certificate signed by itself, for the names and addresses of this machine, in the "
+        "node's folder. Clients trust it by its fingerprint (THALOOM_FINGERPRINT) or as a file (`thaloom cert show "
+        "--pem`, THALOOM_CA). The door shows it where it listens beyond loopback: `host` in config.toml, or "
+        "`thaloom up --host`.",
+        "在节点目录中生成独立密钥及自签名证书，包含本机的名称与地址。客户端以指纹（THALOOM_FINGERPRINT）"
+        "或文件（thaloom cert show --pem，THALOOM_CA）信任它。"
+        "当节点在回环地址之外监听时（config.toml 中的 host，或 thaloom up --host）出示该证书。",
+    ),
+    "verb.cert.show": ("Show the certificate, its names and until when it holds", "显示证书、其名称及有效期"),
+    "verb.cert.renew": ("Put a new certificate in its place, while the node serves", "在节点运行中更换新证书"),
+    "more.cert.renew": (
+        "Connections that are open go on; new ones are shown the new certificate. Clients that pin the old "
+        "fingerprint, or hold the old file, need the new one: THALOOM_FINGERPRINT takes several, with commas between "
+        "them.",
+        "已打开的连接继续；新连接将看到新证书。固定旧指纹或持有旧文件的客户端需要更新："
+        "THALOOM_FINGERPRINT 可写多个，以逗号分隔。",
+    ),
+    "verb.cert.import": ("Take over a certificate and its key from files", "从文件导入证书及其密钥"),
+    "more.cert.import": (
+        "Files in PEM; without KEY, the key is in the same file. A pair that is broken, not of each other's, expired "
+        "or weak is refused by name, and the one in force stays. To have files of others read at each reload instead: "
+        "certificate and key in [door] of config.toml.",
+        "PEM 文件；不给出 KEY 时，密钥位于同一文件。损坏、不匹配、过期或过弱的证书会被指名拒绝，原证书保持生效。"
+        "若要在每次重新加载时读取他人维护的文件：在 config.toml 的 [door] 中设置 certificate 与 key。",
+    ),
+    "argument.certificate": ("The certificate, with what signed it.", "证书及其签发链。"),
+    "argument.cert.import.key": ("Its key.", "其密钥。"),
+    "option.names": (
+        "A name or address it is for; again for more (default: what this machine is called).",
+        "证书的名称或地址；可重复（默认：本机的名称与地址）。",
+    ),
+    "option.cert.renew.names": (
+        "A name or address it is for; again for more (default: those it has).",
+        "证书的名称或地址；可重复（默认：沿用原有名称）。",
+    ),
+    "option.days": ("How long it holds.", "有效天数。"),
+    "option.pem": ("The certificate itself, for THALOOM_CA.", "证书本身，用于 THALOOM_CA。"),
+    "cert.made": ("A certificate for {names}, until {until}.", "证书适用于 {names}，有效期至 {until}。"),
+    "cert.renewed": ("A new certificate is in force, until {until}.", "新证书已生效，有效期至 {until}。"),
+    "cert.imported": (
+        "The certificate for {names} is in force, until {until}.",
+        "{names} 的证书已生效，有效期至 {until}。",
+    ),
+    "cert.clients": (
+        "The line above is its fingerprint: clients pin it with THALOOM_FINGERPRINT.",
+        "上一行为其指纹：客户端可用 THALOOM_FINGERPRINT 固定它。",
+    ),
+    "cert.not_serving": (
+        "The door does not show it yet: it listens on loopback, without TLS.",
+        "节点尚未出示该证书：目前只在回环地址监听，未使用 TLS。",
+    ),
+    "cert.not_shown": ("The door still shows the old one: see its log.", "节点仍出示旧证书：请查看其日志。"),
+    "cert.none": ("This node has no certificate (thaloom cert make).", "本节点没有证书（thaloom cert make）。"),
+    "cert.self_signed": ("itself", "自签名"),
+    "head.fingerprint": ("SHA-256", "SHA-256"),
+    "head.cert_names": ("names", "名称"),
+    "head.until": ("until", "有效期至"),
+    "head.issuer": ("signed by", "签发者"),
+    "head.cert_origin": ("kept in", "保存于"),
+    "head.tls": ("in use", "使用中"),
     "verb.ls": ("List the models in the store", "列出模型库中的模型"),
     "verb.outgoing": (
         "Show whether the node calls out, and what it did not send",
@@ -593,6 +657,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.version": ("Show the version.", "显示版本。"),
     "option.as_json": ("Same as -o json.", "等同于 -o json。"),
     "option.output": ("json: one JSON document on standard output.", "json：向标准输出写一个 JSON 文档。"),
+    "option.node": (
+        "A node of another machine: https://HOST:PORT (THALOOM_URL).",
+        "其他机器上的节点 https://主机:端口 （THALOOM_URL）。",
+    ),
     "option.home": (
         "The node's folder (THALOOM_HOME; default ~/.thaloom).",
         "节点主目录（THALOOM_HOME；默认 ~/.thaloom）。",
@@ -948,6 +1016,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "chat.leave": ("Ctrl-D or /bye ends the conversation.", "按 Ctrl-D 或输入 /bye 结束对话。"),
     "chat.stopped": ("[stopped]", "［已停止］"),
     # -- a command line that cannot be read
+    "usage.not_from_afar": (
+        "{what} works on the node's own machine only, and {url} is asked here",
+        "{what} 只能在节点所在机器上执行，而当前访问的是 {url}",
+    ),
     "usage.no_verb": ("no such command: {name!r}", "没有这个命令：{name!r}"),
     "usage.no_option": ("no such option: {name}", "没有这个选项：{name}"),
     "usage.missing": ("{name} is missing", "缺少 {name}"),
@@ -1021,6 +1093,13 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.revision_conflict": ("changed meanwhile", "期间已被更改"),
     "title.encryption_key_missing": ("no key for encrypted models", "没有加密模型的密钥"),
     "title.encryption_key_wrong": ("wrong key for encrypted models", "加密模型的密钥错误"),
+    "title.certificate_missing": ("no certificate", "没有证书"),
+    "title.certificate_unusable": ("certificate cannot be used", "证书不可用"),
+    "title.unknown_authority": ("certificate of nobody we know", "证书签发者未知"),
+    "title.wrong_fingerprint": ("another certificate than the pinned one", "证书与固定的指纹不符"),
+    "title.wrong_host_name": ("certificate for other names", "证书名称不符"),
+    "title.certificate_expired": ("certificate does not hold now", "证书不在有效期内"),
+    "title.not_from_afar": ("not from another machine", "不能从其他机器执行"),
     "title.not_enforceable": ("cannot be enforced here", "本机无法强制执行"),
     "title.state_unusable": ("state cannot be used", "状态数据不可用"),
     "title.internal_error": ("Thaloom failed", "Thaloom 内部错误"),
@@ -1157,8 +1236,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "hint.document_not_found": ("`thaloom export` shows all there are", "thaloom export 列出全部文档"),
     "hint.key_not_found": ("`thaloom token ls` lists the keys", "thaloom token ls 列出密钥"),
     "hint.unauthorized": (
-        "set THALOOM_API_KEY to a key of this node; `thaloom token create` makes one",
-        "请将 THALOOM_API_KEY 设为本节点的密钥；thaloom token create 可创建",
+        "set THALOOM_TOKEN to a key of this node; `thaloom token create` makes one",
+        "请将 THALOOM_TOKEN 设为本节点的密钥；thaloom token create 可创建",
     ),
     "hint.rate_limited": (
         "wait as long as it says; `thaloom token ls` shows the limits of each key",
@@ -1178,6 +1257,34 @@ TEXTS: dict[str, tuple[str, str]] = {
     "hint.encryption_key_wrong": (
         "put the right master key in its place and start the node again; nothing was changed",
         "请放回正确的主密钥并重新启动节点；没有任何改动",
+    ),
+    "hint.certificate_missing": (
+        "start the node on loopback and make one: thaloom cert make",
+        "请先在回环地址启动节点并生成证书：thaloom cert make",
+    ),
+    "hint.certificate_unusable": (
+        "mend the file that is named; the certificate in force stays until then",
+        "请修复所指出的文件；在此之前原证书保持生效",
+    ),
+    "hint.unknown_authority": (
+        "on the node: thaloom cert show (for THALOOM_FINGERPRINT) or thaloom cert show --pem (a file for THALOOM_CA)",
+        "在节点上执行：thaloom cert show（用于 THALOOM_FINGERPRINT）或 cert show --pem（用于 THALOOM_CA 的文件）",
+    ),
+    "hint.wrong_fingerprint": (
+        "compare it with `thaloom cert show` on the node; if it was not renewed, somebody stands in between",
+        "请与节点上的 thaloom cert show 比对；若证书未曾更换，则可能有人在中间拦截",
+    ),
+    "hint.wrong_host_name": (
+        "ask by one of its names (THALOOM_URL), or on the node: thaloom cert renew --name NAME",
+        "请使用证书中的名称访问（THALOOM_URL），或在节点上执行：thaloom cert renew --name 名称",
+    ),
+    "hint.certificate_expired": (
+        "on the node: thaloom cert renew; and compare the clocks of the two machines",
+        "在节点上执行：thaloom cert renew；并比对两台机器的时钟",
+    ),
+    "hint.not_from_afar": (
+        "log in to the node's machine, or unset THALOOM_URL to ask the node of this one",
+        "请登录节点所在机器，或取消 THALOOM_URL 以使用本机节点",
     ),
     "hint.not_enforceable": (
         "`thaloom doctor host` lists what this machine can enforce",

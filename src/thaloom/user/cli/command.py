@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from thaloom.base.errors import BadParameter
+from thaloom.base.errors import BadParameter, NotFromAfar
 from thaloom.user.cli.output import Output, fold
 from thaloom.user.cli.texts import has_text, text
 
@@ -46,6 +46,12 @@ def own_key(context: click.Context, kind: str, name: str) -> str:
     return own if has_text(own) else f"{kind}.{name}"
 
 
+def require_near(what: str) -> None:
+    """Raises NotFromAfar where the node that is asked is another machine's, for all we know."""
+    if url := os.environ.get("THALOOM_URL"):
+        raise NotFromAfar(text("usage.not_from_afar", what=what, url=url), url=url)
+
+
 def finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
     """A callback: `nan` passes every range, and JSON has neither it nor infinity."""
     if value is not None and not math.isfinite(value):
@@ -61,11 +67,15 @@ def a_name(value: str) -> str:
 
 
 class Verb(click.Command):
-    def __init__(self, name: str | None, *, key: str, changes: bool = False, **settings: Any) -> None:
-        """`changes`: whether it changes something on the node, and so can be looked at before."""
+    def __init__(
+        self, name: str | None, *, key: str, changes: bool = False, near: bool = False, **settings: Any
+    ) -> None:
+        """`changes`: whether it changes something on the node, and so can be looked at before. `near`: whether it works
+        on the node's own machine only."""
         super().__init__(name, context_settings={"help_option_names": ["-h", "--help"]}, **settings)
         self.key = key
         self.changes = changes
+        self.near = near
         if changes:
             self.params += [
                 TextOption(["--dry-run"], is_flag=True),
@@ -76,12 +86,18 @@ class Verb(click.Command):
             TextOption(["-o", "--output"], type=click.Choice(["text", "json"]), default="text"),
             TextOption(["--home"], type=click.Path(file_okay=False), metavar="DIR"),
         ]
+        if not near:
+            self.params.append(TextOption(["--node"], metavar="URL"))
 
     def invoke(self, ctx: click.Context) -> Any:
         as_json, form, home = (ctx.params.pop(name) for name in ("as_json", "output", "home"))
         if home:
             # A flag goes over the environment, for us and for every process we start.
             os.environ["THALOOM_HOME"] = str(home)
+        if not self.near and (url := ctx.params.pop("node")):
+            os.environ["THALOOM_URL"] = url
+        if self.near:
+            require_near(ctx.command_path)
         output = Output(as_json=as_json or form == "json")
         if not self.changes:
             ctx.params = {"output": output, **ctx.params}
@@ -179,11 +195,11 @@ def _help_when_bare() -> None:
         click.echo(context.get_help())
 
 
-def verb(key: str, *, changes: bool = False) -> Callable[[Function], Verb]:
-    """Make the function below a verb; its name is the last word of the key. `changes`: as Verb has it."""
+def verb(key: str, *, changes: bool = False, near: bool = False) -> Callable[[Function], Verb]:
+    """Make the function below a verb; its name is the last word of the key. `changes`, `near`: as Verb has them."""
 
     def decorate(function: Function) -> Verb:
-        return click.command(key.rpartition(".")[2], cls=Verb, key=key, changes=changes)(function)
+        return click.command(key.rpartition(".")[2], cls=Verb, key=key, changes=changes, near=near)(function)
 
     return decorate
 

@@ -56,9 +56,9 @@ def devices(_context: click.Context, _parameter: click.Parameter, incomplete: st
 def _offer(
     incomplete: str, names: Callable[[ControlClient], Iterable[str]], *, always: Iterable[str] = ()
 ) -> list[str]:
-    from thaloom.edge.client.control import ControlClient
+    from thaloom.user.cli.node import connect
 
     known = set(always)
-    with contextlib.suppress(ThaloomError), ControlClient(timeout_s=TIMEOUT_S) as node:
+    with contextlib.suppress(ThaloomError), connect(timeout_s=TIMEOUT_S) as node:
         known.update(names(node))
     return sorted(name for name in known if name.startswith(incomplete))

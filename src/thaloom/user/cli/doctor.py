@@ -26,7 +26,7 @@ command = Verbs(
 )
 
 
-@verb("doctor.host")
+@verb("doctor.host", near=True)
 def host(output: Output) -> None:
     found = _look(_node_pid())
     output.document(found)

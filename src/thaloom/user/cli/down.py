@@ -12,7 +12,7 @@ from thaloom.user.cli.progress import spinner
 from thaloom.user.cli.texts import text
 
 
-@verb("down", changes=True)
+@verb("down", changes=True, near=True)
 @option("--timeout", "timeout_s", type=click.FloatRange(min=0), callback=finite, default=60.0, metavar="SECONDS")
 def command(output: Output, timeout_s: float) -> None:
     from thaloom.base.procs import identify

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from thaloom.base.errors import NodeNotRunning
-from thaloom.user.cli.command import a_name, argument, option, verb
+from thaloom.user.cli.command import a_name, argument, option, require_near, verb
 from thaloom.user.cli.completing import logs as complete_logs
 from thaloom.user.cli.nearby import suggesting
 from thaloom.user.cli.node import connect, daemon_log, logs_folder, running
@@ -34,6 +34,7 @@ _POLL_S = 0.2
 @option("-n", "--tail", type=click.IntRange(0, 10_000), default=100, metavar="N")
 def command(output: Output, name: str, follow: bool, tail: int) -> None:
     if name in OWN:
+        require_near(f"thaloom logs {name}")
         if name == "daemon" and (terminal := _daemon_writes_to()) is not None:
             output.note(text("logs.foreground", place=terminal))
         _show(output, name, _of_file(logs_folder() / f"{name}.log", follow=follow, tail=tail), follow=follow)

@@ -19,6 +19,7 @@ from thaloom.base.errors import ERRORS, DeadlineExceeded, InternalError, NodeNot
 if TYPE_CHECKING:
     from thaloom.base.procs import ProcessIdentity
     from thaloom.edge.client.control import ControlClient
+    from thaloom.edge.client.place import Place
     from thaloom.edge.wire.control import NodeStatus
 
 START_TIMEOUT_S = 60.0
@@ -30,11 +31,38 @@ _LAST_WORDS = re.compile(r"thaloomd: (?P<message>.*) \[(?P<code>\w+); .*\]")
 DAEMON = (sys.executable, "-P", "-m", "thaloom.daemon")
 
 
-def connect() -> ControlClient:
-    """A client of this home's node. Costs little: nothing is sent before the first question."""
-    from thaloom.edge.client.control import ControlClient
+def connect(*, timeout_s: float | None = None) -> ControlClient:
+    """A client of the node THALOOM_URL names, else of this home's. Costs little: nothing is sent before the first
+    question. Raises BadParameter for a wrong THALOOM_URL and its like."""
+    from thaloom.edge.client.control import TIMEOUT_S, ControlClient
 
-    return ControlClient(terms=TERMS.get())
+    return ControlClient(place=far(), terms=TERMS.get(), timeout_s=timeout_s or TIMEOUT_S)
+
+
+def far() -> Place | None:
+    """The door that is asked instead of this home's node; None: none."""
+    if not os.environ.get("THALOOM_URL"):
+        return None
+    from thaloom.edge.client.place import place_of
+
+    return place_of(os.environ)
+
+
+def door(node: ControlClient) -> Place:
+    """Where to ask for answers, and whom to believe there. The certificate of a node of this machine is believed as the
+    node tells it over its own socket."""
+    from thaloom.edge.client.place import Place, token_of
+    from thaloom.edge.client.trust import Trust
+
+    place = far()
+    if place is not None:
+        return place
+    url, token = node.status().url, token_of(os.environ)
+    if not url.startswith("https:"):
+        return Place(url=url, token=token)
+    shown = node.certificate()
+    pins = {pin for pin in (shown.fingerprint, shown.shown) if pin is not None}
+    return Place(url=url, token=token, trust=Trust(fingerprints=tuple(sorted(pins))))
 
 
 def running() -> NodeStatus | None:

@@ -57,6 +57,7 @@ thaloom = Verbs(
             "token": _HERE + "token:command",
             "tenant": _HERE + "tenant:command",
             "key": _HERE + "key:command",
+            "cert": _HERE + "cert:command",
             "backup": _HERE + "backup:backup",
             "restore": _HERE + "backup:restore",
             "doctor": _HERE + "doctor:command",
@@ -88,6 +89,7 @@ thaloom = Verbs(
         "quantise": "quantize",
         "tokens": "token",
         "tenants": "tenant",
+        "certificate": "cert",
     },
     params=[TextOption(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version)],
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from thaloom.base.errors import BadParameter
-from thaloom.user.cli.command import a_name, argument, option, verb
+from thaloom.user.cli.command import a_name, argument, option, require_near, verb
 from thaloom.user.cli.node import connect
 from thaloom.user.cli.output import Output, size
 from thaloom.user.cli.progress import progress_bar, progress_lines
@@ -38,6 +38,8 @@ def command(output: Output, path: str, name: str | None, replace: bool, encrypt:
     elsewhere = bool(_ELSEWHERE.match(path)) and not (place.exists() and "://" not in path)
     if not elsewhere and "/" in path and not place.exists():
         raise BadParameter(text("pull.no_path", path=str(place)), param="PATH", path=str(place))
+    if not elsewhere and place.exists():
+        require_near(f"thaloom pull {path}")
     source = path if elsewhere or not place.exists() else str(place)  # the node knows what came with it by name
     hub = hub_access(os.environ)
     request = PullRequest(source=source, name=name, replace=replace, encrypt=encrypt, hub=hub)

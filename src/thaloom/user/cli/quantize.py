@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from thaloom.base.errors import BadParameter
-from thaloom.user.cli.command import a_name, argument, option, verb
+from thaloom.user.cli.command import a_name, argument, option, require_near, verb
 from thaloom.user.cli.completing import models as complete_models
 from thaloom.user.cli.nearby import suggesting
 from thaloom.user.cli.node import connect
@@ -29,6 +29,8 @@ def command(output: Output, model: str, to: str, name: str | None, replace: bool
     place = None if text_file is None else Path(text_file).expanduser().absolute()
     if place is not None and not place.is_file():
         raise BadParameter(text("pull.no_path", path=str(place)), param="--text", path=str(place))
+    if place is not None:
+        require_near("thaloom quantize --text")
     request = QuantiseRequest.model_validate(
         {"to": to, "name": name, "replace": replace, "text": None if place is None else str(place)}
     )

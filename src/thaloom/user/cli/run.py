@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from thaloom.user.cli.wishes import ensure_model, find_service, plain, wait_read
 
 if TYPE_CHECKING:
     from thaloom.edge.client.control import ControlClient
+    from thaloom.edge.client.place import Place
     from thaloom.edge.wire.control import Service
 
 SHARE = click.FloatRange(min=0, max=1)
@@ -60,7 +60,7 @@ def command(
         chat = not raw and node.model(service.spec.model).card.has_chat_template
         if system is not None and not chat:
             raise BadParameter(text("run.system_raw"), param="--system")
-        client = open_door(node.status().url)
+        client = open_door(nodes.door(node))
     asker = Asker(client, model=service.name, chat=chat, system=system, sampling=chosen)
     with asker:
         if words is None:
@@ -71,10 +71,10 @@ def command(
             answer_once(asker, words, output, verbose=verbose)
 
 
-def open_door(url: str) -> Streams:
+def open_door(place: Place) -> Streams:
     from thaloom.edge.client.openai import OpenAIClient
 
-    return OpenAIClient(url, api_key=os.environ.get("THALOOM_API_KEY") or None)
+    return OpenAIClient(place.url, api_key=place.token, trust=place.trust)
 
 
 def _prompt(given: str | None) -> str | None:
@@ -93,6 +93,8 @@ def _prompt(given: str | None) -> str | None:
 
 
 def _ensure_node(output: Output) -> None:
+    if nodes.far() is not None:  # it is not ours to start
+        return
     if nodes.running() is None:
         with spinner(output, text("up.starting")):
             # Two commands may have the same idea at the same moment: the second uses what the first has started.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from thaloom.edge.wire.control import NodeStatus
 
 
-@verb("up")
+@verb("up", near=True)
 @option("-d", "--detach", is_flag=True)
 @option("--host", metavar="ADDRESS")
 @option("--port", type=click.IntRange(1, 65535), metavar="N")

@@ -16,6 +16,7 @@ from fastapi.responses import StreamingResponse
 from thaloom import __version__
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.edge.api.control.actions import add_action_routes
+from thaloom.edge.api.control.certificates import add_certificate_routes
 from thaloom.edge.api.control.documents import add_document_routes
 from thaloom.edge.api.control.encryption import add_encryption_routes
 from thaloom.edge.api.control.errors import add_error_handlers
@@ -68,6 +69,7 @@ def control_app(plane: ControlPlane, gate: Gatekeeper, *, peer: PeerOf = peer_ui
     _add_device_routes(app, plane)
     _add_model_routes(app, plane)
     add_encryption_routes(app, plane)
+    add_certificate_routes(app, plane)
     _add_service_routes(app, plane)
     _add_alias_routes(app, plane)
     add_key_routes(app, plane)

@@ -1,16 +1,14 @@
 """What every request passes first: who may ask, how much it may say, and that it ends in an answer of ours.
 
 A page of a foreign site can make a browser send requests to loopback, and by DNS rebinding even read the answers.
-Both betray themselves: by a Host that is not loopback, or by a foreign Origin. They are refused before any route sees
-them. Source: NCC Group, 'singularity'; the MCP specification's rule for local servers.
+Both betray themselves: by a Host that is none of the door's (hosts.py), or by a foreign Origin. They are refused
+before any route sees them. Source: NCC Group, 'singularity'; the MCP specification's rule for local servers.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +20,7 @@ from thaloom.base.ids import RequestId, new_request_id
 from thaloom.edge.api.anthropic import errors as anthropic_errors
 from thaloom.edge.api.entrance import cors
 from thaloom.edge.api.entrance.access_log import line_of
+from thaloom.edge.api.entrance.hosts import LOOPBACK, Hosts
 from thaloom.edge.api.entrance.room import Room
 from thaloom.edge.api.entrance.tracing import Span, Tracing, traceparent_of
 from thaloom.edge.api.entrance.visits import (
@@ -65,9 +64,10 @@ class Guard:
         doorkeeper: Doorkeeper | None = None,
         tracing: Tracing | None = None,
         room: Room | None = None,
+        hosts: Hosts = LOOPBACK,
     ) -> None:
         """`doorkeeper` None: nobody is asked for a key. `tracing` None: no spans are written. `room`: for bodies; None:
-        one of its own."""
+        one of its own. `hosts`: by which names the door may be asked for."""
         self._app = app
         self._doorkeeper = doorkeeper
         self._tracing = tracing
@@ -75,6 +75,7 @@ class Guard:
         self._emit = emit
         self._metrics = metrics
         self._room = Room() if room is None else room
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -115,7 +116,7 @@ class Guard:
         route = _route_name(scope["path"])
         self._metrics.open_requests.labels(route).inc()
         try:
-            check(headers)
+            check(headers, self._hosts, (scope.get("server") or (None,))[0])
             for_page += cors.marks(scope["path"], headers)
             if cors.is_preflight(scope["method"], scope["path"], headers):  # a browser shows no key with it
                 await cors.preflight_answer(headers)(scope, receive, send_marked)
@@ -174,7 +175,7 @@ def defect(request_id: str) -> InternalError:
     return InternalError(f"a defect of Thaloom; what happened to request {request_id} is in the door's log")
 
 
-def check(headers: Headers) -> None:
+def check(headers: Headers, hosts_known: Hosts = LOOPBACK, server: str | None = None) -> None:
     """Raises Forbidden for a foreign Host or Origin, TooLarge for too many headers, BadRequest without a Host."""
     num_bytes = sum(len(name) + len(value) for name, value in headers.raw)
     if len(headers.raw) > MAX_HEADERS or num_bytes > MAX_HEADER_BYTES:
@@ -184,37 +185,13 @@ def check(headers: Headers) -> None:
     hosts = headers.getlist("host")
     if len(hosts) != 1:
         raise BadRequest("a request must have one Host header")
-    if not is_loopback(hosts[0]):
-        raise Forbidden(f"Host {hosts[0]!r} is not this machine's loopback name (use localhost or 127.0.0.1)")
+    if not hosts_known.knows(hosts[0], server):
+        raise Forbidden(
+            f"Host {hosts[0]!r} is none of this door's names (loopback's, those of its certificate and of [door] names)"
+        )
     for origin in headers.getlist("origin"):
-        if not is_loopback_origin(origin):
+        if not hosts_known.knows_origin(origin, server):
             raise Forbidden(f"requests of pages from {origin!r} are not served")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a Host header (`name`, `address` or `[address]`, with or without a port) names loopback."""
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\s]+)(:\d{1,5})?", host)
-    return match is not None and is_loopback_name(match[1].strip("[]"))
-
-
-def is_loopback_name(name: str) -> bool:
-    """`localhost`, an address in 127.0.0.0/8, or ::1; nothing that would have to be looked up."""
-    if name.lower().removesuffix(".") == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return address.is_loopback
-
-
-def is_loopback_origin(origin: str) -> bool:
-    try:
-        parts = urlsplit(origin)
-    except ValueError:
-        return False
-    rest = parts.path + parts.query + parts.fragment
-    return parts.scheme in ("http", "https") and rest == "" and is_loopback(parts.netloc)
 
 
 def _request_id(headers: Headers) -> RequestId:

@@ -20,6 +20,7 @@ from thaloom.base.errors import (
 )
 from thaloom.edge.client.sdk.calls import Call
 from thaloom.edge.client.sdk.settings import Settings
+from thaloom.edge.client.trust import raise_if_not_trusted
 from thaloom.edge.wire import control as wire
 
 A = TypeVar("A", bound=BaseModel)
@@ -92,6 +93,7 @@ def translated(settings: Settings, call: Call) -> Iterator[None]:
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+        raise_if_not_trusted(error, settings.url)
         raise NodeNotRunning(f"no node listens at {str(place)!r} (start one: thaloom up)") from error
     except httpx2.TimeoutException as error:
         raise DeadlineExceeded(f"the node fell silent for {settings.timeout_s:g} s") from error

@@ -42,10 +42,13 @@ from thaloom.edge.wire.health import DoorVersion, Health, Readiness
 class AsyncClient:
     """A caller of one node. It keeps connections: close it, or use it in `async with`.
 
-    `url`, or `host` and `port`: of the door; by default THALOOM_HOST and THALOOM_PORT, else 127.0.0.1 and 7411.
-    `api_key`: where the door asks for one; by default THALOOM_API_KEY. `home`: the folder of a node on this machine,
-    whose control API is then asked over its socket instead of through the door. `timeout_s`: the longest silence that
-    is waited for. `retries`: how often a call that was refused for now is sent again where that is safe; None: never.
+    `url`, or `host` and `port`: of the door; by default THALOOM_URL, else THALOOM_HOST and THALOOM_PORT, else
+    127.0.0.1 and 7411. `api_key`: where the door asks for one; by default THALOOM_TOKEN or THALOOM_API_KEY. `ca`: a
+    file with the certificates that are believed, `fingerprint`: that of the node's own, where the url says https; by
+    default THALOOM_CA and THALOOM_FINGERPRINT, else whom this machine believes. `home`: the folder of a node on this
+    machine, whose control API is then asked over its socket instead of through the door. `timeout_s`: the longest
+    silence that is waited for. `retries`: how often a call that was refused for now is sent again where that is safe;
+    None: never.
     `transport`: what carries the calls instead of sockets, for tests and proxies.
 
     Methods raise leaves of `thaloom.errors` and nothing else: each says whose fault it is and whether to try again.
@@ -59,12 +62,22 @@ class AsyncClient:
         port: int | None = None,
         api_key: str | None = None,
         home: str | Path | None = None,
+        ca: str | Path | None = None,
+        fingerprint: str | None = None,
         timeout_s: float = TIMEOUT_S,
         retries: Retries | None = Retries(),  # noqa: B008 - frozen
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._settings = settings(
-            url, host=host, port=port, api_key=api_key, home=home, timeout_s=timeout_s, retries=retries
+            url,
+            host=host,
+            port=port,
+            api_key=api_key,
+            home=home,
+            ca=ca,
+            fingerprint=fingerprint,
+            timeout_s=timeout_s,
+            retries=retries,
         )
         self._connection = AsyncConnection(self._settings, transport)
         self.node = AsyncNode(self._connection)

@@ -162,10 +162,9 @@ class AsyncConnection:
         headers = {"user-agent": f"thaloom/{__version__}"}
         if self._settings.api_key is not None:
             headers["authorization"] = f"Bearer {self._settings.api_key}"
-        # Loading the machine's certificates takes 50 ms; the environment's proxies are not for a node on loopback.
-        return httpx2.AsyncClient(
-            base_url=url, headers=headers, transport=transport, trust_env=False, verify=self._settings.with_tls
-        )
+        # The environment's proxies are not for a node. A socket has no TLS, whatever the door has.
+        verify = self._settings.verify() if transport is None else False
+        return httpx2.AsyncClient(base_url=url, headers=headers, transport=transport, trust_env=False, verify=verify)
 
 
 class AsyncAsking:
