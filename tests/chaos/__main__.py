@@ -162,6 +162,7 @@ def report(found: dict[str, Any]) -> None:
         f" on them when they were killed; the latest error {max((k.slowest_s for k in verdict.kills), default=0.0):.3f}"
         f" s after the death (allowed: {ERROR_WITHIN_S:g} s)"
     )
+    print(f"on their way while a daemon died, and whole: {verdict.unhurt}")
     print(f"{'healed after':28} {'times':>5} {'median':>7} {'p95':>7} {'max':>7} s; overlapped by others")
     for name, each in verdict.recoveries.items():
         print(f"{name:28} {each.count:5} {each.median_s:7.2f} {each.p95_s:7.2f} {each.max_s:7.2f}    {each.overlapped}")

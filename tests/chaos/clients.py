@@ -24,6 +24,7 @@ LENGTHS = (48, 160, 420)
 THINK_S = (0.02, 0.5)
 PATHS = ("/v1/completions", "/v1/chat/completions")
 KEY_COMES_S = 0.25
+NO_DOOR_S = 0.25
 Question = tuple[str, str, str, int]
 """Service, path, prompt, number of tokens."""
 
@@ -138,7 +139,7 @@ class Crowd:
         if served.outcome == "error":
             await asyncio.sleep(1.0 if served.told_again else KEY_COMES_S)
         elif served.outcome in ("refused", "closed"):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(NO_DOOR_S)
 
     async def _streamed(self, number: int, question: Question) -> Served:
         return (await self._judged(number, "stream", question[0], question[1], body_of(question, stream=True),

@@ -62,6 +62,8 @@ class Verdict:
     outcomes: Mapping[str, int]
     """By class, as above."""
     kills: tuple[Kill, ...]
+    unhurt: int
+    """Requests that were on their way while a daemon died, and came whole to their end."""
     recoveries: Mapping[str, Recovery]
     failures: tuple[str, ...]
     """What no fault allows."""
@@ -99,6 +101,7 @@ def judge(facts: Facts, kinds: Mapping[int, str] | None = None) -> Verdict:
         requests=len(facts.requests),
         outcomes=dict(classes.most_common()),
         kills=kills,
+        unhurt=court.unhurt(),
         recoveries=recoveries(facts.health, facts.harms, kinds or {}),
         failures=tuple(failures),
     )
@@ -210,6 +213,11 @@ class _Court:
             if health.at >= harm.done_at and what not in health.missing and "daemon" not in health.missing:
                 return health.at
         return FOREVER
+
+    def unhurt(self) -> int:
+        daemons = self._by_kind["daemon"]
+        whole = (request for request in self._facts.requests if request.outcome == "whole")
+        return sum(any(_in_flight(request, harm) for harm in daemons) for request in whole)
 
     def kills(self) -> list[Kill]:
         return [

@@ -168,6 +168,7 @@ def left_behind(stage: Stage, mounts: int) -> list[str]:
     found += [f"file {path.relative_to(home)}" for path in (home / "run" / "workers").rglob("*")]
     found += [f"file {path.relative_to(home)}" for path in home.rglob("*.partial")]
     found += [f"control group {group.name}" for group in find_groups(folder_name(home)).list()]
+    found += [f"folder {path}" for path in Path("/sys/fs/cgroup").rglob(folder_name(home))]
     found += ["routes.json"] if (home / "run" / "routes.json").exists() else []
     here = len(Path("/proc/self/mountinfo").read_text().splitlines())
     found += [f"mounts: {here}, before {mounts}"] if here != mounts else []

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from tests.chaos.stage import PATIENCE_S, Stage
 from tests.system.node import TINY
 from thaloom.base.actions import Terms
-from thaloom.base.errors import ActionNotFound, DiskFull, NameTaken, NodeNotRunning, ThaloomError
+from thaloom.base.errors import ActionNotFound, DiskFull, NameTaken, NodeNotRunning, ThaloomError, WrongState
 from thaloom.edge.client.control import ControlClient
 from thaloom.edge.wire.control import AliasRequest, CopyRequest, KeyRequest, PullRequest, ServeRequest
 
@@ -110,7 +110,7 @@ class Operator:
                 return "done"
             except NodeNotRunning:
                 pass  # nobody there, or there no more: the same again
-            except NameTaken as error:
+            except (NameTaken, WrongState) as error:
                 if "by this very request" in error.message:
                     return "done"
                 return await self._refused(action, error)

@@ -136,7 +136,7 @@ class Striker:
 
     async def _hand_over(self, fault: Fault) -> bool:
         """The daemon is told to leave everything running, as for an upgrade."""
-        return await self._answers() and await self._end_daemon(fault, signal.SIGUSR2)
+        return await self._end_daemon(fault, signal.SIGUSR2)
 
     async def _end_daemon(self, fault: Fault, signum: signal.Signals, *, away_s: float | None = None) -> bool:
         stage = self._stage
@@ -146,7 +146,11 @@ class Striker:
         before = stage.daemon_back_at
         stage.away_s = fault.span_s if away_s is None else away_s
         at = stage.clock()
-        if not identity.send(signum):
+        if signum != signal.SIGKILL:
+            identity = await self._tell_daemon(signum)
+            if identity is None:
+                return False
+        elif not identity.send(signum):
             return False
         await self._gone(identity)
         done_at = stage.clock()
@@ -244,8 +248,6 @@ class Striker:
         return True
 
     async def _reload(self, fault: Fault) -> bool:
-        if not await self._answers():  # before a daemon is ready nobody sends it this
-            return False
         settings = self._stage.node.home / "config.toml"
         fresh = settings.with_name("config.toml.new")
         try:
@@ -254,8 +256,7 @@ class Striker:
         except OSError:
             await asyncio.to_thread(fresh.unlink, missing_ok=True)
             return False
-        identity = identify(self._stage.node.daemon.pid)
-        return identity is not None and identity.send(signal.SIGHUP)
+        return await self._tell_daemon(signal.SIGHUP) is not None
 
     async def _back_up(self, fault: Fault) -> bool:
         """Whole and read back, whatever happens to the node meanwhile."""
@@ -277,11 +278,16 @@ class Striker:
 
     # -- asking
 
-    async def _answers(self) -> bool:
-        with contextlib.suppress(ThaloomError):
-            await self._stage.call(lambda client: client.version())
-            return True
-        return False
+    async def _tell_daemon(self, signum: signal.Signals) -> ProcessIdentity | None:
+        """A signal that has a meaning only to a daemon that is ready, as init systems send it: whom it was sent to."""
+        for _ in range(100):
+            with contextlib.suppress(ThaloomError):
+                pid = (await self._stage.call(lambda client: client.status())).pid
+                identity = identify(pid)
+                if identity is not None and identity.send(signum):
+                    return identity
+            await asyncio.sleep(_AGAIN_S)
+        return None
 
     async def _insist(self, action: str, what: Callable[[ControlClient], T]) -> T:
         """The same by one id, until there is an answer that is not about the daemon or the disk."""

@@ -176,6 +176,12 @@ def test_the_bound_is_what_was_in_flight_on_the_killed_process() -> None:
     assert (kill.failed, kill.in_flight) == (1, 3), "a door has the requests of all services"
 
 
+def test_who_came_through_the_death_of_a_daemon_is_counted() -> None:
+    found = verdict(request(), request(ended_at=9.9), request(begun_at=10.02, ended_at=11.0), harms=(DAEMON,))
+    assert (found.unhurt, found.failures) == (1, ())
+    assert verdict(request(), harms=(WORKER,)).unhurt == 0
+
+
 def test_a_node_that_does_not_heal_is_flagged() -> None:
     for harms in ((WORKER,), (WORKER, DAEMON)):
         last = max(harm.over_at for harm in harms)

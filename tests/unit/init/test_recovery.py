@@ -127,7 +127,7 @@ def test_recovery_sets_the_books_right_and_sweeps(short_path: Path, monkeypatch:
 
 
 def test_what_a_killed_daemon_left_half_done_is_swept(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Found by tests.chaos: a daemon that is killed while it publishes, or tries its walls, left that behind for good."""
+    """Found by tests.chaos: a daemon killed while it publishes, or tries its walls, left that behind for good."""
     layout, clock = Layout(short_path / "h"), ManualClock()
     layout.create()
     text_files = layout.tokenizers / ("0" * 64)
