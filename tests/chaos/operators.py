@@ -70,6 +70,10 @@ class Operator:
         """done, refused (nothing was begun), failed (it was, and the journal says why it was not done), undone."""
         self.leaving = False
 
+    @property
+    def busy(self) -> bool:
+        return self._turn.locked()
+
     async def work(self) -> None:
         while not self.leaving:
             await asyncio.sleep(self._chance.uniform(*PAUSE_S))

@@ -90,6 +90,8 @@ class Striker:
 
     async def _kill_daemon_in_action(self, fault: Fault) -> bool:
         """As the daemon does something that was asked for. The span says how far into it."""
+        if self.operator.busy or identify(self._stage.node.daemon.pid) is None:
+            return False
         met = False
 
         async def meanwhile() -> None:
