@@ -35,6 +35,25 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Worked:
+    """One job that is over."""
+
+    name: str
+    wanted: int
+    """The exit code its program was made to end with."""
+    phase: str
+    exit_code: int | None
+    """Of its last attempt."""
+    ended_by: str
+    num_attempts: int
+    begun: tuple[int, ...]
+    """The numbers of the attempts that began, as the program itself wrote down."""
+    ended: tuple[int, ...]
+    """Likewise those that came to the program's own end."""
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Harm:
     """One thing that was done to the node: a process killed, a disk filled, a key taken back."""
 
@@ -71,6 +90,7 @@ class Facts:
 
     replicas: dict[str, int]
     requests: list[Served] = field(default_factory=list)
+    jobs: list[Worked] = field(default_factory=list)
     harms: list[Harm] = field(default_factory=list)
     health: list[Health] = field(default_factory=list)
     """In order of time, some each second."""

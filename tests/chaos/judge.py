@@ -8,6 +8,8 @@
                                     moment the node said it is done
     a full disk                     `disk_full`, for who writes, only while it is full
 
+    a job that was killed           another attempt for each kill, or its failure where it is not to be tried again
+
 A daemon's death allows nothing. Of each killed process the requests in flight are counted: no more can fail by it.
 Pure: facts in, a verdict out.
 """
@@ -20,7 +22,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.chaos.facts import Facts, Harm, Health, Served
+from tests.chaos.facts import Facts, Harm, Health, Served, Worked
 
 ERROR_WITHIN_S = 2.0
 SLACK_S = 0.5
@@ -59,6 +61,9 @@ class Recovery:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     requests: int
+    jobs: int
+    attempts: int
+    """Of all jobs."""
     outcomes: Mapping[str, int]
     """By class, as above."""
     kills: tuple[Kill, ...]
@@ -96,9 +101,12 @@ def judge(facts: Facts, kinds: Mapping[int, str] | None = None) -> Verdict:
         for kill in kills
         if kill.failed > kill.in_flight
     ]
+    failures += misdone(facts.jobs, facts.harms)
     failures += sicknesses(facts.health, facts.harms)
     return Verdict(
         requests=len(facts.requests),
+        jobs=len(facts.jobs),
+        attempts=sum(job.num_attempts for job in facts.jobs),
         outcomes=dict(classes.most_common()),
         kills=kills,
         unhurt=court.unhurt(),
@@ -240,6 +248,27 @@ class _Court:
 def _in_flight(request: Served, harm: Harm) -> bool:
     """On its way while the process died. What the door refused before it reached any worker never was."""
     return request.begun_at <= harm.done_at and request.ended_at >= harm.at
+
+
+def misdone(jobs: Sequence[Worked], harms: Sequence[Harm]) -> list[str]:
+    """Jobs that did not end as they were made to, or did something twice, and no kill explains it."""
+    kills = Counter(harm.service for harm in harms if harm.kind == "job")
+    found = []
+    for job in jobs:
+        told = f"{job.name}: {job.phase} by {job.ended_by}, code {job.exit_code}, attempts {job.num_attempts}"
+        told += f" (began {job.begun}, ended {job.ended}), kills {kills[job.name]} ({job.words})"
+        killed = kills[job.name] > 0
+        as_wanted = job.exit_code == job.wanted and job.phase == ("failed" if job.wanted else "succeeded")
+        given_up = killed and bool(job.wanted) and job.phase == "failed"  # those are not tried again
+        if not as_wanted and not given_up:
+            found.append(f"not its own end: {told}")
+        elif job.num_attempts > 1 + kills[job.name]:
+            found.append(f"tried again, and nobody killed it: {told}")
+        elif len(set(job.begun)) < len(job.begun) or not {*job.begun} <= {*range(1, job.num_attempts + 1)}:
+            found.append(f"an attempt was made twice: {told}")
+        elif as_wanted and job.num_attempts not in job.ended:
+            found.append(f"over before its program came to an end: {told}")
+    return found
 
 
 def sicknesses(health: Sequence[Health], harms: Sequence[Harm]) -> list[str]:

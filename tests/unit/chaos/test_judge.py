@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.facts import Facts, Harm, Health, Served
+from tests.chaos.facts import Facts, Harm, Health, Served, Worked
 from tests.chaos.judge import ERROR_WITHIN_S, HEALED_WITHIN_S, Verdict, judge
 
 WORKER = Harm(kind="worker", fault=0, at=10.0, done_at=10.01, over_at=10.01, service="plain")
@@ -180,6 +180,53 @@ def test_who_came_through_the_death_of_a_daemon_is_counted() -> None:
     found = verdict(request(), request(ended_at=9.9), request(begun_at=10.02, ended_at=11.0), harms=(DAEMON,))
     assert (found.unhurt, found.failures) == (1, ())
     assert verdict(request(), harms=(WORKER,)).unhurt == 0
+
+
+JOB = Worked(
+    name="j", wanted=0, phase="succeeded", exit_code=0, ended_by="exit", num_attempts=1, begun=(1,), ended=(1,)
+)
+KILLED = Harm(kind="job", fault=7, at=10.0, done_at=10.01, over_at=10.01, service="j")
+AGAIN = dataclasses.replace(JOB, num_attempts=2, begun=(1, 2), ended=(2,))
+
+
+def job_failures(job: Worked, *harms: Harm) -> tuple[str, ...]:
+    facts = Facts(replicas={})
+    facts.jobs.append(job)
+    facts.harms += harms
+    return judge(facts).failures
+
+
+def test_jobs_that_end_as_they_were_made_to_pass() -> None:
+    assert job_failures(JOB) == ()
+    assert job_failures(AGAIN, KILLED) == ()
+    assert job_failures(dataclasses.replace(AGAIN, begun=(2,)), KILLED) == (), "killed before it could say a word"
+    seven = dataclasses.replace(JOB, wanted=7, phase="failed", exit_code=7)
+    assert job_failures(seven) == ()
+    assert job_failures(dataclasses.replace(seven, exit_code=None, ended_by="lost", ended=()), KILLED) == ()
+
+
+@pytest.mark.parametrize(
+    ("job", "harms"),
+    [
+        (AGAIN, ()),
+        (AGAIN, (dataclasses.replace(KILLED, service="another"),)),
+        (AGAIN, (DAEMON, WORKER, DOOR, DISK)),
+        (dataclasses.replace(AGAIN, begun=(1, 2, 2)), (KILLED,)),
+        (dataclasses.replace(JOB, begun=(1, 2)), ()),
+        (dataclasses.replace(JOB, ended=()), (KILLED,)),
+        (dataclasses.replace(JOB, phase="failed", exit_code=None, ended_by="lost"), (KILLED,)),
+        (dataclasses.replace(JOB, phase="failed", exit_code=1), ()),
+        (dataclasses.replace(JOB, wanted=7), ()),
+        (dataclasses.replace(JOB, wanted=7, phase="failed", exit_code=None, ended_by="lost"), (DAEMON,)),
+    ],
+    ids=[
+        "tried again", "another was killed", "a daemon is no reason", "twice by one number", "more than it says",
+        "did not come to its end", "given up though it was to be tried again", "another code", "success it was not",
+        "failed by nobody",
+    ],
+)  # fmt: skip
+def test_jobs_that_do_not_are_flagged(job: Worked, harms: tuple[Harm, ...]) -> None:
+    assert len(job_failures(job, *harms)) == 1
 
 
 def test_a_node_that_does_not_heal_is_flagged() -> None:
