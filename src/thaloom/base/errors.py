@@ -4,7 +4,7 @@
     ├── Refused                 the caller can mend the request             fault: caller
     │   ├── BadRequest  BadParameter  PromptTooLong  TooLarge  MethodNotAllowed
     │   ├── NotFound: ModelNotFound  ServiceNotFound  AliasNotFound  DeviceNotFound  UnknownPath
-    │   │             NotKept  KeyNotFound  ActionNotFound
+    │   │             NotKept  KeyNotFound  ActionNotFound  JobNotFound
     │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict  WrongState
     │   │             PlanChanged  NothingToUndo
     │   ├── Unauthorized  Forbidden  ApprovalNeeded  AirGapped
@@ -155,6 +155,12 @@ class DeviceNotFound(NotFound):
 
 class KeyNotFound(NotFound):
     code = "key_not_found"
+
+
+class JobNotFound(NotFound):
+    """No job of this name is known; it may have been forgotten some time after its end, as was wished."""
+
+    code = "job_not_found"
 
 
 class ActionNotFound(NotFound):

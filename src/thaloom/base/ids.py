@@ -9,6 +9,7 @@ DeviceId = NewType("DeviceId", str)
 """Stable across reboots and re-ordering of indices: `cpu`, `virtual:0`, `cuda:GPU-5f2e...`."""
 
 ServiceName = NewType("ServiceName", str)
+JobName = NewType("JobName", str)
 WorkerId = NewType("WorkerId", str)
 RequestId = NewType("RequestId", str)
 Digest = NewType("Digest", str)

@@ -23,6 +23,7 @@ from thaloom.base.errors import (
 from thaloom.base.events import Level
 from thaloom.base.files import FolderLock
 from thaloom.init.confining import SandboxConfig
+from thaloom.init.jobs.config import JobsConfig
 from thaloom.kernel.state.kept import KeepLimits
 
 DEFAULT_PORT = 7411
@@ -67,7 +68,9 @@ class NodeConfig:
     """How much the door keeps for its clients: responses, files, batches. The door reads this table itself."""
 
     sandbox: SandboxConfig = dataclasses.field(default_factory=SandboxConfig)
-    """Walls around workers."""
+    """Walls around workers and jobs."""
+    jobs: JobsConfig = dataclasses.field(default_factory=JobsConfig)
+    """Programs that are run to their end."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:

@@ -175,9 +175,9 @@ class Confiner:
             moved=packed,
             sockets=str(socket.parent),
             files=(f"{socket}.failure.json",),
-            devices=_accelerators() if anywhere or plan.device.split(":")[0] not in ("cpu", "virtual") else (),
+            devices=accelerators() if anywhere or plan.device.split(":")[0] not in ("cpu", "virtual") else (),
             whole_host=anywhere,
-            hidden=(str(layout.home), *_secret_folders()) if anywhere else (),
+            hidden=(str(layout.home), *secret_folders()) if anywhere else (),
             scratch_bytes=self._config.scratch_bytes,
             file_bytes=self._longest_file(spec, plan),
         )
@@ -200,10 +200,10 @@ class Confiner:
         return (log.stat().st_size if log.exists() else 0) + _LOG_BYTES + 4 * plan.estimate.weight_bytes
 
 
-def _accelerators() -> tuple[str, ...]:
+def accelerators() -> tuple[str, ...]:
     return tuple(path for pattern in _ACCELERATORS for path in sorted(map(str, Path("/").glob(pattern.lstrip("/")))))
 
 
-def _secret_folders() -> tuple[str, ...]:
+def secret_folders() -> tuple[str, ...]:
     home = Path("~").expanduser()
     return tuple(str(home / name) for name in _SECRETS if (home / name).is_dir())

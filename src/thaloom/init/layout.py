@@ -85,6 +85,11 @@ class Layout:
         return self.home / "logs"
 
     @property
+    def jobs(self) -> Path:
+        """A folder for each job: its logs, its own place to work in, and what its reaper writes."""
+        return self.home / "jobs"
+
+    @property
     def door_log(self) -> Path:
         return self.logs / "door.log"
 
@@ -114,5 +119,5 @@ class Layout:
                 f"{MAX_SOCKET_PATH_BYTES} bytes, {str(longest)!r} has {len(bytes(longest))}",
                 param="THALOOM_HOME",
             )
-        for folder in (self.home, self.models, self.run, self.workers, self.tokenizers, self.logs):
+        for folder in (self.home, self.models, self.run, self.workers, self.tokenizers, self.logs, self.jobs):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from thaloom.base.errors import OutOfMemory
 from thaloom.base.ids import DeviceId, WorkerId
 from thaloom.base.procs import resident_bytes
 from thaloom.hal.types import Device, Reading
@@ -12,6 +13,7 @@ from thaloom.init.supervisor import Supervised
 from thaloom.kernel.memory.ledger import Ledger
 from thaloom.kernel.state.types import GUESTS, DeviceMemory
 
+_PROGRAM = "program"
 _PROCESS = "process"
 """What a worker holds besides weights, keys and values, and scratch: interpreter and libraries."""
 
@@ -41,6 +43,8 @@ class NodeMemory:
         self._host_available = host_available
         self._readings = readings
         self._headroom_bytes = headroom_bytes
+        self.others: Callable[[], Mapping[str, int]] = dict
+        """What those hold now who book memory and are no workers, by owner, as far as it is counted."""
 
     def reserve(self, worker: WorkerId, device: DeviceId, estimate: Estimate) -> None:
         """Book an estimate. Raises OutOfMemory with the figures, and then nothing is booked."""
@@ -90,7 +94,8 @@ class NodeMemory:
     def free_bytes(self, processes: Iterable[Supervised]) -> dict[DeviceId, int]:
         """What each device can still be asked for: by the ledger, and by measure less what is promised but not yet
         in use."""
-        resident = {process.id: _resident(process) for process in processes if process.alive}
+        resident: dict[str, int] = {process.id: _resident(process) for process in processes if process.alive}
+        resident |= self.others()
         readings = self._readings()
         free = {}
         for device in self._capacity:
@@ -104,6 +109,50 @@ class NodeMemory:
         """What these workers hold there: comes back when they end."""
         owners = set(workers)
         return sum(entry.num_bytes for entry in self._ledger.holdings(device) if entry.owner in owners)
+
+    # -- programs that are no workers: memory of the host, and devices for themselves alone
+
+    @property
+    def host(self) -> DeviceId | None:
+        """The device whose memory is the host's; None on a node that has no driver for it."""
+        return min(self._on_host, default=None)
+
+    def host_capacity_bytes(self) -> int:
+        """All there is to be given, whoever holds it now."""
+        return 0 if self.host is None else self._ledger.capacity_bytes(self.host)
+
+    def host_free_bytes(self, processes: Iterable[Supervised]) -> int:
+        return 0 if self.host is None else self.free_bytes(processes)[self.host]
+
+    def accelerators(self) -> tuple[DeviceId, ...]:
+        return tuple(sorted(device for device in self._capacity if device not in self._on_host))
+
+    def idle_accelerators(self) -> tuple[DeviceId, ...]:
+        """Those nobody holds anything of."""
+        held = {entry.device for entry in self._ledger.holdings()}
+        return tuple(device for device in self.accelerators() if device not in held)
+
+    def book(self, owner: str, num_bytes: int, num_devices: int) -> tuple[DeviceId, ...]:
+        """Memory of the host, and devices as a whole; returns those. Raises OutOfMemory, and then nothing is booked."""
+        devices = self.idle_accelerators()[:num_devices]
+        if len(devices) < num_devices or self.host is None:
+            raise OutOfMemory(f"{owner} needs {num_devices} devices, {len(devices)} are free", needed=num_devices)
+        self._ledger.reserve(owner, self.host, num_bytes, purpose=_PROGRAM)
+        for device in devices:
+            self._ledger.reserve(owner, device, self._ledger.capacity_bytes(device), purpose=_PROGRAM)
+        return devices
+
+    def adopt(self, owner: str, num_bytes: int, devices: Iterable[str]) -> None:
+        """Book for one that holds it already: never refused."""
+        for device, held in [(self.host, num_bytes), *((DeviceId(name), None) for name in devices)]:
+            if device is not None and device in self._capacity:
+                self._ledger.reserve(owner, device, 0, purpose=_PROGRAM)
+                num = self._ledger.capacity_bytes(device) if held is None else held
+                self._ledger.correct(owner, device, num, purpose=_PROGRAM)
+
+    def give_back(self, owner: str) -> None:
+        """All it has booked."""
+        self._ledger.release(owner)
 
     def report(self) -> tuple[DeviceMemory, ...]:
         return tuple(
@@ -125,11 +174,11 @@ class NodeMemory:
         reading = readings.get(device)
         return None if reading is None else reading.memory_free_bytes
 
-    def _promised(self, device: DeviceId, resident: Mapping[WorkerId, int]) -> int:
+    def _promised(self, device: DeviceId, resident: Mapping[str, int]) -> int:
         booked: dict[str, int] = {}
         for entry in self._ledger.holdings(device):
             booked[entry.owner] = booked.get(entry.owner, 0) + entry.num_bytes
-        return sum(max(0, num_bytes - resident.get(WorkerId(owner), 0)) for owner, num_bytes in booked.items())
+        return sum(max(0, num_bytes - resident.get(owner, 0)) for owner, num_bytes in booked.items())
 
 
 def _resident(process: Supervised) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections.abc import Callable
 
 from thaloom.base.clock import Clock
 from thaloom.base.errors import NodeNotRunning, ThaloomError
@@ -68,6 +69,8 @@ class ReconcileLoop:
         self._turn = asyncio.Lock()
         self._seen: Snapshot | None = None
         self.going_down = False
+        self.on_going_down: Callable[[], None] = lambda: None
+        """Who else has something to end."""
         self.failures = 0
         """Rounds that ended in an error of ours."""
 
@@ -82,6 +85,7 @@ class ReconcileLoop:
             self._emit(NodeStopping(reason=reason))
             self.going_down = True
             self.wake()
+            self.on_going_down()
 
     def wake(self) -> None:
         """Something changed: look again soon."""

@@ -6,8 +6,9 @@ What changes something is put into words (base.actions) and left to `init.acting
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from thaloom import __version__
 from thaloom.base.actions import TERMS, Call, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.clock import Clock
-from thaloom.base.errors import BadParameter, NameTaken, ServiceNotFound, WrongState
+from thaloom.base.errors import ActionNotFound, BadParameter, NameTaken, ServiceNotFound, WrongState
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.base.plugins import Absent
 from thaloom.base.procs import resident_bytes
@@ -24,6 +25,7 @@ from thaloom.hal.types import Device, Reading
 from thaloom.init.acting.aliases import AliasWish, CanaryReport, PutAlias, RemoveAlias, ReturnCanary
 from thaloom.init.acting.encryption import ConvertModel, ConvertWish, MakeMasterKey, RotateMasterKey, RotationWish
 from thaloom.init.acting.guards import ServiceGuard, is_service_name, require_service_name
+from thaloom.init.acting.jobs import JobRemoval, JobWish, RemoveJob, RunJob, StopJob
 from thaloom.init.acting.keys import KeyWish, MakeKey, RemoveKey
 from thaloom.init.acting.kinds import NO_AID, Aid, Done, Named, call
 from thaloom.init.acting.models import (
@@ -45,6 +47,7 @@ from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig
 from thaloom.init.history import History
+from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.layout import Layout
 from thaloom.init.log_stream import follow_log
 from thaloom.init.node_memory import NodeMemory
@@ -66,6 +69,7 @@ from thaloom.kernel.models.types import (
     UnfinishedPull,
     Verification,
 )
+from thaloom.kernel.state.jobs.types import JobPhase, JobSpec, JobStatus
 from thaloom.kernel.state.journal import new_action_id
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import (
@@ -105,6 +109,7 @@ class Syscalls:
         guard: ServiceGuard,
         performer: Performer,
         vault: Vault,
+        jobs: JobDesk,
         clock: Clock,
     ) -> None:
         self._layout = layout
@@ -122,6 +127,7 @@ class Syscalls:
         self._performer = performer
         self._past = Past(store.journal)
         self._vault = vault
+        self._jobs = jobs
         self._clock = clock
         self._started_at = clock.now()
         self.aliases = aliasing
@@ -182,6 +188,7 @@ class Syscalls:
         """Go down; who asks a second time does not want to wait for answers under way."""
         if self._reconcile_loop.going_down:
             self._supervisor.kill_all()
+            self._jobs.kill_all()
         self._reconcile_loop.go_down(signal_name)
 
     # -- devices
@@ -328,6 +335,43 @@ class Syscalls:
             raise ServiceNotFound(f"no service {name!r}")
         going_on = (lambda: self._wished(name) and not self._reconcile_loop.going_down) if follow else (lambda: False)
         return follow_log(path, tail, self._clock, going_on)
+
+    # -- jobs
+
+    async def jobs(self, phase: JobPhase | None, limit: int) -> tuple[Sequence[JobStatus], Mapping[str, int]]:
+        return self._jobs.latest(phase, limit)
+
+    async def job(self, name: str) -> JobStatus:
+        return self._jobs.status(name)
+
+    async def run_job(self, spec: JobSpec, *, replace: bool) -> JobStatus:
+        after = await asyncio.to_thread(self._asked_after, spec.name)
+        await self._do(call(RunJob.name, JobWish(spec=spec, replace=replace, after=after)))
+        return self._jobs.status(spec.name)
+
+    async def stop_job(self, name: str) -> JobStatus:
+        await self._do(call(StopJob.name, Named(name=name)))
+        return self._jobs.status(name)
+
+    async def remove_job(self, name: str, *, stop: bool) -> None:
+        await self._do(call(RemoveJob.name, JobRemoval(name=name, stop=stop)))
+
+    async def wait_job(self, name: str, timeout_s: float) -> JobStatus:
+        return await self._jobs.wait(name, timeout_s)
+
+    async def job_logs(self, name: str, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
+        return self._jobs.logs(name, follow=follow, tail=tail)
+
+    def _asked_after(self, name: str) -> int:
+        """How many attempts there were under this name when the request was made: by its id, if it is made again."""
+        action = TERMS.get().action
+        if action is not None:
+            with contextlib.suppress(ActionNotFound):
+                earlier = self._past.get(action).plan.get("call", {})
+                if earlier.get("kind") == RunJob.name and isinstance(after := earlier["parameters"]["after"], int):
+                    return after
+        present = self._jobs.find(name)
+        return 0 if present is None else present.state.num_attempts
 
     # -- keys
 

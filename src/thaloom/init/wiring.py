@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from thaloom.base.clock import Clock
 from thaloom.base.errors import NodeNotRunning, ThaloomError
 from thaloom.base.events import Degraded, Emit
+from thaloom.base.ids import WorkerId
 from thaloom.base.plugins import Registry
 from thaloom.base.procs import ProcessIdentity
 from thaloom.hal.driver import Driver
@@ -24,6 +25,11 @@ from thaloom.init.confining import Confiner
 from thaloom.init.events import OrphansEnded
 from thaloom.init.executor import Executor
 from thaloom.init.history import History
+from thaloom.init.jobs.confining import JobWalls
+from thaloom.init.jobs.desk import JobDesk
+from thaloom.init.jobs.guarding import JobGuard
+from thaloom.init.jobs.loop import JobLoop
+from thaloom.init.jobs.memory import JobMemory
 from thaloom.init.layout import Layout
 from thaloom.init.locksmith import Locksmith
 from thaloom.init.node_memory import NodeMemory
@@ -33,7 +39,7 @@ from thaloom.init.pulls import Pulls
 from thaloom.init.quantising import Quantising
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.records import Records
-from thaloom.init.recovery import Found, recover
+from thaloom.init.recovery import Found, recover, running
 from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.init.syscalls import Syscalls
@@ -106,7 +112,8 @@ class Node:
             headroom_bytes=config.memory_headroom_bytes,
         )
         text_files = self._text_files = TextFiles(layout.tokenizers)
-        confiner = self._confiner = Confiner(layout, config.sandbox, sandbox=_sandbox(layout, config), models=models)
+        sandbox = self._sandbox = _sandbox(layout, config)
+        confiner = self._confiner = Confiner(layout, config.sandbox, sandbox=sandbox, models=models)
         self.supervisor = Supervisor(
             tasks,
             clock=clock,
@@ -169,6 +176,7 @@ class Node:
             pulled=self._model_came,
             vault=self._vault,
         )
+        self._jobs, desk = self._make_jobs(history, memory)
         self._planner = planner
         aliasing = Aliasing(store, history, self.reconcile_loop.wake)
         guard = self._guard = ServiceGuard(
@@ -194,6 +202,7 @@ class Node:
             vault=self._vault,
             emit=history,
             came=self._model_came,
+            jobs=desk,
         )
         self._performer = Performer(kinds, journal=store.journal, tasks=tasks, clock=clock)
         self.syscalls = Syscalls(
@@ -212,36 +221,62 @@ class Node:
             guard=guard,
             performer=self._performer,
             vault=self._vault,
+            jobs=desk,
             clock=clock,
         )
         self.emit: Emit = history
 
+    def _make_jobs(self, emit: Emit, memory: NodeMemory) -> tuple[JobLoop, JobDesk]:
+        layout, config, clock, store = self._layout, self._config, self._clock, self._store
+        walls = JobWalls(layout.home, self._sandbox, config.sandbox, config.jobs)
+        held = JobMemory(memory, self.supervisor, config.jobs.memory_bytes)
+        loop = JobLoop(
+            layout,
+            config.jobs,
+            store=store,
+            walls=walls,
+            memory=held,
+            tasks=self._tasks,
+            clock=clock,
+            emit=emit,
+            tick_s=config.tick_s,
+            going_down=lambda: self.reconcile_loop.going_down,
+        )
+        self.reconcile_loop.on_going_down = loop.wake
+        guard = JobGuard(home=layout.home, jobs=store.jobs, walls=walls, memory=held)
+        require_up = self.reconcile_loop.require_up
+        return loop, JobDesk(store.jobs, loop=loop, guard=guard, clock=clock, require_up=require_up)
+
     async def start(self, found: Found) -> None:
         """Take over what an earlier daemon left running, then make a first round."""
         self._locksmith.publish()  # before there is a door that could let anybody in
+        processes = list(running())
+        jobs = self._jobs.adopt(processes)
         await self._adopt(found)
         self._stop_strangers(found.strangers)
-        await self._sweep_groups(found)
+        await self._sweep_groups(found, self._jobs.kept_groups(processes))
+        await self._jobs.sweep(processes)
         await asyncio.to_thread(self._sweep_text_files)
         self._tasks.create_task(self._sweep_models(), name="sweep models")
-        living = {str(lease.id) for lease in found.alive}
+        living = {str(lease.id) for lease in found.alive} | jobs
         for entry in self._store.journal.unfinished():
             try:
                 await self._performer.resume(entry, living)
             except (ThaloomError, OSError) as error:  # the journal cannot be written: told, and tried at the next start
                 self.emit(Degraded(subject=f"action {entry.action}", reason="ResumeFailed", message=str(error)))
         await self.reconcile_loop.settle()
+        await self._jobs.settle()
 
     async def run(self) -> None:
         """Keep the wishes, until somebody asks for the end and every process has ended."""
-        await self.reconcile_loop.run()
+        await asyncio.gather(self.reconcile_loop.run(), self._jobs.run())
         await self._pulls.close()
         self._publisher.withdraw()
         await asyncio.to_thread(self._confiner.close)
 
-    async def _sweep_groups(self, found: Found) -> None:
+    async def _sweep_groups(self, found: Found, kept: Iterable[str]) -> None:
         """Whatever runs in a group of ours that nobody owns is ended, and the missing walls are told."""
-        alive = {lease.id for lease in found.alive}
+        alive = {lease.id for lease in found.alive} | {WorkerId(name) for name in kept}
         orphans = await asyncio.to_thread(self._confiner.sweep, alive, [each.pid for each in found.strangers])
         if orphans:
             self.emit(OrphansEnded(groups=tuple(orphans)))
@@ -265,6 +300,7 @@ class Node:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HAND_OVER_S):
                 await self.reconcile_loop.hold_still()
+                await self._jobs.hold_still()
 
     def _model_came(self, manifest: Manifest) -> None:
         self._planner.forget_model(manifest.name)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ TIMEOUT_S = 30.0
 """Longest silence of a node that is taken for life. It answers plain questions in milliseconds; streams tell of
 themselves at least once in 5 s."""
 _POLL_S = 0.05
+_LONGEST_WAIT_S = 10.0
+"""Of one request for the end of a job."""
 
 
 def control_socket(home: Path | None = None) -> Path:
@@ -194,6 +197,47 @@ class ControlClient:
         """Tell the node that the canary of this revision did worse: no door sends it requests any more."""
         request = wire.CanaryReturn(revision=revision, reason=reason)
         return self._call(wire.Alias, "POST", f"/aliases/{quote(name, safe='')}/return", request)
+
+    # -- jobs
+
+    def jobs(self, *, phase: str | None = None, limit: int = 100) -> wire.Jobs:
+        """Newest first."""
+        query = {"limit": limit} | ({"phase": phase} if phase else {})
+        return self._get(wire.Jobs, f"/jobs?{urlencode(query)}")
+
+    def job(self, name: str) -> wire.Job:
+        return self._get(wire.Job, f"/jobs/{quote(name, safe='')}")
+
+    def run_job(self, name: str, request: wire.JobRequest) -> wire.Job:
+        """Wish for a job. Returns at once; see `wait_job`."""
+        return self._call(wire.Job, "PUT", f"/jobs/{quote(name, safe='')}", request)
+
+    def stop_job(self, name: str) -> wire.Job:
+        """Ask it to end. Returns at once."""
+        return self._call(wire.Job, "POST", f"/jobs/{quote(name, safe='')}/stop")
+
+    def remove_job(self, name: str, *, stop: bool = False) -> wire.Removed:
+        """Forget it, with its logs and its folder."""
+        return self._call(wire.Removed, "DELETE", f"/jobs/{quote(name, safe='')}?stop={str(stop).lower()}")
+
+    def wait_job(self, name: str, *, timeout_s: float | None = None) -> wire.Job:
+        """The job once it is over. Raises DeadlineExceeded; None waits as long as it takes."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = math.inf if deadline is None else deadline - time.monotonic()
+            share_s = max(0.0, min(left_s, self._timeout_s / 2, _LONGEST_WAIT_S))
+            job = self._get(wire.Job, f"/jobs/{quote(name, safe='')}/wait?timeout_s={share_s:.3f}")
+            if job.over:
+                return job
+            if left_s <= 0:
+                raise DeadlineExceeded(f"job {name!r} is still {job.phase} after {timeout_s:g} s", job=name)
+
+    @contextlib.contextmanager
+    def job_logs(self, name: str, *, follow: bool = False, tail: int = 100) -> Iterator[Iterator[str]]:
+        """The last `tail` lines of a job's log, without line ends; with `follow`, then all until it is over."""
+        path = f"/jobs/{quote(name, safe='')}/logs?follow={str(follow).lower()}&tail={tail}"
+        with self._stream("GET", path, endless=follow) as lines:
+            yield lines
 
     # -- keys
 

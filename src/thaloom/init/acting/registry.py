@@ -8,6 +8,7 @@ from thaloom.base.events import Emit
 from thaloom.init.acting.aliases import PutAlias, RemoveAlias, ReturnCanary
 from thaloom.init.acting.encryption import ConvertModel, MakeMasterKey, RotateMasterKey
 from thaloom.init.acting.guards import ServiceGuard
+from thaloom.init.acting.jobs import RemoveJob, RunJob, StopJob
 from thaloom.init.acting.keys import MakeKey, RemoveKey
 from thaloom.init.acting.kinds import ActionKind
 from thaloom.init.acting.models import (
@@ -23,6 +24,7 @@ from thaloom.init.acting.models import (
 from thaloom.init.acting.node import Down
 from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.aliasing import Aliasing
+from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.locksmith import Locksmith
 from thaloom.init.pulls import Pulls
 from thaloom.init.quantising import Quantising
@@ -47,6 +49,7 @@ def action_kinds(
     vault: Vault,
     emit: Emit,
     came: Came,
+    jobs: JobDesk,
 ) -> list[ActionKind[Any]]:
     def users(name: ModelName) -> list[str]:
         """Services that serve it."""
@@ -71,6 +74,9 @@ def action_kinds(
         RotateMasterKey(vault),
         MakeKey(state, locksmith),
         RemoveKey(state, locksmith),
+        RunJob(jobs, emit),
+        StopJob(jobs),
+        RemoveJob(jobs),
         Down(
             loop.go_down,
             is_down=lambda: loop.going_down,

@@ -71,9 +71,14 @@ def steps_of(
         steps += _view(wish, ways, real)
         if not wish.whole_host:
             steps += [("environ", "HOME", "/tmp"), ("environ", "TMPDIR", "/tmp")]
+    if wish.environment_fd is not None:
+        steps.append(("environment_from", str(wish.environment_fd)))
+    if wish.folder is not None:
+        steps.append(("folder", wish.folder))
     if "privileges" in walls:
         steps += [("privileges",)] if ways.root or ways.user_namespace else []
     steps.append(("no_new_privileges",))
+    steps += [("with_parent",)] if wish.with_parent else []
     if "landlock" in walls:
         steps += _rules(wish, ways, seen="view" in walls)
     if "syscalls" in walls:

@@ -163,9 +163,16 @@ class Confinement:
     oom_score: int = 200
     """How soon the kernel takes it when the host is out of memory, -1000 to 1000; an ordinary program has 0."""
 
+    folder: str | None = None
+    """Where it starts; None: in the root."""
+    environment_fd: int | None = None
+    """An open descriptor that all its variables are read from (kernel.sandbox.inside.words); None: it inherits them."""
+    with_parent: bool = False
+    """Whether it is killed when who started it ends."""
+
     def __post_init__(self) -> None:
         seen = [there for _, there in self.moved] + ([] if self.sockets is None else [self.sockets])
-        for path in (*self.read, *self.write, *self.files, *self.devices, *self.hidden, *seen):
+        for path in (*self.read, *self.write, *self.files, *self.devices, *self.hidden, *seen, self.folder or "/"):
             if not path.startswith("/"):
                 raise BadParameter(f"a path must be absolute, not {path!r}", param="read")
         if self.scratch_bytes < 4096:

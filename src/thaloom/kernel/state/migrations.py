@@ -99,6 +99,19 @@ MIGRATIONS = (
             )""",
         ),
     ),
+    Migration(
+        version=6,
+        summary="jobs: programs that are to run to their end",
+        statements=(
+            """CREATE TABLE jobs (
+                name TEXT PRIMARY KEY NOT NULL,
+                spec TEXT NOT NULL,
+                state TEXT NOT NULL,
+                created_at REAL NOT NULL,
+                revision INTEGER NOT NULL CHECK (revision >= 1)
+            )""",
+        ),
+    ),
 )
 
 _VERSIONS = """CREATE TABLE IF NOT EXISTS schema_version (

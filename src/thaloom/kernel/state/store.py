@@ -17,6 +17,7 @@ from thaloom.base.errors import (
 )
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.state.database import Database
+from thaloom.kernel.state.jobs.store import JobStore
 from thaloom.kernel.state.journal import Journal, Seal, unkeyed
 from thaloom.kernel.state.reserve import Reserve
 from thaloom.kernel.state.rows import decode, encode, read
@@ -44,6 +45,7 @@ class StateStore:
         self._clock = clock
         self._database = Database(path, clock, reserve=reserve)
         self.journal = Journal(self._database, clock, seal, limit=JOURNAL_ENTRIES, is_new=is_new)
+        self.jobs = JobStore(self._database, clock)
 
     def close(self) -> None:
         self._database.close()

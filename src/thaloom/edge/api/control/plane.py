@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from thaloom.kernel.models.types import (
     UnfinishedPull,
     Verification,
 )
+from thaloom.kernel.state.jobs.types import JobPhase, JobSpec, JobStatus
 from thaloom.kernel.state.types import (
     AccessKey,
     Alias,
@@ -106,6 +107,23 @@ class ControlPlane(Protocol):
 
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
         """The last lines, then (with `follow`) what comes, for as long as the service is wished."""
+        ...
+
+    async def jobs(self, phase: JobPhase | None, limit: int) -> tuple[Sequence[JobStatus], Mapping[str, int]]:
+        """Newest first, and how many there are in each phase."""
+        ...
+
+    async def job(self, name: str) -> JobStatus: ...
+    async def run_job(self, spec: JobSpec, *, replace: bool) -> JobStatus: ...
+    async def stop_job(self, name: str) -> JobStatus: ...
+    async def remove_job(self, name: str, *, stop: bool) -> None: ...
+
+    async def wait_job(self, name: str, timeout_s: float) -> JobStatus:
+        """Once it is over, or when the time is."""
+        ...
+
+    async def job_logs(self, name: str, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
+        """The last lines, then (with `follow`) what comes, until the job is over."""
         ...
 
     async def keys(self) -> tuple[Sequence[AccessKey], bool]:

@@ -17,6 +17,7 @@ from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.edge.api.control.actions import add_action_routes
 from thaloom.edge.api.control.encryption import add_encryption_routes
 from thaloom.edge.api.control.errors import add_error_handlers
+from thaloom.edge.api.control.jobs import add_job_routes
 from thaloom.edge.api.control.messages import (
     device_message,
     event_message,
@@ -63,6 +64,7 @@ def control_app(plane: ControlPlane) -> FastAPI:
     add_encryption_routes(app, plane, only_by_the_socket)
     _add_service_routes(app, plane)
     _add_alias_routes(app, plane)
+    add_job_routes(app, plane)
     _add_key_routes(app, plane)
     add_action_routes(app, plane)
     add_terms(app)

@@ -35,7 +35,8 @@ def main(arguments: list[str]) -> int:
         step = ("command",)
         for number in (13, 25):  # SIGPIPE, SIGXFSZ: Python ignores them, and a program would inherit that
             _signal.signal(number, _signal.SIG_DFL)
-        os.execve(command[0], command, dict(os.environ) | building.environment)
+        inherited = {} if building.own_environment else dict(os.environ)
+        os.execve(command[0], command, inherited | building.environment)
     except (OSError, KeyError) as error:
         reason = f"{command[0]}: {error}" if step == ("command",) else f"wall {step[0]!r} cannot be built: {error}"
         report.write(reason, step[0])
@@ -64,6 +65,8 @@ class _Report:
 class _Building:
     def __init__(self, report: _Report) -> None:
         self.environment: dict[str, str] = {}
+        self.own_environment = False
+        self._parent = os.getppid()
         self._report = report
         self._view = View()
         self._rules: list[tuple[str, int]] = []
@@ -110,6 +113,23 @@ class _Building:
 
     def environ(self, name: str, value: str) -> None:
         self.environment[name] = value
+
+    def environment_from(self, descriptor: str) -> None:
+        """All its variables: a plan's lines of name and value from an open descriptor. What this launcher itself was
+        given is not handed on."""
+        with open(int(descriptor), "rb") as file:
+            self.environment |= {line[0]: line[1] for line in decode(file.read())}
+        self.own_environment = True
+
+    def folder(self, path: str) -> None:
+        """Where it starts."""
+        os.chdir(path)
+
+    def with_parent(self) -> None:
+        """It does not outlive who started it. Late: giving up rights takes this back."""
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, _signal.SIGKILL)
+        if os.getppid() != self._parent:
+            raise OSError("its parent has ended")
 
     def view(self, what: str, *words: str) -> None:
         """A part of the new root: `begin`, `read`, `write`, `scratch`, `cover`, `link`, `processes`, `finish`."""

@@ -1,0 +1,108 @@
+"""What may be asked of jobs, for those who ask: the kinds of action, and those who look."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from thaloom.base.clock import Clock
+from thaloom.base.errors import DeadlineExceeded
+from thaloom.base.ids import JobName
+from thaloom.init.jobs.guarding import JobGuard
+from thaloom.init.jobs.logs import follow_job_log
+from thaloom.init.jobs.loop import JobLoop
+from thaloom.init.jobs.reporting import status
+from thaloom.kernel.state.jobs.store import JobStore
+from thaloom.kernel.state.jobs.types import Job, JobPhase, JobStatus
+
+_CLEARING_S = 30.0
+"""Beyond a job's grace, how long its removal waits for its end."""
+_POLL_S = 0.05
+
+
+class JobDesk:
+    """Everything here may raise a leaf of ThaloomError."""
+
+    def __init__(
+        self, store: JobStore, *, loop: JobLoop, guard: JobGuard, clock: Clock, require_up: Callable[[], None]
+    ) -> None:
+        self.store = store
+        self.guard = guard
+        self.require_up = require_up
+        self._loop = loop
+        self._clock = clock
+
+    def find(self, name: str) -> Job | None:
+        return self.store.find(name)
+
+    def wake(self) -> None:
+        self._loop.wake()
+
+    def kill_all(self) -> None:
+        """Who goes down does not want to wait for graces."""
+        self._loop.runs.kill_all()
+
+    def ask_to_end(self, name: JobName) -> None:
+        """Written down first: a daemon that is killed now asks again."""
+        job = self.store.get(name)
+        if not (job.state.over or job.state.stop_asked):
+            self.store.set_state(name, dataclasses.replace(job.state, stop_asked=True))
+        self._loop.wake()
+
+    async def stop(self, name: JobName) -> None:
+        """Once it has been asked, if it runs."""
+        self.ask_to_end(name)
+        await self._loop.settle()
+
+    async def remove(self, name: JobName) -> None:
+        """Once it has ended. Raises DeadlineExceeded if that takes much longer than its grace. Removing one twice is no
+        error."""
+        job = self.store.find(name)
+        if job is None:
+            return
+        self.ask_to_end(name)
+        give_up = self._clock.monotonic() + job.spec.grace_s + _CLEARING_S
+        while (job := self.store.find(name)) is not None and not job.state.over:
+            await self._loop.settle()
+            if self._clock.monotonic() > give_up:
+                raise DeadlineExceeded(f"job {name!r} has not ended yet; it stays until it has")
+            await self._clock.sleep(_POLL_S)
+        await self._loop.forget(name)
+
+    # -- who only looks
+
+    def latest(self, phase: JobPhase | None, limit: int) -> tuple[list[JobStatus], dict[str, int]]:
+        """Newest first, those in this phase; and how many there are in each."""
+        snapshot = self._loop.look()
+        counts: Counter[str] = Counter(job.state.phase for job in snapshot.known.values())
+        wanted = (job for job in reversed(self.store.all()) if phase is None or job.state.phase == phase)
+        return [self._status(job, snapshot) for job in itertools.islice(wanted, limit)], dict(counts)
+
+    def status(self, name: str) -> JobStatus:
+        """Raises JobNotFound."""
+        return self._status(self.store.get(name), self._loop.look())
+
+    def _status(self, job: Job, snapshot: Any) -> JobStatus:
+        if job.state.phase != "running":
+            return status(job, snapshot, pid=None, memory_bytes=None)
+        return status(job, snapshot, pid=self._loop.pid(job), memory_bytes=self._loop.used_bytes(job.spec.name))
+
+    async def wait(self, name: str, timeout_s: float) -> JobStatus:
+        """Its status once it is over, or when the time is."""
+        end = self._clock.monotonic() + timeout_s
+        while not self.store.get(name).state.over and self._clock.monotonic() < end:
+            await self._loop.changed(min(1.0, max(0.0, end - self._clock.monotonic())))
+        return self.status(name)
+
+    def logs(self, name: str, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
+        """Raises JobNotFound."""
+        self.store.get(name)
+
+        def going_on() -> bool:
+            job = self.store.find(name)
+            return follow and job is not None and not job.state.over and not self._loop.going_down()
+
+        return follow_job_log(self._loop.runs.files(JobName(name)), tail, self._clock, going_on)

@@ -1,0 +1,1 @@
+"""The parent of a job's program. It imports next to nothing, for there is one for each job that runs."""

@@ -1,0 +1,1 @@
+"""Jobs: programs that are to run to their end. The wish, and what became of it."""
