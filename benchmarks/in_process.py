@@ -88,14 +88,16 @@ class Bench:
         )
 
 
-def ask(prompt: list[int], max_tokens: int, *, temperature: float = 0.0, seed: int = 1) -> Generate:
+def ask(
+    prompt: list[int], max_tokens: int, *, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, seed: int = 1
+) -> Generate:
     return Generate(
         id="r",
         prompt=prompt,
         max_tokens=max_tokens,
         temperature=temperature,
-        top_k=0,
-        top_p=1.0,
+        top_k=top_k,
+        top_p=top_p,
         min_p=0.0,
         seed=seed,
         stop_tokens=[],

@@ -5,7 +5,8 @@ is the mean over pairs of neighbouring steps without the slowest tenth, so that 
 both. Beside it what compiling takes: the first answer of a schema waits for that, later ones do not.
 
 Random weights give nearly flat rows of logits, from which every draw goes over the whole vocabulary; at a tenth of the
-temperature (entropy 3 nats a token) they are as steep as a trained model's. Both are measured.
+temperature (entropy 3 nats a token) they are as steep as a trained model's. Both are measured, and the steep ones with
+the filters that many models come with.
 """
 
 from __future__ import annotations
@@ -52,6 +53,12 @@ SCHEMAS: dict[str, Any] = {
     "patterns": {"type": "array", "items": {"type": "string", "pattern": "[a-z]{1,12}"}, "minItems": 1000},
 }
 
+SAMPLINGS: dict[str, dict[str, Any]] = {
+    "steep": {"temperature": 0.1},
+    "steep, filtered": {"temperature": 0.1, "top_k": 20, "top_p": 0.95},
+    "flat": {"temperature": 1.0},
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -69,18 +76,24 @@ def main() -> None:
         "measured", weights=given.weights, num_threads=2, limits=limits, context=1024, contexts=2 * given.batch
     )
     known = vars(given) | {"tokenizer": given.tokenizer.name}
-    record: dict[str, Any] = {**machine(), **known, "temperatures": {}}
-    for temperature in (0.1, 1.0):
+    record: dict[str, Any] = {**machine(), **known, "samplings": {}}
+    for kind, sampling in SAMPLINGS.items():
         grammars = Grammars(lambda: vocabulary, bench.vocab)
-        record["temperatures"][str(temperature)] = {
-            name: measure(bench, grammars, name, given, limits, temperature) for name in SCHEMAS
+        record["samplings"][kind] = {
+            "sampling": sampling,
+            **{name: measure(bench, grammars, name, given, limits, sampling) for name in SCHEMAS},
         }
     bench.executable.close()
     write_record("masks", record)
 
 
 def measure(
-    bench: Bench, grammars: Grammars, name: str, given: argparse.Namespace, limits: StepLimits, temperature: float
+    bench: Bench,
+    grammars: Grammars,
+    name: str,
+    given: argparse.Namespace,
+    limits: StepLimits,
+    sampling: dict[str, Any],
 ) -> dict[str, float]:
     grammar = Grammar(kind="json_schema", text=json.dumps(SCHEMAS[name]), param="response_format", ends=[1])
     begun = time.perf_counter()
@@ -89,7 +102,7 @@ def measure(
     engines = [bench.engine(limits, StepTargets()) for _ in range(2)]
     for number in range(given.batch):
         drawn = random.Random(number)
-        request = ask([drawn.randrange(bench.vocab) for _ in range(64)], 900, temperature=temperature, seed=number)
+        request = ask([drawn.randrange(bench.vocab) for _ in range(64)], 900, seed=number, **sampling)
         engines[0].submit(request)
         engines[1].submit(request, grammars.matcher(grammar))
     for engine in engines:
@@ -101,7 +114,7 @@ def measure(
     cost = statistics.mean(held - free for free, held in usual) * 1e3
     found = {"compile_ms": compile_s * 1e3, "step_ms": free_ms, "mask_ms": cost, "share": cost / free_ms}
     print(
-        f"{given.shape}, {name}, temperature {temperature}, {given.batch} rows: step {free_ms:.2f} ms, "
+        f"{given.shape}, {name}, {sampling}, {given.batch} rows: step {free_ms:.2f} ms, "
         f"masks {cost:.2f} ms, {cost / free_ms:.1%}; "
         f"compiled in {compile_s * 1e3:.1f} ms"
     )

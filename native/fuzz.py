@@ -235,6 +235,8 @@ class Mutator:
         wishes["top_p"] = rng.choice([1.0, 0.5, 0.999, 1e-300], count)
         wishes["min_p"] = rng.choice([0.0, 0.1, 1.0], count)
         wishes["uniform_steps"] = rng.integers(0, 2**53, count)
+        wishes["further_steps"] = rng.integers(0, 2**53, wishes["further_steps"].shape)
+        wishes["num_further"] = rng.integers(0, wishes["further_steps"].shape[1] + 1, count)
         wishes["top_k"] = rng.choice([0, 1, 3, 60, 2**32 - 1], count)
         wishes["num_top"] = rng.integers(-1, columns + 1, count)
         wishes["row"] = rng.integers(0, max(count, 1), count) if rng.integers(2) else np.arange(count)
@@ -248,6 +250,10 @@ class Mutator:
                 np.array([0, 2**53 - 1, 2**53, 2**64 - 1], np.uint64)
             )
             wishes["num_top"][int(rng.integers(count))] = ctypes.c_int32(self.number(columns)).value
+            wishes["num_further"][int(rng.integers(count))] = self.number(count) % 2**32
+            wishes["further_steps"][int(rng.integers(count)), 0] = rng.choice(
+                np.array([0, 2**53, 2**64 - 1], np.uint64)
+            )
         for index in range(count):
             self.bend(heap, wishes[index : index + 1], width)
         if step.result_values and rng.integers(3) == 0:
@@ -267,14 +273,16 @@ class Mutator:
             setattr(draws, str(rng.choice(["logits", "wishes", "drawn", "top"])), None)
         return draws
 
-
     def bend(self, heap: Heap, wish: NDArray[Any], width: int) -> None:
         """Edits and allowed tokens for one draw; mostly such as are possible."""
         rng = self._rng
         if rng.integers(2):
             edits = np.zeros(int(rng.integers(1, 5)), EDIT)
             edits["token"] = rng.integers(0, width, len(edits))
-            edits["scale"], edits["add"] = rng.choice([1.0, 0.5, 1e-38], len(edits)), rng.choice([0.0, 3e38], len(edits))
+            edits["scale"], edits["add"] = (
+                rng.choice([1.0, 0.5, 1e-38], len(edits)),
+                rng.choice([0.0, 3e38], len(edits)),
+            )
             if rng.integers(8) == 0:
                 edits["token"][0] = ctypes.c_int32(self.number(width)).value
                 edits["scale"][0], edits["add"][0] = rng.choice(ODD_REALS), rng.choice(ODD_REALS)

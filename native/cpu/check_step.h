@@ -121,7 +121,10 @@ inline int32_t check_draws(const Program &program, const thaloom_draws &d, thalo
     if (w.row >= d.num_rows)
       return refuse(message, THALOOM_BAD_STEP, "draw %u is from row %u of %u", i, w.row, d.num_rows);
     const bool is_possible = w.temperature >= 0 && w.temperature <= 1.7976931348623157e308 && w.top_p > 0 &&
-                             w.top_p <= 1 && w.min_p >= 0 && w.min_p <= 1 && w.uniform_steps >> 53 == 0;
+                             w.top_p <= 1 && w.min_p >= 0 && w.min_p <= 1 && w.uniform_steps >> 53 == 0 &&
+                             w.num_further <= THALOOM_MAX_FURTHER &&
+                             std::all_of(w.further_steps, w.further_steps + w.num_further,
+                                         [](uint64_t steps) { return steps >> 53 == 0; });
     if (!is_possible) return refuse(message, THALOOM_BAD_STEP, "draw %u is of impossible numbers", i);
     if (w.allowed_words != (w.allowed ? (program.result_width + 31) / 32 : 0))
       return refuse(message, THALOOM_BAD_STEP, "draw %u allows tokens by %u words", i, w.allowed_words);

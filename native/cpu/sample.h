@@ -124,7 +124,8 @@ class Sampler {
 
   // `top`: room for told.num_top ids.
   void draw(const float *logits, size_t width, const thaloom_draw &told, thaloom_drawn &drawn, int32_t *top) {
-    drawn = {.token = -1, .num_not_finite = 0, .highest = 0.0f, .num_top = 0, .total = 0};
+    drawn = {.token = -1, .num_not_finite = 0, .highest = 0.0f, .num_top = 0, .total = 0, .further = {}, .reserved = 0};
+    std::fill(drawn.further, drawn.further + THALOOM_MAX_FURTHER, -1);
     Seen seen;
     if (told.num_edits) {  // whether all are finite is asked of the model's own
       each_word(logits, width, [&](size_t, const Word &x, uint32_t) { for (const Float part : x.part) seen.add(part); });
@@ -136,8 +137,7 @@ class Sampler {
     }
     seen.tell(drawn);
     if (drawn.num_not_finite || width_ == 0) return;
-    const size_t place = told.temperature == 0 ? first_highest() : choose(told);
-    drawn.token = static_cast<int32_t>(words_[place / kWord] * kWord + place % kWord);
+    choose(told, drawn);
     if (told.num_top < 0) return;
     logits_ = logits;  // what is reported is the model's own
     width_ = width;
@@ -239,20 +239,34 @@ class Sampler {
     return i;
   }
 
-  size_t choose(const thaloom_draw &told) {
+  // The token, and the further ones.
+  void choose(const thaloom_draw &told, thaloom_drawn &drawn) {
+    const auto token_at = [&](size_t place) {
+      return static_cast<int32_t>(words_[place / kWord] * kWord + place % kWord);
+    };
+    if (told.temperature == 0) {
+      drawn.token = token_at(first_highest());
+      std::fill(drawn.further, drawn.further + told.num_further, drawn.token);
+      return;
+    }
     const bool is_cut = told.top_k > 0 && told.top_k < width_;
     const bool is_filtered = is_cut || told.top_p < 1.0 || told.min_p > 0.0;
     uint64_t total = is_filtered ? weigh_all<true>(told.temperature, is_cut ? last_likeliest(told.top_k) : 0)
                                  : weigh_all<false>(told.temperature, 0);
     if (told.top_p < 1.0) total = filter(last_of_share(told.top_p, total, told.temperature), 1);
     if (told.min_p > 0.0) total = filter(0, static_cast<uint64_t>(std::ceil(told.min_p * kUnit)));
-    auto target = static_cast<uint64_t>(static_cast<unsigned __int128>(total) * told.uniform_steps >> 53);
-    size_t run = 0;  // the first at whose end the running sum is above the target
-    for (; sums_[run] <= target; ++run) target -= sums_[run];
-    if (!is_filtered) weigh_run<true>(run, inverse(told.temperature), Passing(*this, 0));
-    size_t i = run * kRun;
-    for (; weights_[i] <= target; ++i) target -= weights_[i];
-    return i;
+    // The first place at which the running sum passes so much of the total.
+    const auto place_of = [&](uint64_t uniform_steps) {
+      auto target = static_cast<uint64_t>(static_cast<unsigned __int128>(total) * uniform_steps >> 53);
+      size_t run = 0;  // the first at whose end the running sum is above the target
+      for (; sums_[run] <= target; ++run) target -= sums_[run];
+      if (!is_filtered) weigh_run<true>(run, inverse(told.temperature), Passing(*this, 0));
+      size_t i = run * kRun;
+      for (; weights_[i] <= target; ++i) target -= weights_[i];
+      return i;
+    };
+    drawn.token = token_at(place_of(told.uniform_steps));
+    for (uint32_t i = 0; i < told.num_further; ++i) drawn.further[i] = token_at(place_of(told.further_steps[i]));
   }
 
   // Calls f(id of the first, logits, weights) for kDoubles tokens in [begin, end) at a time, and for none of a group of

@@ -69,14 +69,19 @@ def test_it_says_when_it_is_ready_that_it_lives_and_when_it_ends(node: Node, man
 def test_a_reload_changes_what_can_be_names_what_cannot_and_stumbles_over_nothing(node: Node, manager: Manager) -> None:
     process = node.launch()
     manager.until("READY=1")
-    (node.home / "config.toml").write_text(f"hub_read_through = true\nrequire_keys = false\nport = {free_port()}\n")
+    (node.home / "config.toml").write_text(
+        f'hub_read_through = true\nrequire_keys = false\nport = {free_port()}\nengine_hosts = ["models.example"]\n'
+    )
     os.kill(process.pid, signal.SIGHUP)
     manager.until("RELOADING=1")
     manager.until("READY=1")
     with node.client() as client:
         (told,) = [event.fields for event in client.events() if event.name == "ConfigReloaded"]
-        assert sorted(told["changed"]) == ["hub_read_through", "require_keys"]
+        assert sorted(told["changed"]) == ["engine_hosts", "hub_read_through", "require_keys"]
         assert told["need_restart"] == [], "THALOOM_PORT goes over the file"
+        far = ("serve", "m", "--engine", "openai", "--url", "https://models.example/v1", "--dry-run")
+        done = thaloom(node, *far)
+        assert done.code == 0, done.err
         assert not client.keys().required
         (node.home / "config.toml").write_text("require_keys = maybe\n")
         os.kill(process.pid, signal.SIGHUP)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,7 @@ UNIT = 1 << 44
 FLOOR = -32.0
 """Logarithms below it weigh nothing: exp(-32) is a quarter of a unit."""
 UNIFORM_STEPS = 1 << 53
+MAX_FURTHER = 3
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
@@ -61,6 +63,8 @@ class Draw:
     """Only those at least this fraction as likely as the likeliest."""
     uniform: float = 0.0
     """In [0, 1), a multiple of 2^-53: where in the distribution the token lies, by increasing id."""
+    further: tuple[float, ...] = ()
+    """As `uniform`, at most MAX_FURTHER: each gives a further token, drawn independently, for next to nothing."""
     num_top: int | None = None
     """How many of the likeliest to report, with logarithms of probabilities. None: neither."""
     report: tuple[int, ...] = ()
@@ -73,11 +77,19 @@ class Draw:
             raise ValueError(f"impossible draw: {self}")
         if not (0.0 <= self.min_p <= 1.0 and 0.0 <= self.uniform < 1.0 and (self.num_top or 0) >= 0):
             raise ValueError(f"impossible draw: {self}")
+        if self.further and (
+            len(self.further) > MAX_FURTHER or not 0.0 <= min(self.further) <= max(self.further) < 1.0
+        ):
+            raise ValueError(f"impossible draw: {self}")
 
     @property
     def uniform_steps(self) -> int:
         """`uniform` in steps of 2^-53."""
         return int(self.uniform * UNIFORM_STEPS)
+
+    @property
+    def further_steps(self) -> tuple[int, ...]:
+        return tuple(int(uniform * UNIFORM_STEPS) for uniform in self.further)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +109,8 @@ class Drawn:
     token was allowed."""
     num_not_finite: int = 0
     logprobs: Logprobs | None = None
+    further: tuple[Drawn, ...] = ()
+    """One for each of the draw's, which have none of their own; none where there is no token."""
 
 
 def draw(logits: Row, wish: Draw) -> Drawn:
@@ -107,12 +121,23 @@ def draw(logits: Row, wish: Draw) -> Drawn:
     edited = edit(logits, wish)
     if edited.max() == -np.inf:
         return Drawn(token=-1)
-    token = int(np.argmax(edited)) if wish.temperature == 0 else pick(candidates(edited, wish), wish.uniform_steps)
+    if wish.temperature == 0:
+        tokens = [int(np.argmax(edited))] * (1 + len(wish.further))
+    else:
+        weights = candidates(edited, wish)
+        tokens = [pick(weights, steps) for steps in (wish.uniform_steps, *wish.further_steps)]
     if wish.num_top is None:
-        return Drawn(token=token)
+        return drawn(tokens, [None] * len(tokens))
     top = likeliest(logits, wish.num_top)
     total = int(weigh(logits, 1.0).sum())
-    return Drawn(token=token, logprobs=logprobs(logits, token, top, wish, highest=float(logits.max()), total=total))
+    highest = float(logits.max())
+    return drawn(tokens, [logprobs(logits, token, top, wish, highest=highest, total=total) for token in tokens])
+
+
+def drawn(tokens: Sequence[int], reports: Sequence[Logprobs | None]) -> Drawn:
+    """Of the token and the further ones, in order."""
+    further = (Drawn(token=token, logprobs=report) for token, report in zip(tokens[1:], reports[1:], strict=True))
+    return Drawn(token=tokens[0], logprobs=reports[0], further=tuple(further))
 
 
 def edit(logits: Row, wish: Draw) -> Row:

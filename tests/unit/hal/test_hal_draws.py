@@ -57,6 +57,15 @@ def test_draws_follow_the_probabilities() -> None:
     assert [found.token for found in drawn] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
+def test_further_tokens_are_those_their_own_numbers_would_draw() -> None:
+    logits = row(*np.log([0.5, 0.3, 0.15, 0.05]))
+    found = draw(logits, Draw(temperature=1.0, uniform=0.1, further=(0.6, 0.9, 0.1), num_top=1))
+    numbers = [draw(logits, Draw(temperature=1.0, uniform=uniform, num_top=1)) for uniform in (0.6, 0.9, 0.1)]
+    assert list(found.further) == numbers
+    assert [each.token for each in draw(logits, Draw(further=(0.6, 0.9))).further] == [0, 0], "greedy: the same again"
+    assert draw(logits, Draw(further=(0.6,), allowed=np.array([0], np.uint32))).further == ()
+
+
 def test_every_token_of_some_weight_can_be_drawn_and_no_other() -> None:
     weights = np.array([0, 3, 0, 1, 0], np.int64)
     drawn = Counter(pick(weights, step * (UNIFORM_STEPS // 64)) for step in range(64))
@@ -166,6 +175,8 @@ def test_logits_that_are_not_finite_give_no_token(bad: float) -> None:
         {"uniform": 1.0},
         {"uniform": -0.1},
         {"num_top": -1},
+        {"further": (0.5, 1.0)},
+        {"further": (0.5,) * 4},
     ],
 )
 def test_impossible_draws_are_refused(wish: dict[str, float]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -230,27 +231,37 @@ def test_what_follows_a_refused_token_is_as_likely_as_among_the_allowed_ones() -
     allowed = [CHARACTERS.index(character) for character in "ABCDE"]
     constraint = matcher("regex", "[A-E]x")
     counts = dict.fromkeys(allowed, 0)
-    num_second = 0
+    num_spare = num_second = 0
     for seed in range(20_000):
         chooser = Chooser(ask(PROMPT, 2), Sampling(seed=seed), vocab_size=VOCAB, matcher=constraint)
-        token = draw(logits, chooser.wish(5)).token
-        second = chooser.second(5, token)
-        num_second += second is not None
-        counts[token if second is None else draw(logits, second).token] += 1
+        first = draw(logits, chooser.wish(5))
+        decided = chooser.permitted(5, first)
+        num_second += isinstance(decided, Draw)
+        num_spare += isinstance(decided, Drawn) and decided is not first
+        counts[(draw(logits, decided) if isinstance(decided, Draw) else decided).token] += 1
     weights = np.exp(logits[allowed].astype(np.float64))
     wanted = 20_000 * weights / weights.sum()
     distance = sum((counts[token] - want) ** 2 / want for token, want in zip(allowed, wanted, strict=True))
-    assert 1000 < num_second < 19_900, "a case in which always or never one is drawn again shows nothing"
+    assert min(num_spare, num_second) > 1000, "a case in which one of the ways is never gone shows nothing"
+    assert num_spare + num_second < 19_900
     assert distance < 18.5, "one in a thousand with four degrees of freedom"
 
 
 @pytest.mark.parametrize("filters", [{"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.2}])
-def test_where_filters_count_only_what_is_allowed_the_constraint_comes_first(filters: dict[str, float]) -> None:
-    constraint = matcher("regex", "[A-E]x")
-    chooser = Chooser(ask(PROMPT, 2), Sampling(seed=1, **filters), vocab_size=VOCAB, matcher=constraint)
-    found = chooser.wish(5)
-    assert found.allowed is not None
-    assert chooser.second(5, draw(logits_of(PROMPT).astype(np.float32), found).token) is None
+def test_filters_count_what_the_model_says_and_where_that_is_refused_what_is_allowed(filters: dict[str, float]) -> None:
+    logits = logits_of(PROMPT).astype(np.float32)
+    order = [int(token) for token in np.argsort(-logits, kind="stable") if token < len(CHARACTERS)]
+    for first, last in ((0, 3), (len(order) - 3, len(order))):  # the likeliest tokens, then the least likely
+        characters = "".join(re.escape(CHARACTERS[token]) for token in order[first:last])
+        constraint = matcher("regex", f"[{characters}]x")
+        chooser = Chooser(ask(PROMPT, 2), Sampling(seed=1, **filters), vocab_size=VOCAB, matcher=constraint)
+        wish = chooser.wish(5)
+        assert wish.allowed is None
+        decided = chooser.permitted(5, draw(logits, wish))
+        assert first == 0 or isinstance(decided, Draw), "what the model would never say was not asked for"
+        if isinstance(decided, Draw):
+            decided = draw(logits, decided)
+        assert decided.token in order[first:last]
 
 
 def test_the_likeliest_allowed_token_is_taken_whichever_is_the_likeliest_of_all() -> None:

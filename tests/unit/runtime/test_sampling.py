@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thaloom.hal.draws import Draw, Drawn, draw
-from thaloom.work.runtime.sampling import draw_again, draw_all, refusal, uniform, wish
+from thaloom.work.runtime.sampling import draw_again, draw_all, refusal, uniforms, wish
 from thaloom.work.runtime.types import Sampling
 
 
 def test_a_draw_depends_on_seed_and_position_alone() -> None:
-    assert uniform(1, 2) == uniform(1, 2)
-    assert len({uniform(seed, position) for seed in range(20) for position in range(20)}) == 400
-    assert uniform(-1, 0) == uniform(2**64 - 1, 0), "seeds are taken modulo 2^64"
+    assert uniforms(1, 2) == uniforms(1, 2)
+    assert len({number for seed in range(20) for position in range(20) for number in uniforms(seed, position)}) == 1600
+    assert uniforms(-1, 0) == uniforms(2**64 - 1, 0), "seeds are taken modulo 2^64"
 
 
 def test_the_draws_of_this_seed_are_these_for_ever() -> None:
     """Golden: a change here changes everybody's answers. Made with NumPy's Philox 4x64-10 (raw stream)."""
-    assert [uniform(42, position) for position in range(3)] == [
+    assert [uniforms(42, position)[0] for position in range(3)] == [
         0.8201981478608876,
         0.443746921343274,
         0.4269192325220025,
@@ -28,17 +29,18 @@ def test_the_draws_of_this_seed_are_these_for_ever() -> None:
 
 
 @given(st.integers(-(2**63), 2**64 - 1), st.integers(0, 2**40))
-def test_a_draw_is_the_first_number_of_philox(seed: int, position: int) -> None:
+def test_draws_are_the_first_numbers_of_philox(seed: int, position: int) -> None:
     key = np.array([seed % 2**64, position], np.uint64)
-    first = int(np.random.Philox(key=key).random_raw())
-    assert uniform(seed, position) == (first >> 11) / 2**53
+    first = np.random.Philox(key=key).random_raw(4).tolist()
+    assert uniforms(seed, position) == tuple((number >> 11) / 2**53 for number in first)
 
 
 def test_a_wish_says_what_the_request_said() -> None:
     sampling = Sampling(temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, seed=7)
     assert wish(sampling, position=4, num_top=2) == Draw(
-        temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, uniform=uniform(7, 4), num_top=2
+        temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, uniform=uniforms(7, 4)[0], num_top=2
     )
+    assert wish(replace(sampling, top_k=0), position=4, num_top=None, spares=True).further == uniforms(7, 4)[1:]
     assert wish(Sampling(temperature=0.0, top_k=3, seed=None), position=4, num_top=None) == Draw()
 
 

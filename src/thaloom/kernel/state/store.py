@@ -24,7 +24,7 @@ from thaloom.kernel.state.rows import decode, encode, read
 from thaloom.kernel.state.types import AccessKey, Alias, Lease, Service, ServiceSpec
 
 JOURNAL_ENTRIES = 100_000
-"""Kept; older ones are dropped. Some 40 MB, and a year of a quiet node."""
+"""Kept; older ones are dropped. Some 25 MB where most are steps of the reconciler's, and a year of a quiet node."""
 
 MAX_KEYS = 1000
 """The door keeps an account of each; people are many more only behind a gateway of their own."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from thaloom.hal.draws import EDIT, Allowed, Draw, Edits
+from thaloom.hal.draws import EDIT, Allowed, Draw, Drawn, Edits
 from thaloom.work.runtime.grammars import Matcher
 from thaloom.work.runtime.messages import Generate
 from thaloom.work.runtime.sampling import wish
@@ -47,33 +47,41 @@ class Chooser:
         return self._matcher is not None and self._matcher.complete
 
     def wish(self, position: int) -> Draw:
-        """The draw of the token at `position`; if there is a `second`, that decides. Its arrays are good until the next
+        """The draw of the token at `position`; `permitted` says what becomes of it. Its arrays are good until the next
         `take`. Raises BadParameter where the constraint has become too complex."""
-        return self._wish(position, None if self._draws_freely else self._allowed())
+        if self._draws_freely:
+            return self._wish(position, None, spares=True)
+        return self._wish(position, self._allowed())
 
-    def second(self, position: int, token: int) -> Draw | None:
-        """The draw that decides instead, if the constraint does not let follow the token that `wish` gave; None: it
-        stays. Raises as `wish`.
+    def permitted(self, position: int, drawn: Drawn) -> Drawn | Draw:
+        """Of what `wish` gave the first that the constraint lets follow; if none, the draw that decides instead. Raises
+        as `wish`.
 
         Most tokens a model writes by itself are right, and asking about one costs far less than asking which of all
         are. The answer is as likely as if what is not allowed had been left out at once: what is kept is as likely as
-        by the model, what is not is shared out by a number of its own as the model would among those allowed. The
-        likeliest token of all, if it is allowed, is the likeliest of those allowed.
-        Source: rejection sampling, von Neumann 1951, with one rejection.
+        by the model, what is not is shared out by numbers of its own as the model would among those allowed. The
+        likeliest token of all, if it is allowed, is the likeliest of those allowed. Filters (top-k, top-p, min-p) count
+        what the model itself would say; only where all that they left is refused do they count what is allowed.
+        Source: rejection sampling, von Neumann 1951, with as many rejections as there are tokens drawn; with filters
+        this is llama.cpp's order too.
         """
-        if not self._draws_freely or token < 0 or self._matcher is None or self._matcher.permits(token):
-            return None
+        if not self._draws_freely or drawn.token < 0 or self._matcher is None:
+            return drawn
+        refused: set[int] = set()
+        for each in (drawn, *drawn.further):
+            if each.token in refused:
+                continue
+            if self._matcher.permits(each.token):
+                return each
+            refused.add(each.token)
         return self._wish(position, self._allowed(), again=True)
 
     @property
     def _draws_freely(self) -> bool:
-        """Whether the constraint is asked after the draw: not where filters would take the place of what is not
-        allowed, nor where the answer may not end yet."""
-        sampling = self._sampling
-        filters = (sampling.top_k, sampling.top_p, sampling.min_p) != (0, 1.0, 0.0) and sampling.temperature != 0
-        return self._matcher is not None and not filters and self._num_taken >= self._request.min_tokens
+        """Whether the constraint is asked after the draw: not where the answer may not end yet."""
+        return self._matcher is not None and self._num_taken >= self._request.min_tokens
 
-    def _wish(self, position: int, allowed: Allowed | None, *, again: bool = False) -> Draw:
+    def _wish(self, position: int, allowed: Allowed | None, *, again: bool = False, spares: bool = False) -> Draw:
         return wish(
             self._sampling,
             position=position,
@@ -82,6 +90,7 @@ class Chooser:
             edits=self._edits[: len(self._places)] if self._places else None,
             allowed=allowed,
             again=again,
+            spares=spares,
         )
 
     def take(self, tokens: Iterable[int]) -> None:

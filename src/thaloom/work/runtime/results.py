@@ -63,8 +63,8 @@ def _draw_again(
     drawn: list[Drawn],
     refused: dict[int, ThaloomError],
 ) -> None:
-    """Where a constraint does not let the token follow that was drawn, another in its place: all in one call, for the
-    driver's threads share them. What cannot be answered is added to `refused`."""
+    """Where a constraint does not let the token follow that was drawn, another in its place; those that need another
+    draw in one call, for the driver's threads share them. What cannot be answered is added to `refused`."""
     rows: list[int] = []
     wishes: list[Draw] = []
     end = 0
@@ -74,13 +74,15 @@ def _draw_again(
         if not item.num_drawn or index in refused:
             continue
         try:
-            second = item.sequence.chooser.second(item.end, drawn[row].token)
+            decided = item.sequence.chooser.permitted(item.end, drawn[row])
         except ThaloomError as error:
             refused[index] = error
             continue
-        if second is not None:
+        if isinstance(decided, Drawn):
+            drawn[row] = decided
+        else:
             rows.append(row)
-            wishes.append(second)
+            wishes.append(decided)
     if rows:
         for row, found in zip(rows, draw_again(executable, result, rows, wishes), strict=True):
             drawn[row] = found

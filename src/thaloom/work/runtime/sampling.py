@@ -34,21 +34,24 @@ def wish(
     edits: Edits | None = None,
     allowed: Allowed | None = None,
     again: bool = False,
+    spares: bool = False,
 ) -> Draw:
     """The draw of the token at `position` (0 is the prompt's first). `num_top`: how many likeliest to report, None: no
     logprobs. `sampling.seed` must be set unless temperature is 0. `again`: by another number than the first time.
-    The rest is as Draw has it."""
+    `spares`: with all further tokens a draw can have, unless temperature is 0. The rest is as Draw has it."""
     is_plain = edits is None and allowed is None
     if sampling.temperature == 0:
         return (
             _greedy(num_top, report) if is_plain else Draw(num_top=num_top, report=report, edits=edits, allowed=allowed)
         )
+    first, *further = uniforms(sampling.seed or 0, position + (_AGAIN if again else 0))
     return Draw(
         temperature=sampling.temperature,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
         min_p=sampling.min_p,
-        uniform=uniform(sampling.seed or 0, position + (_AGAIN if again else 0)),
+        uniform=first,
+        further=tuple(further) if spares else (),
         num_top=num_top,
         report=report,
         edits=edits,
@@ -92,10 +95,10 @@ def refusal(drawn: Drawn, position: int) -> InternalError | None:
     )
 
 
-def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) that depends on these two alone, a multiple of 2^-53.
+def uniforms(seed: int, position: int) -> tuple[float, float, float, float]:
+    """Numbers in [0, 1) that depend on these two alone, multiples of 2^-53.
 
-    The first number of NumPy's Philox with that key; written out because making a generator costs more than a draw.
+    The first of NumPy's Philox with that key; written out because making a generator costs more than a draw.
     Source: Philox 4x64-10, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
     """
     key_low, key_high = seed & _MASK, position & _MASK
@@ -104,4 +107,4 @@ def uniform(seed: int, position: int) -> float:
         low, high = 0xD2E7470EE14C6C93 * a, 0xCA5A826395121157 * c
         a, b, c, d = (high >> 64) ^ b ^ key_low, high & _MASK, (low >> 64) ^ d ^ key_high, low & _MASK
         key_low, key_high = (key_low + 0x9E3779B97F4A7C15) & _MASK, (key_high + 0xBB67AE8584CAA73B) & _MASK
-    return (a >> 11) * 2.0**-53
+    return (a >> 11) * 2.0**-53, (b >> 11) * 2.0**-53, (c >> 11) * 2.0**-53, (d >> 11) * 2.0**-53

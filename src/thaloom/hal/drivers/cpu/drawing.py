@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thaloom.hal.draws import EDIT, Draw, Drawn, logprobs
+from thaloom.hal.draws import EDIT, MAX_FURTHER, Draw, Drawn, drawn, logprobs
 from thaloom.hal.drivers.cpu import native
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
 
-_DRAW, _DRAWN = struct.Struct("dddQIiPPIIII"), struct.Struct("iIfIQ")
+_DRAW, _DRAWN = struct.Struct(f"dddQ{MAX_FURTHER}QIiPPIIII"), struct.Struct(f"iIfIQ{MAX_FURTHER}iI")
 """native.Draw and native.Drawn, to be written and read at once."""
 _WORD = np.dtype(np.uint32)
+_NO_FURTHER = (0,) * MAX_FURTHER
 
 
 def draw_rows(
@@ -36,15 +37,15 @@ def draw_rows(
     as long."""
     count = len(draws)
     columns = min(plan.result_width, max((wish.num_top or 0 for wish in draws), default=0))
-    wishes, drawn = (native.Draw * count)(), (native.Drawn * count)()
+    wishes, findings = (native.Draw * count)(), (native.Drawn * count)()
     for index, (row, wish) in enumerate(zip(rows, draws, strict=True)):
-        _DRAW.pack_into(wishes, index * _DRAW.size, *_told(wish, columns), row, 0)
+        _DRAW.pack_into(wishes, index * _DRAW.size, *_told(wish, columns), row, len(wish.further))
     top = np.empty((count, columns), np.int32) if columns else None
     told = native.Draws(
         logits=result.address,
         logits_values=result.num_bytes // 4,
         wishes=ctypes.addressof(wishes),
-        drawn=ctypes.addressof(drawn),
+        drawn=ctypes.addressof(findings),
         top=None if top is None else top.ctypes.data,
         num_rows=num_rows,
         num_draws=count,
@@ -52,24 +53,30 @@ def draw_rows(
     )
     library.draw(handle, told, native.Message())
 
-    def read(index: int, token: int, num_not_finite: int, highest: float, num_top: int, total: int) -> Drawn:
+    def read(
+        index: int, token: int, num_not_finite: int, highest: float, num_top: int, total: int, *further: int
+    ) -> Drawn:
         row, wish, stride = rows[index], draws[index], plan.result_stride
-        if token < 0 or wish.num_top is None:
+        if token < 0:
             return Drawn(token=token, num_not_finite=num_not_finite)
+        tokens = (token, *further[: len(wish.further)])
+        if wish.num_top is None:
+            return drawn(tokens, [None] * len(tokens))
         logits = result.data.view(np.float32)[row * stride : (row + 1) * stride]
         likeliest = np.empty(0, np.int32) if top is None else top[index, :num_top]
-        return Drawn(token=token, logprobs=logprobs(logits, token, likeliest, wish, highest=highest, total=total))
+        return drawn(tokens, [logprobs(logits, each, likeliest, wish, highest=highest, total=total) for each in tokens])
 
-    return [read(index, *found) for index, found in enumerate(_DRAWN.iter_unpack(drawn))]
+    return [read(index, *found) for index, found in enumerate(_DRAWN.iter_unpack(findings))]
 
 
-def _told(wish: Draw, columns: int) -> tuple[float, float, float, int, int, int, int, int, int, int]:
+def _told(wish: Draw, columns: int) -> tuple[float | int, ...]:
     """The fields of native.Draw up to its row. Edits and what is allowed are pointed to: the wish keeps them."""
     num_top = -1 if wish.num_top is None else min(wish.num_top, columns)
     top_k = min(wish.top_k, 2**32 - 1)
     edits, num_edits = _array(wish.edits, EDIT)
     allowed, num_words = _array(wish.allowed, _WORD)
-    filters = (wish.temperature, wish.top_p, wish.min_p, wish.uniform_steps, top_k, num_top)
+    steps = (*wish.further_steps, *_NO_FURTHER)[:MAX_FURTHER] if wish.further else _NO_FURTHER
+    filters = (wish.temperature, wish.top_p, wish.min_p, wish.uniform_steps, *steps, top_k, num_top)
     return *filters, edits, allowed, num_edits, num_words
 
 

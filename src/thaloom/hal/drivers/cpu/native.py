@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thaloom.base.errors import DriverUnavailable, InternalError, OutOfMemory
+from thaloom.hal.draws import MAX_FURTHER
 
-ABI = 7
+ABI = 8
 FOLDER = Path(__file__).parent / "lib"
 BUILD_INFO = "BUILD_INFO.json"
 
@@ -174,6 +175,7 @@ class Draw(ctypes.Structure):
         ("top_p", ctypes.c_double),
         ("min_p", ctypes.c_double),
         ("uniform_steps", ctypes.c_uint64),
+        ("further_steps", ctypes.c_uint64 * MAX_FURTHER),
         ("top_k", ctypes.c_uint32),
         ("num_top", ctypes.c_int32),
         ("edits", ctypes.c_void_p),
@@ -181,7 +183,7 @@ class Draw(ctypes.Structure):
         ("num_edits", ctypes.c_uint32),
         ("allowed_words", ctypes.c_uint32),
         ("row", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("num_further", ctypes.c_uint32),
     )
 
 
@@ -192,6 +194,8 @@ class Drawn(ctypes.Structure):
         ("highest", ctypes.c_float),
         ("num_top", ctypes.c_uint32),
         ("total", ctypes.c_uint64),
+        ("further", ctypes.c_int32 * MAX_FURTHER),
+        ("reserved", ctypes.c_uint32),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from thaloom.hal.draws import EDIT, Draw, Drawn, Edits, draw
+from thaloom.hal.draws import EDIT, MAX_FURTHER, Draw, Drawn, Edits, draw
 from thaloom.hal.driver import Executable, SamplesNatively
 from thaloom.hal.tensors import Tensor
 from thaloom.hal.testing.bench import bench, sequences_for
@@ -95,6 +95,7 @@ def _random_wish(rng: np.random.Generator) -> Draw:
         top_p=float(rng.choice([1.0, 1.0, 0.1, 0.9, 0.999])),
         min_p=float(rng.choice([0.0, 0.0, 0.05, 1.0])),
         uniform=float(rng.random()),
+        further=tuple(rng.random(int(rng.integers(MAX_FURTHER + 1)))),
         num_top=[None, 0, 3, 1000][int(rng.integers(4))],
         report=(1, 0)[: int(rng.integers(3))],
         edits=_random_edits(rng) if rng.integers(2) else None,
