@@ -3,10 +3,11 @@
     python -m tests.chaos --minutes 20 --seed 1 --record     (make chaos)
     python -m tests.chaos --replay benchmarks/records/DATE-chaos.json
 
-A daemon, its door and four workers for three services run on a disk of their own; sixteen clients stream, two write, an
-operator changes the node all the time. Faults strike by a schedule made from the seed. At the end: only failures that
-the faults allow (tests.chaos.judge), every fault healed, the journal intact and led through by what was known of it at
-the begin, all that was asked for by an id done or not done as its answer said, and the node holds what it held before.
+A daemon, its door and four workers for three services run on a disk of their own; sixteen clients stream, two write,
+three have jobs done, an operator changes the node all the time. Faults strike by a schedule made from the seed. At the
+end: only failures that the faults allow (tests.chaos.judge), every fault healed, the journal intact and led through by
+what was known of it at the begin, all that was asked for by an id done or not done as its answer said, and the node
+holds what it held before.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.clients import NUM_STREAMS, NUM_WRITERS, Crowd, Keys
+from tests.chaos.jobs import NUM_EMPLOYERS, Employer
 from tests.chaos.judge import ERROR_WITHIN_S, HEALED_WITHIN_S, Verdict, judge
 from tests.chaos.leaks import complaints, left_behind, look_when_calm, more_than
 from tests.chaos.operators import Operator
@@ -101,6 +104,8 @@ async def _strike(
     striker = Striker(stage, keys, seed)
     operator = Operator(stage, "main", seed, striker.disk_is_full)
     crowd.leaving, loads = False, []
+    folder = tempfile.TemporaryDirectory(prefix="chaos-jobs-")  # not on the node's disk
+    employers = [Employer(stage, number, seed, Path(folder.name)) for number in range(NUM_EMPLOYERS)]
     keeping = asyncio.create_task(stage.keep_daemon())
     watching = asyncio.create_task(stage.watch())
     try:
@@ -110,11 +115,15 @@ async def _strike(
             for number in range(NUM_WRITERS):
                 tasks.create_task(crowd.write(number))
             tasks.create_task(operator.work())
+            for employer in employers:
+                tasks.create_task(employer.work())
             striking = tasks.create_task(striker.run(faults))
             while stage.clock() < duration_s or not striking.done():
                 await asyncio.sleep(1.0)
                 loads.append(os.getloadavg()[0])
             crowd.leaving = operator.leaving = True
+            for employer in employers:
+                employer.leaving = True
         await stage.until_whole(HEALED_WITHIN_S)
         await asyncio.sleep(0.5)  # for the watch to see it too
     finally:
@@ -123,6 +132,7 @@ async def _strike(
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        folder.cleanup()
     load = {"mean": round(sum(loads) / len(loads), 1), "most": max(loads)} if loads else {}
     return {"striker": striker, "operators": (operator, striker.operator), "load": load}
 
@@ -162,6 +172,7 @@ def report(found: dict[str, Any]) -> None:
         f" on them when they were killed; the latest error {max((k.slowest_s for k in verdict.kills), default=0.0):.3f}"
         f" s after the death (allowed: {ERROR_WITHIN_S:g} s)"
     )
+    print(f"{verdict.jobs} jobs in {verdict.attempts} attempts")
     print(f"on their way while a daemon died, and whole: {verdict.unhurt}")
     print(f"{'healed after':28} {'times':>5} {'median':>7} {'p95':>7} {'max':>7} s; overlapped by others")
     for name, each in verdict.recoveries.items():
@@ -192,7 +203,7 @@ async def _main(faults: list[Fault], seed: int, duration_s: float) -> dict[str, 
             try:
                 return await run(stage, faults, seed, duration_s)
             finally:
-                if stage.facts.failures and (kept := os.environ.get("CHAOS_LOGS")):
+                if kept := os.environ.get("CHAOS_LOGS"):
                     await asyncio.to_thread(_keep_logs, stage, Path(kept))
 
 

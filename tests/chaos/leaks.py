@@ -115,6 +115,7 @@ def _books(stage: Stage, same: Counter[str]) -> None:
         same["keys"] = len(client.keys().keys)
         same["aliases"] = len(client.aliases())
         same["models"] = len(client.models())
+        same["jobs"] = sum(client.jobs().counts.values())
     with urllib.request.urlopen(f"{stage.node.url}/metrics?names=own", timeout=PATIENCE_S) as page:
         metrics = page.read().decode()
     for name in ("kv_blocks_used", "running_requests", "waiting_requests"):

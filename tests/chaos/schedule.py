@@ -24,6 +24,8 @@ KINDS: Mapping[str, tuple[int, float, float]] = {
     "kill_door": (2, 0.0, 0.0),
     "kill_daemon": (2, 0.1, 4.0),
     "kill_daemon_in_action": (4, 0.0, 0.06),
+    "kill_job": (3, 0.0, 0.0),
+    "kill_job_and_daemon": (1, 0.1, 3.0),
     "kill_worker_and_daemon": (1, 0.1, 3.0),
     "kill_door_and_daemon": (1, 0.1, 3.0),
     "kill_all": (1, 0.1, 3.0),

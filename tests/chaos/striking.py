@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from tests.chaos.clients import Keys
 from tests.chaos.facts import Harm, HarmKind
+from tests.chaos.jobs import running
 from tests.chaos.judge import HEALED_WITHIN_S
 from tests.chaos.operators import Operator
 from tests.chaos.schedule import Fault
@@ -85,6 +86,16 @@ class Striker:
         await self._kill(fault, "door", found.identity)
         return True
 
+    async def _kill_job(self, fault: Fault) -> bool:
+        """The program itself, or who keeps it: by the last digit of `whom`."""
+        programs = int(fault.whom * 1e6) % 2 == 0
+        found = await asyncio.to_thread(running, self._stage, programs=programs)
+        if not found:
+            return False
+        job = found[int(fault.whom * len(found))]
+        await self._kill(fault, "job", job.identity, service=job.service)
+        return True
+
     async def _kill_daemon(self, fault: Fault) -> bool:
         return await self._end_daemon(fault, signal.SIGKILL)
 
@@ -107,6 +118,11 @@ class Striker:
         met = await self._kill_worker(fault)
         return await daemon or met
 
+    async def _kill_job_and_daemon(self, fault: Fault) -> bool:
+        daemon = asyncio.create_task(self._end_daemon(fault, signal.SIGKILL))
+        met = await self._kill_job(fault)
+        return await daemon or met
+
     async def _kill_door_and_daemon(self, fault: Fault) -> bool:
         daemon = asyncio.create_task(self._end_daemon(fault, signal.SIGKILL))
         met = await self._kill_door(fault)
@@ -117,12 +133,15 @@ class Striker:
         daemon = asyncio.create_task(self._end_daemon(fault, signal.SIGKILL))
         leases = await asyncio.to_thread(self._stage.leases)
         served = {each.identity for each in await asyncio.to_thread(self._stage.workers)}
+        keepers = await asyncio.to_thread(running, self._stage, programs=False)
         async with asyncio.TaskGroup() as tasks:
             for each in leases:
                 if each.role == "door":
                     tasks.create_task(self._kill(fault, "door", each.identity))
                 elif each.identity in served:
                     tasks.create_task(self._kill(fault, "worker", each.identity, service=each.service))
+            for each in keepers:
+                tasks.create_task(self._kill(fault, "job", each.identity, service=each.service))
         return await daemon or bool(leases)
 
     async def _freeze_worker(self, fault: Fault) -> bool:
