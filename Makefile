@@ -94,6 +94,10 @@ fuzz-formats: $(BIN)/pytest  ## 100,000 mutated safetensors and GGUF files again
 fuzz-door: $(BIN)/pytest  ## 100,000 fuzzed requests to a real node: all answered, nothing left behind
 	$(BIN)/python -m tests.fuzz_door --cases $(or $(CASES),100000) --record
 
+.PHONY: chaos
+chaos: $(BIN)/pytest  ## 20 minutes of kill -9, full disks and revoked keys while clients stream; nothing else may fail (MINUTES=, SEED=)
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1) $(ARGS)
+
 schemas: $(BIN)/pytest  ## 1,000 random JSON schemas: every answer of the bundled model is valid
 	$(BIN)/python -m tests.follow_schemas --schemas 1000 --record
 

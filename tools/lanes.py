@@ -53,6 +53,11 @@ LANES = (
     Lane(name="core", budget_s=900, commands=(), tests=("tests/unit", "tests/property")),
     Lane(name="back ends", budget_s=900, commands=(), tests=("tests/contract", "tests/hardware")),
     Lane(name="faults", budget_s=900, commands=(), tests=("tests/system",)),
+    Lane(
+        name="chaos, shortened",
+        budget_s=480,
+        commands=((sys.executable, "-m", "tests.chaos", "--minutes", "1.5", "--seed", "1", "--gap", "4"),),
+    ),
     Lane(name="package", budget_s=900, commands=(), tests=("tests/packaged",), needs=("dpkg-deb",)),
     Lane(name="sanitizers", budget_s=900, commands=(("make", "-C", "native", "sanitize", f"PYTHON={sys.executable}"),)),
     Lane(

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thaloom.base.clock import Clock
+from thaloom.base.files import PARTIAL
 from thaloom.base.ids import ServiceName, WorkerId, new_worker_id
 from thaloom.base.procs import ProcessIdentity, identify
 from thaloom.init.executor import leftovers, remove
 from thaloom.init.layout import WALLS, Layout
+from thaloom.kernel.sandbox.host import TRIAL_PREFIX
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import JournalEntry, Lease
 
@@ -135,7 +137,11 @@ def _after(arguments: tuple[str, ...], flag: str) -> str:
 
 
 def _sweep(layout: Layout, alive: Iterable[Lease]) -> None:
-    """Delete what dead workers left in the folder of sockets. An older Thaloom put sockets elsewhere in it."""
+    """Delete what dead workers left in the folder of sockets (an older Thaloom put sockets elsewhere in it), and what
+    a killed daemon left half-written or half-tried: nobody but the daemon makes such files, and we are the daemon."""
+    for pattern in (f"node.key.*{PARTIAL}", f"run/*{PARTIAL}", f"run/tokenizers/*/*{PARTIAL}", f"run/{TRIAL_PREFIX}*"):
+        for path in layout.home.glob(pattern):
+            remove(path)
     wanted = set[Path]()
     for lease in alive:
         wanted |= {*leftovers(layout, lease.id), Path(lease.socket), Path(f"{lease.socket}.failure.json")}

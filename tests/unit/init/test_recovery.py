@@ -126,6 +126,30 @@ def test_recovery_sets_the_books_right_and_sweeps(short_path: Path, monkeypatch:
     store.close()
 
 
+def test_what_a_killed_daemon_left_half_done_is_swept(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by tests.chaos: a daemon killed while it publishes, or tries its walls, left that behind for good."""
+    layout, clock = Layout(short_path / "h"), ManualClock()
+    layout.create()
+    text_files = layout.tokenizers / ("0" * 64)
+    text_files.mkdir()
+    trial = layout.run / "thaloom-walls-abc"
+    trial.mkdir()
+    (trial / "plan").touch()
+    half = [layout.routes, layout.keys, layout.node_key, text_files / "tokenizer.json"]
+    for path in half:
+        path.touch()
+        path.with_name(f"{path.name}.17.0.partial").touch()
+    foreign = layout.home / "mine.tar.17.partial"  # a backup somebody is taking into the home
+    foreign.touch()
+    monkeypatch.setattr("thaloom.init.recovery.running", list)
+    store = StateStore(layout.state, clock)
+    recover(layout, store, clock)
+    store.close()
+    assert sorted(layout.home.rglob("*.partial")) == [foreign]
+    assert not trial.exists()
+    assert all(path.exists() for path in half)
+
+
 def test_we_are_among_the_running(tmp_path: Path) -> None:
     assert myself() in [process.identity for process in running()]
     (tmp_path / "1").mkdir()

@@ -12,6 +12,7 @@ from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, DiskFull, FileInUse, NotKept, StateUnusable, TooLarge
 from thaloom.kernel.state.kept import KeepLimits, Kept, open_kept
 from thaloom.kernel.state.kept.ledger import DAY_S
+from thaloom.kernel.state.reserve import GIVEN_UP_BYTES
 from thaloom.kernel.state.types import BatchLine, BatchProblem, KeptBatch, KeptFile, KeptResponse
 
 
@@ -138,11 +139,28 @@ def test_responses_make_room_for_responses_and_files_and_files_for_nothing(open_
 
 
 def test_the_share_of_the_disk_is_a_bound(open_it: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thaloom.kernel.state.kept.ledger.free_bytes", lambda _: 10_000)
+    monkeypatch.setattr("thaloom.kernel.state.kept.ledger.free_bytes", lambda _: GIVEN_UP_BYTES + 10_000)
     kept = open_it(disk_share=0.5)
     upload(kept, b"x" * 5000)
     with pytest.raises(DiskFull):
         upload(kept, b"x" * 3000)  # of 15,000 in all, 7,500 may be taken
+
+
+def test_a_full_disk_keeps_what_there_is_and_takes_nothing_new(open_it: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by tests.chaos: one response more on a disk that somebody else had filled dropped nine of ten others, and
+    took what the node's reserve had given up for stopping and healing."""
+    kept = open_it()
+    ids = [f"r{number}" for number in range(20)]
+    for each in ids:
+        kept.responses.put(response(each))
+    monkeypatch.setattr("thaloom.kernel.state.kept.ledger.free_bytes", lambda _: GIVEN_UP_BYTES - 1)
+    with pytest.raises(DiskFull, match="nothing more can be kept"):
+        kept.responses.put(response("more"))
+    with pytest.raises(DiskFull):
+        upload(kept, b"x")
+    assert [kept.responses.get(each).id for each in ids] == ids
+    assert names_on_disk(kept) == []
+    kept.responses.delete("r0")
 
 
 # -- files

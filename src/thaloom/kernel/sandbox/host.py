@@ -25,6 +25,8 @@ _ETC = (
 )  # fmt: skip
 """Of /etc only what every program reads: there are secrets beside it."""
 _TRIAL_S = 20.0
+TRIAL_PREFIX = "thaloom-walls-"
+"""Of the folder of a trial. One that is there while nobody tries was left by somebody who was killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ NO_WALLS = Walls(
 def find_walls(trial_folder: Path | None = None, *, as_user: bool | None = None) -> Walls:
     """Blocks for a tenth of a second, or for one for each wall that does not hold. `as_user`: in a user namespace
     whoever we are; None: only if we are not root."""
-    with tempfile.TemporaryDirectory(prefix="thaloom-walls-", dir=trial_folder) as folder:
+    with tempfile.TemporaryDirectory(prefix=TRIAL_PREFIX, dir=trial_folder) as folder:
         trial = _Trial(Path(folder), root=os.geteuid() == 0 if as_user is None else not as_user)
         return trial.find()
 

@@ -21,6 +21,9 @@ DEFAULT_BYTES = 16 * MIB
 """Some thousand transactions of an ordinary size; the write-ahead log of SQLite takes 4 MiB of it at most."""
 PIECE_BYTES = MIB
 LOW_BYTES = 2 * MIB
+GIVEN_UP_BYTES = LOW_BYTES + 2 * PIECE_BYTES
+"""While no more than this is free it may be what was given up, which is the node's own: nobody takes it whose work can
+be refused."""
 PLENTY_BYTES = 64 * MIB
 """Free beyond the reserve before it grows back: not to go back and forth at the edge."""
 

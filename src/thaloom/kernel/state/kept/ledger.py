@@ -18,6 +18,7 @@ from thaloom.base.procs import ProcessIdentity, identify
 from thaloom.base.units import GIB, MIB, format_bytes
 from thaloom.kernel.state.database import Database
 from thaloom.kernel.state.kept.migrations import STEPS
+from thaloom.kernel.state.reserve import GIVEN_UP_BYTES
 
 DAY_S = 86_400.0
 
@@ -28,7 +29,8 @@ class KeepLimits:
     do: what does not fit is refused."""
 
     disk_share: float = 0.1
-    """Of the bytes that would be free on the disk if nothing were kept: what is kept never fills a disk."""
+    """Of the bytes that would be free on the disk if nothing were kept: what is kept never fills a disk. On a disk that
+    is full nothing new is kept, and nothing is dropped for it."""
     max_bytes: int = 100 * GIB
     """Whatever the disk has."""
     max_responses: int = 100_000
@@ -77,7 +79,15 @@ class KeptLedger:
                 self._database = None
 
     def allowed_bytes(self, used_bytes: int) -> int:
-        share = self.limits.disk_share * (free_bytes(self.folder) + used_bytes)
+        """Raises DiskFull where somebody else has filled the disk: what is still free is for stopping, healing and the
+        journal, and dropping what is kept would not help."""
+        free = free_bytes(self.folder)
+        if free < GIVEN_UP_BYTES:
+            raise DiskFull(
+                f"nothing more can be kept: {format_bytes(free)} are free on the disk of {str(self.folder)!r}",
+                free_bytes=free,
+            )
+        share = self.limits.disk_share * (free - GIVEN_UP_BYTES + used_bytes)
         return min(self.limits.max_bytes, int(share))
 
     def make_room(self, connection: sqlite3.Connection, num_bytes: int, *, replaced_bytes: int = 0) -> None:
