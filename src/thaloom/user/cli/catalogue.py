@@ -453,7 +453,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "argument.token.narrow.name": ("What to call it", "新密钥名称"),
     "option.role": (
         "viewer looks, user asks models, operator serves them, admin does all (default user).",
-        "viewer：查看；user：请求模型；operator：管理服务；admin：一切。默认 user。",
+        "角色，权限由低到高（默认 user）。",
     ),
     "option.token.narrow.role": ("A role that is no higher (default: the same).", "不高于上级的角色（默认相同）。"),
     "option.tenant": ("Of this tenant; it sees no other's.", "属于该租户，看不到其他租户。"),
