@@ -574,7 +574,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "argument.token.narrow.name": ("What to call it", "新密钥名称"),
     "option.role": (
         "viewer looks, user asks models, operator serves them, admin does all (default user).",
-        "viewer 查看，user 请求模型，operator 管理服务，admin 管理一切（默认 user）。",
+        "角色，权限由低到高（默认 user）。",
     ),
     "option.token.narrow.role": ("A role that is no higher (default: the same).", "不高于上级的角色（默认相同）。"),
     "option.tenant": ("Of this tenant; it sees no other's.", "属于该租户，看不到其他租户。"),
@@ -593,9 +593,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "verb.tenant.create": ("Add a tenant", "添加租户"),
     "examples.tenant.create": (
-        "thaloom tenant create acme --quota services=3 --quota memory=16GiB --quota tokens-per-minute=100000\n"
+        "thaloom tenant create acme --quota services=3 --quota memory=16GiB\n"
         "thaloom token create ci --tenant acme --role operator",
-        "thaloom tenant create acme --quota services=3 --quota memory=16GiB --quota tokens-per-minute=100000\n"
+        "thaloom tenant create acme --quota services=3 --quota memory=16GiB\n"
         "thaloom token create ci --tenant acme --role operator",
     ),
     "verb.tenant.set": ("Change a tenant's quota; what it has is left to it", "修改租户配额，已有的不受影响"),

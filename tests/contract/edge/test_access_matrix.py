@@ -1,0 +1,363 @@
+"""Who may ask what of the control API: every route, by everybody.
+
+The table is written by hand and knows nothing of what the routes say of themselves; a route that is not in it fails.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from tests.contract.edge.doorkeepers import StandingClock
+from tests.gates import HeldKeys, Notes, gate
+from tests.unit.edge_control.plane import Plane, standing
+from thaloom.base.access import ROLES, SCOPES, Role, Scope
+from thaloom.base.ids import ServiceName
+from thaloom.edge.api.control.gate import check_gate
+from thaloom.edge.api.control.routes import control_app
+from thaloom.kernel.state.types import AccessKey, Alias, KeyLimits, ServiceSpec, Share, Tenant
+from thaloom.kernel.trust.keys import digest_of, new_key
+
+P = "/thaloom/v1"
+VIA = {"via": "1.1 thaloom-door", "forwarded": 'for="127.0.0.1"'}
+DIGEST = "0" * 64
+
+ALL: tuple[Role, ...] = ("viewer", "user", "operator", "admin")
+OPERATORS: tuple[Role, ...] = ("operator", "admin")
+ADMINS: tuple[Role, ...] = ("admin",)
+NOBODY: tuple[Role, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Who:
+    """`node`, `tenant`: which roles may, of the node and of a tenant; `scope`: which one a token needs; `open`: whether
+    it is answered through the door to who shows nothing, where the node requires nothing."""
+
+    node: tuple[Role, ...]
+    tenant: tuple[Role, ...]
+    scope: Scope | Literal["any"]
+    open: bool
+    body: dict[str, Any] | None = None
+
+
+def who(
+    node: tuple[Role, ...],
+    tenant: tuple[Role, ...],
+    scope: Scope | Literal["any"],
+    *,
+    open: bool = False,
+    body: dict[str, Any] | None = None,
+) -> Who:
+    return Who(node=node, tenant=tenant, scope=scope, open=open, body=body)
+
+
+MATRIX: dict[str, Who] = {
+    # Whoever comes may know what this is, and who he is.
+    "GET /version": who(ALL, ALL, "any", open=True),
+    "GET /whoami": who(ALL, ALL, "any", open=True),
+    # The node: to be looked at by whoever is not a tenant's.
+    "GET /status": who(ALL, NOBODY, "read", open=True),
+    "GET /processes": who(ALL, NOBODY, "read", open=True),
+    "GET /events": who(ALL, NOBODY, "read", open=True),
+    "GET /outgoing": who(ALL, NOBODY, "read", open=True),
+    "GET /devices": who(ALL, NOBODY, "read", open=True),
+    "GET /devices/cpu": who(ALL, NOBODY, "read", open=True),
+    "GET /encryption": who(ALL, NOBODY, "read", open=True),
+    "POST /down": who(ADMINS, NOBODY, "node", open=True),
+    # What is in the store is the node's; a tenant must know what it may serve.
+    "GET /models": who(ALL, ALL, "read", open=True),
+    "GET /models/tiny:v1": who(ALL, ALL, "read", open=True),
+    "GET /pulls": who(ALL, NOBODY, "read", open=True),
+    "POST /models/pull": who(OPERATORS, NOBODY, "models", open=True, body={"source": "/x"}),
+    "DELETE /pulls?source=x": who(OPERATORS, NOBODY, "models", open=True),
+    "POST /models/tiny:v1/verify": who(OPERATORS, NOBODY, "models", open=True),
+    "POST /models/tiny:v1/quantise": who(OPERATORS, NOBODY, "models", open=True, body={"to": "int8"}),
+    "POST /models/tiny:v1/copy": who(OPERATORS, NOBODY, "models", open=True, body={"name": "other"}),
+    "DELETE /models/tiny:v1": who(OPERATORS, NOBODY, "models", open=True),
+    "POST /models/tiny:v1/encrypt": who(ADMINS, NOBODY, "models", body={}),
+    "POST /models/tiny:v1/decrypt": who(ADMINS, NOBODY, "models", body={}),
+    "POST /encryption/key": who(ADMINS, NOBODY, "node"),
+    "POST /encryption/rotate": who(ADMINS, NOBODY, "node", body={}),
+    # Services and aliases: each sees his own.
+    "GET /services": who(ALL, ALL, "read", open=True),
+    "GET /services/chat": who(ALL, ALL, "read", open=True),
+    "PUT /services/chat": who(OPERATORS, OPERATORS, "services", open=True, body={"model": "tiny"}),
+    "DELETE /services/chat": who(OPERATORS, OPERATORS, "services", open=True),
+    "GET /services/chat/logs": who(OPERATORS, OPERATORS, "services", open=True),
+    "GET /aliases": who(ALL, ALL, "read", open=True),
+    "GET /aliases/talk": who(ALL, ALL, "read", open=True),
+    "PUT /aliases/talk": who(OPERATORS, OPERATORS, "services", open=True, body={"services": {"chat": 1}}),
+    "DELETE /aliases/talk": who(OPERATORS, OPERATORS, "services", open=True),
+    "POST /aliases/talk/return": who(
+        OPERATORS, OPERATORS, "services", open=True, body={"revision": 1, "reason": "worse"}
+    ),
+    # Keys: an admin's; everybody may narrow and give back his own (whose a key is, is tested with the real node).
+    "GET /keys": who(ADMINS, ADMINS, "tokens"),
+    "POST /keys": who(ADMINS, ADMINS, "tokens", body={"name": "new"}),
+    "POST /keys/held/narrow": who(ALL, ALL, "tokens", body={"name": "less"}),
+    "DELETE /keys/held": who(ALL, ALL, "tokens"),
+    # Tenants, what was done, and the journal: the node's.
+    "GET /tenants": who(OPERATORS, NOBODY, "node"),
+    "GET /tenants/acme": who(OPERATORS, NOBODY, "node"),
+    "POST /tenants": who(ADMINS, NOBODY, "node", body={"name": "new"}),
+    "PUT /tenants/acme": who(ADMINS, NOBODY, "node", body={}),
+    "DELETE /tenants/acme": who(ADMINS, NOBODY, "node"),
+    "GET /actions": who(OPERATORS, NOBODY, "node"),
+    "GET /actions/a-1": who(OPERATORS, NOBODY, "node"),
+    "POST /actions/a-1/undo": who(ADMINS, NOBODY, "node"),
+    "POST /actions/approve": who(ADMINS, NOBODY, "node", body={"digest": DIGEST}),
+    "GET /journal/checkpoint": who(OPERATORS, NOBODY, "node"),
+    "POST /journal/verify": who(OPERATORS, NOBODY, "node", body={}),
+}
+
+
+class Recording(Plane):
+    """Services of the node and of two tenants; notes every name it is asked for."""
+
+    def __init__(self) -> None:
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.gate.set()
+        for name in ("chat", "chat@acme", "chat@beta"):
+            self.services_now[name] = standing(ServiceSpec(name=ServiceName(name), model="tiny"), "ready")
+        for name in ("talk", "talk@acme", "talk@beta"):
+            chat = ServiceName(name.replace("talk", "chat"))
+            self.aliases.now[ServiceName(name)] = Alias(name=ServiceName(name), shares=(Share(service=chat),))
+        self.tenants_now = {name: Tenant(name=name) for name in ("acme", "beta")}
+
+    async def service(self, name: ServiceName) -> Any:
+        self.asked.append(name)
+        return await super().service(name)
+
+    async def serve(self, spec: ServiceSpec) -> Any:
+        self.asked.append(spec.name)
+        self.services_now[spec.name] = standing(spec, "ready")
+        return self.services_now[spec.name]
+
+    async def stop(self, name: ServiceName) -> None:
+        self.asked.append(name)
+
+    async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> Any:
+        self.asked.append(name)
+        return _no_lines()
+
+    async def put_alias(self, alias: Alias) -> Alias:
+        self.asked += [alias.name, *(share.service for share in alias.shares)]
+        return alias
+
+    async def remove_alias(self, name: ServiceName) -> None:
+        self.asked.append(name)
+
+    async def return_canary(self, name: ServiceName, revision: int, reason: str) -> Alias:
+        self.asked.append(name)
+        return self.aliases.now[name]
+
+
+async def _no_lines() -> Any:
+    for line in ():
+        yield line
+
+
+class Everybody:
+    """A control API, and a token of every role, scope and tenant. One for all tests: making it takes its time."""
+
+    def __init__(self) -> None:
+        self.plane = Recording()
+        self.clock = StandingClock()
+        self.keys = HeldKeys(required=False)
+        self.notes = Notes()
+        self.uid: int | None = os.getuid()
+        self.secrets: dict[str, str] = {}
+        for tenant in (None, "acme"):
+            for role in ROLES:
+                self._add(f"{role}@{tenant}", role, tenant, None)
+        for scope in SCOPES:
+            self._add(scope, "admin", None, (scope,))
+        self.held = [_key("held", "user", None, None)[0], _key("held@acme", "user", "acme", None)[0]]
+        users: dict[str, Role] = {str(10_000 + rank): role for rank, role in enumerate(ROLES)}
+        door = gate(self.keys, users=users, notes=self.notes, clock=self.clock)
+        app = control_app(self.plane, door, peer=lambda _: self.uid)
+        self.client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+
+    def begin_again(self) -> None:
+        self.plane.begin_again()
+        self.plane.keys_now = {key.name: key for key in (*self.keys.keys, *self.held)}
+        self.keys.required = False
+        self.notes.entries.clear()
+        self.clock.at += 3600.0  # what was told is told again
+
+    def _add(self, name: str, role: Role, tenant: str | None, scopes: tuple[Scope, ...] | None) -> None:
+        key, self.secrets[name] = _key(name, role, tenant, scopes)
+        self.keys.keys.append(key)
+
+    def ask(
+        self, route: str, token: str | None = None, *, door: bool = False, uid: int | None = None, **headers: str
+    ) -> tuple[int, str]:
+        """Status and text. `uid` None: the node's own."""
+        method, path = route.split(" ")
+        self.uid = os.getuid() if uid is None else uid
+        sent = dict(headers) | (VIA if door else {})
+        if token is not None:
+            sent["authorization"] = f"Bearer {self.secrets[token]}"
+        body = MATRIX[route].body if route in MATRIX else None
+        options = {} if body is None else {"json": body}
+        answer = self.client.request(method, P + path, headers=sent, **options)
+        return answer.status_code, answer.text
+
+
+def _key(name: str, role: Role, tenant: str | None, scopes: tuple[Scope, ...] | None) -> tuple[AccessKey, str]:
+    key_id, secret = new_key()
+    key = AccessKey(
+        name=name,
+        id=key_id,
+        digest=digest_of(secret),
+        limits=KeyLimits(),
+        created_at=1.0,
+        role=role,
+        tenant=tenant,
+        scopes=scopes,
+    )
+    return key, secret
+
+
+@pytest.fixture(scope="module")
+def all_of_them() -> Everybody:
+    return Everybody()
+
+
+@pytest.fixture
+def everybody(all_of_them: Everybody) -> Everybody:
+    all_of_them.begin_again()
+    return all_of_them
+
+
+def refused(status: int) -> bool:
+    return status in (401, 403)
+
+
+def test_every_route_is_in_the_table_and_nothing_else(everybody: Everybody) -> None:
+    known = {route.split("?")[0] for route in MATRIX}
+    for name, part in (("/chat", "/{name}"), ("/talk", "/{name}"), ("/tiny:v1", "/{name}"), ("/held", "/{name}"),
+                       ("/acme", "/{name}"), ("/cpu", "/{device}"), ("/a-1", "/{action}")):  # fmt: skip
+        known = {route.replace(name, part) for route in known}
+    served = {
+        f"{method.upper()} {path.removeprefix(P)}"
+        for path, methods in everybody.client.get(f"{P}/openapi.json").json()["paths"].items()
+        for method in methods
+    }
+    assert served == known, "every route needs a line in MATRIX: who may ask it"
+
+
+@pytest.mark.parametrize("route", MATRIX)
+@pytest.mark.parametrize("door", [False, True], ids=["socket", "door"])
+@pytest.mark.parametrize("tenant", [None, "acme"])
+@pytest.mark.parametrize("role", ROLES)
+def test_a_token_of_each_role(everybody: Everybody, route: str, role: Role, tenant: str | None, door: bool) -> None:
+    may = MATRIX[route].node if tenant is None else MATRIX[route].tenant
+    status, text = everybody.ask(route, f"{role}@{tenant}", door=door)
+    assert refused(status) == (role not in may), text
+    if role not in may:
+        assert status == 403
+        assert [(kind, record["code"]) for kind, record, _ in everybody.notes.entries] == [
+            ("access.refuse", "forbidden")
+        ]
+        assert everybody.plane.asked == []
+
+
+@pytest.mark.parametrize("route", MATRIX)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_token_of_each_scope(everybody: Everybody, route: str, scope: Scope) -> None:
+    status, text = everybody.ask(route, scope, door=True)
+    assert refused(status) == (MATRIX[route].scope not in (scope, "any")), text
+
+
+@pytest.mark.parametrize("route", MATRIX)
+@pytest.mark.parametrize("required", [False, True])
+def test_through_the_door_without_a_token(everybody: Everybody, route: str, required: bool) -> None:
+    everybody.keys.required = required
+    status, _ = everybody.ask(route, door=True)
+    assert refused(status) == (required or not MATRIX[route].open)
+    assert status != 403 or not required, "who shows nothing is asked for a token"
+
+
+@pytest.mark.parametrize("route", MATRIX)
+@pytest.mark.parametrize("role", [*ROLES, "root", "own", "stranger"])
+def test_users_of_this_machine_by_the_socket(everybody: Everybody, route: str, role: str) -> None:
+    uids = {"root": 0, "own": os.getuid(), "stranger": 20_000}
+    uid = uids.get(role, 10_000 + ROLES.index(role) if role in ROLES else -1)  # type: ignore[arg-type]
+    # Saying that one is the door helps nobody but the door.
+    for headers in ({}, {"via": "1.1 thaloom-door"}, VIA) if role in (*ROLES, "stranger") else ({},):
+        everybody.keys.required = False
+        status, text = everybody.ask(route, uid=uid, **headers)
+        may = role in ("root", "own") or role in MATRIX[route].node
+        assert refused(status) == (not may), text
+        assert (status == 401) == (role == "stranger")
+
+
+def test_no_route_can_be_made_without_saying_what_it_needs() -> None:
+    app = control_app(Recording(), gate())
+    with pytest.raises(TypeError, match="does not say what it needs"):
+
+        @app.get(f"{P}/secret")
+        async def secret() -> None: ...
+
+    app.router.routes.append(Route(f"{P}/aside", lambda _: None))
+    with pytest.raises(TypeError, match="without the gate"):
+        check_gate(app)
+
+
+@pytest.mark.parametrize("route", [route for route in MATRIX if MATRIX[route].tenant])
+def test_what_a_tenant_asks_reaches_its_own_and_nothing_else(everybody: Everybody, route: str) -> None:
+    status, text = everybody.ask(route, "admin@acme", door=True)
+    assert status < 400, text
+    assert all(name.endswith("@acme") for name in everybody.plane.asked), everybody.plane.asked
+    assert "beta" not in text
+    if "/services" in route or "/aliases" in route:
+        assert "@" not in text, "it calls its own by its own names"
+
+
+NAMED = [route for route in MATRIX if MATRIX[route].tenant and any(f"/{name}" in route for name in ("chat", "talk"))]
+
+
+@pytest.mark.parametrize("route", NAMED)
+@pytest.mark.parametrize("other", ["chat@beta", "chat@", "@beta", "chat@beta@acme"])
+def test_a_tenant_cannot_name_what_is_anothers(everybody: Everybody, route: str, other: str) -> None:
+    asked = route.replace("/chat", f"/{other}").replace("/talk", f"/{other}")
+    MATRIX[asked] = MATRIX[route]
+    try:
+        everybody.ask(asked, "admin@acme", door=True)
+    finally:
+        del MATRIX[asked]
+    for name in everybody.plane.asked:
+        assert name.endswith("@acme"), "a name that the node keeps for nobody else"
+    assert "chat@beta" not in everybody.plane.asked
+
+
+def test_an_unknown_token_is_no_token_of_anybodys(everybody: Everybody) -> None:
+    everybody.secrets["guess"] = new_key()[1]
+    for door, required, expected in ((False, False, 401), (False, True, 401), (True, True, 401), (True, False, 200)):
+        everybody.keys.required = required
+        assert everybody.ask("GET /status", "guess", door=door)[0] == expected
+        assert refused(everybody.ask("GET /keys", "guess", door=door)[0])
+
+
+def test_a_dry_run_is_gated_as_the_deed_is(everybody: Everybody) -> None:
+    everybody.plane.aliases.now.clear()
+    for token, expected in (("viewer@None", 403), ("operator@None", 200)):
+        status, _ = everybody.ask("PUT /aliases/talk", token)
+        assert status == expected
+    answer = everybody.client.put(
+        f"{P}/aliases/talk",
+        params={"dry_run": "true"},
+        json={"services": {"chat": 1}},
+        headers={"authorization": f"Bearer {everybody.secrets['viewer@None']}"},
+    )
+    assert answer.status_code == 403
