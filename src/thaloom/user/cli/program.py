@@ -48,6 +48,7 @@ thaloom = Verbs(
             "encrypt": _HERE + "encrypt:encrypt",
             "decrypt": _HERE + "encrypt:decrypt",
         },
+        "section.jobs": {"job": _HERE + "job:command"},
         "section.node": {
             "up": _HERE + "up:command",
             "down": _HERE + "down:command",
@@ -90,6 +91,7 @@ thaloom = Verbs(
         "tokens": "token",
         "tenants": "tenant",
         "certificate": "cert",
+        "jobs": "job",
     },
     params=[TextOption(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version)],
 )
