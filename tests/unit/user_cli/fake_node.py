@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.encrypted import FakeEncryption
-from tests.kept_documents import FakeDocuments
+from tests.kept_documents import FakeDocuments, page_of
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
     BadParameter,
@@ -51,6 +51,7 @@ from thaloom.kernel.state.types import (
     DeviceMemory,
     KeyLimits,
     NodeStatus,
+    Page,
     PastEvent,
     Phase,
     ProcessStatus,
@@ -264,9 +265,9 @@ class FakePlane(FakeDocuments, FakeEncryption):
         await self.model(name)
         del self.models_by_name[str(name)]
 
-    async def services(self) -> Sequence[ServiceStatus]:
+    async def services(self, *, limit: int | None = None, after: str | None = None) -> Page[ServiceStatus]:
         self._note("services")
-        return list(self.services_by_name.values())
+        return page_of(self.services_by_name, limit, after)
 
     async def service(self, name: ServiceName) -> ServiceStatus:
         self._note("service", name)

@@ -49,6 +49,7 @@ from thaloom.kernel.state.types import (
 
 def control_app(plane: ControlPlane) -> FastAPI:
     """The ASGI application of the control API."""
+    wire.complete()
     app = FastAPI(
         title="Thaloom control API",
         version=__version__,
@@ -188,8 +189,14 @@ def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
 
 def _add_service_routes(app: FastAPI, plane: ControlPlane) -> None:
     @app.get(f"{wire.PREFIX}/services", tags=["services"])
-    async def services() -> wire.Services:
-        return wire.Services(services=[service_message(status) for status in await plane.services()])
+    async def services(
+        limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
+        after: Annotated[str | None, Query(description="by name, those after this one")] = None,
+    ) -> wire.Services:
+        page = await plane.services(limit=limit, after=after)
+        return wire.Services(
+            services=[service_message(status) for status in page.items], total=page.total, next=page.next
+        )
 
     @app.get(f"{wire.PREFIX}/services/{{name}}", tags=["services"])
     async def service(name: str) -> wire.Service:
