@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from thaloom.base.actions import TERMS, Call, Change, Plan, Planned
 from thaloom.base.errors import BadParameter, DocumentNotFound, RevisionConflict
 from thaloom.kernel.state.types import Applied, Condition, Document, DocumentStatus, Page
 
+T = TypeVar("T")
 KIND = "Federation"
+
+
+def page_of(items: Mapping[str, T], limit: int | None, after: str | None) -> Page[T]:
+    """By name."""
+    names = sorted(name for name in items if after is None or name > after)
+    page = names[:limit]
+    more = page[-1] if page and len(page) < len(names) else None
+    return Page(items=tuple(items[name] for name in page), total=len(items), next=more)
 
 
 class FakeDocuments:

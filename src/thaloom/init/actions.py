@@ -57,6 +57,14 @@ class Hold:
     service: ServiceName
     reason: str
     message: str
+    free_bytes: int | None = None
+    """How many there were, where they are too few."""
+
+    def says_nearly(self, other: Hold) -> bool:
+        """Whether nobody needs to hear the other: the same, but for an eighth of the free bytes more or less."""
+        if self.free_bytes is None or other.free_bytes is None:
+            return self == other
+        return self.reason == other.reason and abs(self.free_bytes - other.free_bytes) * 8 <= max(0, self.free_bytes)
 
 
 Action = StartWorker | StopWorker | StartDoor | StopDoor | Forget | Hold

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from thaloom.base.clock import Clock
 from thaloom.base.errors import DriverUnavailable, NotServable, ThaloomError
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.hal.inventory import Inventory
@@ -27,28 +29,67 @@ class Placement:
     estimate: Estimate
 
 
-class Planner:
-    """Reads the store in threads; remembers plans, not refusals."""
+REFUSED_S = 5.0
+"""How long a refusal is believed; longer where there are hundreds, so that a pass looks at a few of them."""
 
-    def __init__(self, models: ModelStore, inventory: Inventory) -> None:
+
+ALIKE_S = 2.0
+
+
+class Planner:
+    """Reads the store in threads, once for all wishes that differ in no more than their names. A refusal is remembered
+    until a model comes or a device changes, and for a while at most: what stood in the way may go by itself."""
+
+    def __init__(self, models: ModelStore, inventory: Inventory, clock: Clock) -> None:
         self._models = models
         self._inventory = inventory
+        self._clock = clock
         self._plans: dict[tuple[ServiceName, int], Placement] = {}
+        self._refusals: dict[tuple[ServiceName, int], tuple[Hold, float]] = {}
+        self._alike: dict[str, tuple[Placement, float]] = {}
+        """Plans by what they were made of, and until when they stand for wishes that are alike."""
 
     async def plan(self, service: Service) -> Placement | Hold:
         """The plan, or why there is none."""
         key = (service.spec.name, service.revision)
-        if key not in self._plans:
-            try:
-                self._plans[key] = await self.make(service.spec)
-            except ThaloomError as error:
-                return Hold(service=service.spec.name, reason=type(error).__name__, message=error.message)
-        return self._plans[key]
+        plan = self._plans.get(key)
+        if plan is not None:
+            return plan
+        known = self._refusals.get(key)
+        if known is not None and self._clock.monotonic() < known[1]:
+            return known[0]
+        hold: Hold | None = None
+        try:
+            plan = self._plans[key] = await self._make_soon(service.spec)
+            self._refusals.pop(key, None)
+            return plan
+        except ThaloomError as error:
+            hold = Hold(service=service.spec.name, reason=type(error).__name__, message=error.message)
+        if known is not None and known[0] == hold:
+            hold = known[0]
+        self._refusals[key] = (hold, self._clock.monotonic() + REFUSED_S * (1 + len(self._refusals) / 100))
+        return hold
 
     async def make(self, spec: ServiceSpec) -> Placement:
         """Raises ModelNotFound, CorruptObject, NotServable, DeviceNotFound, BadParameter."""
         device = self._device(spec)
         return await asyncio.to_thread(self._read, spec, device)
+
+    async def make_alike(self, spec: ServiceSpec, known: dict[str, Placement]) -> Placement:
+        """As `make`, once for all that are alike. `known` is the caller's to keep, for as long as it means one look."""
+        said = _said(spec)
+        if said not in known:
+            known[said] = await self.make(spec)
+        return known[said]
+
+    async def _make_soon(self, spec: ServiceSpec) -> Placement:
+        """The one that was made a moment ago for a wish that is alike, or a new one."""
+        said, now = _said(spec), self._clock.monotonic()
+        known = self._alike.get(said)
+        if known is None or now >= known[1]:
+            self._alike = {other: kept for other, kept in self._alike.items() if now < kept[1]}
+            known = self._alike[said] = (await self.make(spec), now + ALIKE_S)
+        return known[0]
 
     def known(self, service: Service) -> Placement | None:
         return self._plans.get((service.spec.name, service.revision))
@@ -56,9 +97,13 @@ class Planner:
     def forget(self, service: ServiceName) -> None:
         for key in [key for key in self._plans if key[0] == service]:
             del self._plans[key]
+        for key in [key for key in self._refusals if key[0] == service]:
+            del self._refusals[key]
 
     def forget_model(self, name: ModelName) -> None:
-        """Another model has that name now."""
+        """Another model has that name now, or none."""
+        self._refusals.clear()
+        self._alike.clear()
         for key in [key for key, plan in self._plans.items() if plan.manifest and plan.manifest.name == name]:
             del self._plans[key]
 
@@ -83,6 +128,12 @@ class Planner:
             return Placement(manifest=manifest, device=device, estimate=onnx_estimate(spec, manifest.card))
         config = self._models.open(manifest).config()
         return Placement(manifest=manifest, device=device, estimate=estimate(spec, manifest.card, config))
+
+
+def _said(spec: ServiceSpec) -> str:
+    """Of a wish, all that a plan is made of."""
+    fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    return repr([(name, value) for name, value in fields.items() if name not in ("name", "labels", "replicas")])
 
 
 def check_engine(spec: ServiceSpec, manifest: Manifest) -> None:

@@ -27,6 +27,8 @@ class TextFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.now: object = object()
+        """Another one whenever there are other copies than before."""
 
     def prepare(self, model: StoredModel) -> None:
         """Make the copies that are missing. Blocks; raises CorruptObject, DiskFull."""
@@ -35,6 +37,7 @@ class TextFiles:
         for name in TEXT_FILES:
             if model.has(name) and not (folder / name).exists():
                 model.copy_file(name, folder / name)
+                self.now = object()
 
     def of(self, digest: str) -> dict[str, str]:
         """Name -> absolute path of what there is."""
@@ -47,6 +50,7 @@ class TextFiles:
         for folder in self._root.iterdir():
             if folder.name not in wanted:
                 shutil.rmtree(folder, ignore_errors=True)
+                self.now = object()
 
 
 class Publisher:

@@ -9,6 +9,7 @@ one), and promise a device more than it has.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -157,7 +158,8 @@ def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
         elif snapshot.now < wish.next_try_at:
             continue
         elif wish.needed_bytes > free[wish.device]:
-            yield Hold(service=wish.service, reason="OutOfMemory", message=_short(wish, free))
+            left = free[wish.device]
+            yield Hold(service=wish.service, reason="OutOfMemory", message=_short(wish, left), free_bytes=left)
         else:
             free[wish.device] -= wish.needed_bytes
             yield StartWorker(
@@ -165,14 +167,19 @@ def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
             )
 
 
-def _short(wish: Wish, free: Mapping[DeviceId, int]) -> str:
+def _short(wish: Wish, free_bytes: int) -> str:
     assert wish.device is not None
-    return shortage(wish.service, wish.device, wish.needed_bytes, free[wish.device])
+    return shortage(wish.service, wish.device, wish.needed_bytes, free_bytes)
 
 
 def shortage(service: ServiceName, device: DeviceId, needed_bytes: int, free_bytes: int) -> str:
-    free = format_bytes(max(0, free_bytes))
-    return f"{service!r} needs about {format_bytes(needed_bytes)} on {device}, {free} can be given"
+    return f"{service!r} needs about {_said(needed_bytes)} on {device}, {_said(max(0, free_bytes))} can be given"
+
+
+@functools.lru_cache(maxsize=64)
+def _said(num_bytes: int) -> str:
+    """Thousands of wishes are short of the same bytes."""
+    return format_bytes(num_bytes)
 
 
 def _alive(snapshot: Snapshot) -> list[Observed]:

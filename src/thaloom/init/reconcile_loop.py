@@ -17,11 +17,13 @@ from thaloom.base.errors import NodeNotRunning, ThaloomError
 from thaloom.base.events import Emit
 from thaloom.base.ids import ServiceName
 from thaloom.init.actions import Action, Hold, StartDoor, StartWorker, subject
+from thaloom.init.backoff import Backoff
 from thaloom.init.boot import NodeConfig
 from thaloom.init.events import ActionFailed, NodeStopping, ProcessLost, RoundFailed, ServiceFailing, ServiceHeld
 from thaloom.init.executor import Executor
 from thaloom.init.last_words import LastWords
 from thaloom.init.node_memory import NodeMemory
+from thaloom.init.passes import Passes
 from thaloom.init.placement import Placement, Planner
 from thaloom.init.publishing import Publisher
 from thaloom.init.reconcile import Snapshot, Wish, decide, next_look_at
@@ -68,6 +70,9 @@ class ReconcileLoop:
         self._news = asyncio.Event()
         self._turn = asyncio.Lock()
         self._seen: Snapshot | None = None
+        self._wishes: dict[ServiceName, tuple[tuple[Service, Placement | Hold, Backoff], Wish]] = {}
+        """Each with what it was made of."""
+        self.passes = Passes()
         self.going_down = False
         self.on_going_down: Callable[[], None] = lambda: None
         """Who else has something to end."""
@@ -112,8 +117,11 @@ class ReconcileLoop:
         from what is there.
         """
         async with self._turn:
+            begun = self._clock.monotonic()
             try:
-                return await self._round()
+                down = await self._round()
+                self.passes.took(self._clock.monotonic() - begun)
+                return down
             except Exception as error:  # noqa: BLE001 - a supervisor: logged, counted, tried again
                 self.failures += 1
                 self._emit(RoundFailed(failures=self.failures, message=f"{type(error).__name__}: {error}"))
@@ -130,6 +138,7 @@ class ReconcileLoop:
         self._records.remove(service)
         self._planner.forget(service)
         self._reporter.forget(service)
+        self._wishes.pop(service, None)
 
     def process_lost(self, process: Supervised, last_words: LastWords) -> None:
         """A process ended and nobody had asked."""
@@ -167,7 +176,18 @@ class ReconcileLoop:
         )
 
     async def _wish(self, service: Service) -> Wish:
+        """The very one of the last look where nothing it is made of has changed."""
         plan = await self._planner.plan(service)
+        name = service.spec.name
+        made_of = (service, plan, self._records.backoff(name))
+        known = self._wishes.get(name)
+        if known is not None and all(one is other for one, other in zip(known[0], made_of, strict=True)):
+            return known[1]
+        wish = self._made_wish(service, plan)
+        self._wishes[name] = (made_of, wish)
+        return wish
+
+    def _made_wish(self, service: Service, plan: Placement | Hold) -> Wish:
         return Wish(
             service=service.spec.name,
             revision=service.revision,

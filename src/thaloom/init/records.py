@@ -11,6 +11,7 @@ from thaloom.init.last_words import LastWords
 
 Owner = ServiceName | None
 """A service, or None for the door."""
+_NO_BACKOFF, _NO_WORDS = Backoff(), LastWords()
 
 
 class Records:
@@ -23,10 +24,10 @@ class Records:
         self._holds: dict[ServiceName, Hold] = {}
 
     def backoff(self, owner: Owner) -> Backoff:
-        return self._backoffs.get(owner, Backoff())
+        return self._backoffs.get(owner, _NO_BACKOFF)
 
     def last_words(self, owner: Owner) -> LastWords:
-        return self._last_words.get(owner, LastWords())
+        return self._last_words.get(owner, _NO_WORDS)
 
     def restarts(self, owner: Owner) -> int:
         """Processes lost since it was first wished for."""
@@ -48,9 +49,19 @@ class Records:
         return backoff
 
     def keep_holds(self, holds: Iterable[Hold]) -> list[Hold]:
-        """These wishes are on hold now and no others; returns those that were not, or for another reason."""
-        before, self._holds = self._holds, {hold.service: hold for hold in holds}
-        return [hold for hold in self._holds.values() if _reason(before.get(hold.service)) != hold.reason]
+        """These wishes are on hold now and no others; returns those that were not, or for another reason.
+
+        One that says nearly the same as before stays that very one, so that nothing is told anew for a few bytes."""
+        before, now, news = self._holds, {}, []
+        for hold in holds:
+            known = before.get(hold.service)
+            if known is None or known.reason != hold.reason:
+                news.append(hold)
+            elif known.says_nearly(hold):
+                hold = known
+            now[hold.service] = hold
+        self._holds = now
+        return news
 
     def renew(self, service: ServiceName) -> None:
         """The wish changed, or somebody insists: earlier losses no longer count."""
@@ -62,7 +73,3 @@ class Records:
         """Nobody wishes for it any more."""
         self.renew(service)
         self._restarts.pop(service, None)
-
-
-def _reason(hold: Hold | None) -> str | None:
-    return None if hold is None else hold.reason

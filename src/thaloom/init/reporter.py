@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Callable
 
+from thaloom.base.access import tenant_of
 from thaloom.base.clock import Clock
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.base.procs import resident_bytes
@@ -14,7 +16,7 @@ from thaloom.init.publishing import TextFiles
 from thaloom.init.records import Owner, Records
 from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.kernel.state.store import StateStore
-from thaloom.kernel.state.types import Condition, Route, Service, ServiceStatus
+from thaloom.kernel.state.types import Condition, Page, Route, Service, ServiceStatus
 
 _RETRY_AFTER_S = 2.0
 """What callers are told who come while a service loads: most are ready by then."""
@@ -42,15 +44,26 @@ class Reporter:
         self._text_files = text_files
         self._wall = wall
         self._clock = clock
+        self._idle: dict[ServiceName, tuple[tuple[object, ...], Route]] = {}
         self._told: dict[Owner, tuple[Condition, ...]] = {}
 
     def door(self) -> Supervised | None:
         """The door's process, if one lives: rather one that is not leaving."""
         return self._newest(None, "door")
 
-    def statuses(self) -> tuple[ServiceStatus, ...]:
-        """Every wished service as it is now."""
-        return tuple(self._status(service) for service in self._store.services())
+    def statuses(
+        self, *, limit: int | None = None, after: str | None = None, tenant: str | None = None
+    ) -> Page[ServiceStatus]:
+        """Wished services as they are now, by name, from the one after `after`, wished or not. `tenant`: only that
+        tenant's own."""
+        services = self._store.services()
+        if tenant is not None:
+            services = [service for service in services if tenant_of(service.spec.name) == tenant]
+        begin = 0 if after is None else bisect.bisect_right(services, after, key=lambda service: service.spec.name)
+        end = len(services) if limit is None else min(len(services), begin + limit)
+        items = tuple(self._status(service) for service in services[begin:end])
+        more = begin < end < len(services)
+        return Page(items=items, total=len(services), next=services[end - 1].spec.name if more else None)
 
     def status(self, name: ServiceName) -> ServiceStatus:
         """Raises ServiceNotFound."""
@@ -66,7 +79,36 @@ class Reporter:
         return self._since(None, told)
 
     def routes(self) -> tuple[Route, ...]:
-        return tuple(self._route(service) for service in self._store.services())
+        """Those of services that nobody serves are the very ones of the last time, where nothing they tell of has
+        changed: of ten thousand wishes most are like that."""
+        serving = {process.lease.service for process in self._supervisor}
+        before, self._idle = self._idle, {}
+        routes = []
+        for service in self._store.services():
+            name = service.spec.name
+            if name in serving:
+                routes.append(self._route(service))
+                continue
+            made_of = self._made_of(service)
+            known = before.get(name)
+            if known is None or not all(one is other for one, other in zip(known[0], made_of, strict=True)):
+                known = (made_of, self._route(service))
+            self._idle[name] = known
+            routes.append(known[1])
+        return tuple(routes)
+
+    def _made_of(self, service: Service) -> tuple[object, ...]:
+        """All that the route of a service without processes follows from."""
+        name, records = service.spec.name, self._records
+        plan = self._planner.known(service)
+        return (
+            service,
+            plan,
+            records.backoff(name),
+            records.hold(name),
+            records.last_words(name),
+            self._text_files.now,
+        )
 
     def forget(self, service: ServiceName) -> None:
         self._told.pop(service, None)

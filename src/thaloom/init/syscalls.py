@@ -121,6 +121,9 @@ from thaloom.kernel.state.types import (
 )
 from thaloom.kernel.trust.certificates import check_names
 
+SHOWN = 100
+"""Services among what the node says of itself; more than a person reads."""
+
 
 class Syscalls:
     """Everything here may raise a leaf of ThaloomError, as its ControlPlane says."""
@@ -193,7 +196,11 @@ class Syscalls:
             conditions=self._reporter.node_conditions(self._reconcile_loop.failures, self._certificates.conditions()),
             memory=self._memory.report(),
             num_models=len(await asyncio.to_thread(self._models.list)),
-            services=self._reporter.statuses(),
+            services=(page := self._reporter.statuses(limit=SHOWN)).items,
+            num_services=page.total,
+            num_passes=self._reconcile_loop.passes.num,
+            last_pass_s=self._reconcile_loop.passes.last_s,
+            slowest_pass_s=self._reconcile_loop.passes.slowest_s,
         )
 
     async def processes(self) -> Sequence[ProcessStatus]:
@@ -373,8 +380,10 @@ class Syscalls:
 
     # -- services
 
-    async def services(self) -> Sequence[ServiceStatus]:
-        return self._reporter.statuses()
+    async def services(
+        self, *, limit: int | None = None, after: str | None = None, tenant: str | None = None
+    ) -> Page[ServiceStatus]:
+        return self._reporter.statuses(limit=limit, after=after, tenant=tenant)
 
     async def service(self, name: ServiceName) -> ServiceStatus:
         return self._reporter.status(name)

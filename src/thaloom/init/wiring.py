@@ -113,7 +113,7 @@ class Node:
         models = self._models = ModelStore(layout.models, clock, history, key=self._vault)
         self._vault.open()
         inventory = Inventory(registry, history)
-        planner = Planner(models, inventory)
+        planner = Planner(models, inventory, clock)
         memory = NodeMemory(
             inventory.refresh().devices,
             host_total_bytes=host_memory.total_bytes(),

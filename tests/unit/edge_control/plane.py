@@ -13,7 +13,7 @@ from typing import Any
 from tests.certificates import FakeCertificates
 from tests.encrypted import FakeEncryption
 from tests.gates import FakeAccess, gate
-from tests.kept_documents import FakeDocuments
+from tests.kept_documents import FakeDocuments, page_of
 from thaloom.base.actions import TERMS, Call, Change, Plan, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
@@ -54,6 +54,7 @@ from thaloom.kernel.state.types import (
     JournalFault,
     JournalReport,
     NodeStatus,
+    Page,
     PastAction,
     PastEvent,
     ProcessStatus,
@@ -246,8 +247,10 @@ class Plane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
     async def remove_model(self, name: ModelName) -> None:
         raise ModelInUse(f"model {str(name)!r} is served", services=["tiny"])
 
-    async def services(self) -> Sequence[ServiceStatus]:
-        return list(self.services_now.values())
+    async def services(
+        self, *, limit: int | None = None, after: str | None = None, tenant: str | None = None
+    ) -> Page[ServiceStatus]:
+        return page_of(self.services_now, limit, after)
 
     async def service(self, name: ServiceName) -> ServiceStatus:
         if name not in self.services_now:

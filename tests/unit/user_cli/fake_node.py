@@ -15,7 +15,7 @@ from typing import Any
 from tests.certificates import FakeCertificates
 from tests.encrypted import FakeEncryption
 from tests.gates import FakeAccess, gate
-from tests.kept_documents import FakeDocuments
+from tests.kept_documents import FakeDocuments, page_of
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
     BadParameter,
@@ -49,6 +49,7 @@ from thaloom.kernel.state.types import (
     Condition,
     DeviceMemory,
     NodeStatus,
+    Page,
     PastEvent,
     Phase,
     ProcessStatus,
@@ -260,9 +261,11 @@ class FakePlane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
         await self.model(name)
         del self.models_by_name[str(name)]
 
-    async def services(self) -> Sequence[ServiceStatus]:
+    async def services(
+        self, *, limit: int | None = None, after: str | None = None, tenant: str | None = None
+    ) -> Page[ServiceStatus]:
         self._note("services")
-        return list(self.services_by_name.values())
+        return page_of(self.services_by_name, limit, after)
 
     async def service(self, name: ServiceName) -> ServiceStatus:
         self._note("service", name)

@@ -21,19 +21,23 @@ from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
-
-from pydantic import ValidationError
 
 from thaloom.base import config
 from thaloom.base.actions import Call, Change, Plan, Planned, Terms
 from thaloom.base.errors import DeadlineExceeded, Forbidden, InternalError, NodeNotRunning, ServiceFailed, ThaloomError
+from thaloom.base.later import Later
 from thaloom.edge.client.place import Place
 from thaloom.edge.client.trust import client_context, raise_if_not_trusted
-from thaloom.edge.wire import control as wire
+from thaloom.edge.wire.names import DRY_RUN, PREFIX
 
-A = TypeVar("A", bound=wire.Answer)
+if TYPE_CHECKING:
+    from thaloom.edge.wire import control as wire
+else:
+    wire = Later("thaloom.edge.wire.control")
+
+A = TypeVar("A", bound="wire.Answer")
 TIMEOUT_S = 30.0
 """Longest silence of a node that is taken for life. It answers plain questions in milliseconds; streams tell of
 themselves at least once in 5 s."""
@@ -192,6 +196,16 @@ class ControlClient:
 
     def services(self) -> list[wire.Service]:
         return self._get(wire.Services, "/services").services
+
+    def services_page(self, *, limit: int, after: str | None = None) -> Any:
+        """Some services by name, as `wire.Services` says, but read without being checked: for a list that is only to be
+        looked at, where checking takes longer than all else."""
+        query = {"limit": limit} | ({} if after is None else {"after": after})
+        return self._plain(f"/services?{urlencode(query)}")
+
+    def processes_plain(self) -> Any:
+        """As `wire.Processes`, read without being checked."""
+        return self._plain("/processes")
 
     def service(self, name: str) -> wire.Service:
         return self._get(wire.Service, f"/services/{quote(name, safe='')}")
@@ -393,12 +407,19 @@ class ControlClient:
 
     # -- below: HTTP
 
+    def _plain(self, path: str) -> Any:
+        with self._answer("GET", path, None, silence_s=self._timeout_s) as answer, self._errors():
+            content = answer.read()
+        return json.loads(content)
+
     def _get(self, kind: type[A], path: str) -> A:
         return self._call(kind, "GET", path)
 
     def _call(self, kind: type[A], method: str, path: str, body: wire.Ask | None = None) -> A:
         with self._answer(method, path, body, silence_s=self._timeout_s) as answer, self._errors():
             content = answer.read()
+        from pydantic import ValidationError
+
         try:
             return kind.model_validate_json(content)
         except ValidationError as error:
@@ -433,11 +454,11 @@ class ControlClient:
         with contextlib.closing(connection):
             with self._errors():
                 with contextlib.suppress(BrokenPipeError):  # refused before all was said: the answer is there to read
-                    connection.request(method, prefix + wire.PREFIX + path, content, headers)
+                    connection.request(method, prefix + PREFIX + path, content, headers)
                 connection.sock.settimeout(silence_s)
                 answer = connection.getresponse()
                 refusal = answer.read() if answer.status >= 400 else None
-                plan = answer.read() if answer.headers.get(wire.DRY_RUN) else None
+                plan = answer.read() if answer.headers.get(DRY_RUN) else None
             with answer:  # which holds the socket from here on
                 if refusal is not None:
                     _raise_for(answer.status, refusal)

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from thaloom.base.access import Role, Scope
+from thaloom.edge.wire.names import DRY_RUN as DRY_RUN
+from thaloom.edge.wire.names import PREFIX as PREFIX
 
-PREFIX = "/thaloom/v1"
 NDJSON = "application/x-ndjson"
 """Content type of the streams: one JSON message a line, the last one `done` or `error`."""
 
@@ -24,20 +25,18 @@ MAX_TAIL_LINES = 10_000
 VIA = "1.1 thaloom-door"
 """What came over TCP, or is asked by the door for whoever came so, bears this header: not by the hand of who can open
 the node's own socket."""
-DRY_RUN = "thaloom-dry-run"
-"""Header of an answer that is a Plan, whatever the route usually answers."""
 
 
 class Ask(BaseModel):
     """Base of what callers send."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Answer(BaseModel):
     """Base of what a node answers."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class ServeRequest(Ask):
@@ -382,7 +381,13 @@ class Service(Answer):
 
 
 class Services(Answer):
+    """By name."""
+
     services: list[Service]
+    total: int | None = None
+    """How many there are, on this page or not."""
+    next: str | None = None
+    """`after` of the next page; null: this is the last."""
 
 
 class AliasRequest(Ask):
@@ -618,6 +623,13 @@ class NodeStatus(Answer):
     memory: list[Memory]
     num_models: int
     services: list[Service]
+    """The first of them, by name (all: `services`)."""
+    num_services: int = 0
+    num_passes: int = 0
+    """Of the reconciler, since the daemon started."""
+    last_pass_s: float = 0.0
+    slowest_pass_s: float = 0.0
+    """Of the last hundred passes."""
 
 
 class Event(Answer):
@@ -963,7 +975,16 @@ class StreamError(Answer):
     error: ErrorBody
 
 
+def complete() -> None:
+    """Make every message's validator now: for a node, which needs them all."""
+    for model in (*Ask.__subclasses__(), *Answer.__subclasses__()):
+        model.model_config["defer_build"] = False
+        model.model_rebuild()
+
+
 PullLine = Annotated[Progress | PullDone | StreamError, Field(discriminator="kind")]
 VerifyLine = Annotated[Progress | VerifyDone | StreamError, Field(discriminator="kind")]
-PULL_LINE: TypeAdapter[Progress | PullDone | StreamError] = TypeAdapter(PullLine)
-VERIFY_LINE: TypeAdapter[Progress | VerifyDone | StreamError] = TypeAdapter(VerifyLine)
+_LATER = ConfigDict(defer_build=True)
+"""A validator is made when it is first used: a command uses three of them, and they take a third of its time."""
+PULL_LINE: TypeAdapter[Progress | PullDone | StreamError] = TypeAdapter(PullLine, config=_LATER)
+VERIFY_LINE: TypeAdapter[Progress | VerifyDone | StreamError] = TypeAdapter(VerifyLine, config=_LATER)

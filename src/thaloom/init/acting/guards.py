@@ -63,7 +63,8 @@ class ServiceGuard:
     async def check_all(self, specs: Sequence[ServiceSpec], *, leaving: Iterable[ServiceName] = ()) -> None:
         """Of several that are wished at once, in the place of those that leave. Raises as `check`; `subject` among the
         details says of which."""
-        plans = [await self._planned(spec) for spec in specs]
+        known: dict[str, Placement] = {}
+        plans = [await self._planned(spec, known) for spec in specs]
         changing = {spec.name for spec in specs} | set(leaving)
         mine = [process.id for process in self._supervisor if process.lease.service in changing]
         free = self._memory.free_bytes(self._supervisor)
@@ -84,13 +85,13 @@ class ServiceGuard:
                 )
             await self._tenancy.check_service(spec, plan.estimate.total_bytes * spec.replicas)
 
-    async def _planned(self, spec: ServiceSpec) -> Placement:
+    async def _planned(self, spec: ServiceSpec, known: dict[str, Placement]) -> Placement:
         try:
             require_service_name(spec.name)
             if spec.engine == "openai":
                 place_of(spec.url, self.engine_hosts)
             self._aliasing.refuse_name(spec.name)
-            return await self._planner.make(spec)
+            return await self._planner.make_alike(spec, known)
         except ThaloomError as error:
             error.details = {"subject": f"service/{spec.name}"} | error.details
             raise

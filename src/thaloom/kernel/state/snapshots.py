@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from thaloom.base.config import from_mapping
 from thaloom.base.errors import BadParameter
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 def publish(path: Path, snapshot: Any) -> None:
     """Replace the snapshot, a dataclass. Readers see the old one or the new one, never a part."""
-    write_atomic(path, json.dumps(dataclasses.asdict(snapshot), ensure_ascii=False, allow_nan=False))
+    write_atomic(path, msgspec.json.encode(snapshot))
 
 
 class SnapshotReader(Generic[T]):

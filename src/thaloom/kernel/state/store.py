@@ -54,6 +54,9 @@ class StateStore:
         self.journal = Journal(self._database, clock, seal, limit=JOURNAL_ENTRIES, is_new=is_new)
         self.documents = Documents(self._database, clock)
         self.jobs = JobStore(self._database, clock)
+        self._services: dict[ServiceName, Service] | None = None
+        """As they are on the disk: looked at in every pass, and only this process writes them. None: to be read."""
+        self._sorted: list[Service] | None = None
 
     def close(self) -> None:
         self._database.close()
@@ -61,8 +64,13 @@ class StateStore:
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """All that is changed inside is on the disk when the block has ended, or none of it."""
-        with self._database.write():
-            yield
+        try:
+            with self._database.write():
+                yield
+        except BaseException:
+            self._services = self._sorted = None  # what is in memory may tell of what was taken back
+            self.jobs.reread()
+            raise
 
     def put_service(self, spec: ServiceSpec, *, expected_revision: int | None = None) -> Service:
         """Wish for a service, or change the wish. The same wish again changes nothing, not even the revision; nor do
@@ -86,24 +94,46 @@ class StateStore:
                 "INSERT OR REPLACE INTO services (name, spec, created_at, revision) VALUES (?, ?, ?, ?)",
                 (spec.name, encode(dataclasses.asdict(spec)), service.created_at, service.revision),
             )
+            self._keep(spec.name, service)
             return service
 
     def services(self) -> list[Service]:
         """All, by name."""
-        return [_read_service(row) for row in self._database.read("SELECT * FROM services ORDER BY name")]
+        found = self._sorted
+        if found is None:
+            by_name = self._by_name()
+            found = self._sorted = [by_name[name] for name in sorted(by_name)]
+        return list(found)
+
+    def _by_name(self) -> dict[ServiceName, Service]:
+        """Raises StateUnusable."""
+        services = self._services
+        if services is None:
+            rows = self._database.read("SELECT * FROM services")
+            services = self._services = {service.spec.name: service for service in map(_read_service, rows)}
+        return services
+
+    def _keep(self, name: ServiceName, service: Service | None) -> None:
+        services = self._by_name()
+        if service is None:
+            services.pop(name, None)
+        else:
+            services[name] = service
+        self._sorted = None
 
     def service(self, name: ServiceName) -> Service:
         """Raises ServiceNotFound."""
-        rows = self._database.read("SELECT * FROM services WHERE name = ?", (name,))
-        if not rows:
+        service = self._by_name().get(name)
+        if service is None:
             raise ServiceNotFound(f"no service {name!r}")
-        return _read_service(rows[0])
+        return service
 
     def delete_service(self, name: ServiceName) -> None:
         """Raises ServiceNotFound. Its leases stay: they end with their processes."""
         with self._database.write() as connection:
             if connection.execute("DELETE FROM services WHERE name = ?", (name,)).rowcount == 0:
                 raise ServiceNotFound(f"no service {name!r}")
+            self._keep(name, None)
 
     def put_alias(self, alias: Alias, *, expected_revision: int | None = None) -> Alias:
         """Wish for an alias, or change it. The same again changes nothing, not even the revision.

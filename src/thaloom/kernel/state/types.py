@@ -420,6 +420,13 @@ class NodeStatus:
     memory: tuple[DeviceMemory, ...]
     num_models: int
     services: tuple[ServiceStatus, ...]
+    """The first of them, by name."""
+    num_services: int = 0
+    num_passes: int = 0
+    """Of the reconciler, since the daemon started."""
+    last_pass_s: float = 0.0
+    slowest_pass_s: float = 0.0
+    """Of the last hundred passes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -765,6 +765,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.port": ("TCP port to listen on (default 7411).", "监听的 TCP 端口（默认 7411）。"),
     "option.timeout_s": ("Give up waiting after so long.", "最长等待时间。"),
     "option.wait": ("Return when it is done, or at once.", "等待完成后返回，或立即返回。"),
+    "option.ps.everything": ("all services, and the processes of the node", "全部服务，以及节点的进程"),
+    "option.ps.limit": ("so many services at most (default 100)", "最多列出多少个服务（默认 100）"),
     "option.everything": ("Also the processes of the node.", "同时列出节点的进程。"),
     "option.follow": ("Go on with what is written from now on.", "持续显示新写入的内容。"),
     "option.tail": ("Begin with the last N lines (default 100).", "从最后 N 行开始（默认 100）。"),
@@ -1028,6 +1030,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "stage.measuring": ("measuring", "测量"),
     "stage.verifying": ("verifying", "校验"),
     # -- services
+    "ps.more": ("{count} more (--limit N, --all)", "还有 {count} 个（--limit N、--all）"),
     "ps.none": (
         "Nothing is served. Serve something: thaloom serve MODEL",
         "当前没有服务。启动服务：thaloom serve 模型",

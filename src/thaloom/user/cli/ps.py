@@ -1,6 +1,14 @@
-"""`thaloom ps`: what is served, and by which processes."""
+"""`thaloom ps`: what is served, and by which processes.
+
+It is asked often, and by people who wait: what the node answers is shown as it is read, without the messages' classes,
+which take longer to make than all else; and a page at a time.
+"""
 
 from __future__ import annotations
+
+from typing import Any
+
+import click
 
 from thaloom.user.cli.command import option, verb
 from thaloom.user.cli.node import connect
@@ -8,24 +16,54 @@ from thaloom.user.cli.output import ABSENT, Output, age, size
 from thaloom.user.cli.services import show_services
 from thaloom.user.cli.texts import text
 
+_PAGE = 100
+_MOST = 10_000
+
 
 @verb("ps")
 @option("-a", "--all", "everything", is_flag=True)
-def command(output: Output, everything: bool) -> None:
+@option("-n", "--limit", type=click.IntRange(1, _MOST), default=_PAGE, metavar="N")
+def command(output: Output, everything: bool, limit: int) -> None:
     with connect() as node:
-        services, processes = node.services(), node.processes()
-    output.document(
-        {
-            "services": [service.model_dump() for service in services],
-            "processes": [process.model_dump() for process in processes],
-        }
-    )
+        page = node.services_page(limit=_MOST if everything else limit)
+        services, total = page["services"], page["total"]
+        while everything and page["next"] is not None:
+            page = node.services_page(limit=_MOST, after=page["next"])
+            services += page["services"]
+        processes = node.processes_plain()["processes"] if everything or output.as_json else []
+    output.document({"services": services, "processes": processes, "total": total})
+    if output.as_json:
+        return
     if services:
-        show_services(output, services)
+        show_services(output, [Shown(service) for service in services])  # type: ignore[misc]
     else:
         output.note(text("ps.none"))
+    if total > len(services):
+        output.note(text("ps.more", count=total - len(services)))
     if everything:
         output.line()
-        rows = [[p.role, str(p.pid), p.service or ABSENT, size(p.resident_bytes), age(p.started_at)] for p in processes]
+        rows = [
+            [p["role"], str(p["pid"]), p["service"] or ABSENT, size(p["resident_bytes"]), age(p["started_at"])]
+            for p in processes
+        ]
         head = ["role", "pid", "service", "resident", "age"]
         output.table([text(f"head.{word}") for word in head], rows, right=frozenset({1, 3}))
+
+
+class Shown:
+    """A service as it was read, with the names of `edge.wire.control.Service`."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self._facts = facts
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            value = self._facts[name]
+        except KeyError:
+            raise AttributeError(name) from None
+        if isinstance(value, dict):
+            return Shown(value)
+        return [Shown(one) for one in value] if name == "conditions" else value
+
+    def condition(self, kind: str) -> Any:
+        return next((condition for condition in self.conditions if condition.kind == kind), None)

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Query
 from fastapi.responses import StreamingResponse
 
 from thaloom import __version__
+from thaloom.base.actions import TERMS
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.edge.api.control.actions import add_action_routes
 from thaloom.edge.api.control.certificates import add_certificate_routes
@@ -54,6 +55,7 @@ from thaloom.kernel.state.types import (
 
 def control_app(plane: ControlPlane, gate: Gatekeeper, *, peer: PeerOf = peer_uid_of) -> FastAPI:
     """The ASGI application of the control API. `peer`: the user at the other end."""
+    wire.complete()
     app = FastAPI(
         title="Thaloom control API",
         version=__version__,
@@ -220,10 +222,14 @@ def _add_service_routes(app: FastAPI, plane: ControlPlane) -> None:
     @app.get(
         f"{wire.PREFIX}/services", tags=["services"], openapi_extra=needs("viewer", "read", tenants=True, open=True)
     )
-    async def services() -> wire.Services:
-        return wire.Services(
-            services=[_service(status) for status in await plane.services() if is_theirs(status.spec.name)]
-        )
+    async def services(
+        limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
+        after: Annotated[str | None, Query(description="by name, those after this one")] = None,
+    ) -> wire.Services:
+        after = None if after is None else own(after)
+        page = await plane.services(limit=limit, after=after, tenant=TERMS.get().caller.tenant)
+        following = None if page.next is None else theirs(page.next)
+        return wire.Services(services=[_service(status) for status in page.items], total=page.total, next=following)
 
     @app.get(
         f"{wire.PREFIX}/services/{{name}}",

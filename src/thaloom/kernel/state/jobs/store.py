@@ -31,10 +31,16 @@ class JobStore:
         self._database = database
         self._clock = clock
         self._lock = threading.Lock()
-        self._jobs = {job.spec.name: job for job in map(_read, database.read("SELECT * FROM jobs ORDER BY created_at"))}
-        self._active = {name: job for name, job in self._jobs.items() if not job.state.over}
-        self.version = 1
+        self.version = 0
         """Another one after every change."""
+        self.reread()
+
+    def reread(self) -> None:
+        """All of it, from the disk: after changes that were taken back."""
+        rows = self._database.read("SELECT * FROM jobs ORDER BY created_at")
+        self._jobs = {job.spec.name: job for job in map(_read, rows)}
+        self._active = {name: job for name, job in self._jobs.items() if not job.state.over}
+        self.version += 1
 
     @property
     def active(self) -> Mapping[JobName, Job]:

@@ -1,0 +1,25 @@
+"""How long the reconciler's passes take: the last, and the slowest of the last hundred."""
+
+from __future__ import annotations
+
+from collections import deque
+
+_KEPT = 100
+
+
+class Passes:
+    def __init__(self) -> None:
+        self.num = 0
+        self._latest: deque[float] = deque(maxlen=_KEPT)
+
+    def took(self, duration_s: float) -> None:
+        self.num += 1
+        self._latest.append(duration_s)
+
+    @property
+    def last_s(self) -> float:
+        return self._latest[-1] if self._latest else 0.0
+
+    @property
+    def slowest_s(self) -> float:
+        return max(self._latest, default=0.0)
