@@ -122,7 +122,9 @@ def listen(host: str, port: int, *, tls: bool = False) -> socket.socket:
     if not 0 <= port <= 65535:
         raise BadParameter(f"port {port} is not between 0 and 65535", param="port")
     address = DEFAULT_HOST if host.lower().removesuffix(".") == "localhost" else host
-    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    # The protocol is named: asyncio sends at once (TCP_NODELAY) on sockets that say they are TCP, and on no others.
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # back at once after a crash
     try:
         listener.bind((address, port))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import openai
 import uvicorn
+from prometheus_client.registry import Collector
 
 from tests.contract.edge.fake_worker import FakeWorker
 from tests.models import make_model
@@ -115,6 +116,7 @@ async def live_door(
     tracing: Tracing | None = None,
     hub: Any = None,
     room: Room | None = None,
+    collectors: Sequence[Collector] = (),
 ) -> AsyncIterator[LiveDoor]:
     """`generation`: instead of a frontend with a worker behind it."""
     files = text_files(folder / "model")
@@ -133,6 +135,7 @@ async def live_door(
         tracing=tracing,
         hub=hub or (lambda: (ModelStore(folder / "models", SystemClock()), NobodyAbove())),
         room=room,
+        collectors=collectors,
     )
     worker = worker or FakeWorker()
     async with worker.listening(folder / "w.sock"), serving(app, connection) as url:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import shutil
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tests.contract.edge.fake_worker import FakeWorker
 from tests.contract.edge.live_door import LiveDoor
 from tests.contract.edge.test_leaving import raw, until
 from tests.contract.edge.test_openai_client import in_door
+from thaloom.edge.api.entrance.handshakes import Handshakes
+from thaloom.edge.api.measures.tls_metrics import TlsMetrics
 
 ROOT = Path(__file__).resolve().parents[3]
 DASHBOARD = ROOT / "docs" / "grafana" / "thaloom.json"
@@ -28,6 +31,9 @@ BY_DASHBOARDS = {
     *("request_time_per_output_token_seconds", "e2e_request_latency_seconds", "request_queue_time_seconds"),
     *("request_prefill_time_seconds", "request_decode_time_seconds"),
 }
+
+
+OF_TLS = TlsMetrics(Handshakes(lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), asyncio.Protocol), lambda: 2e9)
 
 
 async def samples(door: LiveDoor) -> dict[tuple[str, ...], float]:
@@ -58,7 +64,7 @@ def test_our_metrics_are_as_prometheus_wants_them(tmp_path: Path) -> None:
         await door.chat(model="no such")
         assert promtool((await door.http.get("/metrics?names=own")).text) == []
 
-    in_door(tmp_path, test, worker=FakeWorker(degraded="no compiler"))
+    in_door(tmp_path, test, worker=FakeWorker(degraded="no compiler"), collectors=[OF_TLS])
 
 
 @pytest.mark.packages
@@ -166,7 +172,7 @@ def test_every_metric_of_the_dashboard_exists(tmp_path: Path) -> None:
             assert panel["title"]
             assert panel["type"] == "row" or panel["fieldConfig"]["defaults"]["unit"], panel["title"]
 
-    in_door(tmp_path, test)
+    in_door(tmp_path, test, collectors=[OF_TLS])
 
 
 @pytest.mark.packages
