@@ -193,6 +193,8 @@ class Runs:
             if claim is None or claim.program is None:
                 return None
             message = "what kept it was killed, or the machine went down; how its program ended is not known"
+            if words := last_lines(kept.files.reaper_log):
+                message += f": {words}"
             return End(by="lost", at=self._clock.now(), message=message)
         status = written.exit_code if written.exit_code is not None else -(written.signal or 0)
         by, message = written.by, ""

@@ -1,4 +1,4 @@
-"""Names the shell may offer while a command is typed: of models, services, keys and devices of a running node.
+"""Names the shell may offer while a command is typed: of models, services, jobs, keys and devices of a running node.
 
 Where no node answers nothing is said: a person who presses Tab does not want to read an error.
 """
@@ -39,6 +39,10 @@ def logs(_context: click.Context, _parameter: click.Parameter, incomplete: str) 
 
 def keys(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     return _offer(incomplete, lambda node: [key.name for key in node.keys().keys])
+
+
+def jobs(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return _offer(incomplete, lambda node: [job.name for job in node.jobs(limit=1000).jobs])
 
 
 def devices(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

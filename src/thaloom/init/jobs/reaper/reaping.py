@@ -93,11 +93,13 @@ class Reaper:
         poll = select.poll()
         poll.register(awake, select.POLLIN)
         poll.register(output, select.POLLIN)
+        speaking = True
         while self._status is None:
             poll.poll(self._wait_ms(deadline))
             _empty(awake)
-            if not self._pump(output):
+            if speaking and not self._pump(output):
                 poll.unregister(output)
+                speaking = False
             self._reap()
             now = time.monotonic()
             if deadline is not None and now >= deadline:
