@@ -176,7 +176,10 @@ def report(found: dict[str, Any]) -> None:
     print(f"on their way while a daemon died, and whole: {verdict.unhurt}")
     print(f"{'healed after, s':28} times  median     p95     max   alone  median     p95     max")
     for name, each in verdict.recoveries.items():
-        print(f"{name:28}" + "  ".join(f"{s.count:6} {s.median:7.2f} {s.p95:7.2f} {s.max:7.2f}" for s in (each.all, each.alone)))
+        print(
+            f"{name:28}"
+            + "  ".join(f"{s.count:6} {s.median:7.2f} {s.p95:7.2f} {s.max:7.2f}" for s in (each.all, each.alone))
+        )
     for name in ("struck", "missed", "operators", "journal", "load_average", "most_streams_at_once"):
         print(f"{name}: {found[name]}")
     for failure in verdict.failures[:50]:
