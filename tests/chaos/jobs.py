@@ -19,12 +19,12 @@ from thaloom.edge.wire.control import Job, JobRequest, JobResources
 from thaloom.init.jobs.files import JobFiles, job_folders
 
 T = TypeVar("T")
-NUM_EMPLOYERS = 3
+NUM_EMPLOYERS = 4
 RETRIES = 1000
 """A job that is killed is tried again, however often it is."""
 ENDS = (0, 0, 7)
 """Exit codes; what is not 0 is not tried again."""
-LASTS_S = (0.2, 4.0)
+LASTS_S = (0.2, 8.0)
 PATIENCE_S = 120.0
 _LOOK_S = 0.4
 _AGAIN_S = 0.1
@@ -84,7 +84,7 @@ class Employer:
                 num_attempts=done.num_attempts,
                 begun=tuple(int(line.split()[1]) for line in lines if line.startswith("begin ")),
                 ended=tuple(int(line.split()[1]) for line in lines if line.startswith("end ")),
-                words=done.message[:300],
+                words="; ".join(f"{each.number} {each.ended_by} {each.message[-80:]!r}" for each in done.attempts),
             )
         )
         with contextlib.suppress(JobNotFound):

@@ -47,15 +47,22 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recovery:
-    """From the end of faults of one kind to the first look that found the node as wished; seconds. Faults into which
-    another one came are counted apart: what took the time is not known of them."""
+class Spread:
+    """Seconds."""
 
     count: int
-    overlapped: int
-    median_s: float
-    p95_s: float
-    max_s: float
+    median: float
+    p95: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """From the end of faults of one kind to the first look that found the node as wished. Into most faults others come,
+    or they come into others, which then take their time too: `alone` is of those to which that did not happen."""
+
+    all: Spread
+    alone: Spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,7 +309,7 @@ def recoveries(health: Sequence[Health], harms: Sequence[Harm], kinds: Mapping[i
     for harm in harms:
         by_fault[harm.fault].append(harm)
     times: defaultdict[str, list[float]] = defaultdict(list)
-    overlapped: Counter[str] = Counter()
+    alone: defaultdict[str, list[float]] = defaultdict(list)
     moments = [each.at for each in health]
     for fault, own in by_fault.items():
         over_at = max(harm.over_at for harm in own)
@@ -313,24 +320,19 @@ def recoveries(health: Sequence[Health], harms: Sequence[Harm], kinds: Mapping[i
         at = min(harm.at for harm in own)
         before = health[max(0, bisect.bisect_left(moments, at) - 1)]
         others = any(harm.fault != fault and harm.at < seen.at and harm.over_at > at for harm in harms)
-        if others or not before.whole:
-            overlapped[name] += 1
-        else:
-            times[name].append(seen.at - over_at)
-    return {
-        name: Recovery(
-            count=len(times[name]),
-            overlapped=overlapped[name],
-            median_s=round(statistics.median(times[name]), 3) if times[name] else 0.0,
-            p95_s=round(_p95(times[name]), 3),
-            max_s=round(max(times[name], default=0.0), 3),
-        )
-        for name in sorted({*times, *overlapped})
-    }
+        times[name].append(seen.at - over_at)
+        if before.whole and not others:
+            alone[name].append(seen.at - over_at)
+    return {name: Recovery(all=_spread(times[name]), alone=_spread(alone[name])) for name in sorted(times)}
 
 
-def _p95(seconds: Sequence[float]) -> float:
-    return sorted(seconds)[min(len(seconds) - 1, int(0.95 * len(seconds)))] if seconds else 0.0
+def _spread(seconds: list[float]) -> Spread:
+    seconds.sort()
+    if not seconds:
+        return Spread(count=0, median=0.0, p95=0.0, max=0.0)
+    p95 = seconds[min(len(seconds) - 1, int(0.95 * len(seconds)))]
+    median = round(statistics.median(seconds), 3)
+    return Spread(count=len(seconds), median=median, p95=round(p95, 3), max=round(seconds[-1], 3))
 
 
 def _name(request: Served) -> str:

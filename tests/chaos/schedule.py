@@ -14,7 +14,7 @@ from typing import Any
 BEGIN_S, END_S = 2.0, 12.0
 """Nothing strikes before, and as long before the end: clients are seen to be served at both."""
 LEAST_GAP_S = 0.2
-GAP_S = 6.0
+GAP_S = 8.0
 """Mean seconds from one fault to the next. Some come while the node still heals from the one before: that is meant."""
 OPEN_ENDED = 1.0e9
 

@@ -41,8 +41,9 @@ class ProcessIdentity:
         return True
 
     async def wait(self) -> int | None:
-        """Return when the process has ended, child of ours or not: of a child its exit code, or minus the signal that
-        ended it; else None."""
+        """Return when the process has ended to its last thread (a killed one is a zombie a little before that, with all
+        its memory and sockets), child of ours or not: of a child its exit code, or minus the signal that ended it; else
+        None."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except OSError:
@@ -51,8 +52,8 @@ class ProcessIdentity:
         ended = asyncio.Event()
         status = None
         try:
-            if self.alive():
-                loop.add_reader(descriptor, ended.set)
+            if identify(self.pid) == self:
+                loop.add_reader(descriptor, ended.set)  # readable once no thread is left
                 await ended.wait()
         finally:
             loop.remove_reader(descriptor)

@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -48,6 +49,43 @@ def test_a_zombie_is_not_alive(tmp_path: Path) -> None:
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert not child.alive()
     child.reap()
+
+
+_FIRST_THREAD_ENDS = """
+import ctypes, os, platform, sys, threading
+def rest():
+    sys.stdin.read()
+    os._exit(5)
+threading.Thread(target=rest).start()
+print("up", flush=True)
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+"""
+
+
+def test_one_that_ends_is_waited_for_to_its_last_thread(tmp_path: Path) -> None:
+    """Its first thread is a zombie while another still holds its memory and its sockets, as after SIGKILL on a busy
+    machine. Found by tests.chaos: who took the zombie for the end found the sockets open, and never reaped it."""
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", _FIRST_THREAD_ENDS], stdin=reading, stdout=subprocess.PIPE)
+    os.close(reading)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    identity = identify(process.pid)
+    assert identity is not None
+    while identity.alive():
+        time.sleep(0.001)
+
+    async def wait() -> int | None:
+        waiting = asyncio.create_task(identity.wait())
+        done, _ = await asyncio.wait([waiting], timeout=0.1)
+        assert not done, "a thread of it still runs"
+        os.close(writing)
+        return await asyncio.wait_for(waiting, 30)
+
+    assert asyncio.run(wait()) == 5
+    assert identify(process.pid) is None, "it was reaped"
+    process.returncode = 5
+    process.stdout.close()
 
 
 def test_resident_memory() -> None:

@@ -261,5 +261,6 @@ def test_recoveries_are_told_by_kind_and_those_overlapped_apart() -> None:
     ]
     found = judge(facts, {0: "kill_worker", 5: "kill_worker", 6: "kill_daemon"}).recoveries
     told = found["kill_worker"]
-    assert (told.count, told.overlapped, told.median_s, told.max_s) == (1, 1, 0.99, 0.99)
-    assert (found["kill_daemon"].count, found["kill_daemon"].overlapped) == (0, 1)
+    assert (told.alone.count, told.alone.median, told.alone.max) == (1, 0.99, 0.99)
+    assert (told.all.count, told.all.median, told.all.max) == (2, 1.14, 1.29)
+    assert (found["kill_daemon"].alone.count, found["kill_daemon"].all.max) == (0, 0.9)
