@@ -73,7 +73,7 @@ def test_a_kill_at_each_write_leaves_each_action_done_or_undone(number: int, whe
             assert asyncio.run(holds(machine, last)) == (last.ending == "done"), "the machine says the same"
         assert not list(machine.layout.models.rglob("*.partial"))
         asyncio.run(finish(machine, source, past))
-        assert machine.facts() == {"services": [], "aliases": [], "keys": [], "models": []}
+        assert machine.facts() == {"services": [], "aliases": [], "keys": [], "tenants": [], "models": []}
         assert machine.models.sweep() is not None
         assert not [path for path in (machine.layout.models / "objects").rglob("*") if path.is_file()]
 
@@ -95,4 +95,4 @@ def test_undisturbed_the_suite_ends_where_it_began(tmp_path: Path) -> None:
     with contextlib.closing(Machine(tmp_path / "h")) as machine:
         asyncio.run(carry_out(machine, source))
         assert [action.ending for action in Past(machine.store.journal).latest(100)] == ["done"] * NUM_ACTIONS
-        assert machine.facts() == {"services": [], "aliases": [], "keys": [], "models": []}
+        assert machine.facts() == {"services": [], "aliases": [], "keys": [], "tenants": [], "models": []}
