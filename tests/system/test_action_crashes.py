@@ -28,8 +28,8 @@ def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("c")
 
 
-NOTHING: dict[str, object] = {word: [] for word in ("services", "aliases", "keys", "models", "documents", "folders")}
-NOTHING |= {"certificate": None}
+_LISTS = ("services", "aliases", "keys", "tenants", "models", "documents", "folders")
+NOTHING: dict[str, object] = {word: [] for word in _LISTS} | {"certificate": None}
 NUM_ACTIONS = len(suite(Path("/")))
 NUM_WRITES = 2 * NUM_ACTIONS
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.contract.edge.live_door import LiveDoor, live_door
+from thaloom.base.access import Role, Scope
 from thaloom.base.clock import SystemClock
 from thaloom.kernel.state.shared_rows import SharedRows
-from thaloom.kernel.state.types import AccessKey, KeyLimits, Keys
+from thaloom.kernel.state.types import AccessKey, KeyLimits, Keys, Quota, Tenant
 from thaloom.kernel.trust.keys import digest_of, new_key
 from thaloom.work.runtime.doorkeeper import Doorkeeper
 
@@ -40,8 +42,19 @@ class FixedKeys:
     def current(self) -> Keys:
         return self.keys
 
-    def add(self, name: str, *, expires_at: float | None = None, **limits: Any) -> str:
-        """A new key; the key itself."""
+    def add(
+        self,
+        name: str,
+        *,
+        expires_at: float | None = None,
+        role: Role = "user",
+        tenant: str | None = None,
+        scopes: tuple[Scope, ...] | None = ("infer",),
+        parent: str | None = None,
+        **limits: Any,
+    ) -> str:
+        """A new key; the key itself. `parent`: by name."""
+        by_name = {key.name: key.id for key in self.keys.keys}
         key_id, secret = new_key()
         key = AccessKey(
             name=name,
@@ -50,10 +63,18 @@ class FixedKeys:
             limits=KeyLimits(**limits),
             created_at=0.0,
             expires_at=expires_at,
+            role=role,
+            tenant=tenant,
+            scopes=scopes,
+            parent=None if parent is None else by_name[parent],
         )
         keys = (*self.keys.keys, key)
-        self.keys = Keys(version=len(keys), published_at=0.0, require_keys=self.require_keys, keys=keys)
+        self.keys = dataclasses.replace(self.keys, version=len(keys), require_keys=self.require_keys, keys=keys)
         return secret
+
+    def add_tenant(self, name: str, **quota: Any) -> None:
+        tenants = (*self.keys.tenants, Tenant(name=name, quota=Quota(**quota)))
+        self.keys = dataclasses.replace(self.keys, tenants=tenants)
 
 
 @contextlib.asynccontextmanager

@@ -541,10 +541,16 @@ TEXTS: dict[str, tuple[str, str]] = {
     "more.token": (
         "While there is no key, nobody is asked for one, and any that a client sends is ignored. With the first key "
         "the door asks everybody for one (`require_keys` in config.toml), and its limits hold. Clients send it as "
-        "`Authorization: Bearer`, `x-api-key` or `api-key`: where they want an API key, give them this.",
+        "`Authorization: Bearer`, `x-api-key` or `api-key`: where they want an API key, give them this. "
+        "Roles, from the least: viewer looks, user asks models, operator serves and stops them, admin does all there "
+        "is. Scopes say what a key is for, within its role: infer, read, services, models, tokens, node; without any "
+        "it is for all, but a user's for infer alone.",
         "没有密钥时不做任何检查，客户端发送的密钥会被忽略。创建第一个密钥后，门户要求所有请求提供密钥"
         "（config.toml 中的 require_keys），其限额随即生效。客户端以 Authorization: Bearer、x-api-key 或 api-key "
-        "发送；凡是需要 API key 的地方填入即可。",
+        "发送；凡是需要 API key 的地方填入即可。"
+        "角色由低到高：viewer 查看，user 请求模型，operator 启动和停止服务，admin 管理一切。"
+        "范围限定密钥在角色之内的用途：infer、read、services、models、tokens、node；不指定则为全部，"
+        "但 user 只有 infer。",
     ),
     "verb.token.create": ("Make a key, and show it this once", "创建密钥，仅显示这一次"),
     "examples.token.create": (
@@ -582,7 +588,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.tenant": ("Of this tenant; it sees no other's.", "属于该租户，看不到其他租户。"),
     "option.scopes": (
         "Only for this; may be repeated (default: all of the role; infer for a user).",
-        "仅限该范围，可重复（默认角色的全部；user 为 infer）。",
+        "仅限该范围，可重复。",
     ),
     "option.token.narrow.scopes": ("Only for this; may be repeated.", "仅限该范围，可重复。"),
     "verb.tenant": ("Who has services and keys of his own here, and how much", "租户：各有自己的服务和密钥，以及配额"),
@@ -614,7 +620,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "argument.tenant.rm.names": ("Tenants, as `thaloom tenant ls` shows them", "租户，见 thaloom tenant ls"),
     "option.quota": (
         "services, replicas, memory, keys, requests-per-minute, tokens-per-minute or concurrent; none: no limit.",
-        "services、replicas、memory、keys、requests-per-minute、tokens-per-minute、concurrent；none 为不限。",
+        "如 memory=8GiB，可重复。",
     ),
     "argument.token.rm.names": ("Keys, as `thaloom token ls` shows them", "密钥名称，见 thaloom token ls"),
     "option.requests_per_minute": ("Requests a minute (default: no limit).", "每分钟请求数（默认不限）。"),

@@ -31,7 +31,9 @@ def add_key_routes(app: FastAPI, plane: ControlPlane) -> None:
     async def make_key(body: wire.KeyRequest) -> wire.NewKey:
         wish = _wish(body)
         key, secret = await plane.make_key(wish)
-        return wire.NewKey(key=_key(key, None), secret=secret)
+        # What a token gives is narrowed from it.
+        parent = None if key.parent is None else TERMS.get().caller.name
+        return wire.NewKey(key=_key(key, parent), secret=secret)
 
     narrow_path = f"{wire.PREFIX}/keys/{{name}}/narrow"
 

@@ -165,7 +165,7 @@ class Guard:
             if tab.visit is None or tab.visit.tenant is not None or not tab.visit.may("read"):
                 raise Forbidden("where there are tenants, measurements are for who may look at the node (scope 'read')")
             return
-        looks = scope["method"] in ("GET", "HEAD") and path.startswith(_LISTS)
+        looks = scope["method"] in ("GET", "HEAD") and (path in _LISTS or path.startswith("/v1/models/"))
         if tab.visit is not None and not tab.visit.may("infer") and not (looks and tab.visit.may("read")):
             raise Forbidden(f"the key {tab.visit.key!r} is not for asking models (role user, scope 'infer')")
 
@@ -213,8 +213,8 @@ _ROUTES = frozenset(
 _PREFIXES = (
     "/v1/models/", "/v1/responses/", "/v1/files/", "/v1/batches/", "/v2/models/", "/thaloom/v1/", "/api/models/",
 )  # fmt: skip
-_LISTS = ("/v1/models", "/api/tags", "/api/ps", "/api/version", "/api/models", "/v2", "/tokenizer_info")
-"""By their beginnings: what tells which models there are, and asks none."""
+_LISTS = frozenset({"/v1/models", "/api/tags", "/api/ps", "/api/version", "/api/models", "/v2"})
+"""What tells which models there are, and asks none; and each below the first."""
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _OPEN_TO_ALL = _PROBES | {"/", "/version", "/openapi.json"}
 """What says nothing of anybody's prompts, and is asked by machines that have no key."""
