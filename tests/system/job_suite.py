@@ -129,8 +129,8 @@ class Machine:
             await self.performer.resume(entry, living)
         self._rounds = self.tasks.create_task(self.loop.run())
 
-    async def phase(self, wanted: str) -> None:
-        """Return when that job is in that phase. Raises TimeoutError."""
+    async def phase(self, wanted: str, out: Path) -> None:
+        """Return when that job is in that phase; one that runs has said so. Raises TimeoutError."""
         if not wanted:
             return
         name, phase = wanted.split()
@@ -139,16 +139,22 @@ class Machine:
                 if job is not None and job.state.over:
                     return  # of a step that was done before
                 await asyncio.sleep(0.01)
+            while phase == "running" and f"{name} 1" not in _text(out / "tally"):
+                await asyncio.sleep(0.01)
 
     def close(self) -> None:
         self._rounds.cancel()
         self.store.close()
 
 
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
 async def carry_out(machine: Machine, out: Path, undone: frozenset[str] = frozenset()) -> None:
     for action, asked, phase in suite(out):
         await machine.performer.perform(asked, LOCAL, action=f"{action}-again" if action in undone else action)
-        await machine.phase(phase)
+        await machine.phase(phase, out)
 
 
 def kill_at(machine: Machine, number: int, *, after: bool) -> None:
