@@ -136,7 +136,7 @@ class Machine:
         name, phase = wanted.split()
         async with asyncio.timeout(PATIENCE_S):
             while (job := self.store.jobs.find(name)) is None or job.state.phase != phase:
-                if job is not None and job.state.over:
+                if job is None or job.state.over:
                     return  # of a step that was done before
                 await asyncio.sleep(0.01)
             while phase == "running" and f"{name} 1" not in _text(out / "tally"):
