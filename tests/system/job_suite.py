@@ -129,15 +129,17 @@ class Machine:
             await self.performer.resume(entry, living)
         self._rounds = self.tasks.create_task(self.loop.run())
 
-    async def phase(self, wanted: str) -> None:
-        """Return when that job is in that phase. Raises TimeoutError."""
+    async def phase(self, wanted: str, out: Path) -> None:
+        """Return when that job is in that phase; one that runs has said so. Raises TimeoutError."""
         if not wanted:
             return
         name, phase = wanted.split()
         async with asyncio.timeout(PATIENCE_S):
             while (job := self.store.jobs.find(name)) is None or job.state.phase != phase:
-                if job is not None and job.state.over:
+                if job is None or job.state.over:
                     return  # of a step that was done before
+                await asyncio.sleep(0.01)
+            while phase == "running" and f"{name} 1" not in _text(out / "tally"):
                 await asyncio.sleep(0.01)
 
     def close(self) -> None:
@@ -145,10 +147,14 @@ class Machine:
         self.store.close()
 
 
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
 async def carry_out(machine: Machine, out: Path, undone: frozenset[str] = frozenset()) -> None:
     for action, asked, phase in suite(out):
         await machine.performer.perform(asked, LOCAL, action=f"{action}-again" if action in undone else action)
-        await machine.phase(phase)
+        await machine.phase(phase, out)
 
 
 def kill_at(machine: Machine, number: int, *, after: bool) -> None:
