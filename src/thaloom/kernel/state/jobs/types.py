@@ -8,6 +8,7 @@ from typing import Literal
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import JobName
+from thaloom.kernel.state.labels import check_labels
 from thaloom.kernel.state.types import Condition
 
 JobPhase = Literal["pending", "running", "succeeded", "failed", "stopped"]
@@ -106,8 +107,13 @@ class JobSpec:
     ttl_s: float | None = None
     """How long after its end it is forgotten, with its logs and its folder; None: when somebody removes it."""
     depends_on: tuple[Dependency, ...] = ()
+    workspaces: tuple[str, ...] = ()
+    """Names of workspaces, which it may write: each lies at the path in THALOOM_WORKSPACE_<NAME>."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Words that people put on it; nothing that runs depends on them."""
 
     def __post_init__(self) -> None:
+        check_labels(self.labels)
         require_job_name(self.name)
         self._check_command()
         self._check_environment()
