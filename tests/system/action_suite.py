@@ -121,6 +121,7 @@ class Machine:
             documents=self.documents,
             emit=ignore,
             came=lambda _: None,
+            jobs=nothing,
         )
 
     def performer(self, tasks: asyncio.TaskGroup) -> Performer:
