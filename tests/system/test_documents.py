@@ -122,3 +122,22 @@ def test_a_restarted_node_wishes_the_same(up: Node) -> None:
     up.start()
     assert json.loads(thaloom(up, "export", "--json", "--pinned").out) == before
     eventually(lambda: not (up.home / "workspaces" / "left").exists())
+
+
+def test_a_job_writes_in_a_workspace_that_outlives_it(up: Node) -> None:
+    job = """\
+apiVersion: thaloom/v1
+kind: Job
+metadata: {name: write, labels: {app: demo}}
+spec:
+  command: [sh, -c, 'echo done > "$THALOOM_WORKSPACE_DATA/result"']
+  workspaces: [data]
+"""
+    assert thaloom(up, "apply", "-f", "-", "--wait", "--timeout", "60", typed=f"{job}---\n{DATA}").code == 0
+    eventually(lambda: (up.home / "workspaces" / "data" / "result").exists())
+    status = thaloom(up, "export", "job/write", "--status", "--json").document[0]["status"]
+    assert {one["type"] for one in status["conditions"]} == {"Ready", "Degraded"}
+    exported = thaloom(up, "export", "--label", "app=demo").out
+    assert thaloom(up, "apply", "-f", "-", "--json", typed=exported).document["action"] is None
+    kept = thaloom(up, "apply", "-f", "-", "--prune", "app=demo", "--json", typed=job)
+    assert (kept.code, kept.error["code"]) == (4, "wrong_state"), "a workspace that holds something stays"

@@ -86,6 +86,11 @@ def complete(told: tuple[Condition, ...]) -> tuple[Condition, ...]:
     return (told[0], fine, *told[1:])
 
 
+def with_since(told: tuple[Condition, ...], since: float) -> tuple[Condition, ...]:
+    """Those that have no beginning of their own began then."""
+    return tuple(one if one.since else dataclasses.replace(one, since=since) for one in told)
+
+
 def keep_since(told: tuple[Condition, ...], before: tuple[Condition, ...], now: float) -> tuple[Condition, ...]:
     """Each condition with the moment since when it has been so; why, and in what words, may have changed since."""
     known = {(old.kind, old.status): old.since for old in reversed(before)}

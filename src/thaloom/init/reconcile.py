@@ -159,7 +159,8 @@ def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
             continue
         elif wish.needed_bytes > free[wish.device]:
             left = free[wish.device]
-            yield Hold(service=wish.service, reason="OutOfMemory", message=_short(wish, left), free_bytes=left)
+            short = shortage(wish.service, wish.device, wish.needed_bytes, left)
+            yield Hold(service=wish.service, reason="OutOfMemory", message=short, free_bytes=left)
         else:
             free[wish.device] -= wish.needed_bytes
             yield StartWorker(
@@ -167,19 +168,14 @@ def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
             )
 
 
-def _short(wish: Wish, free_bytes: int) -> str:
-    assert wish.device is not None
-    return shortage(wish.service, wish.device, wish.needed_bytes, free_bytes)
-
-
 def shortage(service: ServiceName, device: DeviceId, needed_bytes: int, free_bytes: int) -> str:
-    return f"{service!r} needs about {_said(needed_bytes)} on {device}, {_said(max(0, free_bytes))} can be given"
+    return f"{service!r} {_needs(device, needed_bytes, free_bytes)}"
 
 
 @functools.lru_cache(maxsize=64)
-def _said(num_bytes: int) -> str:
-    """Thousands of wishes are short of the same bytes."""
-    return format_bytes(num_bytes)
+def _needs(device: DeviceId, needed_bytes: int, free_bytes: int) -> str:
+    """Kept, for thousands of wishes may be short of the same bytes."""
+    return f"needs about {format_bytes(needed_bytes)} on {device}, {format_bytes(max(0, free_bytes))} can be given"
 
 
 def _alive(snapshot: Snapshot) -> list[Observed]:

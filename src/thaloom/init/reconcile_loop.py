@@ -181,7 +181,7 @@ class ReconcileLoop:
         name = service.spec.name
         made_of = (service, plan, self._records.backoff(name))
         known = self._wishes.get(name)
-        if known is not None and all(one is other for one, other in zip(known[0], made_of, strict=True)):
+        if known is not None and known[0] == made_of:  # mostly the very same, which is seen at once
             return known[1]
         wish = self._made_wish(service, plan)
         self._wishes[name] = (made_of, wish)

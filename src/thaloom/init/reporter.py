@@ -82,33 +82,23 @@ class Reporter:
         """Those of services that nobody serves are the very ones of the last time, where nothing they tell of has
         changed: of ten thousand wishes most are like that."""
         serving = {process.lease.service for process in self._supervisor}
-        before, self._idle = self._idle, {}
+        records, copies, planned = self._records, self._text_files.now, self._planner.known
+        before, now = self._idle, {}
         routes = []
         for service in self._store.services():
             name = service.spec.name
             if name in serving:
                 routes.append(self._route(service))
                 continue
-            made_of = self._made_of(service)
+            told = (records.hold(name), records.backoff(name), records.last_words(name))
+            made_of = (service, *told, planned(service), copies)
             known = before.get(name)
-            if known is None or not all(one is other for one, other in zip(known[0], made_of, strict=True)):
+            if known is None or known[0] != made_of:  # mostly the very same, which is seen at once
                 known = (made_of, self._route(service))
-            self._idle[name] = known
+            now[name] = known
             routes.append(known[1])
+        self._idle = now
         return tuple(routes)
-
-    def _made_of(self, service: Service) -> tuple[object, ...]:
-        """All that the route of a service without processes follows from."""
-        name, records = service.spec.name, self._records
-        plan = self._planner.known(service)
-        return (
-            service,
-            plan,
-            records.backoff(name),
-            records.hold(name),
-            records.last_words(name),
-            self._text_files.now,
-        )
 
     def forget(self, service: ServiceName) -> None:
         self._told.pop(service, None)

@@ -24,6 +24,7 @@ from thaloom.init.boot import NodeConfig, require_free_port
 from thaloom.init.certificates import Certificates
 from thaloom.init.confining import Confiner
 from thaloom.init.documents.federations import Federations
+from thaloom.init.documents.jobs import Jobs
 from thaloom.init.documents.kinds import DocumentKinds
 from thaloom.init.documents.services import Services
 from thaloom.init.documents.workspaces import Workspaces
@@ -187,6 +188,7 @@ class Node:
             pulled=self._model_came,
             vault=self._vault,
         )
+        self._workspaces = Workspaces(store, layout.workspaces, users=store.jobs.users_of_workspace)
         self._jobs, desk = self._make_jobs(history, memory)
         self._planner = planner
         aliasing = Aliasing(store, history, self.reconcile_loop.wake)
@@ -203,13 +205,13 @@ class Node:
             tenancy=tenancy,
             engine_hosts=config.engine_hosts,
         )
-        self._workspaces = Workspaces(store, layout.workspaces)
         quantising = Quantising(
             layout, models=models, planner=planner, memory=memory, supervisor=self.supervisor, emit=history
         )
         documents = DocumentKinds(
             [
                 Services(store, self.reconcile_loop, guard=guard, status=reporter.status, emit=history),
+                Jobs(desk, history),
                 self._workspaces,
                 Federations(store),
             ]
@@ -275,7 +277,9 @@ class Node:
             going_down=lambda: self.reconcile_loop.going_down,
         )
         self.reconcile_loop.on_going_down = loop.wake
-        guard = JobGuard(home=layout.home, jobs=store.jobs, walls=walls, memory=held)
+        guard = JobGuard(
+            home=layout.home, jobs=store.jobs, walls=walls, memory=held, is_workspace=self._workspaces.is_there
+        )
         require_up = self.reconcile_loop.require_up
         return loop, JobDesk(store.jobs, loop=loop, guard=guard, clock=clock, require_up=require_up)
 

@@ -18,15 +18,18 @@ from thaloom.base.actions import LOCAL
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import (
     BadParameter,
+    DocumentNotFound,
+    JobNotFound,
     ModelNotFound,
     NotEnforceable,
+    NothingToUndo,
     OutOfMemory,
     RevisionConflict,
     ThaloomError,
     WrongState,
 )
 from thaloom.base.events import ignore
-from thaloom.base.ids import ServiceName
+from thaloom.base.ids import JobName, ServiceName
 from thaloom.init.acting import documents as acting
 from thaloom.init.acting.documents import Apply, ApplyWish
 from thaloom.init.acting.guards import ServiceGuard
@@ -35,11 +38,17 @@ from thaloom.init.acting.past import Past
 from thaloom.init.acting.performing import Performer
 from thaloom.init.documents.federations import Federations
 from thaloom.init.documents.forms import version
+from thaloom.init.documents.jobs import Jobs
 from thaloom.init.documents.kinds import DocumentKinds
 from thaloom.init.documents.services import Services
 from thaloom.init.documents.shown import listed, shown
 from thaloom.init.documents.workspaces import Workspaces
+from thaloom.init.jobs.confining import JobWalls
+from thaloom.init.jobs.desk import JobDesk
+from thaloom.init.jobs.guarding import JobGuard
+from thaloom.init.jobs.memory import JobMemory
 from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.kernel.state.jobs.types import JobSpec, JobState
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Condition, Document, ServiceSpec, ServiceStatus
 
@@ -81,9 +90,27 @@ class Bench:
             ReconcileLoop,
             SimpleNamespace(renewed=self.renewed.append, removed=self.removed.append, settle=settle),
         )
-        self.workspaces = Workspaces(self.store, home / "workspaces", users=lambda _: self.users)
+        jobs = self.store.jobs
+        self.workspaces = Workspaces(
+            self.store, home / "workspaces", users=lambda name: [*self.users, *jobs.users_of_workspace(name)]
+        )
+        guard = JobGuard(
+            home=home,
+            jobs=jobs,
+            walls=cast(JobWalls, SimpleNamespace(check=lambda _: None)),
+            memory=cast(JobMemory, SimpleNamespace(check=lambda _: None)),
+            is_workspace=self.workspaces.is_there,
+        )
+        self.forgotten: list[str] = []
+        desk = SimpleNamespace(
+            store=jobs, find=jobs.find, guard=guard, wake=lambda: None, remove_files=self.forgotten.append,
+            status=lambda name: SimpleNamespace(conditions=(Condition(
+                kind="Ready", status=False, reason="Starting", message="", since=7.0),)),
+        )  # fmt: skip
         services = Services(self.store, loop, guard=cast(ServiceGuard, Guard()), status=self._status, emit=ignore)
-        self.kinds = DocumentKinds([services, self.workspaces, Federations(self.store)])
+        self.kinds = DocumentKinds(
+            [services, Jobs(cast(JobDesk, desk), ignore), self.workspaces, Federations(self.store)]
+        )
         self.kind = Apply(self.kinds, self.store, loop, lambda: None)
 
     def _status(self, name: ServiceName) -> ServiceStatus:
@@ -344,6 +371,86 @@ def test_documents_come_page_by_page(bench: Bench) -> None:
     assert listed(bench.kinds, None, {"app": "y"}, limit=None, after=None).items == ()
     with pytest.raises(BadParameter, match="begin anew"):
         listed(bench.kinds, None, {}, limit=None, after="workspace/none")
+
+
+def job(name: str, /, *after: str, **spec: Any) -> Document:
+    depends_on = {"depends_on": [{"job": other} for other in after]} if after else {}
+    return Document(kind="Job", name=name, spec={"command": ["true"]} | depends_on | spec, labels={"app": "x"})
+
+
+def ended(bench: Bench, name: str) -> None:
+    state = JobState(phase="succeeded", since=8.0, ended_by="exit", num_attempts=1)
+    bench.store.jobs.set_state(JobName(name), state)
+
+
+def test_jobs_come_with_what_they_wait_for_and_write_in(bench: Bench) -> None:
+    last = job("last", "first", workspaces=["data"], resources={"memory_bytes": 1 << 30})
+    assert bench.apply(last, job("first"), workspace("data"))["created"] == ["job/last", "job/first", "workspace/data"]
+    kept = bench.store.jobs.get("last")
+    assert (kept.spec.workspaces, kept.spec.resources.memory_bytes) == (("data",), 1 << 30)
+    assert bench.apply(*bench.there())["created"] == []
+    with pytest.raises(WrongState, match="job/last"):
+        bench.apply(remove=("workspace/data",))
+    with pytest.raises(WrongState, match="not over yet"):
+        bench.apply(remove=("job/first",))
+
+
+def test_a_job_that_is_over_is_run_anew_only_where_its_document_says_something_else(bench: Bench) -> None:
+    bench.apply(job("a"))
+    ended(bench, "a")
+    assert bench.apply(job("a"))["unchanged"] == ["job/a"]
+    bench.apply(dataclasses.replace(job("a"), labels={"app": "y"}))
+    assert bench.store.jobs.get("a").state.over, "labels run nothing"
+    bench.apply(job("a", retries=1))
+    assert not bench.store.jobs.get("a").state.over
+    past = Past(bench.store.journal)
+    with pytest.raises(NothingToUndo, match="runs it anew"):
+        past.undoing(past.latest(1)[0].id)
+    ended(bench, "a")
+    assert bench.apply(remove=("job/a",))["removed"] == ["job/a"]
+    assert bench.forgotten == ["a"]
+
+
+def test_a_job_that_runs_keeps_its_wish_and_so_does_all_that_came_with_it(bench: Bench) -> None:
+    bench.apply(job("a"))
+    bench.store.jobs.set_state(JobName("a"), JobState(phase="running", since=8.0, num_attempts=1))
+    with pytest.raises(WrongState, match="job/a runs"):
+        bench.apply(workspace("data"), job("a", retries=3))
+    assert [one.subject for one in bench.there()] == ["job/a"]
+    bench.apply(dataclasses.replace(job("a"), labels={}))
+    assert bench.store.jobs.get("a").spec.labels == {}
+
+
+def test_what_fails_while_it_is_written_leaves_memory_as_the_disk(bench: Bench) -> None:
+    bench.apply(job("a"), service("chat"))
+    with pytest.raises(RuntimeError), bench.store.together():
+        bench.store.jobs.put(JobSpec(name=JobName("b"), command=("true",)))
+        bench.store.delete_service(ServiceName("chat"))
+        raise RuntimeError
+    assert [one.subject for one in bench.there()] == ["service/chat", "job/a"]
+
+
+@pytest.mark.parametrize(
+    ("documents", "error", "words"),
+    [
+        ((job("a", "b"), job("b", "a")), BadParameter, "wait for each other: a -> b -> a"),
+        ((job("a", "b"), job("b", "c"), job("c", "b")), BadParameter, "b -> c -> b"),
+        ((job("a", "none"),), JobNotFound, "none"),
+        ((job("a", workspaces=["none"]),), DocumentNotFound, "none"),
+        ((job("a", workspaces=["a-b", "a.b"]),), BadParameter, "workspaces"),
+        ((job("a", comand=["x"]),), BadParameter, "spec.comand"),
+        ((job("a", resources={"cpu": 1}),), BadParameter, "resources.cpu"),
+        ((job("a", command=[]),), BadParameter, "command"),
+        ((job("A"),), BadParameter, "A"),
+    ],
+)
+def test_jobs_that_cannot_be_are_refused(
+    bench: Bench, documents: tuple[Document, ...], error: type[ThaloomError], words: str
+) -> None:
+    with pytest.raises(error) as caught:
+        bench.apply(*documents)
+    assert words in caught.value.message
+    assert bench.there() == []
 
 
 NAMES = st.sampled_from(["a", "b", "c"])

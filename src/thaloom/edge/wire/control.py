@@ -221,6 +221,9 @@ class JobRequest(Ask):
     grace_s: float = Field(default=10.0, ge=0)
     ttl_s: float | None = Field(default=None, ge=0)
     depends_on: list[JobDependency] = []
+    workspaces: list[str] = []
+    """Names: each lies at the path in the variable THALOOM_WORKSPACE_<NAME>, and may be written."""
+    labels: dict[str, str] = {}
     replace: bool = False
     """Whether one of that name that is over makes place; otherwise that is refused with `name_taken`."""
 
@@ -739,6 +742,8 @@ class JobSpec(Answer):
     grace_s: float
     ttl_s: float | None
     depends_on: list[JobDependency]
+    workspaces: list[str] = []
+    labels: dict[str, str] = {}
 
 
 class JobAttempt(Answer):

@@ -68,12 +68,14 @@ class Apply:
         if not changes:
             return Plan(call=asked, risk="low", changes=(), no_undo="it changes nothing")
         await self._check(changing, steps)
+        no_undo = next((step.kind.no_undo for step in changing if step.before and step.kind.no_undo), "")
         return Plan(
             call=asked,
             risk=max((_risk(step) for step in changing), key=RISKS.index),
             changes=tuple(changes),
             touches=tuple(touched for step in changing if step.before for touched in step.kind.touches(step.name)),
-            undo=call(self.name, _undoing(changing)),
+            undo=None if no_undo else call(self.name, _undoing(changing)),
+            no_undo=no_undo,
         )
 
     async def apply(self, given: ApplyWish, _: Aid) -> Done:

@@ -15,6 +15,8 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 class Kept:
     """Documents of one kind. Each reads what is in the database at this moment."""
 
+    no_undo = ""
+
     def __init__(self, store: StateStore, kind: str) -> None:
         self.store = store
         self.name = kind

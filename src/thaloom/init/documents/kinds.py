@@ -37,6 +37,11 @@ class DocumentKind(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def no_undo(self) -> str:
+        """Why changing or removing one cannot be undone; empty: it can."""
+        ...
+
     async def read(self, document: Document) -> Document:
         """The document in its one form. Raises BadParameter that names what is wrong as the document has it."""
         ...

@@ -24,7 +24,7 @@ KIND = "Service"
 class Services:
     """Kept where `thaloom serve` keeps them: a service is the same thing whoever asked for it."""
 
-    name = KIND
+    name, no_undo = KIND, ""
 
     def __init__(
         self,

@@ -60,6 +60,10 @@ class Workspaces(Kept):
     def folder(self, name: str) -> Path:
         return self._root / name
 
+    def is_there(self, name: str) -> bool:
+        """Whether it is wished."""
+        return self.get(name) is not None
+
     async def read(self, document: Document) -> Document:
         require_name(document.name)
         return written(KIND, read_spec(WorkspaceSpec, document))

@@ -20,11 +20,12 @@ from thaloom.init.jobs.config import JobsConfig
 from thaloom.init.jobs.environment import MARK
 from thaloom.init.jobs.files import JobFiles
 from thaloom.init.jobs.reaper.plan import ENVIRONMENT_FD
+from thaloom.init.layout import Layout
 from thaloom.kernel.sandbox.ends import Met
 from thaloom.kernel.sandbox.grouping import require
 from thaloom.kernel.sandbox.types import Confinement, Limits, Usage
 from thaloom.kernel.sandbox.walls import Confined, Sandbox
-from thaloom.kernel.state.jobs.types import EndedBy, JobSpec
+from thaloom.kernel.state.jobs.types import EndedBy, JobSpec, workspace_variable
 
 _BY_WALL: dict[str, EndedBy] = {"MemoryLimit": "memory", "ProcessLimit": "pids"}
 
@@ -106,6 +107,10 @@ class JobWalls:
             return confined.end()
         return not _kill_marked(mark)
 
+    def workspaces(self, spec: JobSpec) -> dict[str, str]:
+        """Variable -> path, of those it may write."""
+        return workspaces(self._home, spec)
+
     def _confined(self, job: JobName, attempt: int, files: JobFiles) -> Confined:
         return Confined(group_name(job, attempt), files.walls(attempt))
 
@@ -133,7 +138,7 @@ class JobWalls:
             latency="batch",  # it gives way to whoever answers somebody
             network=spec.network,
             read=tuple(dict.fromkeys((*_places_of(program[0]), *spec.read))),
-            write=tuple(dict.fromkeys((str(folder), *spec.write))),
+            write=tuple(dict.fromkeys((str(folder), *spec.write, *workspaces(self._home, spec).values()))),
             devices=accelerators() if any(not device.startswith("virtual") for device in devices) else (),
             whole_host=spec.whole_host,
             hidden=hidden,
@@ -142,6 +147,11 @@ class JobWalls:
             environment_fd=ENVIRONMENT_FD,
             with_parent=True,
         )
+
+
+def workspaces(home: Path, spec: JobSpec) -> dict[str, str]:
+    """Where those lie that it may write: variable -> path."""
+    return {workspace_variable(name): str(Layout(home).workspaces / name) for name in spec.workspaces}
 
 
 GROUP = "job-"

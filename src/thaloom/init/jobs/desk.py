@@ -72,6 +72,10 @@ class JobDesk:
             await self._clock.sleep(_POLL_S)
         await self._loop.forget(name)
 
+    def remove_files(self, name: JobName) -> None:
+        """Of one that is forgotten: its logs and its folder."""
+        self._loop.runs.files(name).remove()
+
     # -- who only looks
 
     def latest(self, phase: JobPhase | None, limit: int) -> tuple[list[JobStatus], dict[str, int]]:

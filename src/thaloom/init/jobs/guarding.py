@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaloom.base.errors import BadParameter, JobNotFound, WrongState
+from thaloom.base.errors import BadParameter, DocumentNotFound, JobNotFound, WrongState
 from thaloom.base.ids import JobName
 from thaloom.init.jobs.confining import JobWalls
 from thaloom.init.jobs.environment import secrets
@@ -24,14 +25,23 @@ class JobGuard:
     jobs: JobStore
     walls: JobWalls
     memory: JobMemory
+    is_workspace: Callable[[str], bool]
 
-    def check(self, spec: JobSpec) -> None:
-        """Raises NotEnforceable, OutOfMemory, DeviceNotFound, JobNotFound, BadParameter. Blocks for a moment."""
+    def check(
+        self, spec: JobSpec, *, coming: Collection[str] = frozenset(), gone: Collection[str] = frozenset()
+    ) -> None:
+        """Raises NotEnforceable, OutOfMemory, DeviceNotFound, JobNotFound, DocumentNotFound, BadParameter. Blocks for a
+        moment. `coming`, `gone`: subjects (`job/a`, `workspace/b`) that come and go together with it."""
         self.walls.check(spec)
         self.memory.check(spec)
         for dependency in spec.depends_on:
-            if self.jobs.find(dependency.job) is None:
+            subject = f"job/{dependency.job}"
+            if subject not in coming and (subject in gone or self.jobs.find(dependency.job) is None):
                 raise JobNotFound(f"no job {dependency.job!r}, which it is to wait for", param="depends_on")
+        for workspace in spec.workspaces:
+            subject = f"workspace/{workspace}"
+            if subject not in coming and (subject in gone or not self.is_workspace(workspace)):
+                raise DocumentNotFound(f"no workspace {workspace!r}, which it is to write in", param="workspaces")
         self._check_paths(spec)
         secrets(spec, os.environ)
         if "/" not in spec.command[0]:  # what has a path may be made by a job before it

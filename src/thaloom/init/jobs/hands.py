@@ -111,6 +111,7 @@ class Hands:
             devices=devices,
             inherited=os.environ,
         )
+        environment |= self._walls.workspaces(spec)
         program = [find_program(spec.command[0], folder, environment["PATH"]), *spec.command[1:]]
         walled = self._walls.confine(spec, attempt, program, folder, files, devices)
         left_s = None

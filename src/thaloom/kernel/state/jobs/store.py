@@ -56,6 +56,10 @@ class JobStore:
         """All, oldest first."""
         return list(self._jobs.values())
 
+    def users_of_workspace(self, workspace: str) -> list[str]:
+        """Subjects of the jobs that are not over and name it."""
+        return [f"job/{name}" for name, job in self._active.items() if workspace in job.spec.workspaces]
+
     def find(self, name: str) -> Job | None:
         return self._jobs.get(JobName(name))
 
@@ -81,7 +85,10 @@ class JobStore:
                 )
             if present is not None and present.spec == spec and not (anew and present.state.over):
                 return present
-            job = self._wished(spec, present)
+            if present is not None and dataclasses.replace(present.spec, labels=spec.labels) == spec and not anew:
+                job = dataclasses.replace(present, spec=spec)  # other labels: nothing that runs depends on them
+            else:
+                job = self._wished(spec, present)
             self._write([job])
             return job
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import JobName
+from thaloom.kernel.state.labels import check_labels
 from thaloom.kernel.state.types import Condition
 
 JobPhase = Literal["pending", "running", "succeeded", "failed", "stopped"]
@@ -29,6 +30,7 @@ ATTEMPTS_KEPT = 10
 MAX_COMMAND_BYTES = 64 << 10
 MAX_ENVIRONMENT_BYTES = 32 << 10
 MAX_DEPENDENCIES = 100
+MAX_WORKSPACES = 32
 LONGEST_S = 366 * 86_400.0
 
 _NAME = re.compile(r"[a-z0-9][A-Za-z0-9._-]{0,62}")
@@ -106,8 +108,13 @@ class JobSpec:
     ttl_s: float | None = None
     """How long after its end it is forgotten, with its logs and its folder; None: when somebody removes it."""
     depends_on: tuple[Dependency, ...] = ()
+    workspaces: tuple[str, ...] = ()
+    """Names of workspaces, which it may write: each lies at the path in THALOOM_WORKSPACE_<NAME>."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Words that people put on it; nothing that runs depends on them."""
 
     def __post_init__(self) -> None:
+        check_labels(self.labels)
         require_job_name(self.name)
         self._check_command()
         self._check_environment()
@@ -128,6 +135,12 @@ class JobSpec:
         for path in (*self.read, *self.write, *([] if self.directory is None else [self.directory])):
             if not path.startswith("/") or "\0" in path:
                 raise BadParameter(f"a path must be absolute, not {path!r}", param="directory")
+        variables = [workspace_variable(each) for each in self.workspaces]
+        if len(set(variables)) < len(variables) or len(variables) > MAX_WORKSPACES or not all(self.workspaces):
+            raise BadParameter(
+                f"a job has at most {MAX_WORKSPACES} workspaces, whose names differ in letters and digits",
+                param="workspaces",
+            )
         names = [each.job for each in self.depends_on]
         if len(set(names)) < len(names) or self.name in names or len(names) > MAX_DEPENDENCIES:
             raise BadParameter(
@@ -228,6 +241,11 @@ class JobStatus:
     pid: int | None = None
     memory_bytes: int | None = None
     """What it uses now, where that is counted."""
+
+
+def workspace_variable(workspace: str) -> str:
+    """The variable in which a job finds the path of a workspace: THALOOM_WORKSPACE_DATA of `data`."""
+    return "THALOOM_WORKSPACE_" + re.sub(r"[^A-Z0-9]", "_", workspace.upper())
 
 
 def require_job_name(name: str) -> None:
