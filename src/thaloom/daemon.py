@@ -147,7 +147,7 @@ def _watch_signals(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="thaloomd", description="Run a Thaloom node in the foreground.")
     parser.add_argument("--home", type=Path, help="folder of the node (default: THALOOM_HOME, else ~/.thaloom)")
-    parser.add_argument("--host", help="address of the door, loopback only (default: THALOOM_HOST, else 127.0.0.1)")
+    parser.add_argument("--host", help="address of the door (default: THALOOM_HOST, else 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port of the door (default: THALOOM_PORT, else 7411)")
     parser.add_argument(
         "--passphrase-fd", type=int, help="descriptor to read the passphrase of encrypted models from, to its end"

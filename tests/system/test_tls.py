@@ -168,6 +168,36 @@ def test_a_node_beyond_loopback(reached: Reached) -> None:
     assert reached.ask(authorization="").status_code == 401
 
 
+def test_the_commands_on_the_node_itself_need_to_be_told_nothing(reached: Reached) -> None:
+    """They believe the certificate as the node tells it over its own socket; the key they have to show like anybody."""
+    ran = thaloom(reached.node, "run", "tiny", "The socket", "--max-tokens", "4", more={"THALOOM_TOKEN": reached.token})
+    assert (ran.code, bool(ran.out.strip())) == (0, True), ran.err
+    refused = thaloom(reached.node, "run", "tiny", "The socket", "--max-tokens", "4", "--json")
+    assert (refused.code, refused.error["code"]) == (8, "unauthorized")
+    shown = thaloom(reached.node, "cert", "show", "--json").document
+    assert (shown["serving"], shown["fingerprint"]) == (True, reached.fingerprint)
+
+
+def test_a_new_daemon_takes_the_door_over_and_a_new_door_shows_the_same(reached: Reached) -> None:
+    door = reached.node.process("door").pid
+    reached.node.kill(reached.node.daemon.pid)
+    assert reached.ask().status_code == 200, "the door needs no daemon"
+    reached.node.start("--host", "0.0.0.0")
+    assert reached.node.process("door").pid == door
+    assert reached.node.wait_for_door().pid == door, "and is found to be well, over TLS"
+    reached.node.kill(door)
+    eventually(lambda: reached.node.process("door").pid != door if has_door(reached.node) else False)
+    reached.node.wait_for_door()
+    assert shown_by(reached.node.port) == reached.fingerprint
+    assert reached.ask().status_code == 200
+    assert reached.ask(authorization="Bearer wrong").status_code == 401
+
+
+def has_door(node: Node) -> bool:
+    with node.client() as client:
+        return any(process.role == "door" for process in client.processes())
+
+
 def test_only_tls_and_only_of_today(reached: Reached) -> None:
     port = reached.node.port
     with warnings.catch_warnings(action="ignore"):

@@ -760,14 +760,14 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.output": ("json: one JSON document on standard output.", "json：向标准输出写一个 JSON 文档。"),
     "option.node": (
         "A node of another machine: https://HOST:PORT (THALOOM_URL).",
-        "其他机器上的节点 https://主机:端口 （THALOOM_URL）。",
+        "其他机器上的节点：HTTPS 地址 （THALOOM_URL）。",
     ),
     "option.home": (
         "The node's folder (THALOOM_HOME; default ~/.thaloom).",
         "节点主目录（THALOOM_HOME；默认 ~/.thaloom）。",
     ),
     "option.detach": ("Run in the background; return when ready.", "后台运行；就绪后返回。"),
-    "option.host": ("Address to listen on: loopback only.", "监听地址：仅限本机回环。"),
+    "option.host": ("Address to listen on; beyond loopback with TLS.", "监听地址；回环之外须有 TLS。"),
     "option.port": ("TCP port to listen on (default 7411).", "监听的 TCP 端口（默认 7411）。"),
     "option.timeout_s": ("Give up waiting after so long.", "最长等待时间。"),
     "option.wait": ("Return when it is done, or at once.", "等待完成后返回，或立即返回。"),
@@ -845,6 +845,22 @@ TEXTS: dict[str, tuple[str, str]] = {
         "门户的地址（默认 127.0.0.1）。",
     ),
     "environment.THALOOM_PORT": ("TCP port of the door (default 7411).", "门户的 TCP 端口（默认 7411）。"),
+    "environment.THALOOM_URL": (
+        "A node of another machine to ask instead: https://HOST:PORT.",
+        "改为访问其他机器上的节点：https://主机:端口。",
+    ),
+    "environment.THALOOM_TOKEN": (
+        "The key that is shown to a node (thaloom token create).",
+        "向节点出示的密钥（thaloom token create）。",
+    ),
+    "environment.THALOOM_CA": (
+        "A file with the certificates that are believed (thaloom cert show --pem).",
+        "所信任证书的文件（thaloom cert show --pem）。",
+    ),
+    "environment.THALOOM_FINGERPRINT": (
+        "SHA-256 of the node's certificate, which alone is believed; several with commas (thaloom cert show).",
+        "节点证书的 SHA-256，仅信任它；多个以逗号分隔（thaloom cert show）。",
+    ),
     "environment.THALOOM_LANG": (
         "Language of texts, en or zh; else LC_ALL, LC_MESSAGES and LANG decide, in this order.",
         "界面语言：en 或 zh；未设置时依次取 LC_ALL、LC_MESSAGES、LANG。",

@@ -25,7 +25,10 @@ from thaloom.user.cli.reference import contexts
 from thaloom.user.cli.texts import LANGUAGES, Language, has_text, text
 
 FOLDERS: dict[Language, str] = {"en": "man1", "zh": "zh_CN/man1"}
-ENVIRONMENT = ("THALOOM_HOME", "THALOOM_HOST", "THALOOM_PORT", "THALOOM_LANG", "NO_COLOR")
+ENVIRONMENT = (
+    *("THALOOM_HOME", "THALOOM_HOST", "THALOOM_PORT", "THALOOM_URL", "THALOOM_TOKEN", "THALOOM_CA"),
+    *("THALOOM_FINGERPRINT", "THALOOM_LANG", "NO_COLOR"),
+)
 _WIDTH, _WIDTH_OF_WIDE = 72, 18
 """Columns of a line of text in the source. mandoc complains of more than 80 bytes, and counts eight for a sign that is
 two columns wide."""

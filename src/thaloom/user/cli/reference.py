@@ -17,9 +17,10 @@ Made from the commands themselves by `make docs`. Everything here is also what `
 
 Every verb takes `--json` (or `-o json`): then standard output holds one JSON document and nothing else; an error is one
 JSON document on standard error. Flags go over the environment (`THALOOM_HOME`, `THALOOM_HOST`, `THALOOM_PORT`), the
-environment over `config.toml`, and that over the defaults. Texts are English, or Chinese where the first of
-`THALOOM_LANG`, `LC_ALL`, `LC_MESSAGES`, `LANG` that is set begins with `zh`. `NO_COLOR` is honoured. A reader that
-closes a pipe early ends a command quietly, with exit code 0.
+environment over `config.toml`, and that over the defaults. `THALOOM_URL` (or `--node`), `THALOOM_TOKEN`, `THALOOM_CA`
+and `THALOOM_FINGERPRINT` name a node of another machine (operations.md, "Beyond this machine"). Texts are English, or
+Chinese where the first of `THALOOM_LANG`, `LC_ALL`, `LC_MESSAGES`, `LANG` that is set begins with `zh`. `NO_COLOR` is
+honoured. A reader that closes a pipe early ends a command quietly, with exit code 0.
 
 ## Exit codes
 """
