@@ -166,6 +166,11 @@ def test_a_node_beyond_loopback(reached: Reached) -> None:
         client.remove_key("me")
     assert reached.ask().status_code == 401
     assert reached.ask(authorization="").status_code == 401
+    with ControlClient(place=Place(url=reached.url, trust=Trust(ca=reached.ca))) as far:
+        with pytest.raises(Unauthorized):  # nor to the control API, while there are no keys at all
+            far.services()
+        with pytest.raises(Unauthorized):
+            far.stop("tiny")
 
 
 def test_the_commands_on_the_node_itself_need_to_be_told_nothing(reached: Reached) -> None:

@@ -23,9 +23,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,126}")
 class Locksmith:
     """Whoever changes a key has also told the door when the change returns."""
 
-    def __init__(self, path: Path, *, require_keys: bool, store: StateStore, clock: Clock, emit: Emit) -> None:
+    def __init__(
+        self, path: Path, *, require_keys: bool, store: StateStore, clock: Clock, emit: Emit, always: bool = False
+    ) -> None:
+        """`always`: who shows no key is turned away even while there are none. So it is beyond loopback."""
         self._path = path
         self._require_keys = require_keys
+        self._always = always
         self._store = store
         self._clock = clock
         self._emit = emit
@@ -35,7 +39,7 @@ class Locksmith:
     @property
     def requires_keys(self) -> bool:
         """Whether who shows no key is turned away now."""
-        return self._require_keys and len(self._known()) > 0
+        return self._always or (self._require_keys and len(self._known()) > 0)
 
     def find(self, shown: str) -> AccessKey | None:
         """The key that is shown, if it is one of ours and has not expired."""

@@ -151,7 +151,12 @@ class Node:
         self._earlier = _routes_of_an_earlier_daemon(layout)
         self._publisher = Publisher(layout.routes, layout.control_socket, clock)
         self._locksmith = Locksmith(
-            layout.keys, require_keys=config.require_keys, store=store, clock=clock, emit=history
+            layout.keys,
+            require_keys=config.require_keys,
+            store=store,
+            clock=clock,
+            emit=history,
+            always=config.beyond_loopback,
         )
         self.gate = Gate(self._locksmith, users=config.socket_users, journal=store.journal, clock=clock, emit=history)
         records = Records()
