@@ -6,12 +6,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from thaloom.base.access import tenant_of
 from thaloom.base.actions import TERMS, Call, Change, Plan, Planned
 from thaloom.base.errors import BadParameter, DocumentNotFound, RevisionConflict
 from thaloom.kernel.state.types import Applied, Condition, Document, DocumentStatus, Page
 
 T = TypeVar("T")
 KIND = "Federation"
+
+
+def of_tenant(items: Mapping[str, T], tenant: str | None) -> dict[str, T]:
+    return {name: item for name, item in items.items() if tenant is None or tenant_of(name) == tenant}
 
 
 def page_of(items: Mapping[str, T], limit: int | None, after: str | None) -> Page[T]:

@@ -101,6 +101,22 @@ MATRIX: dict[str, Who] = {
     "POST /keys": who(ADMINS, ADMINS, "tokens", body={"name": "new"}),
     "POST /keys/held/narrow": who(ALL, ALL, "tokens", body={"name": "less"}),
     "DELETE /keys/held": who(ALL, ALL, "tokens"),
+    # Whoever runs a program here may do what the node's owner may; a document may be a program.
+    "GET /jobs": who(ADMINS, NOBODY, "jobs"),
+    "GET /jobs/nightly": who(ADMINS, NOBODY, "jobs"),
+    "PUT /jobs/nightly": who(ADMINS, NOBODY, "jobs", body={"command": ["true"]}),
+    "POST /jobs/nightly/stop": who(ADMINS, NOBODY, "jobs"),
+    "DELETE /jobs/nightly": who(ADMINS, NOBODY, "jobs"),
+    "GET /jobs/nightly/wait": who(ADMINS, NOBODY, "jobs"),
+    "GET /jobs/nightly/logs": who(ADMINS, NOBODY, "jobs"),
+    "GET /documents": who(ADMINS, NOBODY, "node"),
+    "GET /documents/service/chat": who(ADMINS, NOBODY, "node"),
+    "POST /documents": who(ADMINS, NOBODY, "node", body={"documents": []}),
+    # What it shows to whoever connects, everybody may know; what it shall be, the owner says.
+    "GET /certificate": who(ALL, NOBODY, "read", open=True),
+    "POST /certificate/make": who(ADMINS, NOBODY, "node", body={}),
+    "POST /certificate/renew": who(ADMINS, NOBODY, "node", body={}),
+    "POST /certificate/import": who(ADMINS, NOBODY, "node", body={"certificate": "/c", "key": "/k"}),
     # Tenants, what was done, and the journal: the node's.
     "GET /tenants": who(OPERATORS, NOBODY, "node"),
     "GET /tenants/acme": who(OPERATORS, NOBODY, "node"),
@@ -245,7 +261,7 @@ def refused(status: int) -> bool:
 
 def test_every_route_is_in_the_table_and_nothing_else(everybody: Everybody) -> None:
     known = {route.split("?")[0] for route in MATRIX}
-    for name, part in (("/chat", "/{name}"), ("/talk", "/{name}"), ("/tiny:v1", "/{name}"), ("/held", "/{name}"),
+    for name, part in (("/service/chat", "/{kind}/{name}"), ("/nightly", "/{name}"), ("/chat", "/{name}"), ("/talk", "/{name}"), ("/tiny:v1", "/{name}"), ("/held", "/{name}"),
                        ("/acme", "/{name}"), ("/cpu", "/{device}"), ("/a-1", "/{action}")):  # fmt: skip
         known = {route.replace(name, part) for route in known}
     served = {

@@ -13,7 +13,7 @@ from typing import Any
 from tests.certificates import FakeCertificates
 from tests.encrypted import FakeEncryption
 from tests.gates import FakeAccess, gate
-from tests.kept_documents import FakeDocuments, page_of
+from tests.kept_documents import FakeDocuments, of_tenant, page_of
 from thaloom.base.actions import TERMS, Call, Change, Plan, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
@@ -250,7 +250,7 @@ class Plane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
     async def services(
         self, *, limit: int | None = None, after: str | None = None, tenant: str | None = None
     ) -> Page[ServiceStatus]:
-        return page_of(self.services_now, limit, after)
+        return page_of(of_tenant(self.services_now, tenant), limit, after)
 
     async def service(self, name: ServiceName) -> ServiceStatus:
         if name not in self.services_now:

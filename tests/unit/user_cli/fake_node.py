@@ -15,7 +15,7 @@ from typing import Any
 from tests.certificates import FakeCertificates
 from tests.encrypted import FakeEncryption
 from tests.gates import FakeAccess, gate
-from tests.kept_documents import FakeDocuments, page_of
+from tests.kept_documents import FakeDocuments, of_tenant, page_of
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
     BadParameter,
@@ -265,7 +265,7 @@ class FakePlane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
         self, *, limit: int | None = None, after: str | None = None, tenant: str | None = None
     ) -> Page[ServiceStatus]:
         self._note("services")
-        return page_of(self.services_by_name, limit, after)
+        return page_of(of_tenant(self.services_by_name, tenant), limit, after)
 
     async def service(self, name: ServiceName) -> ServiceStatus:
         self._note("service", name)

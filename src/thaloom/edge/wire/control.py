@@ -7,6 +7,7 @@ moments seconds since the epoch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -982,9 +983,15 @@ class StreamError(Answer):
 
 def complete() -> None:
     """Make every message's validator now: for a node, which needs them all."""
-    for model in (*Ask.__subclasses__(), *Answer.__subclasses__()):
+    for model in (*_below(Ask), *_below(Answer)):
         model.model_config["defer_build"] = False
         model.model_rebuild()
+
+
+def _below(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for model in kind.__subclasses__():
+        yield model
+        yield from _below(model)
 
 
 PullLine = Annotated[Progress | PullDone | StreamError, Field(discriminator="kind")]
