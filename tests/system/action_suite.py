@@ -95,6 +95,7 @@ class Machine:
             vault=nothing,
             emit=ignore,
             came=lambda _: None,
+            jobs=nothing,
         )
 
     def performer(self, tasks: asyncio.TaskGroup) -> Performer:

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any
 
 from tests.encrypted import FakeEncryption
+from tests.unit.edge_control.jobs_plane import JobsPlane
 from thaloom.base.actions import TERMS, Call, Change, Plan, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
@@ -130,7 +131,7 @@ class Aliases:
         return self.now[name]
 
 
-class Plane(FakeEncryption):
+class Plane(JobsPlane, FakeEncryption):
     """Implements ControlPlane. `services_now` is what is served; `gate` holds long work back until it is set."""
 
     def __init__(self) -> None:
