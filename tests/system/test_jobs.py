@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import sys
 import time
@@ -12,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from tests.system.cli import thaloom
 from tests.system.node import PATIENCE_S, Node, eventually, node
+from thaloom.base.actions import Terms
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import DeviceNotFound, JobNotFound, NameTaken, OutOfMemory, ThaloomError, WrongState
 from thaloom.base.ids import JobName
+from thaloom.edge.client.control import ControlClient
 from thaloom.edge.wire.control import Job, JobDependency, JobRequest, JobResources
 from thaloom.init.jobs.files import JobFiles
 from thaloom.kernel.sandbox.finding import find_groups
@@ -513,3 +517,44 @@ def test_what_belongs_to_no_job_any_more_is_swept_at_the_start(node: Node) -> No
     node.start()
     eventually(lambda: not _command_lines(node, "sleep\x001005"))
     eventually(lambda: not groups_left(node))
+
+
+# -- on the command line ----------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_runs_follows_waits_and_ends_as_the_program_did(node: Node) -> None:
+    node.start()
+    followed = thaloom(node, "job", "run", "--follow", "--name", "f", "sh", "-c", "echo hello; exit 3")
+    assert (followed.code, followed.out.splitlines()[0]) == (3, "hello")
+    dry = thaloom(node, "job", "run", "--dry-run", "--name", "d", "--", "true")
+    assert (dry.code, "job.run" in dry.out) == (0, True)
+    assert thaloom(node, "job", "show", "d").code == 3
+    wish = ("--retries", "1", "--backoff", "1s", "--memory", "64MiB", "--cpus", "0.5")
+    made_up = thaloom(node, "job", "run", *wish, "true")
+    name = made_up.out.strip()
+    assert name.startswith("true-")
+    waited = thaloom(node, "job", "wait", name, "f")
+    assert waited.code == 3
+    assert "succeeded" in waited.out
+    listed = thaloom(node, "job", "ls", "--json").document
+    assert {job["name"] for job in listed["jobs"]} == {"f", name}
+    assert listed["counts"] == {"failed": 1, "succeeded": 1}
+    assert "cpu_permille" in json.dumps(listed)
+    assert thaloom(node, "job", "logs", "f").out == "hello\n"
+    assert "EXIT" in thaloom(node, "job", "show", "f").out
+    thaloom(node, "job", "run", "--name", "l", "sleep", "1006")
+    assert thaloom(node, "job", "rm", "l").code != 0
+    assert thaloom(node, "job", "rm", "--stop", "l", "f").code == 0
+    with node.client() as client:
+        (action,) = [each for each in client.actions() if each.kind == "job.run" and f"job/{name}" in each.subjects]
+        client.undo(action.id)
+        assert client.jobs().counts == {}
+
+
+def test_asked_again_by_one_id_it_is_run_once(node: Node) -> None:
+    node.start()
+    with ControlClient(node.home, terms=Terms(action="my-run")) as client:
+        for _ in range(2):
+            assert client.run_job("once", JobRequest(command=["true"])).name == "once"
+            assert over(node, "once").num_attempts == 1
+    assert over(node, "once").num_attempts == 1

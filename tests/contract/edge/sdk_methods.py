@@ -65,6 +65,13 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "node.aliases": (),
     "node.return_canary": ("best",),
     "node.remove_alias": ("best",),
+    "node.run_job": ("prepare", ["true"]),
+    "node.job": ("prepare",),
+    "node.jobs": (),
+    "node.job_logs": ("prepare",),
+    "node.stop_job": ("prepare",),
+    "node.wait_job": ("prepare",),
+    "node.remove_job": ("prepare",),
     "node.encryption": (),
     "node.make_master_key": (),
     "node.rotate_master_key": (),
@@ -106,6 +113,7 @@ OVER_THE_SOCKET = (
     *("node.make_certificate", "node.renew_certificate", "node.import_certificate"),
     *("node.make_master_key", "node.rotate_master_key", "node.encrypt", "node.decrypt"),
     *("node.actions", "node.action", "node.undo"),
+    *("node.run_job", "node.job", "node.jobs", "node.job_logs", "node.stop_job", "node.wait_job", "node.remove_job"),
     *("node.approve", "node.checkpoint", "node.verify_journal"),
 )
 NO_CALLS = {"aclose", "close", "url", "node"}

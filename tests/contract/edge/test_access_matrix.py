@@ -255,14 +255,21 @@ def everybody(all_of_them: Everybody) -> Everybody:
     return all_of_them
 
 
+PLACES = (
+    ("/service/chat", "/{kind}/{name}"),
+    *((f"/{name}", "/{name}") for name in ("nightly", "chat", "talk", "tiny:v1", "held", "acme")),
+    ("/cpu", "/{device}"),
+    ("/a-1", "/{action}"),
+)
+
+
 def refused(status: int) -> bool:
     return status in (401, 403)
 
 
 def test_every_route_is_in_the_table_and_nothing_else(everybody: Everybody) -> None:
     known = {route.split("?")[0] for route in MATRIX}
-    for name, part in (("/service/chat", "/{kind}/{name}"), ("/nightly", "/{name}"), ("/chat", "/{name}"), ("/talk", "/{name}"), ("/tiny:v1", "/{name}"), ("/held", "/{name}"),
-                       ("/acme", "/{name}"), ("/cpu", "/{device}"), ("/a-1", "/{action}")):  # fmt: skip
+    for name, part in PLACES:
         known = {route.replace(name, part) for route in known}
     served = {
         f"{method.upper()} {path.removeprefix(P)}"

@@ -14,6 +14,7 @@ from tests.certificates import FakeCertificates
 from tests.encrypted import FakeEncryption
 from tests.gates import FakeAccess, gate
 from tests.kept_documents import FakeDocuments, of_tenant, page_of
+from tests.unit.edge_control.jobs_plane import JobsPlane
 from thaloom.base.actions import TERMS, Call, Change, Plan, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.errors import (
@@ -130,7 +131,7 @@ class Aliases:
         return self.now[name]
 
 
-class Plane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
+class Plane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption, JobsPlane):
     """Implements ControlPlane. `services_now` is what is served; `gate` holds long work back until it is set."""
 
     def __init__(self) -> None:

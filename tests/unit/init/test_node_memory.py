@@ -209,3 +209,47 @@ def test_what_is_promised_and_not_yet_used_is_not_promised_again() -> None:
 def test_a_device_that_reports_its_free_memory_is_believed() -> None:
     assert memory(reading_free=None).free_bytes([])[VIRTUAL] == 500
     assert memory(reading_free=20).free_bytes([])[VIRTUAL] == 20
+
+
+# -- programs that are no workers
+
+
+def test_a_program_books_memory_of_the_host_and_devices_as_a_whole() -> None:
+    node = memory()
+    assert (node.host, node.accelerators(), node.host_capacity_bytes()) == (CPU, (VIRTUAL,), 700 * MIB)
+    assert node.book("job/a", 300 * MIB, 1) == (VIRTUAL,)
+    assert node.idle_accelerators() == ()
+    assert {each.device: each.free_bytes for each in node.report()} == {CPU: 400 * MIB, VIRTUAL: 0}
+    node.give_back("job/a")
+    assert {each.device: each.reserved_bytes for each in node.report()} == {CPU: 0, VIRTUAL: 0}
+
+
+def test_what_does_not_fit_books_nothing() -> None:
+    node = memory()
+    for num_bytes, devices in ((701 * MIB, 0), (MIB, 2)):
+        with pytest.raises(OutOfMemory):
+            node.book("job/a", num_bytes, devices)
+    node.book("job/a", MIB, 1)
+    with pytest.raises(OutOfMemory):
+        node.book("job/b", MIB, 1)
+    node.check()
+    assert {each.device: each.reserved_bytes for each in node.report()} == {CPU: MIB, VIRTUAL: 500}
+
+
+def test_one_that_is_adopted_is_never_refused() -> None:
+    node = memory()
+    node.adopt("job/a", 10 * GIB, [VIRTUAL, "gone:0"])
+    node.check()
+    assert node.idle_accelerators() == ()
+    assert next(each.free_bytes for each in node.report() if each.device == CPU) < 0
+
+
+def test_what_a_program_holds_already_is_not_promised_a_second_time() -> None:
+    node = memory(available=600 * MIB)
+    node.book("job/a", 300 * MIB, 0)
+    assert node.host_free_bytes([]) == 200 * MIB
+    node.others = lambda: {"job/a": 250 * MIB}
+    assert node.host_free_bytes([]) == 400 * MIB  # the ledger's
+    node.give_back("job/a")
+    node.others = dict
+    assert node.host_free_bytes([]) == 500 * MIB

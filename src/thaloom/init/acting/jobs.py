@@ -145,7 +145,9 @@ class RemoveJob:
         return Done()
 
     async def holds(self, given: JobRemoval) -> bool:
-        return self._desk.find(given.name) is None
+        """It is gone, or goes by itself."""
+        job = self._desk.find(given.name)
+        return job is None or job.state.remove_asked
 
 
 def as_record(spec: JobSpec) -> dict[str, Any]:

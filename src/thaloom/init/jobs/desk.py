@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import DeadlineExceeded
 from thaloom.base.ids import JobName
 from thaloom.init.jobs.guarding import JobGuard
 from thaloom.init.jobs.logs import follow_job_log
@@ -18,8 +17,8 @@ from thaloom.init.jobs.reporting import status
 from thaloom.kernel.state.jobs.store import JobStore
 from thaloom.kernel.state.jobs.types import Job, JobPhase, JobStatus
 
-_CLEARING_S = 30.0
-"""Beyond a job's grace, how long its removal waits for its end."""
+_PATIENCE_S = 10.0
+"""How long who removes a job waits until it is gone: less than callers wait for an answer."""
 _POLL_S = 0.05
 
 
@@ -50,7 +49,6 @@ class JobDesk:
         job = self.store.get(name)
         if not (job.state.over or job.state.stop_asked):
             self.store.set_state(name, dataclasses.replace(job.state, stop_asked=True))
-        self._loop.wake()
 
     async def stop(self, name: JobName) -> None:
         """Once it has been asked, if it runs."""
@@ -58,19 +56,17 @@ class JobDesk:
         await self._loop.settle()
 
     async def remove(self, name: JobName) -> None:
-        """Once it has ended. Raises DeadlineExceeded if that takes much longer than its grace. Removing one twice is no
-        error."""
+        """Ask it to end, and forget it once it has: soon, or when its grace is over. That outlives the daemon; removing
+        one twice is no error."""
         job = self.store.find(name)
         if job is None:
             return
-        self.ask_to_end(name)
-        give_up = self._clock.monotonic() + job.spec.grace_s + _CLEARING_S
-        while (job := self.store.find(name)) is not None and not job.state.over:
+        if not job.state.remove_asked:
+            self.store.set_state(name, dataclasses.replace(job.state, stop_asked=True, remove_asked=True))
+        give_up = self._clock.monotonic() + _PATIENCE_S
+        while self.store.find(name) is not None and self._clock.monotonic() < give_up:
             await self._loop.settle()
-            if self._clock.monotonic() > give_up:
-                raise DeadlineExceeded(f"job {name!r} has not ended yet; it stays until it has")
-            await self._clock.sleep(_POLL_S)
-        await self._loop.forget(name)
+            await self._loop.changed(_POLL_S)
 
     def remove_files(self, name: JobName) -> None:
         """Of one that is forgotten: its logs and its folder."""

@@ -57,7 +57,7 @@ def ended(spec: JobSpec, state: JobState, end: End) -> JobState:
     )
     state = dataclasses.replace(state, attempts=(*state.attempts[:-1], attempt))
     if end.succeeded:
-        return over(state, "succeeded", "exit", end.at)
+        return over(state, "succeeded", "exit", end.at, end.message)
     if end.by == "stopped" or state.stop_asked:
         return over(state, "stopped", "stopped", end.at, end.message)
     failures = state.failures + (end.by not in NOT_COUNTED)

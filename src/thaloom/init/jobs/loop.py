@@ -89,11 +89,6 @@ class JobLoop:
         finally:
             self._waiting.discard(waiting)
 
-    async def forget(self, name: JobName) -> None:
-        """One that is over. Nobody looks meanwhile."""
-        async with self._turn:
-            await self._hands.forget([Forget(job=name)])
-
     # -- the start
 
     def adopt(self, running: Sequence[Running]) -> set[str]:
@@ -245,9 +240,9 @@ class JobLoop:
         jobs = self._store.jobs
         if self._ends[0] != jobs.version:
             ends = [
-                (job.state.since + job.spec.ttl_s, name)
+                (0.0 if job.state.remove_asked else job.state.since + (job.spec.ttl_s or 0.0), name)
                 for name, job in jobs.known.items()
-                if job.spec.ttl_s is not None and job.state.over
+                if (job.spec.ttl_s is not None or job.state.remove_asked) and job.state.over
             ]
             if (surplus := len(jobs.known) - len(jobs.active) - self._config.keep_ended) > 0:
                 over = sorted((job.state.since, name) for name, job in jobs.known.items() if job.state.over)

@@ -162,7 +162,10 @@ class Runs:
             if kept.reaper is not None and kept.asked:
                 kept.reaper.send(signal.SIGTERM)
         name = kept.spec.name
-        end = await asyncio.to_thread(self._end_of, kept)
+        try:
+            end = await asyncio.to_thread(self._end_of, kept)
+        except OSError as error:  # its files cannot be read: that must not end the node
+            end = End(by="lost", at=self._clock.now(), message=f"how it ended cannot be read: {error}")
         mark = self.mark(name, kept.attempt)
         while not await asyncio.to_thread(self._walls.end, name, kept.attempt, kept.files, mark):
             await self._clock.sleep(_CLEARING_S)
@@ -198,18 +201,20 @@ class Runs:
             return End(by="lost", at=self._clock.now(), message=message)
         status = written.exit_code if written.exit_code is not None else -(written.signal or 0)
         by, message = written.by, ""
+        if written.log_lost_bytes:
+            message = f"{written.log_lost_bytes} bytes of its output could not be written. "
         if by == "exit" and status == 0:
-            return End(by="exit", at=written.ended_at, exit_code=0)
+            return End(by="exit", at=written.ended_at, exit_code=0, message=message.strip())
         failure = _words_of_failure(kept.files.failure(kept.attempt))
         words = last_lines(kept.files.log, kept.log_offset)
         if by in ("exit", "signal"):
             met = self._walls.met(kept.spec, kept.attempt, kept.files, status=status, words=words)
             if failure:
-                by, message = "not_started", failure
+                by, words = "not_started", failure
             elif met is not None:
-                by, message = met[0], met[1].message
+                by, words = met[0], met[1].message
         elif by == "deadline":
-            message = f"it was not over in {kept.spec.deadline_s:g} s"
+            words = f"it was not over in {kept.spec.deadline_s:g} s"
         elif by == "stopped":
             by = kept.asked or "down"  # the machine goes down, and us with it
         return End(
@@ -217,7 +222,7 @@ class Runs:
             at=written.ended_at,
             exit_code=written.exit_code,
             signal=written.signal,
-            message=message or words,
+            message=message + words,
         )
 
 

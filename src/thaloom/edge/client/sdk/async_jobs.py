@@ -65,7 +65,7 @@ class AsyncJobs(AsyncAsking):
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left_s = LONGEST_WAIT_S if deadline is None else deadline - time.monotonic()
-            share_s = f"{max(0.0, min(left_s, LONGEST_WAIT_S)):.3f}"
+            share_s = f"{max(0.0, min(left_s, LONGEST_WAIT_S)):.1f}"
             job = await self._connection.ask(wire.Job, get(f"{_P}/jobs/{{}}/wait", name, timeout_s=share_s))
             if job.over:
                 return job

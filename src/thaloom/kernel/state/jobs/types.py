@@ -209,6 +209,8 @@ class JobState:
     """The first time, since it was last asked for."""
     stop_asked: bool = False
     """Whether it is to end and not to be tried again."""
+    remove_asked: bool = False
+    """Whether it is to be forgotten as soon as it is over."""
     attempts: tuple[JobAttempt, ...] = ()
     """The last of them; one that runs is the last."""
 
