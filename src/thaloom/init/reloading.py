@@ -24,6 +24,7 @@ LIVE = frozenset(
         "hub_read_through",
         "engine_hosts",
         "encrypt_models",
+        "socket_users",
     }
 )
 """Settings that take effect at once. All others wait for a restart; a new one does until it is put here."""

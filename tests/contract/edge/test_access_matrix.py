@@ -101,6 +101,9 @@ MATRIX: dict[str, Who] = {
     "POST /keys": who(ADMINS, ADMINS, "tokens", body={"name": "new"}),
     "POST /keys/held/narrow": who(ALL, ALL, "tokens", body={"name": "less"}),
     "DELETE /keys/held": who(ALL, ALL, "tokens"),
+    "POST /access/refused": who(
+        ADMINS, NOBODY, "node", body={"address": "::1", "what": "GET /", "code": "x", "message": "y", "num": 1}
+    ),
     # Tenants, what was done, and the journal: the node's.
     "GET /tenants": who(OPERATORS, NOBODY, "node"),
     "GET /tenants/acme": who(OPERATORS, NOBODY, "node"),

@@ -30,6 +30,7 @@ from thaloom.edge.api.control.proxy import ControlProxy
 from thaloom.edge.api.document.common import add_common
 from thaloom.edge.api.document.plain import add_plain_routes
 from thaloom.edge.api.entrance.guard import Guard, defect
+from thaloom.edge.api.entrance.refusals import Refusals
 from thaloom.edge.api.entrance.room import Room
 from thaloom.edge.api.entrance.tracing import Tracing
 from thaloom.edge.api.entrance.visits import Doorkeeper
@@ -105,6 +106,7 @@ def door_app(
     hub: OpenHub | None = None,
     inference: Inference | None = None,
     room: Room | None = None,
+    refusals: Refusals | None = None,
 ) -> ASGIApp:
     """Everything the door serves, behind its guard. In real life `generation` and `inference` are
     work.runtime.frontend.Frontend (without `inference` there is no /v2/models), and `doorkeeper`
@@ -181,7 +183,16 @@ def door_app(
         else:
             await (straight or app)(scope, receive, send)
 
-    guarded = Guard(door, clock=clock, emit=emit, metrics=metrics, doorkeeper=doorkeeper, tracing=tracing, room=room)
+    guarded = Guard(
+        door,
+        clock=clock,
+        emit=emit,
+        metrics=metrics,
+        doorkeeper=doorkeeper,
+        tracing=tracing,
+        room=room,
+        refusals=refusals,
+    )
     return guarded
 
 

@@ -28,8 +28,10 @@ class KeySource(Protocol):
 class Doorkeeper:
     """Implements edge.api.entrance.visits.Doorkeeper. Of one thread; doors of one node count in the same rows."""
 
-    def __init__(self, keys: KeySource, rows: SharedRows, clock: Clock) -> None:
+    def __init__(self, keys: KeySource, rows: SharedRows, clock: Clock, *, always: bool = False) -> None:
+        """`always`: nobody is let in without a key, whatever the settings say and even while there is none."""
         self._source = keys
+        self._always = always
         self._rows = rows
         self._clock = clock
         self._keys = Keys(version=0, published_at=0.0, require_keys=False)
@@ -45,14 +47,14 @@ class Doorkeeper:
         that are none came from that address, or from all: then no key is looked at but one that was right lately.
         """
         self._look()
-        if not self._keys.keys:
+        if not self._keys.keys and not self._always:
             return None  # a client always sends some key; here it means nothing
         if not shown:
-            if not self._keys.require_keys:
+            if not self._required:
                 return None
             raise Unauthorized("a key is required here, and none was sent")
         now = self._clock.monotonic()
-        if self._keys.require_keys and (wait_s := self._guesses.wait_s(address, shown, now)) > 0:
+        if self._required and (wait_s := self._guesses.wait_s(address, shown, now)) > 0:
             raise RateLimited(
                 "too many keys that are none were shown", retry_after_s=round(wait_s, 3), limit_of="guesses"
             )
@@ -60,7 +62,7 @@ class Doorkeeper:
             if (key := self._ring.find(one)) is not None:
                 self._guesses.proved(one)
                 return self._visit(key)
-        if not self._keys.require_keys:
+        if not self._required:
             return None
         self._guesses.failed(address, now)
         raise Unauthorized("this key is not known here")
@@ -69,7 +71,7 @@ class Doorkeeper:
         """Let in what the holder of this key asked for earlier, under the limits the key has now. None: nobody asks
         for a key any more. Raises Unauthorized if the key is gone or has expired."""
         self._look()
-        if not self._keys.keys:
+        if not self._keys.keys and not self._always:
             return None
         key = next((key for key in self._keys.keys if key.name == name), None)
         if key is None:
@@ -109,7 +111,11 @@ class Doorkeeper:
     def asks_for_keys(self) -> bool:
         """Whether somebody without a key is turned away."""
         self._look()
-        return bool(self._keys.keys) and self._keys.require_keys
+        return self._always or (bool(self._keys.keys) and self._keys.require_keys)
+
+    @property
+    def _required(self) -> bool:
+        return self._always or self._keys.require_keys
 
     def _look(self) -> None:
         keys = self._source.current()
