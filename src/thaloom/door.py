@@ -34,6 +34,7 @@ from thaloom.edge.api import app
 from thaloom.edge.api.entrance.connection import MAX_CONNECTIONS, with_bounds
 from thaloom.edge.api.entrance.handshakes import Handshakes
 from thaloom.edge.api.entrance.hosts import LOOPBACK, Hosts, is_loopback_name
+from thaloom.edge.api.entrance.refusals import Refusals, TurnedAway
 from thaloom.edge.api.measures.tls_metrics import TlsMetrics
 from thaloom.kernel.state.kept import KeepLimits, open_kept
 from thaloom.kernel.state.keys import KeyReader
@@ -181,6 +182,7 @@ async def _serve(
                 inference=frontend,
                 hosts=LOOPBACK if shown is None else Hosts(lambda: shown.names),
                 collectors=() if shown is None or handshakes is None else (_tls_metrics(handshakes, shown),),
+                refusals=Refusals(functools.partial(_tell_refused, home), clock),
                 clock=clock,
                 emit=emit,
             ),
@@ -233,6 +235,14 @@ async def _send_home(home: Path, alias: Alias, reason: str, emit: Emit) -> None:
         await asyncio.to_thread(ControlClient(home).return_canary, alias.name, alias.revision, reason)
     except ThaloomError as error:  # without a daemon it holds for this door, for as long as it lives
         emit(DoorRefused(code=error.code, message=f"{alias.name}: {error.message}"))
+
+
+async def _tell_refused(home: Path, told: TurnedAway) -> None:
+    from thaloom.edge.client.control import ControlClient
+    from thaloom.edge.wire.control import RefusedAtDoor
+
+    report = RefusedAtDoor(address=told.address, what=told.what, code=told.code, message=told.message, num=told.num)
+    await asyncio.to_thread(ControlClient(home).tell_refused, report)
 
 
 def _room_for_connections() -> int:

@@ -113,7 +113,11 @@ class Gate:
 
     def refused(self, who: str, what: str, error: ThaloomError) -> None:
         """Tell of it."""
-        self._telling.tell(who, what, error)
+        self._telling.tell(who, what, error.code, error.message)
+
+    def refused_at_door(self, address: str, what: str, code: str, message: str, num: int) -> None:
+        """Tell of whom a door turned away: the latest, and how many since the last."""
+        self._telling.tell(f"address:{address}", what, code, message, num)
 
     def may_take_back(self, caller: Caller, key: AccessKey) -> bool:
         """An admin may take back any key he sees; anybody his own, and what was narrowed from it."""
@@ -154,18 +158,18 @@ class _Telling:
         self._num_told = 0
         self._num_untold = 0
 
-    def tell(self, who: str, what: str, error: ThaloomError) -> None:
+    def tell(self, who: str, what: str, code: str, message: str, num: int = 1) -> None:
         now = self._clock.monotonic()
         if now - self._told.get((who, what), -SAME_S) < SAME_S or not self._has_room(now):
-            self._num_untold += 1
+            self._num_untold += num
             return
         self._told.pop((who, what), None)
         self._told[who, what] = now
         if len(self._told) > _MOST_REMEMBERED:
             del self._told[next(iter(self._told))]
-        untold, self._num_untold = self._num_untold, 0
-        self._emit(AccessRefused(who=who, what=what, code=error.code, message=error.message, untold=untold))
-        record = {"who": who, "what": what, "code": error.code, "message": error.message, "untold": untold}
+        untold, self._num_untold = self._num_untold + num - 1, 0
+        self._emit(AccessRefused(who=who, what=what, code=code, message=message, untold=untold))
+        record = {"who": who, "what": what, "code": code, "message": message, "untold": untold}
         with contextlib.suppress(ThaloomError):  # no room on the disk: it is refused all the same, and was told above
             self._journal.append(REFUSED, record, by=who)
 

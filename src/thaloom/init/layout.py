@@ -132,6 +132,8 @@ class Layout:
         if others:
             self.home.chmod(self.home.stat().st_mode | 0o011)
         self.run.chmod(0o711 if others else 0o700)
+        if self.control_socket.exists():
+            self.control_socket.chmod(0o666 if others else 0o600)
 
     def create(self) -> None:
         """Make the folders, for this user only. Raises BadParameter if a socket's path would be too long."""

@@ -25,6 +25,7 @@ LIVE = frozenset(
         "engine_hosts",
         "encrypt_models",
         "door",
+        "socket_users",
     }
 )
 """Settings that take effect at once. All others wait for a restart; a new one does until it is put here."""

@@ -339,6 +339,7 @@ class Node:
         self._pulls.use(air_gap=settings.air_gap, read_through=settings.hub_read_through)
         self._locksmith.require(settings.require_keys)
         self.gate.use(settings.socket_users)
+        self._layout.let_pass(self.gate.others_may_connect)
         self.syscalls.use(settings)
         self._certificates.use(settings)
         self._tasks.create_task(self._certificates.show(), name="show certificate")

@@ -117,6 +117,9 @@ MATRIX: dict[str, Who] = {
     "POST /certificate/make": who(ADMINS, NOBODY, "node", body={}),
     "POST /certificate/renew": who(ADMINS, NOBODY, "node", body={}),
     "POST /certificate/import": who(ADMINS, NOBODY, "node", body={"certificate": "/c", "key": "/k"}),
+    "POST /access/refused": who(
+        ADMINS, NOBODY, "node", body={"address": "::1", "what": "GET /", "code": "x", "message": "y", "num": 1}
+    ),
     # Tenants, what was done, and the journal: the node's.
     "GET /tenants": who(OPERATORS, NOBODY, "node"),
     "GET /tenants/acme": who(OPERATORS, NOBODY, "node"),

@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.contract.edge.doorkeepers import FixedKeys, bearer, guarded_door
 from tests.contract.edge.live_door import LiveDoor
 from thaloom.base.access import ROLES, SCOPES
+from thaloom.base.errors import Unauthorized
 from thaloom.base.ids import ServiceName
 from thaloom.door import openapi_document
+from thaloom.kernel.state.shared_rows import SharedRows
+from thaloom.work.runtime.doorkeeper import Doorkeeper
 
 OPEN = {
     *("GET /", "GET /healthz", "GET /readyz", "GET /version", "GET /openapi.json", "GET /metrics"),
@@ -107,6 +110,21 @@ def test_measurements_are_open_until_there_are_tenants(tmp_path: Path, tenants: 
             assert (await status(door, "GET /metrics", eye))[0] == 200
 
     asyncio.run(test())
+
+
+def test_a_door_that_always_asks_does_so_without_any_key_and_whatever_is_set() -> None:
+    keys = FixedKeys(require_keys=False)
+    keeper = Doorkeeper(keys, cast(SharedRows, None), keys.clock, always=True)
+    for shown in ([], ["guess"]):
+        with pytest.raises(Unauthorized):
+            keeper.enter(shown, "192.0.2.1")
+    assert keeper.asks_for_keys
+    visit = keeper.enter([keys.add("alice")], "192.0.2.1")
+    assert visit is not None
+    with pytest.raises(Unauthorized):
+        keeper.enter([], "192.0.2.1")
+    with pytest.raises(Unauthorized):
+        keeper.enter_as("bob")
 
 
 def test_a_tenant_has_names_of_its_own(tmp_path: Path) -> None:

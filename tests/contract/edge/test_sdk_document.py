@@ -21,6 +21,7 @@ from thaloom.edge.client.sdk.node import Node
 
 WITHOUT_METHOD = {
     "get /": "a page for people",
+    "post /thaloom/v1/access/refused": "what a door tells the daemon",
     "post /rerank": "the route of /v1/rerank under vLLM's name",
     "post /v2/rerank": "Cohere's form of /v1/rerank, for its clients",
     "post /score": "the route of /v1/score under vLLM's name",

@@ -32,6 +32,7 @@ from thaloom.edge.api.document.common import add_common
 from thaloom.edge.api.document.plain import add_plain_routes
 from thaloom.edge.api.entrance.guard import Guard, defect
 from thaloom.edge.api.entrance.hosts import LOOPBACK, Hosts
+from thaloom.edge.api.entrance.refusals import Refusals
 from thaloom.edge.api.entrance.room import Room
 from thaloom.edge.api.entrance.tracing import Tracing
 from thaloom.edge.api.entrance.visits import Doorkeeper
@@ -109,6 +110,7 @@ def door_app(
     room: Room | None = None,
     hosts: Hosts = LOOPBACK,
     collectors: Sequence[Collector] = (),
+    refusals: Refusals | None = None,
 ) -> ASGIApp:
     """Everything the door serves, behind its guard. In real life `generation` and `inference` are
     work.runtime.frontend.Frontend (without `inference` there is no /v2/models), and `doorkeeper`
@@ -197,6 +199,7 @@ def door_app(
         tracing=tracing,
         room=room,
         hosts=hosts,
+        refusals=refusals,
     )
     return guarded
 

@@ -322,6 +322,10 @@ class ControlClient:
     def whoami(self) -> wire.Whoami:
         return self._get(wire.Whoami, "/whoami")
 
+    def tell_refused(self, report: wire.RefusedAtDoor) -> wire.Noted:
+        """A door's: whom it turned away."""
+        return self._call(wire.Noted, "POST", "/access/refused", report)
+
     # -- tenants
 
     def tenants(self) -> list[wire.Tenant]:

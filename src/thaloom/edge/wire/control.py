@@ -242,6 +242,20 @@ class NarrowRequest(KeyAsk):
     priority: Literal["high", "normal", "low"] | None = None
 
 
+class RefusedAtDoor(Ask):
+    """Body of `POST access/refused`: whom a door turned away, and how many since it told of the last."""
+
+    address: str = Field(max_length=100)
+    what: str = Field(max_length=100)
+    code: str = Field(max_length=100)
+    message: str = Field(max_length=500)
+    num: int = Field(ge=1)
+
+
+class Noted(Answer):
+    """It is written down."""
+
+
 class Quota(Ask):
     """How much a tenant may have (kernel.state.types.Quota); null: as much as there is."""
 

@@ -10,7 +10,7 @@ import dataclasses
 from fastapi import FastAPI
 
 from thaloom.base.actions import TERMS
-from thaloom.edge.api.control.gate import needs, own, theirs
+from thaloom.edge.api.control.gate import Gatekeeper, needs, own, theirs
 from thaloom.edge.api.control.messages import same
 from thaloom.edge.api.control.plane import ControlPlane
 from thaloom.edge.api.control.tenants import tenant_message
@@ -60,6 +60,12 @@ def add_key_routes(app: FastAPI, plane: ControlPlane) -> None:
             way=caller.way,
             tenant=tenant,
         )
+
+    @app.post(f"{wire.PREFIX}/access/refused", tags=["keys"], openapi_extra=needs("admin", "node"))
+    async def refused_at_door(body: wire.RefusedAtDoor) -> wire.Noted:
+        gate: Gatekeeper = app.state.gate
+        gate.refused_at_door(body.address, body.what, body.code, body.message, body.num)
+        return wire.Noted()
 
 
 def _wish(body: wire.KeyRequest | wire.NarrowRequest) -> KeyWish:

@@ -21,6 +21,7 @@ from thaloom.edge.api.anthropic import errors as anthropic_errors
 from thaloom.edge.api.entrance import cors
 from thaloom.edge.api.entrance.access_log import line_of
 from thaloom.edge.api.entrance.hosts import LOOPBACK, Hosts
+from thaloom.edge.api.entrance.refusals import Refusals
 from thaloom.edge.api.entrance.room import Room
 from thaloom.edge.api.entrance.tracing import Span, Tracing, traceparent_of
 from thaloom.edge.api.entrance.visits import (
@@ -65,11 +66,13 @@ class Guard:
         tracing: Tracing | None = None,
         room: Room | None = None,
         hosts: Hosts = LOOPBACK,
+        refusals: Refusals | None = None,
     ) -> None:
         """`doorkeeper` None: nobody is asked for a key. `tracing` None: no spans are written. `room`: for bodies; None:
-        one of its own. `hosts`: by which names the door may be asked for."""
+        one of its own. `hosts`: by which names the door may be asked for. `refusals`: told of who is turned away."""
         self._app = app
         self._doorkeeper = doorkeeper
+        self._refusals = refusals
         self._tracing = tracing
         self._clock = clock
         self._emit = emit
@@ -121,7 +124,12 @@ class Guard:
             if cors.is_preflight(scope["method"], scope["path"], headers):  # a browser shows no key with it
                 await cors.preflight_answer(headers)(scope, receive, send_marked)
                 return
-            self._let_in(tab, scope, headers)
+            try:
+                self._let_in(tab, scope, headers)
+            except ThaloomError as error:
+                if self._refusals is not None:
+                    self._refusals.note(address_of(scope), f"{_method_name(scope['method'])} {route}", error)
+                raise
             await self._app(scope, receive, send_marked)
         except ThaloomError as error:
             self._metrics.errors.labels(error.code).inc()
