@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from thaloom import __version__
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.edge.api.control.actions import add_action_routes
+from thaloom.edge.api.control.document import document_terms
 from thaloom.edge.api.control.documents import add_document_routes
 from thaloom.edge.api.control.encryption import add_encryption_routes
 from thaloom.edge.api.control.errors import add_error_handlers
@@ -71,6 +72,7 @@ def control_app(plane: ControlPlane) -> FastAPI:
     _add_key_routes(app, plane)
     add_action_routes(app, plane)
     add_terms(app)
+    document_terms(app)
     return app
 
 
