@@ -6,6 +6,7 @@ A job that waits costs a look and no more: a pass over ten thousand of them is a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 from thaloom.base.ids import JobName
 from thaloom.base.units import format_bytes
 from thaloom.init.jobs.lifecycle import End, deadline
-from thaloom.kernel.state.jobs.types import EndedBy, Job, JobPhase
+from thaloom.kernel.state.jobs.types import OVER, EndedBy, Job, JobPhase
 
 PATIENCE_S = 600.0
 """A job that has waited so long for memory or devices is not overtaken any more by those that need less."""
@@ -107,26 +108,25 @@ class Obstacle:
 def decide(snapshot: Snapshot) -> tuple[Step, ...]:
     """The steps that bring the machine nearer to what is wished; none when it is there."""
     steps = list(_of_runs(snapshot))
-    if snapshot.going_down:
-        return tuple(steps)
-    waited_for: set[JobName] = set()
-    steps += _closed(snapshot, waited_for)
-    steps += _started(snapshot)
-    steps += [Forget(job=name) for name in snapshot.expired if name not in waited_for]
+    if not snapshot.going_down:
+        steps += _of_active(snapshot)
+        if snapshot.expired:
+            waited_for = {other.job for job in snapshot.active.values() for other in job.spec.depends_on}
+            steps += [Forget(job=name) for name in snapshot.expired if name not in waited_for]
     return tuple(steps)
 
 
 def next_look_at(snapshot: Snapshot) -> float | None:
     """When the passing of time alone can ask for something new; None: never. A running job's deadline is its reaper's
     affair."""
-    moments = [
-        moment
-        for job in snapshot.active.values()
-        if job.state.phase == "pending" and job.state.num_attempts
-        for moment in (job.state.next_try_at, deadline(job.spec, job.state) or 0.0)
-        if moment > snapshot.now
-    ]
-    return min(moments, default=None)
+    now, soonest = snapshot.now, math.inf
+    for job in snapshot.active.values():
+        state = job.state
+        if state.num_attempts and state.phase == "pending":
+            for moment in (state.next_try_at, deadline(job.spec, state) or 0.0):
+                if now < moment < soonest:
+                    soonest = moment
+    return None if soonest == math.inf else soonest
 
 
 def needed_bytes(job: Job, default_bytes: int) -> int:
@@ -160,22 +160,6 @@ def _of_runs(snapshot: Snapshot) -> Iterator[Step]:
             yield Ask(job=name, attempt=run.attempt, reason="down")
 
 
-def _closed(snapshot: Snapshot, waited_for: set[JobName]) -> Iterator[Step]:
-    """Pending ones that will never begin. Notes, besides, which jobs are waited for."""
-    for name, job in snapshot.active.items():
-        spec, state = job.spec, job.state
-        if spec.depends_on:
-            waited_for.update(dependency.job for dependency in spec.depends_on)
-        if state.phase != "pending":
-            continue
-        if state.stop_asked:
-            yield Close(job=name, phase="stopped", by="stopped", message=state.message)
-        elif spec.depends_on and (why := _never(snapshot, job)):
-            yield Close(job=name, phase="failed", by="dependency", message=why)
-        elif state.started_at is not None and (deadline(spec, state) or snapshot.now) < snapshot.now:
-            yield Close(job=name, phase="failed", by="deadline", message=f"it was not over in {spec.deadline_s:g} s")
-
-
 def _never(snapshot: Snapshot, job: Job) -> str:
     for dependency in job.spec.depends_on:
         other = snapshot.known.get(dependency.job)
@@ -190,40 +174,56 @@ def _past(phase: JobPhase) -> str:
     return "been stopped" if phase == "stopped" else phase
 
 
-def _started(snapshot: Snapshot) -> Iterator[Step]:
-    """Oldest first. One that was begun and does not run comes before all others: its turn it had already."""
-    free_bytes, free_devices, num_running = snapshot.free_bytes, snapshot.free_devices, len(snapshot.runs)
+def _of_active(snapshot: Snapshot) -> Iterator[Step]:
+    """Oldest first: pending ones that will never begin are closed, those that can are started. One that was begun and
+    does not run comes before all others: its turn it had already.
+
+    This is the loop that every pass makes over every job that waits, so it is written to be short.
+    """
+    now, runs, default_bytes = snapshot.now, snapshot.runs, snapshot.default_bytes
+    free_bytes, free_devices, num_free = snapshot.free_bytes, snapshot.free_devices, snapshot.max_running - len(runs)
+    waiting: list[Job] = []
     for name, job in snapshot.active.items():
-        if job.state.phase == "running" and name not in snapshot.runs:
-            yield Start(job=name, attempt=job.state.num_attempts)
-            num_running += 1
-            free_bytes -= needed_bytes(job, snapshot.default_bytes)
-            free_devices -= job.spec.resources.num_devices
-    for name, job in snapshot.active.items():
-        if num_running >= snapshot.max_running:
-            return
         state = job.state
-        if state.phase != "pending" or state.stop_asked or state.next_try_at > snapshot.now:
-            continue
-        if job.spec.depends_on and not _free_to_begin(snapshot, job):
-            continue
-        if (deadline(job.spec, state) or snapshot.now) < snapshot.now:
-            continue
-        if _short(snapshot, job, free_bytes, free_devices, num_running) is None:
-            yield Start(job=name, attempt=state.num_attempts + 1)
-            num_running += 1
-            free_bytes -= needed_bytes(job, snapshot.default_bytes)
-            free_devices -= job.spec.resources.num_devices
-        elif snapshot.now - max(state.since, state.next_try_at) > PATIENCE_S:
+        if state.phase == "running":
+            if name not in runs:
+                yield Start(job=name, attempt=state.num_attempts)
+                num_free -= 1
+                free_bytes -= needed_bytes(job, default_bytes)
+                free_devices -= job.spec.resources.num_devices
+        elif state.stop_asked:
+            yield Close(job=name, phase="stopped", by="stopped", message=state.message)
+        elif job.spec.depends_on and not _may_begin(snapshot, job):
+            if why := _never(snapshot, job):
+                yield Close(job=name, phase="failed", by="dependency", message=why)
+        elif state.num_attempts and (deadline(job.spec, state) or now) < now:
+            yield Close(
+                job=name, phase="failed", by="deadline", message=f"it was not over in {job.spec.deadline_s:g} s"
+            )
+        elif state.next_try_at <= now:
+            waiting.append(job)
+    for job in waiting:
+        if num_free <= 0:
+            return
+        resources = job.spec.resources
+        needed = default_bytes if resources.memory_bytes is None else resources.memory_bytes
+        if needed <= free_bytes and resources.num_devices <= free_devices:
+            yield Start(job=job.spec.name, attempt=job.state.num_attempts + 1)
+            num_free -= 1
+            free_bytes -= needed
+            free_devices -= resources.num_devices
+        elif now - max(job.state.since, job.state.next_try_at) > PATIENCE_S:
             return
 
 
-def _free_to_begin(snapshot: Snapshot, job: Job) -> bool:
+def _may_begin(snapshot: Snapshot, job: Job) -> bool:
+    """As far as others are concerned."""
     for dependency in job.spec.depends_on:
         other = snapshot.known.get(dependency.job)
-        if other is None or not other.state.over:
+        if other is None:
             return False
-        if dependency.ending == "succeeded" and other.state.phase != "succeeded":
+        phase = other.state.phase
+        if phase != "succeeded" and (dependency.ending == "succeeded" or phase not in OVER):
             return False
     return True
 

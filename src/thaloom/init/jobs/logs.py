@@ -52,11 +52,10 @@ def _last(files: JobFiles, file: IO[bytes] | None, num_lines: int) -> bytes:
         return b""
     data, end = tail(Path(f"/proc/self/fd/{file.fileno()}"), num_lines)
     file.seek(end)
-    missing = num_lines - data.count(b"\n")
-    if missing > 0:
+    if len(data) == end and num_lines:  # all there is here: a line may have begun in the other one
         with contextlib.suppress(FileNotFoundError):
-            data = tail(files.earlier_log, missing)[0] + data
-    return data
+            data = tail(files.earlier_log, num_lines)[0] + data
+    return b"".join(data.splitlines(keepends=True)[-num_lines:] if num_lines else [])
 
 
 def _open(path: Path) -> IO[bytes] | None:

@@ -1,4 +1,4 @@
-"""Names the shell may offer while a command is typed: of models, services, keys and devices of a running node.
+"""Names the shell may offer while a command is typed: of models, services, jobs, keys and devices of a running node.
 
 Where no node answers nothing is said: a person who presses Tab does not want to read an error.
 """
@@ -43,6 +43,10 @@ def keys(_context: click.Context, _parameter: click.Parameter, incomplete: str) 
 
 def documents(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     return _offer(incomplete, lambda node: [f"{one.kind.lower()}/{one.metadata.name}" for one in node.documents()])
+
+
+def jobs(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return _offer(incomplete, lambda node: [job.name for job in node.jobs(limit=1000).jobs])
 
 
 def devices(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -48,6 +48,7 @@ thaloom = Verbs(
             "encrypt": _HERE + "encrypt:encrypt",
             "decrypt": _HERE + "encrypt:decrypt",
         },
+        "section.jobs": {"job": _HERE + "job:command"},
         "section.node": {
             "up": _HERE + "up:command",
             "down": _HERE + "down:command",
@@ -86,6 +87,7 @@ thaloom = Verbs(
         "import": "pull",
         "quantise": "quantize",
         "tokens": "token",
+        "jobs": "job",
     },
     params=[TextOption(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version)],
 )

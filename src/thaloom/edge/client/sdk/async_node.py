@@ -6,6 +6,7 @@ from typing import Unpack
 
 from thaloom.edge.client.sdk.async_actions import AsyncActions
 from thaloom.edge.client.sdk.async_encryption import AsyncEncryption
+from thaloom.edge.client.sdk.async_jobs import AsyncJobs
 from thaloom.edge.client.sdk.async_models import AsyncModels
 from thaloom.edge.client.sdk.async_services import AsyncServices
 from thaloom.edge.client.sdk.calls import delete, get, post
@@ -15,7 +16,7 @@ from thaloom.edge.wire import control as wire
 _P = wire.PREFIX
 
 
-class AsyncNode(AsyncModels, AsyncServices, AsyncActions, AsyncEncryption):
+class AsyncNode(AsyncModels, AsyncServices, AsyncJobs, AsyncActions, AsyncEncryption):
     """Every method raises the leaf that the node raised, and NodeNotRunning where none answers.
 
     A model is named `NAME` or `NAME:TAG`. Sizes are bytes, durations seconds, moments seconds since the epoch.

@@ -115,6 +115,26 @@ class ServeOptions(TypedDict, total=False):
     keep_throughput: float | None
 
 
+class JobOptions(TypedDict, total=False):
+    env: Mapping[str, str] | None
+    secrets: Mapping[str, str] | None
+    directory: str | None
+    read: Sequence[str] | None
+    write: Sequence[str] | None
+    whole_host: bool | None
+    resources: Mapping[str, int] | None
+    network: Literal["none", "loopback", "host"] | None
+    retries: int | None
+    retry_codes: Sequence[int] | None
+    backoff_s: float | None
+    max_backoff_s: float | None
+    deadline_s: float | None
+    grace_s: float | None
+    ttl_s: float | None
+    depends_on: Sequence[Mapping[str, str]] | None
+    replace: bool | None
+
+
 class KeyOptions(TypedDict, total=False):
     requests_per_minute: int | None
     tokens_per_minute: int | None
