@@ -19,6 +19,12 @@ from thaloom.edge.api.control.server import ControlServer
 from thaloom.edge.client.sdk.async_connection import AsyncStream
 from thaloom.edge.client.sdk.connection import Stream
 
+FEDERATION = {
+    "apiVersion": "thaloom/v1",
+    "kind": "Federation",
+    "metadata": {"name": "f"},
+    "spec": {"model": "tiny", "participants": ["a", "b"]},
+}
 METHODS: dict[str, tuple[Any, ...]] = {
     "chat": ("tiny", "hi"),
     "stream_chat": ("tiny", "hi"),
@@ -75,6 +81,9 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "node.approve": ("0" * 64,),
     "node.checkpoint": (),
     "node.verify_journal": (),
+    "node.apply": ([FEDERATION],),
+    "node.documents": (),
+    "node.document": ("federation", "f"),
     "node.keys": (),
     "node.make_key": ("ci",),
     "node.remove_key": ("ci",),
@@ -91,6 +100,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 OVER_THE_SOCKET = (
     *("node.keys", "node.make_key", "node.remove_key"),
     *("node.make_master_key", "node.rotate_master_key", "node.encrypt", "node.decrypt"),
+    *("node.apply", "node.documents", "node.document"),
     *("node.actions", "node.action", "node.undo"),
     *("node.approve", "node.checkpoint", "node.verify_journal"),
 )

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query
+from fastapi import Depends, FastAPI, Query
 
 from thaloom.base.errors import BadParameter
 from thaloom.edge.api.control.messages import same
 from thaloom.edge.api.control.plane import ControlPlane
+from thaloom.edge.api.control.terms import only_by_the_socket
 from thaloom.edge.wire import control as wire
 from thaloom.kernel.state.types import Document, DocumentStatus
 
 
 def add_document_routes(app: FastAPI, plane: ControlPlane) -> None:
-    @app.get(f"{wire.PREFIX}/documents", tags=["documents"], response_model_exclude_none=True)
+    """Only through the socket: a job is any program, and what it is told may be nobody else's to read."""
+    guards = [Depends(only_by_the_socket)]
+
+    @app.get(f"{wire.PREFIX}/documents", tags=["documents"], dependencies=guards, response_model_exclude_none=True)
     async def documents(
         kind: str | None = None,
         label: Annotated[list[str] | None, Query(description="key=value; all of them")] = None,
@@ -27,11 +31,16 @@ def add_document_routes(app: FastAPI, plane: ControlPlane) -> None:
             documents=[document_message(status) for status in page.items], total=page.total, next=page.next
         )
 
-    @app.get(f"{wire.PREFIX}/documents/{{kind}}/{{name}}", tags=["documents"], response_model_exclude_none=True)
+    @app.get(
+        f"{wire.PREFIX}/documents/{{kind}}/{{name}}",
+        tags=["documents"],
+        dependencies=guards,
+        response_model_exclude_none=True,
+    )
     async def document(kind: str, name: str) -> wire.DocumentStatus:
         return document_message(await plane.document(kind, name))
 
-    @app.post(f"{wire.PREFIX}/documents", tags=["documents"])
+    @app.post(f"{wire.PREFIX}/documents", tags=["documents"], dependencies=guards)
     async def apply(body: wire.ApplyRequest) -> wire.Applied:
         wished = [
             Document(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from thaloom.edge.client.sdk.async_actions import AsyncActions
+from thaloom.edge.client.sdk.async_documents import AsyncDocuments
 from thaloom.edge.client.sdk.async_encryption import AsyncEncryption
 from thaloom.edge.client.sdk.async_jobs import AsyncJobs
 from thaloom.edge.client.sdk.async_models import AsyncModels
@@ -16,7 +17,7 @@ from thaloom.edge.wire import control as wire
 _P = wire.PREFIX
 
 
-class AsyncNode(AsyncModels, AsyncServices, AsyncJobs, AsyncActions, AsyncEncryption):
+class AsyncNode(AsyncModels, AsyncServices, AsyncJobs, AsyncDocuments, AsyncActions, AsyncEncryption):
     """Every method raises the leaf that the node raised, and NodeNotRunning where none answers.
 
     A model is named `NAME` or `NAME:TAG`. Sizes are bytes, durations seconds, moments seconds since the epoch.
