@@ -47,6 +47,6 @@ class AsyncDocuments(AsyncAsking):
         >>> document = {"apiVersion": "thaloom/v1", "kind": "Federation", "metadata": {"name": "f"}, "spec": spec}
         >>> (await client.node.apply([document])).created
         """
-        asked: dict[str, Any] = {"documents": [dict(one) for one in documents], "remove": list(remove)}
-        wanted = None if prune is None else dict(prune)
-        return await self._connection.ask(wire.Applied, post(f"{_P}/documents", **asked, prune=wanted))
+        return await self._connection.ask(
+            wire.Applied, post(f"{_P}/documents", documents=documents, remove=remove, prune=prune)
+        )
