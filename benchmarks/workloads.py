@@ -132,9 +132,9 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def passes(node: Running, wanted: int) -> dict[str, float]:
+def passes(node: Running, wanted: int) -> dict[str, dict[str, float]]:
     """Of passes that were asked for one by one: each change of labels is one."""
-    durations, seen = [], node.client.status().num_passes
+    durations, cpus, seen = [], [], node.client.status().num_passes
     for number in range(wanted):
         request = ServeRequest(model="tiny", num_threads=1, labels={"round": str(number)})
         node.client.serve("served", request)
@@ -142,8 +142,9 @@ def passes(node: Running, wanted: int) -> dict[str, float]:
         assert status.num_passes > seen, "a change is a pass"
         seen = status.num_passes
         durations.append(status.last_pass_s)
+        cpus.append(status.last_pass_cpu_s)
         time.sleep(0.05)
-    return spread(durations)
+    return {"wall": spread(durations), "cpu": spread(cpus)}
 
 
 def memory(pid: int) -> dict[str, int]:

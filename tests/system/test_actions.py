@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from pathlib import Path
 
@@ -54,6 +55,23 @@ def test_several_names_are_looked_at_together(up: Node) -> None:
     assert [plan["changes"][0]["subject"] for plan in plans] == ["key/one", "key/two"]
     assert all(plan["no_undo"] for plan in plans)
     assert len(thaloom(up, "token", "ls", "--json").document["keys"]) == 2
+    digest = thaloom(up, "token", "rm", "one", "two", "--dry-run", "--json").document["digest"]
+    turned = thaloom(up, "token", "rm", "two", "one", "--plan", digest, "--json")
+    assert (turned.code, turned.error["code"]) == (4, "plan_changed")
+    single = thaloom(up, "token", "rm", "one", "--plan", digest, "--json")
+    assert single.error["code"] == "plan_changed"
+    assert len(thaloom(up, "token", "ls", "--json").document["keys"]) == 2
+    assert thaloom(up, "token", "rm", "one", "two", "--plan", digest).code == 0
+    assert thaloom(up, "token", "ls", "--json").document["keys"] == []
+
+
+def test_a_verb_that_asks_twice_shows_what_is_left_to_approve(up: Node) -> None:
+    first = thaloom(up, "serve", "tiny", "--threads", "1", "--dry-run", "--json").document["plans"][0]
+    assert first["call"]["kind"] == "model.import"
+    asked = thaloom(up, "serve", "tiny", "--threads", "1", "--plan", first["digest"])
+    assert asked.code == 4
+    left = re.findall(r"--plan ([0-9a-f]{64})", asked.err)
+    assert thaloom(up, "serve", "tiny", "--threads", "1", "--plan", left[-1]).code == 0
 
 
 def test_a_journal_that_others_wrote_in_is_found_out_and_does_not_stop_the_node(up: Node, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_what_is_refused_is_refused_whole_and_with_its_line(up: Node, tmp_path: 
     for text, code, words in (
         (CHAT.replace("num_threads", "num_treads"), "bad_parameter", "wishes.yaml:11: unknown field 'spec.num_treads'"),
         (CHAT.replace("small", "gone"), "model_not_found", "wishes.yaml:10: "),
-        (CHAT + "  kv_bytes: 100000000000000\n", "out_of_memory", "service 'chat'"),
+        (CHAT + "  kv_bytes: 100000000000000\n", "out_of_memory", "wishes.yaml:6: 'chat' needs"),
         (CHAT.replace("kind: Service", "kind: Pod"), "bad_parameter", "wishes.yaml:7: no kind of document 'Pod'"),
         (CHAT.replace("{app", "{app: a, app"), "bad_parameter", "wishes.yaml:8: 'app' is there twice"),
     ):

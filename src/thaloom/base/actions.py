@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -101,6 +101,13 @@ class Plan:
             "undo": None if self.undo is None else self.undo.to_record(),
             "no_undo": self.no_undo,
         }
+
+
+def joint_digest(plans: Sequence[Plan]) -> str:
+    """Of several plans, in their order; of one alone its own."""
+    if len(plans) == 1:
+        return plans[0].digest
+    return hashlib.sha256(" ".join(plan.digest for plan in plans).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,13 @@ _KEPT = 100
 class Passes:
     def __init__(self) -> None:
         self.num = 0
+        self.last_cpu_s = 0.0
         self._latest: deque[float] = deque(maxlen=_KEPT)
 
-    def took(self, duration_s: float) -> None:
+    def took(self, duration_s: float, cpu_s: float) -> None:
+        """`cpu_s`: of the thread's own time; the rest it waited, for the disk or for its turn."""
         self.num += 1
+        self.last_cpu_s = cpu_s
         self._latest.append(duration_s)
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import Callable
 
 from thaloom.base.clock import Clock
@@ -117,10 +118,10 @@ class ReconcileLoop:
         from what is there.
         """
         async with self._turn:
-            begun = self._clock.monotonic()
+            begun, cpu = self._clock.monotonic(), time.thread_time()
             try:
                 down = await self._round()
-                self.passes.took(self._clock.monotonic() - begun)
+                self.passes.took(self._clock.monotonic() - begun, time.thread_time() - cpu)
                 return down
             except Exception as error:  # noqa: BLE001 - a supervisor: logged, counted, tried again
                 self.failures += 1

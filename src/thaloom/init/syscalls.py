@@ -200,6 +200,7 @@ class Syscalls:
             num_services=page.total,
             num_passes=self._reconcile_loop.passes.num,
             last_pass_s=self._reconcile_loop.passes.last_s,
+            last_pass_cpu_s=self._reconcile_loop.passes.last_cpu_s,
             slowest_pass_s=self._reconcile_loop.passes.slowest_s,
         )
 

@@ -20,6 +20,12 @@ from thaloom.edge.api.control.server import ControlServer
 from thaloom.edge.client.sdk.async_connection import AsyncStream
 from thaloom.edge.client.sdk.connection import Stream
 
+FEDERATION = {
+    "apiVersion": "thaloom/v1",
+    "kind": "Federation",
+    "metadata": {"name": "f"},
+    "spec": {"model": "tiny", "participants": ["a", "b"]},
+}
 METHODS: dict[str, tuple[Any, ...]] = {
     "chat": ("tiny", "hi"),
     "stream_chat": ("tiny", "hi"),
@@ -92,6 +98,9 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "node.tenants": (),
     "node.tenant": ("acme",),
     "node.set_quota": ("acme",),
+    "node.apply": ([FEDERATION],),
+    "node.documents": (),
+    "node.document": ("federation", "f"),
     "node.keys": (),
     "node.make_key": ("ci",),
     "node.narrow_key": ("ci", "ci-nightly"),
@@ -112,6 +121,7 @@ OVER_THE_SOCKET = (
     *("node.make_tenant", "node.tenants", "node.tenant", "node.set_quota", "node.remove_tenant"),
     *("node.make_certificate", "node.renew_certificate", "node.import_certificate"),
     *("node.make_master_key", "node.rotate_master_key", "node.encrypt", "node.decrypt"),
+    *("node.apply", "node.documents", "node.document"),
     *("node.actions", "node.action", "node.undo"),
     *("node.run_job", "node.job", "node.jobs", "node.job_logs", "node.stop_job", "node.wait_job", "node.remove_job"),
     *("node.approve", "node.checkpoint", "node.verify_journal"),

@@ -130,3 +130,30 @@ def test_a_journal_that_is_not_sound_says_so(client: TestClient) -> None:
     report = client.post("/thaloom/v1/journal/verify", json={"entry": 9, "seal": "x"}).json()
     assert (report["sound"], report["faults"]) == (False, [{"entry": 9, "problem": "not_through"}])
     assert client.get("/thaloom/v1/journal/checkpoint").json() == {"entry": 3, "seal": "abc"}
+
+
+def test_the_document_tells_of_the_terms_of_all_that_changes_something(client: TestClient) -> None:
+    document = client.get("/thaloom/v1/openapi.json").json()
+    assert "Plan" in document["components"]["schemas"]
+    changing = 0
+    for operations in document["paths"].values():
+        for method, operation in operations.items():
+            names = [parameter["name"] for parameter in operation.get("parameters", [])]
+            terms = {"dry_run", "plan", "until", "Idempotency-Key"}
+            assert len(set(names)) == len(names)
+            if method == "get":
+                assert not terms & set(names)
+                continue
+            changing += 1
+            assert terms <= set(names)
+            said = operation["responses"]["200"]["content"]["application/json"]["schema"]
+            assert "#/components/schemas/Plan" in str(said)
+    assert changing > 15
+
+
+def test_every_term_that_the_document_allows_is_taken(client: TestClient) -> None:
+    terms = {"dry_run": "false", "plan": "0" * 64, "until": "1e12"}
+    assert client.put(ALIAS, json=BODY, params=terms, headers={"Idempotency-Key": "a.B_c-9"}).status_code == 200
+    for name, value in (("dry_run", "maybe"), ("plan", "x"), ("until", "soon")):
+        refused = client.put(ALIAS, json=BODY, params={name: value})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, name)

@@ -78,6 +78,20 @@ class ControlClient:
     ) -> None:
         """Nothing is held from one question to the next."""
 
+    @property
+    def terms(self) -> Terms:
+        """Of what is asked for now."""
+        return self._terms
+
+    @contextlib.contextmanager
+    def on_terms(self, terms: Terms) -> Iterator[None]:
+        """Ask on these inside."""
+        before, self._terms = self._terms, terms
+        try:
+            yield
+        finally:
+            self._terms = before
+
     # -- the node
 
     def version(self) -> wire.Version:

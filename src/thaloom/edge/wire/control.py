@@ -646,6 +646,7 @@ class NodeStatus(Answer):
     num_passes: int = 0
     """Of the reconciler, since the daemon started."""
     last_pass_s: float = 0.0
+    last_pass_cpu_s: float = 0.0
     slowest_pass_s: float = 0.0
     """Of the last hundred passes."""
 

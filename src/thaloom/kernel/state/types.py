@@ -425,6 +425,7 @@ class NodeStatus:
     num_passes: int = 0
     """Of the reconciler, since the daemon started."""
     last_pass_s: float = 0.0
+    last_pass_cpu_s: float = 0.0
     slowest_pass_s: float = 0.0
     """Of the last hundred passes."""
 

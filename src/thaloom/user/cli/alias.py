@@ -81,7 +81,7 @@ def rm(output: Output, names: tuple[str, ...]) -> None:
             with suggesting(name, lambda: [alias.name for alias in node.aliases()]):
                 return node.remove_alias(name).name
 
-        removed, refused = do_each(names, remove)
+        removed, refused = do_each(node, names, remove)
     output.document({"removed": removed})
     for name in removed:
         output.line(text("alias.removed", name=name))

@@ -213,6 +213,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "ending.failed": ("failed", "失败"),
     "ending.undone": ("undone", "未执行"),
     "plan.head": ("{kind}, risk {risk}", "{kind}，风险：{risk}"),
+    "plan.several_changed": (
+        "what would be done now to all of these is not what was approved",
+        "现在对它们的变更与批准的计划不一致",
+    ),
     "plan.nothing": ("nothing changes", "没有变更"),
     "plan.touches": ("touches {subject}", "触及 {subject}"),
     "plan.undo": ("can be undone ({kind})", "可以撤销（{kind}）"),

@@ -283,7 +283,7 @@ def stop(output: Output, names: tuple[str, ...]) -> None:
             with _near(node, name):
                 return node.stop_job(name).name
 
-        stopped, refused = do_each(names, end)
+        stopped, refused = do_each(node, names, end)
     output.document({"stopped": stopped})
     for name in stopped:
         output.line(text("job.stopping", name=name))
@@ -300,7 +300,7 @@ def rm(output: Output, names: tuple[str, ...], stop_first: bool) -> None:
             with _near(node, name):
                 return node.remove_job(name, stop=stop_first).name
 
-        removed, refused = do_each(names, remove)
+        removed, refused = do_each(node, names, remove)
     output.document({"removed": removed})
     for name in removed:
         output.line(text("job.removed", name=name))

@@ -8,7 +8,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from thaloom.base.actions import TERMS, Approval, Change, Plan, Planned, Terms
+from thaloom.base.actions import TERMS, Approval, Call, Change, Plan, Planned, Terms, joint_digest
+from thaloom.base.errors import PlanChanged
 from thaloom.user.cli.output import Output, paint
 from thaloom.user.cli.texts import text
 
@@ -21,13 +22,36 @@ def planned(output: Output, *, dry_run: bool, plan: str | None) -> Iterator[None
     try:
         yield
     except Planned as found:
-        output.document({"plans": [one.to_record() | {"digest": one.digest} for one in found.plans]})
+        digest = joint_digest(found.plans)
+        plans = [one.to_record() | {"digest": one.digest} for one in found.plans]
+        output.document({"plans": plans, "digest": digest})
         for one in found.plans:
             for line in plan_lines(one):
                 output.line(line)
-            output.note(text("plan.approve", digest=one.digest))
+        output.note(text("plan.approve", digest=digest))
+    except PlanChanged as changed:
+        # Also where a verb asks twice, and the first was what was approved: then the second is what is left to look at.
+        if "plan" in changed.details:
+            left = read_plan(changed.details["plan"])
+            for line in plan_lines(left):
+                output.note(line)
+            output.note(text("plan.approve", digest=left.digest))
+        raise
     finally:
         TERMS.reset(token)
+
+
+def read_plan(record: Mapping[str, Any]) -> Plan:
+    """From Plan.to_record."""
+    undo = record["undo"]
+    return Plan(
+        call=Call(**record["call"]),
+        risk=record["risk"],
+        changes=tuple(Change(**change) for change in record["changes"]),
+        touches=tuple(record["touches"]),
+        undo=None if undo is None else Call(**undo),
+        no_undo=record["no_undo"],
+    )
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:

@@ -24,7 +24,7 @@ def command(output: Output, models: tuple[str, ...], partial: bool) -> None:
             with suggesting(model, lambda: [found.name for found in node.models()]):
                 return node.remove_model(model).name
 
-        removed, refused = do_each(names, remove)
+        removed, refused = do_each(node, names, remove)
     output.document({"removed": removed})
     for name in removed:
         output.line(text("rm.done", name=name))

@@ -34,7 +34,7 @@ def command(output: Output, names: tuple[str, ...], wait: bool, timeout_s: float
             with suggesting(name, lambda: [service.name for service in node.services()]):
                 return node.stop(name).name
 
-        stopped, refused = do_each(names, stop)
+        stopped, refused = do_each(node, names, stop)
         for name in stopped if wait else ():
             with spinner(output, text("stop.waiting", name=name)):
                 _wait_until_gone(node, name, timeout_s)

@@ -128,7 +128,7 @@ def rm(output: Output, names: tuple[str, ...]) -> None:
             with suggesting(name, lambda: [tenant.name for tenant in node.tenants()]):
                 return node.remove_tenant(name).name
 
-        removed, refused = do_each(names, remove)
+        removed, refused = do_each(node, names, remove)
     output.document({"removed": removed})
     for name in removed:
         output.line(text("tenant.removed", name=name))

@@ -150,7 +150,7 @@ def rm(output: Output, names: tuple[str, ...]) -> None:
             with suggesting(name, lambda: [key.name for key in node.keys().keys]):
                 return node.remove_key(name).name
 
-        removed, refused = do_each(names, remove)
+        removed, refused = do_each(node, names, remove)
     output.document({"removed": removed})
     for name in removed:
         output.line(text("token.removed", name=name))

@@ -18,6 +18,7 @@ from thaloom.base.actions import TERMS
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.edge.api.control.actions import add_action_routes
 from thaloom.edge.api.control.certificates import add_certificate_routes
+from thaloom.edge.api.control.document import document_terms
 from thaloom.edge.api.control.documents import add_document_routes
 from thaloom.edge.api.control.encryption import add_encryption_routes
 from thaloom.edge.api.control.errors import add_error_handlers
@@ -81,6 +82,7 @@ def control_app(plane: ControlPlane, gate: Gatekeeper, *, peer: PeerOf = peer_ui
     add_action_routes(app, plane)
     check_gate(app)
     add_terms(app, gate, peer)
+    document_terms(app)
     return app
 
 

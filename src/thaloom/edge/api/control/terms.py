@@ -111,9 +111,7 @@ def _unquoted(key: str | None) -> str | None:
 
 
 def _approval(digest: str | None, until: str | None) -> Approval | None:
-    if digest is None:
-        return None
-    if not _DIGEST.fullmatch(digest):
+    if digest is not None and not _DIGEST.fullmatch(digest):
         raise BadParameter("plan must be a digest of 64 hexadecimal digits", param="plan")
     try:
         moment = math.inf if until is None else float(until)
@@ -121,6 +119,8 @@ def _approval(digest: str | None, until: str | None) -> Approval | None:
         moment = math.nan
     if math.isnan(moment):
         raise BadParameter(f"until must be seconds since the epoch, not {until!r}", param="until")
+    if digest is None:
+        return None
     return Approval(digest=digest, until=moment)
 
 

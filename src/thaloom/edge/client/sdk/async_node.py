@@ -5,6 +5,7 @@ from __future__ import annotations
 from thaloom.edge.client.sdk.async_access import AsyncAccess
 from thaloom.edge.client.sdk.async_actions import AsyncActions
 from thaloom.edge.client.sdk.async_certificates import AsyncCertificates
+from thaloom.edge.client.sdk.async_documents import AsyncDocuments
 from thaloom.edge.client.sdk.async_encryption import AsyncEncryption
 from thaloom.edge.client.sdk.async_jobs import AsyncJobs
 from thaloom.edge.client.sdk.async_models import AsyncModels
@@ -15,7 +16,9 @@ from thaloom.edge.wire import control as wire
 _P = wire.PREFIX
 
 
-class AsyncNode(AsyncModels, AsyncServices, AsyncJobs, AsyncActions, AsyncEncryption, AsyncCertificates, AsyncAccess):
+class AsyncNode(
+    AsyncModels, AsyncServices, AsyncJobs, AsyncDocuments, AsyncActions, AsyncEncryption, AsyncCertificates, AsyncAccess
+):
     """Every method raises the leaf that the node raised, and NodeNotRunning where none answers.
 
     A model is named `NAME` or `NAME:TAG`. Sizes are bytes, durations seconds, moments seconds since the epoch.

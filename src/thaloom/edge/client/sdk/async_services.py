@@ -21,12 +21,12 @@ _P = wire.PREFIX
 class AsyncServices(AsyncAsking):
     """The part of `AsyncNode` that is about services."""
 
-    async def services(self) -> list[wire.Service]:
+    async def services(self, *, limit: int | None = None, after: str | None = None) -> list[wire.Service]:
         """What is served, as it is now.
 
         >>> [(service.name, service.phase) for service in await client.node.services()]
         """
-        return (await self._connection.ask(wire.Services, get(f"{_P}/services"))).services
+        return (await self._connection.ask(wire.Services, get(f"{_P}/services", limit=limit, after=after))).services
 
     async def service(self, name: str) -> wire.Service:
         """One service. Raises ServiceNotFound.

@@ -7,6 +7,7 @@ from thaloom.edge.client.sdk.access import Access
 from thaloom.edge.client.sdk.actions import Actions
 from thaloom.edge.client.sdk.calls import get, post
 from thaloom.edge.client.sdk.certificates import Certificates
+from thaloom.edge.client.sdk.documents import Documents
 from thaloom.edge.client.sdk.encryption import Encryption
 from thaloom.edge.client.sdk.jobs import Jobs
 from thaloom.edge.client.sdk.models import Models
@@ -16,7 +17,7 @@ from thaloom.edge.wire import control as wire
 _P = wire.PREFIX
 
 
-class Node(Models, Services, Jobs, Actions, Encryption, Certificates, Access):
+class Node(Models, Services, Jobs, Documents, Actions, Encryption, Certificates, Access):
     """Every method raises the leaf that the node raised, and NodeNotRunning where none answers.
 
     A model is named `NAME` or `NAME:TAG`. Sizes are bytes, durations seconds, moments seconds since the epoch.

@@ -115,9 +115,12 @@ class ServeOptions(TypedDict, total=False):
     stretch: float | None
     token_s: float | None
     keep_throughput: float | None
+    labels: Mapping[str, str] | None
 
 
 class JobOptions(TypedDict, total=False):
+    labels: Mapping[str, str] | None
+    workspaces: Sequence[str] | None
     env: Mapping[str, str] | None
     secrets: Mapping[str, str] | None
     directory: str | None

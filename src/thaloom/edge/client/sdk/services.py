@@ -21,12 +21,12 @@ _P = wire.PREFIX
 class Services(Asking):
     """The part of `Node` that is about services."""
 
-    def services(self) -> list[wire.Service]:
+    def services(self, *, limit: int | None = None, after: str | None = None) -> list[wire.Service]:
         """What is served, as it is now.
 
         >>> [(service.name, service.phase) for service in client.node.services()]
         """
-        return (self._connection.ask(wire.Services, get(f"{_P}/services"))).services
+        return (self._connection.ask(wire.Services, get(f"{_P}/services", limit=limit, after=after))).services
 
     def service(self, name: str) -> wire.Service:
         """One service. Raises ServiceNotFound.
