@@ -198,6 +198,29 @@ def test_a_new_daemon_takes_the_door_over_and_a_new_door_shows_the_same(reached:
     assert reached.ask(authorization="Bearer wrong").status_code == 401
 
 
+def test_a_new_daemon_that_is_told_another_address_opens_another_door(node: Node, tmp_path: Path) -> None:
+    """On the same port: the one that was left running gives way."""
+    node.start()
+    node.serve_tiny()
+    door = node.wait_for_door().pid
+    with node.client() as client:
+        token = client.make_key(KeyRequest(name="me")).secret
+        made = client.make_certificate(CertificateRequest())
+    node.daemon.send_signal(signal.SIGUSR2)  # ends alone, as for a restart by systemd
+    node.daemon.wait(30)
+    node.start("--host", "0.0.0.0")
+    eventually(lambda: has_door(node) and node.process("door").pid != door and node.wait_for_door())
+    with Client(f"https://localhost:{node.port}", api_key=token, fingerprint=made.fingerprint) as client:
+        assert client.models()[0].id == "tiny"
+    node.daemon.send_signal(signal.SIGUSR2)
+    node.daemon.wait(30)
+    (node.home / "door.pem").unlink()
+    node.start("--host", "0.0.0.0")  # the door that is open goes on, and what it cannot do again is told
+    with node.client() as client:
+        eventually(lambda: any(c.reason == "CertificateRefused" for c in client.status().conditions))
+    assert shown_by(node.port) == made.fingerprint
+
+
 def has_door(node: Node) -> bool:
     with node.client() as client:
         return any(process.role == "door" for process in client.processes())

@@ -74,8 +74,10 @@ def take_stock(layout: Layout, config: NodeConfig, store: StateStore, clock: Clo
     another machine's, and what keeps it from showing a certificate where it has to. A door that is open goes on.
     """
     found = recover(layout, store, clock)
-    if not any(lease.role == "door" and lease.socket == config.address for lease in found.alive):
-        require_free_port(config.host, config.port)
+    doors = [lease.socket for lease in found.alive if lease.role == "door"]
+    if config.address not in doors:
+        if not any(door.endswith(f":{config.port}") for door in doors):  # one of ours leaves it to the next
+            require_free_port(config.host, config.port)
         if config.speaks_tls:
             config.door.read(layout.home)
     return found

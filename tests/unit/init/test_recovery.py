@@ -81,7 +81,7 @@ def test_a_worker_nobody_knows_of_is_a_stranger(tmp_path: Path) -> None:
 
 def test_a_door_without_a_lease_is_found(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    for address in ("127.0.0.1:7411", "[::1]:7411"):
+    for address in ("127.0.0.1:7411", "[::1]:7411", "https://0.0.0.0:7411", "https://[2001:db8::7]:7411"):
         process = Running(identity=STRANGE, arguments=tuple(door_command(tmp_path, address)))
         (door,) = sort_out(layout, [], [], [process], 9.0).alive
         assert (door.role, door.socket, door.pid) == ("door", address, STRANGE.pid)

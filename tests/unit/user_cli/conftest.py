@@ -47,6 +47,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in (*VARIABLES, "THALOOM_HOST", "THALOOM_PORT", "_THALOOM_COMPLETE", "NO_COLOR"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("THALOOM_HOME", str(tmp_path / "home"))
+    for variable in ("THALOOM_URL", "THALOOM_TOKEN", "THALOOM_CA", "THALOOM_FINGERPRINT"):
+        monkeypatch.setenv(variable, "")  # so that what a flag writes into the environment goes with the test
     return tmp_path / "home"
 
 
