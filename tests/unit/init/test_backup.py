@@ -23,7 +23,7 @@ from thaloom.base.files import FolderLock
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.base.procs import identify
 from thaloom.init.backup import restoring
-from thaloom.init.backup.contents import MANIFEST, VERSION
+from thaloom.init.backup.contents import MANIFEST, VERSION, size_of, small_files
 from thaloom.init.backup.restoring import Restored, restore
 from thaloom.init.backup.taking import back_up
 from thaloom.init.layout import Layout
@@ -390,3 +390,24 @@ def test_a_backup_that_is_killed_anywhere_is_whole_or_not_there(form: str, home:
     assert [path.name for path in target.parent.iterdir()] == [form], "what the killed ones left was cleared away"
     put_back(tmp_path / "new", target)
     assert services(tmp_path / "new") == services(home)
+
+
+def test_what_goes_while_it_is_listed_is_left_out(tmp_path: Path) -> None:
+    """Found by tests.chaos: a job that ended while a backup was taken took its files with it, and the backup failed."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"12345")
+    listed = list(small_files(tmp_path, None))
+    (tmp_path / "b" / "file").unlink()
+    assert size_of(listed) == 10
+    listing = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        found = list(listing(folder))
+        if folder == tmp_path:
+            (tmp_path / "b").rmdir()
+        return iter(found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "iterdir", iterdir)
+        assert [path.parent.name for path in small_files(tmp_path, None)] == ["a", "c"]

@@ -7,8 +7,9 @@ can be made again), and the master key: a backup that held it would open itself.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,6 +92,15 @@ def small_files(home: Path, key_file: Path | None) -> Iterator[Path]:
         yield path
 
 
+def size_of(paths: Iterable[Path]) -> int:
+    """Bytes of all that are still there."""
+    total = 0
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
 def model_files(home: Path) -> Iterator[Path]:
     """Manifests first: what they name is there until somebody sweeps, which the store's lock keeps away."""
     root = home / "models"
@@ -101,9 +111,12 @@ def model_files(home: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    if not folder.is_dir():
+    """What goes meanwhile (a job's, say) is left out, folders too."""
+    try:
+        paths = list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return
-    for path in folder.iterdir():
+    for path in paths:
         if path.is_symlink():
             continue
         if path.is_dir():

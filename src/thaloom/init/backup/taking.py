@@ -28,7 +28,7 @@ from thaloom.init.backup.archive import (
     read_manifest,
     verify,
 )
-from thaloom.init.backup.contents import BackupManifest, Entry, is_database, model_files, small_files
+from thaloom.init.backup.contents import BackupManifest, Entry, is_database, model_files, size_of, small_files
 from thaloom.init.boot import NodeConfig
 from thaloom.init.layout import Layout
 from thaloom.kernel.models.locks import share
@@ -54,11 +54,11 @@ def back_up(layout: Layout, target: Path, clock: Clock, *, models: bool, tell: T
         raise BadParameter("a backup does not go into the folder it is taken of", param="target")
     _clear_partials(target)
     key_file = config.read_toml(NodeConfig, layout.config).master_key_file
-    total = sum(path.stat().st_size for path in small_files(home, None)) if not models else None
+    total = size_of(small_files(home, None)) if not models else None
     with contextlib.ExitStack() as stack:
         if models:
             stack.enter_context(share(layout.models / "lock"))  # nobody sweeps
-            total = sum(path.stat().st_size for path in [*small_files(home, None), *model_files(home)])
+            total = size_of([*small_files(home, None), *model_files(home)])
         assert total is not None
         require_space(target.parent, total)
         done = 0
