@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from tests.certificates import pair
+from tests.system.killing import kill_at
 from thaloom.base.actions import LOCAL, Call
 from thaloom.base.clock import SystemClock
 from thaloom.base.events import ignore
@@ -193,27 +193,6 @@ async def carry_out(machine: Machine, source: Path) -> None:
                 told.write(f"{action}\n")
 
 
-def kill_at(machine: Machine, number: int, *, after: bool) -> None:
-    """End this process, as by a power switch, at that write of the journal: before it is in the file, or after."""
-    database, written = machine.store._database, 0
-    write = database.write
-
-    @contextlib.contextmanager
-    def counted() -> Iterator[sqlite3.Connection]:
-        nonlocal written
-        with write() as connection:
-            last = connection.execute("SELECT coalesce(max(id), 0) FROM journal").fetchone()[0]
-            yield connection
-            is_entry = connection.execute("SELECT coalesce(max(id), 0) FROM journal").fetchone()[0] > last
-            written += is_entry
-            if is_entry and written == number and not after:
-                os.kill(os.getpid(), signal.SIGKILL)
-        if is_entry and written == number and after:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    database.write = counted  # type: ignore[method-assign]
-
-
 def kill_in_transaction(machine: Machine, number: int, *, committed: bool) -> None:
     """End this process in the transaction of that number in which documents come to be."""
     store, begun = machine.store, 0
@@ -235,10 +214,10 @@ def kill_in_transaction(machine: Machine, number: int, *, committed: bool) -> No
 
 def main() -> None:
     home, source, number, when = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    machine = Machine(home)
     if when in ("before", "after"):
-        kill_at(machine, number, after=when == "after")
-    else:
+        kill_at(number, after=when == "after")
+    machine = Machine(home)
+    if when in ("uncommitted", "committed"):
         kill_in_transaction(machine, number, committed=when == "committed")
     asyncio.run(carry_out(machine, source))
     machine.close()

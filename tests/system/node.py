@@ -51,11 +51,13 @@ class Node:
         self.launch(*arguments, pass_fds=pass_fds)
         eventually(self.answers)
 
-    def launch(self, *arguments: str, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+    def launch(
+        self, *arguments: str, module: str = "thaloom.daemon", pass_fds: tuple[int, ...] = ()
+    ) -> subprocess.Popen[bytes]:
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "daemon-test.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "thaloom.daemon", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
