@@ -110,7 +110,9 @@ class StateStore:
         return services
 
     def _keep(self, name: ServiceName, service: Service | None) -> None:
-        services = self._by_name()
+        services = self._services
+        if services is None:  # whoever looks next reads them all
+            return
         if service is None:
             services.pop(name, None)
         else:
