@@ -65,11 +65,20 @@ class StateStore:
     def together(self) -> Iterator[None]:
         """All that is changed inside is on the disk when the block has ended, or none of it."""
         try:
-            with self._database.write():
+            with self._of_services():
                 yield
         except BaseException:
-            self._services = self._sorted = None  # what is in memory may tell of what was taken back
             self.jobs.reread()
+            raise
+
+    @contextlib.contextmanager
+    def _of_services(self) -> Iterator[sqlite3.Connection]:
+        """A transaction after which, if it is taken back, memory does not tell of what was in it."""
+        try:
+            with self._database.write() as connection:
+                yield connection
+        except BaseException:
+            self._services = self._sorted = None
             raise
 
     def put_service(self, spec: ServiceSpec, *, expected_revision: int | None = None) -> Service:
@@ -78,7 +87,7 @@ class StateStore:
 
         `expected_revision` (0: it must be new) refuses to overwrite what somebody else changed: RevisionConflict.
         """
-        with self._database.write() as connection:
+        with self._of_services() as connection:
             present = _service(connection, spec.name)
             revision = present.revision if present else 0
             if expected_revision is not None and expected_revision != revision:
@@ -114,7 +123,9 @@ class StateStore:
         return services
 
     def _keep(self, name: ServiceName, service: Service | None) -> None:
-        services = self._by_name()
+        services = self._services
+        if services is None:  # whoever looks next reads them all
+            return
         if service is None:
             services.pop(name, None)
         else:
@@ -130,7 +141,7 @@ class StateStore:
 
     def delete_service(self, name: ServiceName) -> None:
         """Raises ServiceNotFound. Its leases stay: they end with their processes."""
-        with self._database.write() as connection:
+        with self._of_services() as connection:
             if connection.execute("DELETE FROM services WHERE name = ?", (name,)).rowcount == 0:
                 raise ServiceNotFound(f"no service {name!r}")
             self._keep(name, None)
