@@ -1,4 +1,4 @@
-"""Documents over HTTP: what goes in comes out, and only by the socket."""
+"""Documents over HTTP: what goes in comes out, and only by the socket or for an admin."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.contract.edge.sdk_methods import FEDERATION
+from tests.gates import gate, own_uid
 from tests.unit.edge_control.plane import Plane
 from thaloom.edge.api.control.routes import control_app
 
@@ -14,7 +15,7 @@ PLACE = "/thaloom/v1/documents"
 
 @pytest.fixture
 def client() -> TestClient:
-    return TestClient(control_app(Plane()), base_url="http://localhost")
+    return TestClient(control_app(Plane(), gate(), peer=own_uid), base_url="http://localhost")
 
 
 def test_what_is_applied_is_told_with_version_and_conditions(client: TestClient) -> None:
@@ -40,7 +41,7 @@ def test_what_is_no_document_is_refused_by_name(client: TestClient) -> None:
     assert client.get(PLACE, params={"label": "app"}).status_code == 400
 
 
-def test_it_is_asked_by_the_socket_only(client: TestClient) -> None:
+def test_who_comes_through_the_door_without_a_token_is_refused(client: TestClient) -> None:
     via = {"Via": "1.1 thaloom-door"}
     assert client.get(PLACE, headers=via).status_code == 403
     assert client.get(f"{PLACE}/federation/f", headers=via).status_code == 403

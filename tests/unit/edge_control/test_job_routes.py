@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from tests.gates import gate, own_uid
 from tests.unit.edge_control.plane import Plane
 from thaloom.edge.api.control.routes import control_app
 from thaloom.kernel.state.jobs.types import Dependency, JobResources
@@ -21,7 +22,7 @@ def plane() -> Plane:
 
 @pytest.fixture
 def client(plane: Plane) -> TestClient:
-    return TestClient(control_app(plane), raise_server_exceptions=False)
+    return TestClient(control_app(plane, gate(), peer=own_uid), raise_server_exceptions=False)
 
 
 def test_a_wish_arrives_as_it_was_said(client: TestClient, plane: Plane) -> None:
