@@ -155,7 +155,7 @@ def operations(node: Any) -> set[tuple[str, str]]:
 
 
 _NAMES = ("RESPONSE", "FILE", "BATCH", "resp_gone", "file-gone", "tiny", "absent", "copied:here", "spare", "best", "k",
-          "main", "org", "cpu", "a-0123456789ab")  # fmt: skip
+          "main", "org", "cpu", "a-0123456789ab", "nightly", "acme", "service")  # fmt: skip
 
 
 def _shape(path: str) -> str:

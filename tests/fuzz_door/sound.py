@@ -77,6 +77,13 @@ INFER: dict[str, Any] = {
     "outputs": [{"name": "y", "parameters": {"binary_data": False}}],
 }
 LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": SHORT}
+JOB: dict[str, Any] = {
+    "command": ["true"], "env": {"A": "b"}, "retries": 1, "resources": {"memory_bytes": 1 << 26}, "network": "none",
+    "depends_on": [{"job": "before", "ending": "ended"}],
+}  # fmt: skip
+WORKSPACE: dict[str, Any] = {
+    "apiVersion": "thaloom/v1", "kind": "Workspace", "metadata": {"name": "w", "labels": {"app": "x"}}, "spec": {},
+}  # fmt: skip
 JSON_TYPE = b"application/json"
 
 
@@ -210,6 +217,24 @@ SOUND: tuple[Sound, ...] = (
     _post(f"{_CONTROL}/encryption/rotate", {"passphrase": "p", "key_file": None}, 0.2),
     _post(f"{_CONTROL}/models/absent/encrypt", {"name": "made", "replace": True}, 0.2),
     _post(f"{_CONTROL}/models/absent/decrypt", {"name": "made", "replace": True}, 0.2),
+    *(_get(f"{_CONTROL}/{name}", weight=0.2) for name in (
+        "whoami", "tenants", "tenants/acme", "certificate", "jobs/nightly", "documents/service/tiny", "jobs/nightly/logs",
+    )),
+    _get(f"{_CONTROL}/jobs", "phase=running&limit=3", 0.2),
+    _get(f"{_CONTROL}/jobs/nightly/wait", "timeout_s=0.1", 0.2),
+    _get(f"{_CONTROL}/documents", "kind=service&label=app=chat&limit=3&after=a", 0.2),
+    _post(f"{_CONTROL}/documents", {"documents": [WORKSPACE], "remove": ["job/nightly"], "prune": {"app": "x"}}, 0.3),
+    Sound(method="PUT", path=f"{_CONTROL}/jobs/nightly", body=JOB, weight=0.3),
+    _post(f"{_CONTROL}/jobs/nightly/stop", b"", 0.2),
+    Sound(method="DELETE", path=f"{_CONTROL}/jobs/nightly", query="stop=true", weight=0.2),
+    _post(f"{_CONTROL}/tenants", {"name": "acme", "quota": {"services": 1, "concurrent": 2}}, 0.2),
+    Sound(method="PUT", path=f"{_CONTROL}/tenants/acme", body={"services": 1, "memory_bytes": None}, weight=0.2),
+    Sound(method="DELETE", path=f"{_CONTROL}/tenants/acme", weight=0.2),
+    _post(f"{_CONTROL}/keys/k/narrow", {"name": "less", "role": "viewer", "scopes": ["read"]}, 0.2),
+    _post(f"{_CONTROL}/access/refused", {"address": "::1", "what": "GET /", "code": "x", "message": "y", "num": 1}, 0.2),
+    _post(f"{_CONTROL}/certificate/make", {"names": ["a"], "days": 3}, 0.2),
+    _post(f"{_CONTROL}/certificate/renew", {"names": None, "days": 3}, 0.2),
+    _post(f"{_CONTROL}/certificate/import", {"certificate": "/c", "key": "/k"}, 0.2),
     _get(f"{_CONTROL}/events", "limit=3", 0.3),
     _get(f"{_CONTROL}/services/tiny/logs", "tail=2&follow=false", 0.3),
     _get(f"{_CONTROL}/openapi.json", weight=0.05),
