@@ -652,10 +652,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "examples.job.run": (
         "thaloom job run --name prepare --memory 2GiB -- python3 prepare.py\n"
-        "thaloom job run --after prepare --retries 3 --deadline 2h --directory . -- ./train.sh\n"
+        "thaloom job run --after prepare --retries 3 --deadline 2h -- ./train.sh\n"
         "thaloom job run --follow -- sh -c 'echo hello'",
         "thaloom job run --name prepare --memory 2GiB -- python3 prepare.py\n"
-        "thaloom job run --after prepare --retries 3 --deadline 2h --directory . -- ./train.sh\n"
+        "thaloom job run --after prepare --retries 3 --deadline 2h -- ./train.sh\n"
         "thaloom job run --follow -- sh -c 'echo hello'",
     ),
     "verb.job.ls": ("List jobs, the newest first", "列出任务，最新的在前"),
@@ -673,13 +673,13 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.job.run.name": ("What to call it (default: made up).", "任务名称（默认自动生成）。"),
     "option.after": (
         "Begin when this job has succeeded (:ended: in whatever way); may be repeated.",
-        "在此任务成功后开始（:ended 表示无论结果）；可重复。",
+        "在此任务成功后开始（:ended：无论结果）",
     ),
     "option.retries": ("Try again so often after a failure (default 0).", "失败后的重试次数（默认 0）。"),
     "option.retry_codes": ("Try again only after this exit code; may be repeated.", "仅在此退出码后重试；可重复。"),
     "option.backoff_s": (
         "Wait before the first retry, doubled each time (default 1s).",
-        "首次重试前的等待时间，之后每次加倍（默认 1s）。",
+        "首次重试前等待多久，之后每次加倍（默认 1s）",
     ),
     "option.deadline_s": (
         "End it after so long, all retries included: 90s, 15m, 12h.",
@@ -691,12 +691,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.num_devices": ("Accelerators for itself alone.", "独占的加速设备数。"),
     "option.network": (
         "none, loopback (its own), or host (default none).",
-        "none、loopback（自己的回环）或 host（默认 none）。",
+        "无、自己的回环或主机网络（默认 none）",
     ),
     "option.env": ("A variable it gets; may be repeated.", "环境变量；可重复。"),
     "option.secret_places": (
         "A variable read at the start: file:/path, credential:NAME, env:NAME.",
-        "启动时读取的变量：file:/路径、credential:名称、env:名称。",
+        "启动时读取：file:/路径、credential:名、env:名",
     ),
     "option.directory": (
         "Where it runs, and may write (default: a folder of its own).",
