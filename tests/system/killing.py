@@ -16,6 +16,15 @@ from thaloom import daemon
 from thaloom.kernel.state.database import Database
 
 
+def points(num_writes: int, *, some: int = 12) -> list[tuple[int, str]]:
+    """(number of a write, before or after it): all of them where THALOOM_ALL_POINTS is set (make crash-points), else so
+    many, evenly spread."""
+    every = [(number, when) for number in range(1, num_writes + 1) for when in ("before", "after")]
+    if os.environ.get("THALOOM_ALL_POINTS"):
+        return every
+    return every[:: len(every) // some | 1]  # odd: before some, after others
+
+
 def kill_at(number: int, *, after: bool) -> None:
     """End this process at that write (the first is 1): before it is in the file, or after. For all databases that are
     opened from now on; other writes than the journal's do not count."""

@@ -14,6 +14,7 @@ import pytest
 
 from tests.models import make_model
 from tests.system.action_suite import Machine, carry_out, suite
+from tests.system.killing import points
 from thaloom.base.actions import LOCAL, Call
 from thaloom.init.acting.kinds import read
 from thaloom.init.acting.past import Past
@@ -57,8 +58,7 @@ def test_the_suite_has_as_many_writes_as_are_tried(tmp_path: Path) -> None:
     assert killed(tmp_path / "i", source, NUM_WRITES + 1, "before") == 0
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("number", range(1, NUM_WRITES + 1))
+@pytest.mark.parametrize(("number", "when"), points(NUM_WRITES))
 def test_a_kill_at_each_write_leaves_each_action_done_or_undone(number: int, when: str, tmp_path: Path) -> None:
     source, home = make_model(tmp_path / "model"), tmp_path / "h"
     assert killed(home, source, number, when) == -signal.SIGKILL

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.job_suite import Machine, carry_out, on_machine
+from tests.system.killing import points
 from tests.system.node import eventually
 from thaloom.init.acting.past import Past
 from thaloom.kernel.sandbox.finding import find_groups
@@ -46,8 +47,7 @@ def test_the_suite_has_as_many_points_as_are_tried(home: Path) -> None:
     asyncio.run(on_machine(home, lambda machine: machine.start()))
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("number", range(1, NUM_POINTS + 1))
+@pytest.mark.parametrize(("number", "when"), points(NUM_POINTS))
 def test_a_kill_at_each_point_loses_nothing_and_runs_nothing_twice(number: int, when: str, home: Path) -> None:
     out = home.parent / "out"
     assert killed(home, number, when) == -signal.SIGKILL

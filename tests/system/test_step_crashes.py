@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.system.killing import points
 from tests.system.node import PATIENCE_S, TINY, Node, eventually, node
 from thaloom.base.actions import TERMS
 from thaloom.base.clock import SystemClock
@@ -103,8 +104,7 @@ def test_an_undisturbed_run_has_as_many_writes_as_are_tried(node: Node) -> None:
     assert num_entries(node) == NUM_WRITES
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("number", range(1, NUM_WRITES + 1))
+@pytest.mark.parametrize(("number", "when"), points(NUM_WRITES))
 def test_the_next_daemon_goes_on_after_a_kill_at_each_write(number: int, when: str, node: Node) -> None:
     killed = node.launch(str(number), when, module="tests.system.killing")
     eventually(lambda: killed.poll() is not None or node.answers())
