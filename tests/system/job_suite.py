@@ -110,7 +110,7 @@ class Machine:
             tick_s=0.2,
             going_down=lambda: False,
         )
-        guard = JobGuard(home=home, jobs=self.store.jobs, walls=walls, memory=held)
+        guard = JobGuard(home=home, jobs=self.store.jobs, walls=walls, memory=held, is_workspace=lambda _: False)
         desk = JobDesk(self.store.jobs, loop=self.loop, guard=guard, clock=clock, require_up=lambda: None)
         self.kinds = [RunJob(desk, ignore), StopJob(desk), RemoveJob(desk)]
         self.performer = Performer(self.kinds, journal=self.store.journal, tasks=tasks, clock=clock)

@@ -20,7 +20,7 @@ from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
 
 pytestmark = pytest.mark.slow
-NUM_POINTS = 35
+NUM_POINTS = 36
 """Writes of the database and starts of reapers in an undisturbed suite."""
 
 
