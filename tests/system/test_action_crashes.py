@@ -43,6 +43,7 @@ def killed(home: Path, source: Path, number: int, when: str) -> int:
 async def resumed(machine: Machine) -> None:
     async with asyncio.TaskGroup() as tasks:
         performer = machine.performer(tasks)
+        machine.workspaces.sweep()
         for entry in machine.store.journal.unfinished():
             await performer.resume(entry)
 

@@ -88,7 +88,7 @@ def test_a_taken_port_is_refused_and_nothing_is_left_running(node: Node) -> None
 @pytest.mark.parametrize(
     ("arguments", "config", "exit_code", "word"),
     [
-        (("--host", "0.0.0.0"), "", 8, "not loopback"),
+        (("--host", "0.0.0.0"), "", 7, "certificate"),
         ((), "colour = 'blue'\n", 2, "colour"),
         ((), "port = 'high'\n", 2, "port"),
         ((), "port = \n", 2, "config.toml"),

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
+from http.client import HTTPException
 
 import pytest
 
 from tests.system.killing import points
 from tests.system.node import PATIENCE_S, TINY, Node, eventually, node
-from thaloom.base.actions import TERMS
+from thaloom.base.actions import Terms
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import NodeNotRunning
 from thaloom.edge.client.control import ControlClient
@@ -56,6 +57,10 @@ STEPS: list[Callable[[ControlClient, Node], object]] = [
 ]
 
 
+DEAD = (NodeNotRunning, OSError, HTTPException)
+"""How a call ends when the daemon does."""
+
+
 def workers(client: ControlClient) -> list[int]:
     return [process.pid for process in client.processes() if process.role == "worker"]
 
@@ -63,25 +68,24 @@ def workers(client: ControlClient) -> list[int]:
 def go_through(node: Node) -> None:
     """Each step until it is done, once by its id; where the daemon dies of it, with the next daemon."""
     for number, step in enumerate(STEPS):
-        told = TERMS.set(replace(TERMS.get(), action=f"step-{number}"))
-        try:
-            while True:
-                with contextlib.suppress(NodeNotRunning, OSError), node.client() as client:
-                    step(client, node)
-                    break
-                if node.daemon.poll() is not None:
-                    node.start()
-        finally:
-            TERMS.reset(told)
+        while True:
+            with suppress(*DEAD), node.client() as client, client.on_terms(Terms(action=f"step-{number}")):
+                step(client, node)
+                break
+            if node.daemon.poll() is not None:
+                node.start()
 
 
 def leave_nothing(node: Node) -> None:
     """The door alone is left, then nothing; the books say the same."""
-    with node.client() as client:
-        assert client.services() == []
-        assert client.verify_journal().faults == []
-        client.down()
-    assert node.daemon.wait(PATIENCE_S) == 0
+    while True:
+        with suppress(*DEAD), node.client() as client:
+            assert client.services() == []
+            assert client.verify_journal().faults == []
+            client.down()
+        if node.daemon.wait(PATIENCE_S) == 0:
+            break
+        node.start()
     assert [process.pid for process in node.processes_of_home()] == []
     layout = Layout(node.home)
     with contextlib.closing(StateStore(layout.state, SystemClock(), seal=sealing(node_key(layout.node_key)))) as store:
