@@ -218,7 +218,8 @@ SOUND: tuple[Sound, ...] = (
     _post(f"{_CONTROL}/models/absent/encrypt", {"name": "made", "replace": True}, 0.2),
     _post(f"{_CONTROL}/models/absent/decrypt", {"name": "made", "replace": True}, 0.2),
     *(_get(f"{_CONTROL}/{name}", weight=0.2) for name in (
-        "whoami", "tenants", "tenants/acme", "certificate", "jobs/nightly", "documents/service/tiny", "jobs/nightly/logs",
+        "whoami", "tenants", "tenants/acme", "certificate", "jobs/nightly", "jobs/nightly/logs",
+        "documents/service/tiny",
     )),
     _get(f"{_CONTROL}/jobs", "phase=running&limit=3", 0.2),
     _get(f"{_CONTROL}/jobs/nightly/wait", "timeout_s=0.1", 0.2),
@@ -231,7 +232,7 @@ SOUND: tuple[Sound, ...] = (
     Sound(method="PUT", path=f"{_CONTROL}/tenants/acme", body={"services": 1, "memory_bytes": None}, weight=0.2),
     Sound(method="DELETE", path=f"{_CONTROL}/tenants/acme", weight=0.2),
     _post(f"{_CONTROL}/keys/k/narrow", {"name": "less", "role": "viewer", "scopes": ["read"]}, 0.2),
-    _post(f"{_CONTROL}/access/refused", {"address": "::1", "what": "GET /", "code": "x", "message": "y", "num": 1}, 0.2),
+    _post(f"{_CONTROL}/access/refused", {"address": "::1", "what": "GET /", "code": "x", "message": "y", "num": 1}, .2),
     _post(f"{_CONTROL}/certificate/make", {"names": ["a"], "days": 3}, 0.2),
     _post(f"{_CONTROL}/certificate/renew", {"names": None, "days": 3}, 0.2),
     _post(f"{_CONTROL}/certificate/import", {"certificate": "/c", "key": "/k"}, 0.2),
