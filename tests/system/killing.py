@@ -16,7 +16,7 @@ from thaloom import daemon
 from thaloom.kernel.state.database import Database
 
 
-def points(num_writes: int, *, some: int = 12) -> list[tuple[int, str]]:
+def points(num_writes: int, *, some: int = 8) -> list[tuple[int, str]]:
     """(number of a write, before or after it): all of them where THALOOM_ALL_POINTS is set (make crash-points), else so
     many, evenly spread."""
     every = [(number, when) for number in range(1, num_writes + 1) for when in ("before", "after")]
