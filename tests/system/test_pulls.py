@@ -106,11 +106,11 @@ def test_a_killed_daemon_loses_nothing_that_came(up: Node, hub: FakeHub) -> None
     with up.client() as client, pytest.raises(Left):
         client.pull(PullRequest(source="org/name"), leave)
     up.kill(up.daemon.pid)
-    brake.let_go()
     up.start()
     (listed,) = thaloom(up, "ls", "--partial", "--json").document["pulls"]
     assert not listed["running"]
     assert 30_000 < listed["done_bytes"] < listed["total_bytes"]
+    brake.let_go()
     pulled = thaloom(up, "pull", "org/name", "--json")
     assert pulled.code == 0, pulled.err
     assert thaloom(up, "verify", "name").code == 0
