@@ -118,8 +118,9 @@ def test_two_who_ask_for_the_same_follow_one_pull(run: Any) -> None:
         steps: list[Any] = []
         first = asyncio.create_task(node.pull(progress=lambda *step: steps.append(step)))
         await until(lambda: node.errands.specs)
-        second = asyncio.create_task(node.pull())
-        await asyncio.sleep(0)
+        followed: list[Any] = []
+        second = asyncio.create_task(node.pull(progress=lambda *step: followed.append(step)))
+        await until(lambda: followed)
         node.errands.go.set()
         assert await first == await second
         assert len(node.errands.specs) == 1
@@ -170,8 +171,12 @@ def test_more_than_the_node_keeps_in_mind_is_refused(run: Any, monkeypatch: pyte
     monkeypatch.setattr(module, "MOST_PULLS", 3)
 
     async def test(node: Node) -> None:
-        asked = [asyncio.create_task(node.pull(f"org/n{number}")) for number in range(3)]
-        await until(lambda: len(node.errands.specs) == module.AT_ONCE)
+        told: set[int] = set()
+        asked = [
+            asyncio.create_task(node.pull(f"org/n{number}", progress=lambda *_, number=number: told.add(number)))
+            for number in range(3)
+        ]
+        await until(lambda: len(told) == 3)
         with pytest.raises(QueueFull) as refusal:
             await node.pull("org/n9")
         assert refusal.value.retry_after_s
