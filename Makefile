@@ -26,7 +26,7 @@ run: $(BIN)/thaloom   ## boot a node, load the bundled model, ask it a prompt; s
 	@sh tools/first_run.sh $(BIN)
 
 test: $(BIN)/pytest   ## every test that is not slow: some minutes on two cores
-	$(BIN)/pytest -q -n 4 --dist worksteal -m 'not slow'
+	$(BIN)/pytest -q -n 4 --dist worksteal -m 'not slow' $(if $(REPORT),--junit-xml=$(REPORT))
 
 check: $(BIN)/pytest  ## format, lint, types, floors, unit and property tests
 	$(BIN)/ruff format --check src tests tools benchmarks models hatch_build.py

@@ -124,7 +124,7 @@ class Sampler {
 
   // `top`: room for told.num_top ids.
   void draw(const float *logits, size_t width, const thaloom_draw &told, thaloom_drawn &drawn, int32_t *top) {
-    drawn = {.token = -1, .num_not_finite = 0, .highest = 0.0f, .num_top = 0, .total = 0, .further = {}, .reserved = 0};
+    drawn = {.token = -1, .num_not_finite = 0, .highest = 0.0f, .num_top = 0, .total = 0, .further = {}};
     std::fill(drawn.further, drawn.further + THALOOM_MAX_FURTHER, -1);
     Seen seen;
     if (told.num_edits) {  // whether all are finite is asked of the model's own
@@ -246,7 +246,6 @@ class Sampler {
     };
     if (told.temperature == 0) {
       drawn.token = token_at(first_highest());
-      std::fill(drawn.further, drawn.further + told.num_further, drawn.token);
       return;
     }
     const bool is_cut = told.top_k > 0 && told.top_k < width_;
@@ -255,18 +254,28 @@ class Sampler {
                                  : weigh_all<false>(told.temperature, 0);
     if (told.top_p < 1.0) total = filter(last_of_share(told.top_p, total, told.temperature), 1);
     if (told.min_p > 0.0) total = filter(0, static_cast<uint64_t>(std::ceil(told.min_p * kUnit)));
-    // The first place at which the running sum passes so much of the total.
-    const auto place_of = [&](uint64_t uniform_steps) {
+    size_t taken[1 + THALOOM_MAX_FURTHER];
+    size_t num_taken = 0;
+    // The first place at which the running sum passes so much of the total; from then on it weighs nothing.
+    const auto take = [&](uint64_t uniform_steps) {
       auto target = static_cast<uint64_t>(static_cast<unsigned __int128>(total) * uniform_steps >> 53);
       size_t run = 0;  // the first at whose end the running sum is above the target
       for (; sums_[run] <= target; ++run) target -= sums_[run];
-      if (!is_filtered) weigh_run<true>(run, inverse(told.temperature), Passing(*this, 0));
+      if (!is_filtered) {
+        weigh_run<true>(run, inverse(told.temperature), Passing(*this, 0));
+        for (size_t k = 0; k < num_taken; ++k)
+          if (taken[k] / kRun == run) weights_[taken[k]] = 0;
+      }
       size_t i = run * kRun;
       for (; weights_[i] <= target; ++i) target -= weights_[i];
-      return i;
+      total -= weights_[i];
+      sums_[run] -= weights_[i];
+      weights_[i] = 0;
+      taken[num_taken++] = i;
+      return token_at(i);
     };
-    drawn.token = token_at(place_of(told.uniform_steps));
-    for (uint32_t i = 0; i < told.num_further; ++i) drawn.further[i] = token_at(place_of(told.further_steps[i]));
+    drawn.token = take(told.uniform_steps);
+    for (uint32_t i = 0; i < told.num_further && total > 0; ++i) drawn.further[i] = take(told.further_steps[i]);
   }
 
   // Calls f(id of the first, logits, weights) for kDoubles tokens in [begin, end) at a time, and for none of a group of

@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of a struct or of a meaning below. native.py holds the same number. */
-#define THALOOM_CPU_ABI 8u
+#define THALOOM_CPU_ABI 9u
 
 enum thaloom_status {
   THALOOM_OK = 0,
@@ -156,7 +156,7 @@ struct thaloom_edit {
   float add;
 };
 
-#define THALOOM_MAX_FURTHER 3
+#define THALOOM_MAX_FURTHER 6 /* even: what follows in thaloom_drawn stays aligned */
 
 /* How one of the rows of logits becomes a token. See hal/draws.py for the meanings. */
 struct thaloom_draw {
@@ -164,7 +164,7 @@ struct thaloom_draw {
   double top_p;
   double min_p;
   uint64_t uniform_steps; /* below 2^53 */
-  uint64_t further_steps[THALOOM_MAX_FURTHER]; /* as uniform_steps, each for a further token */
+  uint64_t further_steps[THALOOM_MAX_FURTHER]; /* as uniform_steps, each for one more token */
   uint32_t top_k;         /* 0: all */
   int32_t num_top;        /* likeliest tokens to report; -1: no logarithms of probabilities at all */
   const struct thaloom_edit *edits;
@@ -181,8 +181,7 @@ struct thaloom_drawn {
   float highest;    /* logit */
   uint32_t num_top; /* ids written */
   uint64_t total;   /* all weights at temperature 1, in units of 2^-44; 0 if nobody asked */
-  int32_t further[THALOOM_MAX_FURTHER]; /* the first num_further; -1 where token is */
-  uint32_t reserved;
+  int32_t further[THALOOM_MAX_FURTHER]; /* at most num_further, all different; then -1 */
 };
 
 struct thaloom_draws {

@@ -29,7 +29,7 @@ UNIT = 1 << 44
 FLOOR = -32.0
 """Logarithms below it weigh nothing: exp(-32) is a quarter of a unit."""
 UNIFORM_STEPS = 1 << 53
-MAX_FURTHER = 3
+MAX_FURTHER = 6
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
@@ -64,7 +64,8 @@ class Draw:
     uniform: float = 0.0
     """In [0, 1), a multiple of 2^-53: where in the distribution the token lies, by increasing id."""
     further: tuple[float, ...] = ()
-    """As `uniform`, at most MAX_FURTHER: each gives a further token, drawn independently, for next to nothing."""
+    """As `uniform`, at most MAX_FURTHER: each gives one more token, drawn from what those before it leave, for next to
+    nothing. A greedy draw has none."""
     num_top: int | None = None
     """How many of the likeliest to report, with logarithms of probabilities. None: neither."""
     report: tuple[int, ...] = ()
@@ -110,7 +111,8 @@ class Drawn:
     num_not_finite: int = 0
     logprobs: Logprobs | None = None
     further: tuple[Drawn, ...] = ()
-    """One for each of the draw's, which have none of their own; none where there is no token."""
+    """In order, all different; fewer than the draw has numbers for where nothing more weighs anything. They have none
+    of their own."""
 
 
 def draw(logits: Row, wish: Draw) -> Drawn:
@@ -122,10 +124,9 @@ def draw(logits: Row, wish: Draw) -> Drawn:
     if edited.max() == -np.inf:
         return Drawn(token=-1)
     if wish.temperature == 0:
-        tokens = [int(np.argmax(edited))] * (1 + len(wish.further))
+        tokens = [int(np.argmax(edited))]
     else:
-        weights = candidates(edited, wish)
-        tokens = [pick(weights, steps) for steps in (wish.uniform_steps, *wish.further_steps)]
+        tokens = pick_different(candidates(edited, wish), (wish.uniform_steps, *wish.further_steps))
     if wish.num_top is None:
         return drawn(tokens, [None] * len(tokens))
     top = likeliest(logits, wish.num_top)
@@ -188,6 +189,18 @@ def pick(weights: Weights, uniform_steps: int) -> int:
     """The first token, by id, at which the running sum passes `uniform_steps` * 2^-53 of the whole."""
     edges = np.cumsum(weights)
     return int(np.searchsorted(edges, int(edges[-1]) * uniform_steps >> 53, side="right"))
+
+
+def pick_different(weights: Weights, uniform_steps: Sequence[int]) -> list[int]:
+    """A token for each number, picked from what those before it leave: fewer where that is nothing. Changes `weights`.
+    Whoever takes the first that may be taken has drawn from those that may: what is refused is left out as it is met."""
+    tokens: list[int] = []
+    for steps in uniform_steps:
+        if not weights.any():
+            break
+        tokens.append(pick(weights, steps))
+        weights[tokens[-1]] = 0
+    return tokens
 
 
 def weigh(logits: Row, temperature: float) -> Weights:

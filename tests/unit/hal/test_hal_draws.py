@@ -57,13 +57,32 @@ def test_draws_follow_the_probabilities() -> None:
     assert [found.token for found in drawn] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
-def test_further_tokens_are_those_their_own_numbers_would_draw() -> None:
+def test_further_tokens_are_drawn_from_what_those_before_them_leave() -> None:
     logits = row(*np.log([0.5, 0.3, 0.15, 0.05]))
-    found = draw(logits, Draw(temperature=1.0, uniform=0.1, further=(0.6, 0.9, 0.1), num_top=1))
-    numbers = [draw(logits, Draw(temperature=1.0, uniform=uniform, num_top=1)) for uniform in (0.6, 0.9, 0.1)]
-    assert list(found.further) == numbers
-    assert [each.token for each in draw(logits, Draw(further=(0.6, 0.9))).further] == [0, 0], "greedy: the same again"
+    found = draw(logits, Draw(temperature=1.0, uniform=0.1, further=(0.7, 0.6), num_top=1))
+    assert [found.token, *(each.token for each in found.further)] == [0, 2, 1], "of 0.3, 0.15, 0.05; of 0.3, 0.05"
+    for each in found.further:
+        assert each.logprobs is not None and math.isclose(each.logprobs.chosen, logits[each.token], abs_tol=1e-6)
+    greedy = draw(logits, Draw(further=(0.6, 0.9)))
+    assert (greedy.token, greedy.further) == (0, ())
     assert draw(logits, Draw(further=(0.6,), allowed=np.array([0], np.uint32))).further == ()
+
+
+def test_no_more_further_tokens_than_weigh_something() -> None:
+    logits = row(*np.log([0.5, 0.3, 0.15, 0.05]))
+    found = draw(logits, Draw(temperature=1.0, top_k=3, uniform=0.0, further=(0.0,) * 6))
+    assert [found.token, *(each.token for each in found.further)] == [0, 1, 2]
+
+
+def test_the_first_of_the_further_ones_that_may_be_is_as_likely_as_among_those_that_may() -> None:
+    logits, rng = row(*np.log([0.4, 0.3, 0.2, 0.1])), np.random.default_rng(5)
+    counts = np.zeros(4, int)
+    for _ in range(20_000):
+        first, *numbers = rng.random(4)
+        found = draw(logits, Draw(temperature=1.0, uniform=first, further=tuple(numbers)))
+        counts[next(each.token for each in (found, *found.further) if each.token in (1, 3))] += 1
+    assert counts[[0, 2]].sum() == 0
+    assert abs(counts[1] / 20_000 - 0.75) < 0.015, "some five standard deviations"
 
 
 def test_every_token_of_some_weight_can_be_drawn_and_no_other() -> None:
@@ -176,7 +195,7 @@ def test_logits_that_are_not_finite_give_no_token(bad: float) -> None:
         {"uniform": -0.1},
         {"num_top": -1},
         {"further": (0.5, 1.0)},
-        {"further": (0.5,) * 4},
+        {"further": (0.5,) * 7},
     ],
 )
 def test_impossible_draws_are_refused(wish: dict[str, float]) -> None:

@@ -67,13 +67,9 @@ class Chooser:
         """
         if not self._draws_freely or drawn.token < 0 or self._matcher is None:
             return drawn
-        refused: set[int] = set()
         for each in (drawn, *drawn.further):
-            if each.token in refused:
-                continue
             if self._matcher.permits(each.token):
                 return each
-            refused.add(each.token)
         return self._wish(position, self._allowed(), again=True)
 
     @property

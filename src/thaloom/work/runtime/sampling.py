@@ -21,6 +21,7 @@ from thaloom.work.runtime.types import Sampling
 Logits = NDArray[np.float32]
 """(num_rows, V)"""
 _MASK = 2**64 - 1
+_HALF = 2**32 - 1
 _AGAIN = 2**63
 """Beyond every position."""
 
@@ -95,10 +96,10 @@ def refusal(drawn: Drawn, position: int) -> InternalError | None:
     )
 
 
-def uniforms(seed: int, position: int) -> tuple[float, float, float, float]:
-    """Numbers in [0, 1) that depend on these two alone, multiples of 2^-53.
+def uniforms(seed: int, position: int) -> tuple[float, ...]:
+    """Seven numbers in [0, 1) that depend on these two alone: the first a multiple of 2^-53, the others of 2^-32.
 
-    The first of NumPy's Philox with that key; written out because making a generator costs more than a draw.
+    From the first words of NumPy's Philox with that key; written out because making a generator costs more than a draw.
     Source: Philox 4x64-10, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
     """
     key_low, key_high = seed & _MASK, position & _MASK
@@ -107,4 +108,4 @@ def uniforms(seed: int, position: int) -> tuple[float, float, float, float]:
         low, high = 0xD2E7470EE14C6C93 * a, 0xCA5A826395121157 * c
         a, b, c, d = (high >> 64) ^ b ^ key_low, high & _MASK, (low >> 64) ^ d ^ key_high, low & _MASK
         key_low, key_high = (key_low + 0x9E3779B97F4A7C15) & _MASK, (key_high + 0xBB67AE8584CAA73B) & _MASK
-    return (a >> 11) * 2.0**-53, (b >> 11) * 2.0**-53, (c >> 11) * 2.0**-53, (d >> 11) * 2.0**-53
+    return (a >> 11) * 2.0**-53, *((word >> shift & _HALF) * 2.0**-32 for word in (b, c, d) for shift in (0, 32))

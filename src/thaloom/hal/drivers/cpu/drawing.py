@@ -15,7 +15,7 @@ from thaloom.hal.drivers.cpu import native
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
 
-_DRAW, _DRAWN = struct.Struct(f"dddQ{MAX_FURTHER}QIiPPIIII"), struct.Struct(f"iIfIQ{MAX_FURTHER}iI")
+_DRAW, _DRAWN = struct.Struct(f"dddQ{MAX_FURTHER}QIiPPIIII"), struct.Struct(f"iIfIQ{MAX_FURTHER}i")
 """native.Draw and native.Drawn, to be written and read at once."""
 _WORD = np.dtype(np.uint32)
 _NO_FURTHER = (0,) * MAX_FURTHER
@@ -59,7 +59,7 @@ def draw_rows(
         row, wish, stride = rows[index], draws[index], plan.result_stride
         if token < 0:
             return Drawn(token=token, num_not_finite=num_not_finite)
-        tokens = (token, *further[: len(wish.further)])
+        tokens = (token, *(each for each in further if each >= 0))
         if wish.num_top is None:
             return drawn(tokens, [None] * len(tokens))
         logits = result.data.view(np.float32)[row * stride : (row + 1) * stride]

@@ -21,7 +21,7 @@ from pathlib import Path
 from thaloom.base.errors import DriverUnavailable, InternalError, OutOfMemory
 from thaloom.hal.draws import MAX_FURTHER
 
-ABI = 8
+ABI = 9
 FOLDER = Path(__file__).parent / "lib"
 BUILD_INFO = "BUILD_INFO.json"
 
@@ -195,7 +195,6 @@ class Drawn(ctypes.Structure):
         ("num_top", ctypes.c_uint32),
         ("total", ctypes.c_uint64),
         ("further", ctypes.c_int32 * MAX_FURTHER),
-        ("reserved", ctypes.c_uint32),
     )
 
 
