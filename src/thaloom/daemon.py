@@ -15,6 +15,7 @@ from thaloom import __version__
 from thaloom.base import config
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import ThaloomError
+from thaloom.base.heap import keep_little
 from thaloom.base.journald import JournalWriter, log_to
 from thaloom.base.log import LogWriter
 from thaloom.base.plugins import Registry
@@ -36,6 +37,7 @@ from thaloom.kernel.trust.secret_memory import shield_process
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node in the foreground until SIGTERM, SIGINT or `down`. Returns the exit code of base.errors."""
+    keep_little()
     arguments = _parser().parse_args(argv)
     os.umask(0o077)  # whatever a node keeps is for its user alone, its processes included
     layout = Layout((arguments.home or config.home()).absolute())

@@ -29,6 +29,7 @@ from thaloom.base import config
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import BadParameter, Forbidden, PortTaken, ThaloomError
 from thaloom.base.events import Degraded, Emit, Event, at_level, ignore
+from thaloom.base.heap import keep_little
 from thaloom.base.log import LogWriter
 from thaloom.edge.api import app
 from thaloom.edge.api.entrance.connection import MAX_CONNECTIONS, with_bounds
@@ -89,6 +90,7 @@ class LibraryComplained(Event):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT. Returns the process's exit code."""
+    keep_little()
     arguments = _parser().parse_args(argv)
     clock = SystemClock()
     emit = LogWriter(clock)

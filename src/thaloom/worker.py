@@ -22,6 +22,7 @@ from thaloom.base.clock import Clock, SystemClock
 from thaloom.base.errors import InternalError, ThaloomError
 from thaloom.base.events import Emit
 from thaloom.base.files import write_atomic
+from thaloom.base.heap import keep_little
 from thaloom.base.log import LogWriter
 from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Driver
@@ -38,6 +39,7 @@ from thaloom.work.runtime.spec import WorkerSpec, read_spec
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the worker in this process until it is told to end; the exit code."""
+    keep_little()
     parser = argparse.ArgumentParser(prog="thaloom-worker", description="Serve one model; started by thaloomd.")
     parser.add_argument("--spec", type=Path, required=True, help="JSON file that says what to serve and where")
     clock = SystemClock()
