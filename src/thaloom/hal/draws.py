@@ -193,7 +193,9 @@ def pick(weights: Weights, uniform_steps: int) -> int:
 
 def pick_different(weights: Weights, uniform_steps: Sequence[int]) -> list[int]:
     """A token for each number, picked from what those before it leave: fewer where that is nothing. Changes `weights`.
-    Whoever takes the first that may be taken has drawn from those that may: what is refused is left out as it is met."""
+
+    Whoever takes the first that may be taken has drawn from those that may: what is refused is left out as it is met.
+    """
     tokens: list[int] = []
     for steps in uniform_steps:
         if not weights.any():

@@ -62,7 +62,8 @@ def test_further_tokens_are_drawn_from_what_those_before_them_leave() -> None:
     found = draw(logits, Draw(temperature=1.0, uniform=0.1, further=(0.7, 0.6), num_top=1))
     assert [found.token, *(each.token for each in found.further)] == [0, 2, 1], "of 0.3, 0.15, 0.05; of 0.3, 0.05"
     for each in found.further:
-        assert each.logprobs is not None and math.isclose(each.logprobs.chosen, logits[each.token], abs_tol=1e-6)
+        assert each.logprobs is not None
+        assert math.isclose(each.logprobs.chosen, logits[each.token], abs_tol=1e-6)
     greedy = draw(logits, Draw(further=(0.6, 0.9)))
     assert (greedy.token, greedy.further) == (0, ())
     assert draw(logits, Draw(further=(0.6,), allowed=np.array([0], np.uint32))).further == ()

@@ -27,7 +27,8 @@ def lanes() -> ModuleType:
 
 
 @pytest.fixture(autouse=True)
-def _quick_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick_pytest(lanes: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "ALREADY_RUN", None)  # in CI these tests run with a REPORT themselves
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
@@ -106,3 +107,28 @@ def runs(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_what_make_test_ran_is_not_run_again(
+    lanes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = planted(tmp_path, "def test_quick(): assert False\n@pytest.mark.slow\ndef test_slow(): pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow: x\n")
+    monkeypatch.setattr(lanes, "ALREADY_RUN", "report.xml")
+    assert lanes.run_tests((file,), time.monotonic() + 60) == Counter(passed=1)
+
+
+def test_the_counts_of_make_test_are_counted_and_its_failures_fail(
+    lanes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.xml"
+    monkeypatch.setattr(lanes, "LANES", ())
+    monkeypatch.setattr(lanes, "ALREADY_RUN", str(report))
+    cases = '<testcase classname="a" name="one"/><testcase classname="a" name="two"/>'
+    report.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+    assert lanes.main() == 0
+    failed = '<testcase classname="a" name="three"><failure message="no"/></testcase>'
+    report.write_text(f"<testsuites><testsuite>{cases}{failed}</testsuite></testsuites>")
+    assert lanes.main() == 1
+    report.unlink()
+    assert lanes.main() == 1, "no report is no success"
