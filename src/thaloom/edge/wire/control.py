@@ -195,6 +195,8 @@ class JobResources(Ask):
     cpu_permille: int | None = Field(default=None, ge=1)
     """Of one processor: 1500 is one and a half."""
     num_pids: int | None = Field(default=None, ge=1)
+    disk_bytes: int | None = Field(default=None, ge=16 << 20)
+    """Of its own folder, which is then a disk of that size; not with `directory`."""
     num_devices: int = Field(default=0, ge=0)
     """Accelerators for itself alone."""
 

@@ -12,8 +12,9 @@ from thaloom.base.units import format_bytes
 from thaloom.kernel.sandbox.types import Confinement, Strikes
 
 Reason = Literal[
-    "MemoryLimit", "ProcessLimit", "ForbiddenCall", "NetworkForbidden", "ScratchFull", "FileLimit", "OutsideItsView"
-]
+    "MemoryLimit", "ProcessLimit", "DiskLimit", "ForbiddenCall", "NetworkForbidden", "ScratchFull", "FileLimit",
+    "OutsideItsView",
+]  # fmt: skip
 """One word for each wall; the reason of the condition people are shown."""
 
 _NO_NETWORK = "Machine is not on the network"
@@ -33,6 +34,8 @@ class Ending:
     """The end of its log."""
     log_full: bool = False
     """Its log is as long as any file of it may get: it can have said nothing more."""
+    full_disk_bytes: int | None = None
+    """Size of the disk of its own, if that is full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,9 @@ def met_wall(ending: Ending, wish: Confinement, hidden: Callable[[str], bool]) -
     if ending.status == -signal.SIGXFSZ or ending.log_full or "File too large" in ending.words:
         limit = "" if wish.file_bytes is None else f" of {format_bytes(wish.file_bytes)}"
         return Met(reason="FileLimit", message=f"it met its limit{limit} on the length of a file")
+    if ending.full_disk_bytes is not None:
+        size = format_bytes(ending.full_disk_bytes)
+        return Met(reason="DiskLimit", message=f"it filled its disk of {size}: {ending.words}".rstrip(": "))
     return _from_words(ending.words, wish, hidden)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from thaloom.kernel.sandbox.disk import find_disk
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.group import Group
 from thaloom.kernel.sandbox.host import find_walls
@@ -41,6 +43,7 @@ def report(pid: int | None, root: Path = Path("/")) -> dict[str, Any]:
     walls = find_walls()
     entries = [_entry("wall", ability) for ability in walls.abilities.values()]
     entries += [_entry("limit", ability) for ability in groups.abilities().values()]
+    entries.append(_entry("limit", find_disk(Path(tempfile.gettempdir()), walls)))
     entries += [_entry("latency", ability) for ability in latency(root)]
     entries += [_entry("host", ability) for ability in host_facts(root)]
     return {

@@ -151,6 +151,9 @@ class Confinement:
     """A folder in which it may make unix sockets, and nothing else."""
     files: tuple[str, ...] = ()
     """Files there that it may write."""
+    disk: tuple[str, str] | None = None
+    """(image made by `disk.make_disk`, folder it is seen at): a file system of its own, which it may write, and whose
+    end is its end. Needs what `disk.find_disk` looks for."""
     devices: tuple[str, ...] = ()
     """Device nodes beyond null, zero, full, random and urandom."""
     whole_host: bool = False
@@ -172,6 +175,7 @@ class Confinement:
 
     def __post_init__(self) -> None:
         seen = [there for _, there in self.moved] + ([] if self.sockets is None else [self.sockets])
+        seen += self.disk or ()
         for path in (*self.read, *self.write, *self.files, *self.devices, *self.hidden, *seen, self.folder or "/"):
             if not path.startswith("/"):
                 raise BadParameter(f"a path must be absolute, not {path!r}", param="read")

@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import Literal
 
 from thaloom.base.errors import NotEnforceable
+from thaloom.kernel.sandbox.disk import is_full
 from thaloom.kernel.sandbox.ends import Ending, Met, forks_refused, met_wall
 from thaloom.kernel.sandbox.group import Group
 from thaloom.kernel.sandbox.grouping import Groups, require
 from thaloom.kernel.sandbox.host import Walls, real_paths
-from thaloom.kernel.sandbox.plan import command_of, groups_of, longest_file, read_plan, shown_in, steps_of, write_plan
+from thaloom.kernel.sandbox.plan import (
+    command_of,
+    disk_of,
+    groups_of,
+    longest_file,
+    read_plan,
+    shown_in,
+    steps_of,
+    write_plan,
+)
 from thaloom.kernel.sandbox.types import WALLS, Ability, Confinement, LimitName, Strikes, Usage, WallName
 
 Mode = Literal["auto", "required", "off"]
@@ -106,10 +116,13 @@ class Confined:
         return frozenset(name for name, there in found.items() if there)
 
     def met(self, wish: Confinement, *, status: int | None, words: str, log: Path | None = None) -> Met | None:
-        """Which wall ended it; None where nothing says so. `words`: the end of `log`, where its output went."""
+        """Which wall ended it; None where nothing says so. `words`: the end of `log`, where its output went. Blocks
+        until a disk of its own is let go, some milliseconds after its end."""
         most = longest_file(self._steps)
         full = most is not None and log is not None and log.exists() and log.stat().st_size >= most
-        ending = Ending(status=status, strikes=self.strikes(), words=words, log_full=full)
+        disk = disk_of(self._steps)
+        disk_bytes = disk.stat().st_size if disk is not None and is_full(disk) else None
+        ending = Ending(status=status, strikes=self.strikes(), words=words, log_full=full, full_disk_bytes=disk_bytes)
         return met_wall(ending, wish, self._hidden) if self.walled else None
 
     def meeting(self, limits_pids: int | None) -> Met | None:

@@ -61,6 +61,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "doctor.name.swap": ("swap", "交换空间"),
     "doctor.name.pids": ("processes and threads", "进程与线程数"),
     "doctor.name.io": ("disk input and output", "磁盘读写"),
+    "doctor.name.disk": ("bytes on disk", "磁盘占用"),
     "doctor.name.huge_pages": ("huge pages", "大页"),
     "doctor.name.memory_bandwidth": ("memory bandwidth", "内存带宽"),
     "doctor.name.turns": ("sooner turns", "更快轮到"),
@@ -688,6 +689,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.memory_bytes": ("Memory it gets and no more: 512MiB, 2GB.", "内存上限：512MiB、2GB。"),
     "option.cpus": ("Processors it gets and no more, as 1.5.", "处理器上限，例如 1.5。"),
     "option.num_pids": ("Processes and threads it gets and no more.", "进程和线程数上限。"),
+    "option.disk_bytes": (
+        "Bytes of its own folder: a disk of its own, which is taken whole.",
+        "自有目录的字节数：一块专属磁盘，整块预留。",
+    ),
     "option.num_devices": ("Accelerators for itself alone.", "独占的加速设备数。"),
     "option.network": (
         "none, loopback (its own), or host (default none).",

@@ -44,6 +44,13 @@ class View:
         if write:
             self._writable.append(seen_at)
 
+    def disk(self, device: str, seen_at: str) -> None:
+        """A file system on a block device of the host, which can be written. It goes with the last process in here:
+        this mount namespace is the only one that has it."""
+        os.makedirs(_NEW + seen_at, 0o755, exist_ok=True)
+        kernel.mount(_OLD + device, _NEW + seen_at, "ext4", kernel.MS_NOSUID | kernel.MS_NODEV)
+        self._writable.append(seen_at)
+
     def scratch(self, path: str, num_bytes: str) -> None:
         """Memory that can be written, `num_bytes` of it."""
         os.makedirs(_NEW + path, 0o755, exist_ok=True)
