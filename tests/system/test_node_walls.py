@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 from tests.system.node import PATIENCE_S, Node, eventually, node
 from thaloom.base.ids import WorkerId
 from thaloom.edge.client.control import ControlClient
+from thaloom.edge.wire.control import JobRequest, ServeRequest
 from thaloom.init.layout import Layout
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
+from thaloom.kernel.sandbox.latency import WEIGHTS
 from thaloom.kernel.sandbox.walls import Confined
 
 __all__ = ["node"]
@@ -61,6 +64,41 @@ def test_a_worker_that_meets_its_memory_limit_is_named_and_comes_back(node: Node
     assert lost.fields["reason"] == "MemoryLimit"
     assert "it met its memory limit" in node.log()
     eventually(lambda: not confined.group.exists())
+
+
+def test_who_answers_is_interactive_and_a_job_gives_way(node: Node) -> None:
+    """As the kernel has it: the weight of their groups, and the policy of their first threads."""
+    node.start()
+    node.serve_tiny()
+    with node.client() as client:
+        (service,) = client.services()
+        client.run_job("waits", JobRequest(command=["sleep", "60"]))
+        job = eventually(lambda: next((found for found in [client.job("waits")] if found.pid), None))
+        groups = {group.name: group for group in find_groups(folder_name(node.home)).list()}
+        if service.latency == "normal":
+            return  # this host has no weights or no turns; `thaloom doctor host` says so
+        assert service.latency == "interactive"
+        worker, batch = groups[behind(node).group.name], groups["job-waits-1"]
+        for group, weight in ((worker, WEIGHTS["interactive"]), (batch, WEIGHTS["batch"])):
+            if "cpu" in group.places:
+                assert (group.places["cpu"] / "cpu.shares").read_text().strip() == str(weight * 1024 // 100)
+            else:
+                assert (group.places["v2"] / "cpu.weight").read_text().strip() == str(weight)
+        eventually(lambda: os.sched_getscheduler(job.pid) == os.SCHED_BATCH)  # at first it is its launcher
+        assert os.getpriority(os.PRIO_PROCESS, job.pid) == 10
+        client.remove_job("waits", stop=True)
+        client.serve("tiny", ServeRequest(model="tiny", latency="batch"))
+        eventually(lambda: os.SCHED_BATCH in policies(node))
+        assert client.service("tiny").latency == "batch"
+
+
+def policies(node: Node) -> list[int]:
+    """Of the workers there are; one that ends meanwhile has none."""
+    found = []
+    for pid in node.process_pids("thaloom.worker"):
+        with contextlib.suppress(ProcessLookupError):
+            found.append(os.sched_getscheduler(pid))
+    return found
 
 
 def ask(node: Node) -> None:

@@ -180,7 +180,7 @@ class Executor:
 
     def _spec(self, worker: WorkerId, service: Service, device: DeviceId) -> WorkerSpec:
         wish = dataclasses.asdict(service.spec)
-        del wish["name"], wish["replicas"], wish["labels"]
+        del wish["name"], wish["replicas"], wish["labels"], wish["latency"]
         found = self._inventory.device(device)
         return WorkerSpec(
             worker=worker,

@@ -169,6 +169,7 @@ class Node:
             records=records,
             text_files=text_files,
             wall=confiner.running_into,
+            latency=confiner.latency,
             clock=clock,
         )
         self.reconcile_loop = ReconcileLoop(
@@ -211,6 +212,7 @@ class Node:
             aliasing=aliasing,
             tenancy=tenancy,
             engine_hosts=config.engine_hosts,
+            walls=confiner.require_latency,
         )
         quantising = Quantising(
             layout, models=models, planner=planner, memory=memory, supervisor=self.supervisor, emit=history

@@ -61,6 +61,8 @@ class ServeRequest(Ask):
     """How keys and values are kept; null: bf16 beside whole numbers, f16 beside 16 bits, f32 beside f32."""
     weights: Literal["stored", "int8", "int4"] = "stored"
     speculation: Literal["auto", "off"] = "auto"
+    latency: Literal["interactive", "normal", "batch"] | None = None
+    """Enforced or refused; null: the node's own, as far as its host can."""
     stretch: float = Field(default=3.0, ge=1, le=1e6)
     token_s: float = Field(default=0.05, ge=0, le=1e6)
     keep_throughput: float = Field(default=0.95, ge=0, le=1)
@@ -368,6 +370,7 @@ class ServiceSpec(Answer):
     kv_dtype: str | None = None
     weights: str = "stored"
     speculation: str = "auto"
+    latency: str | None = None
     stretch: float = 3.0
     token_s: float = 0.05
     keep_throughput: float = 0.95
@@ -395,6 +398,8 @@ class Service(Answer):
     running: int
     waiting: int
     ready_replicas: int = 0
+    latency: str | None = None
+    """The class its workers are started in."""
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.kind == kind), None)

@@ -25,10 +25,13 @@ from thaloom.init.layout import Layout
 from thaloom.kernel.sandbox.disk import find_disk
 from thaloom.kernel.sandbox.ends import Met
 from thaloom.kernel.sandbox.grouping import require
-from thaloom.kernel.sandbox.types import Ability, Confinement, Limits, Usage
+from thaloom.kernel.sandbox.latency import WEIGHTS
+from thaloom.kernel.sandbox.types import Ability, Confinement, Latency, Limits, Usage
 from thaloom.kernel.sandbox.walls import Confined, Sandbox
 from thaloom.kernel.state.jobs.types import EndedBy, JobSpec, workspace_variable
 
+_LATENCY: Latency = "batch"
+"""A job gives way to whoever answers somebody."""
 _BY_WALL: dict[str, EndedBy] = {"MemoryLimit": "memory", "ProcessLimit": "pids", "DiskLimit": "disk"}
 
 
@@ -130,6 +133,7 @@ class JobWalls:
             swap_bytes=0 if {"memory", "swap"} <= enforced else None,
             num_pids=pids if "pids" in enforced else None,
             cpu_permille=asked.cpu_permille,
+            cpu_weight=WEIGHTS[_LATENCY] if "cpu_weight" in enforced else None,
         )
 
     def _scratch_bytes(self, spec: JobSpec) -> int:
@@ -157,7 +161,7 @@ class JobWalls:
         hidden = (str(self._home), *secret_folders()) if spec.whole_host else ()
         return Confinement(
             limits=self._limits(spec),
-            latency="batch",  # it gives way to whoever answers somebody
+            latency=_LATENCY,
             network=spec.network,
             read=tuple(dict.fromkeys((*_places_of(program[0]), *spec.read))),
             write=tuple(dict.fromkeys(places)),

@@ -13,17 +13,17 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from thaloom.kernel.sandbox.inside.words import decode, encode
-from thaloom.kernel.sandbox.types import Confinement, Latency, WallName
+from thaloom.kernel.sandbox.types import TURN_NS, Confinement, Latency, WallName
 
 Step = tuple[str, ...]
 LAUNCHER = Path(__file__).parent / "inside" / "__main__.py"
 
 _SCHEDULING: dict[Latency, Step] = {
     "normal": (),
-    "interactive": ("schedule", "0", "0", "1000000"),
+    "interactive": ("schedule", "0", "0", str(TURN_NS)),
     "batch": ("schedule", "3", "10", "0"),
 }
-"""Policy, nice, turn in ns. Other policies by number: sched(7). 1 ms instead of the kernel's 3: sooner, not more."""
+"""Policy, nice, turn in ns. Policies by number: sched(7)."""
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _LINKS = (("/dev/fd", "/proc/self/fd"), ("/dev/stdin", "/proc/self/fd/0"), ("/dev/stdout", "/proc/self/fd/1"),
           ("/dev/stderr", "/proc/self/fd/2"))  # fmt: skip

@@ -15,6 +15,7 @@ from thaloom.kernel.sandbox.ends import Ending, Met, forks_refused, met_wall
 from thaloom.kernel.sandbox.group import Group
 from thaloom.kernel.sandbox.grouping import Groups, require
 from thaloom.kernel.sandbox.host import Walls, real_paths
+from thaloom.kernel.sandbox.latency import ability_of
 from thaloom.kernel.sandbox.plan import (
     command_of,
     disk_of,
@@ -25,7 +26,7 @@ from thaloom.kernel.sandbox.plan import (
     steps_of,
     write_plan,
 )
-from thaloom.kernel.sandbox.types import WALLS, Ability, Confinement, LimitName, Strikes, Usage, WallName
+from thaloom.kernel.sandbox.types import WALLS, Ability, Confinement, Latency, LimitName, Strikes, Usage, WallName
 
 Mode = Literal["auto", "required", "off"]
 """`auto`: every wall this host builds. `required`: all of them, or nothing is started. `off`: none, and no group."""
@@ -77,6 +78,12 @@ class Sandbox:
         if self.mode == "off":
             return frozenset()
         return frozenset(name for name, ability in self.groups.abilities().items() if ability.enforced)
+
+    def latency(self, latency: Latency) -> Ability:
+        """Whether programs of this class get all it stands for."""
+        if self.mode == "off" and latency != "normal":
+            return Ability(name=latency, why_not="walls are switched off (config.toml: sandbox.walls)")
+        return ability_of(latency, self.groups.abilities())
 
     def _require_walls(self) -> None:
         for wall in WALLS:

@@ -810,6 +810,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Verify guessed tokens where that pays (auto, off); answers stay the same.",
         "划算时验证猜测的 token（auto、off）。",
     ),
+    "option.latency": (
+        "Its share of the processors: interactive, normal or batch (default: interactive where the host can).",
+        "处理器份额：interactive、normal 或 batch（默认：主机支持时为 interactive）。",
+    ),
     "option.token_s": (
         "Time per token that prompts coming in leave to running answers (default 0.05).",
         "有新提示词时每 token 限时（0.05）。",
@@ -905,6 +909,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.resident": ("RESIDENT", "驻留内存"),
     "head.running": ("RUNNING", "运行"),
     "head.waiting": ("WAITING", "排队"),
+    "head.latency": ("CLASS", "等级"),
     "head.age": ("AGE", "时长"),
     "head.pid": ("PID", "进程号"),
     "head.role": ("ROLE", "角色"),
