@@ -30,6 +30,7 @@ from thaloom.base.errors import (
 from thaloom.base.ids import JobName
 from thaloom.edge.client.control import ControlClient
 from thaloom.edge.wire.control import Job, JobDependency, JobRequest, JobResources
+from thaloom.init.jobs.confining import GROUP
 from thaloom.init.jobs.files import JobFiles
 from thaloom.kernel.sandbox.disk import is_mounted
 from thaloom.kernel.sandbox.finding import find_groups
@@ -80,7 +81,9 @@ def files(node: Node, name: str) -> JobFiles:
 
 
 def groups_left(node: Node) -> list[str]:
-    return [group.name for group in find_groups(folder_name(node.home)).list()]
+    """Of jobs: the door has one too."""
+    names = [group.name for group in find_groups(folder_name(node.home)).list()]
+    return [name for name in names if name.startswith(GROUP)]
 
 
 def ready(job: Job) -> str:

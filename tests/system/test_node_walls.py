@@ -18,6 +18,7 @@ from thaloom.edge.client.control import ControlClient
 from thaloom.edge.wire.control import JobRequest, ServeRequest
 from thaloom.init.layout import Layout
 from thaloom.kernel.sandbox.finding import find_groups
+from thaloom.kernel.sandbox.group import Group
 from thaloom.kernel.sandbox.grouping import folder_name
 from thaloom.kernel.sandbox.latency import WEIGHTS
 from thaloom.kernel.sandbox.walls import Confined
@@ -44,16 +45,7 @@ def test_a_worker_that_meets_its_memory_limit_is_named_and_comes_back(node: Node
     if confined.group.memory_limit() is None:
         return  # this host cannot hold memory; `thaloom doctor host` says so
     assert "view" in confined.walls()
-    hierarchy = "memory" if "memory" in confined.group.places else "v2"
-    file = "memory.limit_in_bytes" if hierarchy == "memory" else "memory.max"
-    used = confined.usage().memory_bytes
-    assert used is not None
-    limit = confined.group.places[hierarchy] / file
-    if (swap := limit.with_name("memory.memsw.limit_in_bytes")).exists():
-        limit.write_text(str(used))
-        swap.write_text(str(used))
-    else:
-        limit.write_text(str(used))
+    lower(confined.group)
     before = node.process("worker", "tiny").pid
     with node.client() as client:
         ask(node)
@@ -117,6 +109,46 @@ def restarts(client: ControlClient) -> int:
     return next(service.restarts for service in client.services() if service.spec.name == "tiny")
 
 
+def test_a_door_that_meets_its_memory_limit_is_named_and_comes_back(node: Node) -> None:
+    """Its limit is lowered to what it holds just now: the next request is too much."""
+    node.start()
+    node.wait_for_door()
+    door = node.process("door")
+    group = Confined(WorkerId(str(door.id)), Layout(node.home).worker_walls(WorkerId(str(door.id)))).group
+    if group.memory_limit() is None:
+        return  # this host cannot hold memory; `thaloom doctor host` says so
+    assert door.pid in group.members()
+    lower(group)
+    with node.client() as client:
+        eventually(lambda: flooded(node) and [event for event in client.events() if event.name == "ProcessLost"])
+        (lost, *_) = [event for event in client.events() if event.name == "ProcessLost"]
+    assert (lost.fields["role"], lost.fields["reason"]) == ("door", "MemoryLimit")
+    eventually(lambda: node.process("door").pid != door.pid)
+    node.wait_for_door()
+    eventually(lambda: not group.exists())
+
+
+def lower(group: Group) -> None:
+    """Its memory limit to what it uses."""
+    hierarchy = "memory" if "memory" in group.places else "v2"
+    limit = group.places[hierarchy] / ("memory.limit_in_bytes" if hierarchy == "memory" else "memory.max")
+    used = str(group.usage().memory_bytes)
+    limit.write_text(used)
+    if (swap := limit.with_name("memory.memsw.limit_in_bytes")).exists():
+        swap.write_text(used)
+
+
+def flooded(node: Node) -> bool:
+    """Asks with a body it has to hold; what is answered is not the point here."""
+    body = json.dumps({"model": "tiny", "prompt": "x" * (8 << 20)})
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
+            connection.getresponse().read()
+    return True
+
+
 def test_walls_outlive_the_daemon_and_go_with_the_worker(node: Node) -> None:
     node.start()
     node.serve_tiny()
@@ -129,7 +161,8 @@ def test_walls_outlive_the_daemon_and_go_with_the_worker(node: Node) -> None:
         client.stop("tiny")
         eventually(lambda: not [process for process in client.processes() if process.role == "worker"])
     eventually(lambda: not confined.group.exists())
-    assert list(Layout(node.home).workers.iterdir()) == []
+    door = Layout(node.home).worker_walls(WorkerId(str(node.process("door").id)))
+    assert [path for path in Layout(node.home).workers.iterdir() if path != door] == []
 
 
 def test_what_a_dead_daemon_and_a_dead_worker_left_is_cleared_away(node: Node) -> None:

@@ -58,11 +58,22 @@ class SandboxConfig:
     """What a worker may take beyond its estimate and a quarter of it. Generous: the limit is there for leaks."""
     num_pids: int = 1024
     """Threads and processes of a worker. Libraries start a few for each core."""
+    door_memory_bytes: int = 4 * GIB
+    """The most the door may take: tokenizers of what is served, and what requests hold. One that takes more is ended
+    by the kernel, named, and started again."""
+    errand_memory_bytes: int = 4 * GIB
+    """The most a pull may take, and a quantisation whose model needs no more."""
     latency: Latency = "interactive"
     """Class of services that name none, as far as this host can: they answer somebody, and jobs (`batch`) can wait."""
 
     def __post_init__(self) -> None:
-        for name, least in (("scratch_bytes", MIB), ("memory_slack_bytes", 0), ("num_pids", 16)):
+        for name, least in (
+            ("scratch_bytes", MIB),
+            ("memory_slack_bytes", 0),
+            ("num_pids", 16),
+            ("door_memory_bytes", 256 * MIB),
+            ("errand_memory_bytes", 256 * MIB),
+        ):
             if getattr(self, name) < least:
                 raise BadParameter(f"{name} must be at least {least}", param=f"sandbox.{name}")
 
@@ -180,7 +191,7 @@ class Confiner:
 
     def _limits_told(self, confined: Confined) -> Confinement:
         """For the words only: what the groups themselves say of their limits."""
-        limits = Limits(memory_bytes=confined.group.memory_limit(), num_pids=self._config.num_pids)
+        limits = Limits(memory_bytes=confined.group.memory_limit(), num_pids=confined.group.pids_limit())
         return Confinement(limits=limits, scratch_bytes=self._config.scratch_bytes)
 
     def _wish(self, worker: WorkerId, spec: ServiceSpec, plan: Placement) -> Confinement:

@@ -4,7 +4,7 @@ import pytest
 
 from thaloom.kernel.sandbox import latency
 from thaloom.kernel.sandbox.inside import kernel_calls
-from thaloom.kernel.sandbox.latency import WEIGHTS, ability_of, find_turns
+from thaloom.kernel.sandbox.latency import WEIGHTS, ability_of, find_batch, find_turns
 from thaloom.kernel.sandbox.types import TURN_NS, Ability, LimitName
 
 HELD: dict[LimitName, Ability] = {"cpu_weight": Ability(name="cpu_weight", by="groups")}
@@ -38,6 +38,18 @@ def test_a_turn_is_read_again(given: int | OSError, enforced: bool, monkeypatch:
     monkeypatch.setattr(kernel_calls, "set_scheduling", lambda *_: None)
     monkeypatch.setattr(kernel_calls, "turn_ns", turn)
     assert find_turns.__wrapped__().enforced is enforced
+
+
+@pytest.mark.parametrize("refusal", [None, OSError(1, "not permitted")])
+def test_giving_way_may_be_refused(refusal: OSError | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def schedule(*_: int) -> None:
+        if refusal is not None:
+            raise refusal
+
+    monkeypatch.setattr(kernel_calls, "set_scheduling", schedule)
+    found = find_batch.__wrapped__()
+    assert found.enforced is (refusal is None)
+    assert refusal is None or "not permitted" in (found.why_not or "")
 
 
 def test_looking_changes_nothing_for_who_looks() -> None:

@@ -25,7 +25,7 @@ from thaloom.init.layout import Layout
 from thaloom.kernel.sandbox.disk import find_disk
 from thaloom.kernel.sandbox.ends import Met
 from thaloom.kernel.sandbox.grouping import require
-from thaloom.kernel.sandbox.latency import WEIGHTS
+from thaloom.kernel.sandbox.latency import WEIGHTS, find_batch
 from thaloom.kernel.sandbox.types import Ability, Confinement, Latency, Limits, Usage
 from thaloom.kernel.sandbox.walls import Confined, Sandbox
 from thaloom.kernel.state.jobs.types import EndedBy, JobSpec, workspace_variable
@@ -161,7 +161,7 @@ class JobWalls:
         hidden = (str(self._home), *secret_folders()) if spec.whole_host else ()
         return Confinement(
             limits=self._limits(spec),
-            latency=_LATENCY,
+            latency=_LATENCY if find_batch().enforced else "normal",
             network=spec.network,
             read=tuple(dict.fromkeys((*_places_of(program[0]), *spec.read))),
             write=tuple(dict.fromkeys(places)),

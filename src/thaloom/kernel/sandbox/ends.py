@@ -34,6 +34,8 @@ class Ending:
     """The end of its log."""
     log_full: bool = False
     """Its log is as long as any file of it may get: it can have said nothing more."""
+    has_scratch: bool = True
+    """It has scratch space of its own, so that what is full may be that."""
     full_disk_bytes: int | None = None
     """Size of the disk of its own, if that is full."""
 
@@ -66,7 +68,7 @@ def met_wall(ending: Ending, wish: Confinement, hidden: Callable[[str], bool]) -
     if ending.full_disk_bytes is not None:
         size = format_bytes(ending.full_disk_bytes)
         return Met(reason="DiskLimit", message=f"it filled its disk of {size}: {ending.words}".rstrip(": "))
-    return _from_words(ending.words, wish, hidden)
+    return _from_words(ending, wish, hidden)
 
 
 def forks_refused(times: int, limit: int | None) -> Met:
@@ -75,12 +77,13 @@ def forks_refused(times: int, limit: int | None) -> Met:
     return Met(reason="ProcessLimit", message=f"it met its limit{most} on processes and threads: {times} were refused")
 
 
-def _from_words(words: str, wish: Confinement, hidden: Callable[[str], bool]) -> Met | None:
+def _from_words(ending: Ending, wish: Confinement, hidden: Callable[[str], bool]) -> Met | None:
+    words = ending.words
     if _NO_NETWORK in words:
         return Met(
             reason="NetworkForbidden", message=f"it asked for the network, which its walls keep from it: {words}"
         )
-    if "No space left on device" in words:
+    if "No space left on device" in words and ending.has_scratch:
         limit = format_bytes(wish.scratch_bytes)
         return Met(reason="ScratchFull", message=f"it filled its {limit} of scratch space: {words}")
     if any(sign in words for sign in ("No such file or directory", "Permission denied", "Read-only file system")):

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from thaloom.kernel.sandbox.inside.words import decode, encode
-from thaloom.kernel.sandbox.types import TURN_NS, Confinement, Latency, WallName
+from thaloom.kernel.sandbox.types import BATCH_NICE, SCHED_BATCH, TURN_NS, Confinement, Latency, WallName
 
 Step = tuple[str, ...]
 LAUNCHER = Path(__file__).parent / "inside" / "__main__.py"
@@ -21,7 +21,7 @@ LAUNCHER = Path(__file__).parent / "inside" / "__main__.py"
 _SCHEDULING: dict[Latency, Step] = {
     "normal": (),
     "interactive": ("schedule", "0", "0", str(TURN_NS)),
-    "batch": ("schedule", "3", "10", "0"),
+    "batch": ("schedule", str(SCHED_BATCH), str(BATCH_NICE), "0"),
 }
 """Policy, nice, turn in ns. Policies by number: sched(7)."""
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -88,6 +88,13 @@ def steps_of(
     return steps
 
 
+def fence_steps(groups: Mapping[str, Path], latency: Latency, oom_score: int | None = None) -> list[Step]:
+    """For a program that is kept to limits and behind no wall."""
+    steps: list[Step] = [("join", name, str(folder)) for name, folder in groups.items()]
+    steps += [] if oom_score is None else [("oom", str(oom_score))]
+    return steps + ([step] if (step := _SCHEDULING[latency]) else [])
+
+
 def command_of(plan: Path, command: Iterable[str]) -> list[str]:
     """The command line that builds the walls of `plan` and becomes `command`, whose first word is an absolute path."""
     return [sys.executable, "-I", "-S", str(LAUNCHER), str(plan), "--", *command]
@@ -124,6 +131,10 @@ def shown_in(steps: Iterable[Step], path: str) -> bool:
 def disk_of(steps: Iterable[Step]) -> Path | None:
     """The image of the file system that is its own."""
     return next((Path(step[1]) for step in steps if step[0] == "disk"), None)
+
+
+def has_scratch(steps: Iterable[Step]) -> bool:
+    return any(step[:2] == ("view", "scratch") for step in steps)
 
 
 def longest_file(steps: Iterable[Step]) -> int | None:

@@ -19,6 +19,8 @@ Network = Literal["none", "loopback", "host"]
 Latency = Literal["normal", "interactive", "batch"]
 """`batch` gives way to everybody else; `interactive` is let in sooner, and gets most where all want more than there
 is (`latency.WEIGHTS`, which whoever makes the limits asks for)."""
+SCHED_BATCH, BATCH_NICE = 3, 10
+"""Of batch work. Source: sched(7)."""
 TURN_NS = 1_000_000
 """Of interactive work, instead of the kernel's 3 ms: a shorter turn comes sooner."""
 

@@ -19,14 +19,26 @@ from thaloom.kernel.sandbox.latency import ability_of
 from thaloom.kernel.sandbox.plan import (
     command_of,
     disk_of,
+    fence_steps,
     groups_of,
+    has_scratch,
     longest_file,
     read_plan,
     shown_in,
     steps_of,
     write_plan,
 )
-from thaloom.kernel.sandbox.types import WALLS, Ability, Confinement, Latency, LimitName, Strikes, Usage, WallName
+from thaloom.kernel.sandbox.types import (
+    WALLS,
+    Ability,
+    Confinement,
+    Latency,
+    LimitName,
+    Limits,
+    Strikes,
+    Usage,
+    WallName,
+)
 
 Mode = Literal["auto", "required", "off"]
 """`auto`: every wall this host builds. `required`: all of them, or nothing is started. `off`: none, and no group."""
@@ -65,6 +77,28 @@ class Sandbox:
                 real=real_paths(wish),
             )
             write_plan(plan, steps)
+        except BaseException:
+            group.delete()
+            raise
+        return command_of(plan, command)
+
+    def fence(
+        self,
+        name: str,
+        limits: Limits,
+        latency: Latency,
+        command: Sequence[str],
+        *,
+        plan: Path,
+        oom_score: int | None = None,
+    ) -> list[str]:
+        """As `confine`, with limits and a latency class and no other wall; `plan` is the caller's to delete."""
+        if self.mode == "off":
+            require(limits, {limit: _switched_off(limit) for limit in limits.asked()})
+            return list(command)
+        group = self.groups.create(name, limits)
+        try:
+            write_plan(plan, fence_steps(group.places, latency, oom_score))
         except BaseException:
             group.delete()
             raise
@@ -129,7 +163,14 @@ class Confined:
         full = most is not None and log is not None and log.exists() and log.stat().st_size >= most
         disk = disk_of(self._steps)
         disk_bytes = disk.stat().st_size if disk is not None and is_full(disk) else None
-        ending = Ending(status=status, strikes=self.strikes(), words=words, log_full=full, full_disk_bytes=disk_bytes)
+        ending = Ending(
+            status=status,
+            strikes=self.strikes(),
+            words=words,
+            log_full=full,
+            has_scratch=has_scratch(self._steps),
+            full_disk_bytes=disk_bytes,
+        )
         return met_wall(ending, wish, self._hidden) if self.walled else None
 
     def meeting(self, limits_pids: int | None) -> Met | None:

@@ -812,7 +812,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "option.latency": (
         "Its share of the processors: interactive, normal or batch (default: interactive where the host can).",
-        "处理器份额：interactive、normal 或 batch（默认：主机支持时为 interactive）。",
+        "处理器份额（默认 interactive）。",
     ),
     "option.token_s": (
         "Time per token that prompts coming in leave to running answers (default 0.05).",
