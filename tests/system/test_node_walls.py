@@ -123,7 +123,7 @@ def test_a_door_that_meets_its_memory_limit_is_named_and_comes_back(node: Node) 
         eventually(lambda: flooded(node) and [event for event in client.events() if event.name == "ProcessLost"])
         (lost, *_) = [event for event in client.events() if event.name == "ProcessLost"]
     assert (lost.fields["role"], lost.fields["reason"]) == ("door", "MemoryLimit")
-    eventually(lambda: node.process("door").pid != door.pid)
+    eventually(lambda: [pid for pid in node.process_pids("thaloom.door") if pid != door.pid])
     node.wait_for_door()
     eventually(lambda: not group.exists())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from thaloom.base.errors import BadParameter, NotEnforceable
+from thaloom.base.errors import BadParameter, DiskFull, NotEnforceable
 from thaloom.kernel.sandbox import disk
 from thaloom.kernel.sandbox.disk import LEAST_BYTES, find_disk, is_full, is_mounted, make_disk
 from thaloom.kernel.sandbox.host import NO_WALLS, find_walls
@@ -46,6 +46,9 @@ def test_one_of_that_size_stays_and_another_size_is_another_disk(image: Path) ->
 def test_what_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadParameter):
         made(tmp_path, LEAST_BYTES - 1)
+    with pytest.raises(DiskFull) as caught:
+        made(tmp_path, 1 << 50)
+    assert caught.value.details["needed_bytes"] > 1 << 50  # the host keeps some
     monkeypatch.setattr(disk, "_MAKER", "no-such-program")
     with pytest.raises(NotEnforceable, match="no-such-program"):
         made(tmp_path)

@@ -22,7 +22,7 @@ from thaloom.init.jobs.environment import MARK
 from thaloom.init.jobs.files import JobFiles
 from thaloom.init.jobs.reaper.plan import ENVIRONMENT_FD
 from thaloom.init.layout import Layout
-from thaloom.kernel.sandbox.disk import find_disk
+from thaloom.kernel.sandbox.disk import LEFT_BYTES, find_disk
 from thaloom.kernel.sandbox.ends import Met
 from thaloom.kernel.sandbox.grouping import require
 from thaloom.kernel.sandbox.latency import WEIGHTS, find_batch
@@ -151,7 +151,7 @@ class JobWalls:
             )
         image = JobFiles(Layout(self._home).jobs / job).disk
         if not image.exists():
-            require_space(image, num_bytes)
+            require_space(image, num_bytes + LEFT_BYTES)
 
     def _wish(
         self, spec: JobSpec, program: Sequence[str], folder: Path, files: JobFiles, devices: Sequence[str]

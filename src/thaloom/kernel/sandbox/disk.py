@@ -1,8 +1,9 @@
 """A disk of a program's own: a file system of a given size in a file, so that its end is a wall.
 
 The file's bytes are taken when it is made, not when they are written: with a file that is only long, a full host would
-lose what the program was told is written. The launcher mounts it where the program alone sees it (`inside/loop.py`);
-who wants to look into it later does so while nothing has it mounted (`is_mounted`).
+lose what the program was told is written. (A few holes come back where the file system clears blocks of its own.) The
+launcher mounts it where the program alone sees it (`inside/loop.py`); who wants to look into it later does so while
+nothing has it mounted (`is_mounted`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from pathlib import Path
 
 from thaloom.base.errors import BadParameter, NotEnforceable
-from thaloom.base.files import PARTIAL, disk_errors, sync_folder
+from thaloom.base.files import PARTIAL, disk_errors, require_space, sync_folder
 from thaloom.base.units import format_bytes
 from thaloom.kernel.sandbox.host import TRIAL_PREFIX, Walls, python_paths, real_paths
 from thaloom.kernel.sandbox.plan import command_of, steps_of, write_plan
@@ -27,6 +28,8 @@ from thaloom.kernel.sandbox.types import Ability, Confinement
 
 LEAST_BYTES = 16 << 20
 """A file system that keeps a journal takes some MiB for itself."""
+LEFT_BYTES = 64 << 20
+"""Of the host's disk no such disk takes the last: the node's own reserve would not grow back (state.reserve)."""
 _MAKER = "mkfs.ext4"
 _PLACES = "/usr/sbin:/sbin:/usr/local/sbin"
 """Where it is; not every user looks there."""
@@ -54,6 +57,7 @@ def make_disk(image: Path, num_bytes: int) -> None:
     num_bytes -= num_bytes % _BLOCK_BYTES
     if image.exists() and image.stat().st_size == num_bytes:
         return
+    require_space(image, num_bytes + LEFT_BYTES)
     partial = Path(f"{image}{PARTIAL}")
     try:
         with disk_errors(image), partial.open("wb") as file:
@@ -61,6 +65,7 @@ def make_disk(image: Path, num_bytes: int) -> None:
             os.posix_fallocate(file.fileno(), 0, num_bytes)
         _format(partial)
         with disk_errors(image), partial.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)  # its maker makes holes where it clears
             os.fsync(file.fileno())
         partial.replace(image)
         sync_folder(image.parent)
