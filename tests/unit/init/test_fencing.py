@@ -52,16 +52,16 @@ class Made:
 
 
 @pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def programs(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Modules found here can be sent on an errand."""
-    folder = tmp_path / "programs"
+    folder = short_path / "programs"
     folder.mkdir()
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     return folder
 
 
-def test_the_door_has_a_group_and_no_wall(tmp_path: Path) -> None:
-    made = Made(tmp_path, door_memory_bytes=512 * MIB)
+def test_the_door_has_a_group_and_no_wall(short_path: Path) -> None:
+    made = Made(short_path, door_memory_bytes=512 * MIB)
     command = made.fences.door(D, ["/bin/true"])
     assert command[-1] == "/bin/true"
     confined = Confined(D, made.layout.worker_walls(D))
@@ -75,22 +75,22 @@ def test_the_door_has_a_group_and_no_wall(tmp_path: Path) -> None:
     made.groups.close()
 
 
-def test_an_errand_gives_way_and_is_asked_for_its_word(tmp_path: Path, programs: Path) -> None:
+def test_an_errand_gives_way_and_is_asked_for_its_word(short_path: Path, programs: Path) -> None:
     (programs / "tells.py").write_text(
         "import json, os, pathlib\n"
         "groups = pathlib.Path('/proc/self/cgroup').read_text()\n"
         "score = int(pathlib.Path('/proc/self/oom_score_adj').read_text())\n"
         "print(json.dumps({'policy': os.sched_getscheduler(0), 'score': score, 'groups': groups}))\n"
     )
-    made = Made(tmp_path)
+    made = Made(short_path)
     told = made.errand("tells")
     assert (told["policy"], told["score"]) == (os.SCHED_BATCH, 300)
     if made.holds("memory"):
         assert "errand-test-0" in told["groups"]
 
 
-def test_the_weight_of_an_errand_is_that_of_batch_work(tmp_path: Path) -> None:
-    made = Made(tmp_path)
+def test_the_weight_of_an_errand_is_that_of_batch_work(short_path: Path) -> None:
+    made = Made(short_path)
 
     async def look() -> None:
         async with made.fences.errand("test") as fence:
@@ -104,9 +104,9 @@ def test_the_weight_of_an_errand_is_that_of_batch_work(tmp_path: Path) -> None:
     made.groups.close()
 
 
-def test_an_errand_past_its_memory_is_a_typed_error_with_the_figure(tmp_path: Path, programs: Path) -> None:
+def test_an_errand_past_its_memory_is_a_typed_error_with_the_figure(short_path: Path, programs: Path) -> None:
     (programs / "grows.py").write_text("kept = []\nwhile True: kept.append(bytearray(8 << 20))\n")
-    made = Made(tmp_path, errand_memory_bytes=256 * MIB)
+    made = Made(short_path, errand_memory_bytes=256 * MIB)
     if not made.holds("memory"):
         return  # then it would take the host's
     with pytest.raises(OutOfMemory, match=r"grows: it met its memory limit of 256\.0 MiB") as caught:
@@ -114,11 +114,11 @@ def test_an_errand_past_its_memory_is_a_typed_error_with_the_figure(tmp_path: Pa
     assert caught.value.details == {"reason": "MemoryLimit", "limit_bytes": 256 * MIB}
 
 
-def test_an_errand_past_its_processes_says_so(tmp_path: Path, programs: Path) -> None:
+def test_an_errand_past_its_processes_says_so(short_path: Path, programs: Path) -> None:
     (programs / "forks.py").write_text(
         "import os, signal\nwhile True:\n    if os.fork() == 0:\n        os.close(1)\n        signal.pause()\n"
     )
-    made = Made(tmp_path, num_pids=16)
+    made = Made(short_path, num_pids=16)
     if not made.holds("pids"):
         return
     with pytest.raises(InternalError, match="it met its limit of 16 on processes and threads") as caught:
@@ -126,15 +126,15 @@ def test_an_errand_past_its_processes_says_so(tmp_path: Path, programs: Path) ->
     assert caught.value.details == {"reason": "ProcessLimit"}
 
 
-def test_one_that_ends_without_a_word_met_no_wall(tmp_path: Path, programs: Path) -> None:
+def test_one_that_ends_without_a_word_met_no_wall(short_path: Path, programs: Path) -> None:
     (programs / "silent.py").write_text("raise SystemExit(3)\n")
     with pytest.raises(InternalError, match="silent ended with code 3 and without a word"):
-        Made(tmp_path).errand("silent")
+        Made(short_path).errand("silent")
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])
-def test_without_groups_it_runs_all_the_same(tmp_path: Path, programs: Path, mode: Mode) -> None:
+def test_without_groups_it_runs_all_the_same(short_path: Path, programs: Path, mode: Mode) -> None:
     (programs / "works.py").write_text("print('{\"fine\": true}')\n")
-    made = Made(tmp_path, groups=NoGroups("none here"), mode=mode)
+    made = Made(short_path, groups=NoGroups("none here"), mode=mode)
     assert made.errand("works") == {"fine": True}
     assert errand.run_errand is run_errand
