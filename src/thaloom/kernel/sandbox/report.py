@@ -17,7 +17,7 @@ from thaloom.kernel.sandbox.disk import find_disk
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.group import Group
 from thaloom.kernel.sandbox.host import find_walls
-from thaloom.kernel.sandbox.latency import find_turns
+from thaloom.kernel.sandbox.latency import find_batch, find_turns
 from thaloom.kernel.sandbox.types import Ability
 from thaloom.kernel.trust.memory_encryption import memory_encryption
 
@@ -59,6 +59,7 @@ def report(pid: int | None, root: Path = Path("/")) -> dict[str, Any]:
 def latency(root: Path) -> Iterator[Ability]:
     """What keeps inference from waiting for others."""
     yield find_turns()
+    yield find_batch()
     yield _tried("real_time", "SCHED_FIFO is allowed (not used: a busy loop in it would stop the host)", _try_real_time)
     isolated = _text(root / "sys/devices/system/cpu/isolated")
     if isolated:

@@ -65,6 +65,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "doctor.name.huge_pages": ("huge pages", "大页"),
     "doctor.name.memory_bandwidth": ("memory bandwidth", "内存带宽"),
     "doctor.name.turns": ("sooner turns", "更快轮到"),
+    "doctor.name.batch": ("giving way", "让出处理器"),
     "doctor.name.real_time": ("real time", "实时调度"),
     "doctor.name.isolated_cpus": ("processors set apart", "专用处理器"),
     "doctor.name.interrupts": ("interrupts moved away", "中断迁移"),
