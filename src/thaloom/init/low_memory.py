@@ -3,7 +3,7 @@
 The kernel has no room to set apart for one process on every host, so three things are done, none of them a promise:
 what is begun anew is refused while next to nothing is available (what runs goes on; stop, heal and journal are never
 asked); a few locked pages are held and given back at that moment; and where control groups are of version 2 the node's
-own group is kept from reclaim (kernel.sandbox.v2). That the kernel takes others first is their oom score.
+own group is kept from reclaim (kernel.sandbox.protection). That the kernel takes others first is their oom score.
 """
 
 from __future__ import annotations

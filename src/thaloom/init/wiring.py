@@ -59,6 +59,7 @@ from thaloom.kernel.models.types import Manifest
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import NoGroups, folder_name
 from thaloom.kernel.sandbox.host import NO_WALLS, find_walls
+from thaloom.kernel.sandbox.protection import protect_node
 from thaloom.kernel.sandbox.walls import Sandbox
 from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.store import StateStore
@@ -338,6 +339,7 @@ class Node:
             except (ThaloomError, OSError) as error:  # the journal cannot be written: told, and tried at the next start
                 self.emit(Degraded(subject=f"action {entry.action}", reason="ResumeFailed", message=str(error)))
         await self.reconcile_loop.settle()
+        await asyncio.to_thread(protect_node)  # by now it has moved, if it had to
         await self._jobs.settle()
 
     async def run(self) -> None:

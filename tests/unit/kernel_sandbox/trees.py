@@ -7,7 +7,7 @@ from pathlib import Path
 V2_FILES = {
     "cgroup.procs": "", "cgroup.subtree_control": "", "cgroup.freeze": "0", "cgroup.kill": "",
     "cpu.max": "max 100000", "cpu.weight": "100", "cpu.stat": "usage_usec 1500000\nuser_usec 1\n", "cpuset.cpus": "",
-    "memory.min": "0", "memory.max": "max", "memory.swap.max": "max", "memory.oom.group": "0", "memory.current": "4096",
+    "memory.max": "max", "memory.swap.max": "max", "memory.oom.group": "0", "memory.current": "4096",
     "memory.peak": "8192", "memory.events": "low 0\nmax 3\noom 1\noom_kill 2\n", "pids.max": "max",
     "pids.current": "3", "pids.events": "max 7\n", "io.max": "", "hugetlb.2MB.max": "max",
     "cpu.pressure": "some avg10=1.50 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",

@@ -7,7 +7,6 @@ Source: kernel documentation, admin-guide/cgroup-v2: "No Internal Process Constr
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,9 +29,6 @@ _CONTROLLER: dict[LimitName, str] = {
 }
 NODE = "node"
 """The group of the node's own process, beside those of its workers."""
-NODE_BYTES = 128 << 20
-"""Of the node's own memory, kept from being reclaimed while others want it: what a daemon takes. No more than the
-groups above this one are given; systemd hands that down with MemoryMin."""
 _HIDDEN = frozenset({NODE})
 
 
@@ -103,9 +99,6 @@ class V2Groups:
             for name in wanted:
                 if name not in _words(folder / "cgroup.subtree_control"):
                     self._add(folder / "cgroup.subtree_control", name)
-        if (kept := self._base / NODE / "memory.min").exists():
-            with contextlib.suppress(OSError):  # nobody asked for it
-                kept.write_text(str(NODE_BYTES))
 
     def _add(self, file: Path, controller: str) -> None:
         try:

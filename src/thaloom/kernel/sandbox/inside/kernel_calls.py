@@ -98,10 +98,10 @@ def set_scheduling(policy: int, nice: int, slice_ns: int) -> None:
 
 
 def turn_ns() -> int:
-    """The turn this thread is given; 0 from a kernel that knows no such thing."""
+    """The turn this process is given; 0 where the kernel knows no turns of one's own. Source: sched_getattr(2)."""
     attr = _SchedAttr()
-    pid, size, flags = ctypes.c_int(0), ctypes.c_uint(ctypes.sizeof(attr)), ctypes.c_uint(0)
-    system_call(_SCHED_GETATTR[os.uname().machine], pid, ctypes.byref(attr), size, flags)
+    pid, flags = ctypes.c_int(0), ctypes.c_uint(0)
+    system_call(_SCHED_GETATTR[os.uname().machine], pid, ctypes.byref(attr), ctypes.c_uint(48), flags)
     return int(attr.runtime)
 
 
