@@ -160,6 +160,7 @@ class Machine:
             documents=self.documents,
             emit=ignore,
             came=lambda _: None,
+            require_memory=lambda _: None,
             jobs=nothing,
         )
 

@@ -17,11 +17,22 @@ from tests.system.cli import thaloom
 from tests.system.node import PATIENCE_S, Node, eventually, node
 from thaloom.base.actions import Terms
 from thaloom.base.clock import SystemClock
-from thaloom.base.errors import DeviceNotFound, JobNotFound, NameTaken, OutOfMemory, ThaloomError, WrongState
+from thaloom.base.errors import (
+    DeviceNotFound,
+    DiskFull,
+    JobNotFound,
+    NameTaken,
+    NotEnforceable,
+    OutOfMemory,
+    ThaloomError,
+    WrongState,
+)
 from thaloom.base.ids import JobName
 from thaloom.edge.client.control import ControlClient
 from thaloom.edge.wire.control import Job, JobDependency, JobRequest, JobResources
+from thaloom.init.jobs.confining import GROUP
 from thaloom.init.jobs.files import JobFiles
+from thaloom.kernel.sandbox.disk import is_mounted
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
 from thaloom.kernel.state.store import StateStore
@@ -70,7 +81,9 @@ def files(node: Node, name: str) -> JobFiles:
 
 
 def groups_left(node: Node) -> list[str]:
-    return [group.name for group in find_groups(folder_name(node.home)).list()]
+    """Of jobs: the door has one too."""
+    names = [group.name for group in find_groups(folder_name(node.home)).list()]
+    return [name for name in names if name.startswith(GROUP)]
 
 
 def ready(job: Job) -> str:
@@ -287,6 +300,68 @@ def test_a_fork_bomb_ends_at_its_wall_and_nothing_of_it_is_left(node: Node) -> N
     assert over(node, "after").phase == "succeeded"
 
 
+FILL = "import os\nwith open('big', 'wb') as file:\n    while True: file.write(os.urandom(1 << 20))\n"
+DISK_BYTES = 32 * MIB
+
+
+def disk_refused(node: Node) -> bool:
+    """Whether this host has no disk for a job; then it is the refusal that is tested."""
+    with contextlib.suppress(ThaloomError):
+        run(node, "probe", "true", resources=JobResources(disk_bytes=DISK_BYTES))
+        assert over(node, "probe").phase == "succeeded"
+        return False
+    with pytest.raises(NotEnforceable, match="limit 'disk' cannot be enforced") as caught:
+        run(node, "probe", "true", resources=JobResources(disk_bytes=DISK_BYTES))
+    assert caught.value.param == "disk_bytes"
+    return True
+
+
+def test_a_disk_that_is_filled_is_a_wall_that_is_named_and_its_bytes_come_back(node: Node) -> None:
+    node.start()
+    if disk_refused(node):
+        return
+    run(node, "fills", [sys.executable, "-c", FILL], resources=JobResources(disk_bytes=DISK_BYTES))
+    done = over(node, "fills")
+    assert (done.phase, done.ended_by, ready(done)) == ("failed", "disk", "DiskLimit")
+    assert "32.0 MiB" in done.message
+    assert "No space left" in done.message
+    image = files(node, "fills").disk
+    assert image.stat().st_blocks * 512 >= DISK_BYTES * 0.98  # all of it was taken before, save a few holes
+    assert list(files(node, "fills").work.iterdir()) == []  # and nothing was written beside it
+    eventually(lambda: not is_mounted(image))
+    with node.client() as client:
+        client.remove_job("fills")
+    assert not image.exists()
+
+
+def test_a_disk_keeps_what_is_on_it_over_attempts_and_kills_and_is_never_mounted_twice(node: Node) -> None:
+    node.start()
+    if disk_refused(node):
+        return
+    line = 'echo "$THALOOM_JOB_ATTEMPT" >> tries; test "$THALOOM_JOB_ATTEMPT" -ge 3 && cat tries; sleep "$1"; exit 1'
+    words = ["sh", "-c", line.replace('"$1"', "$(test $THALOOM_JOB_ATTEMPT = 1 && echo 60 || echo 0)")]
+    run(node, "kept", words, retries=2, backoff_s=0, resources=JobResources(disk_bytes=DISK_BYTES))
+    running(node, "kept")
+    image = files(node, "kept").disk
+    eventually(lambda: is_mounted(image))
+    reaper = files(node, "kept").keeper()
+    assert reaper is not None
+    eventually(lambda: "tries" in _shown_to(job(node, "kept").pid, files(node, "kept").work))
+    assert reaper.send(signal.SIGKILL)
+    done = over(node, "kept")
+    assert [attempt.ended_by for attempt in done.attempts] == ["lost", "exit", "exit"]
+    assert log(node, "kept") == ["1", "2", "3"]
+    eventually(lambda: not is_mounted(image))  # nothing is left to be unmounted by anybody
+    assert str(image) not in Path("/proc/self/mountinfo").read_text()
+
+
+def _shown_to(pid: int | None, folder: Path) -> list[str]:
+    """What a process has there, in its own mount namespace."""
+    with contextlib.suppress(OSError):
+        return [path.name for path in Path(f"/proc/{pid}/root{folder}").iterdir()]
+    return []
+
+
 def test_it_sees_neither_the_network_nor_the_node_unless_it_asks(node: Node, tmp_path: Path) -> None:
     node.start()
     outside = tmp_path / "outside"
@@ -342,6 +417,8 @@ def test_what_cannot_be_is_refused_with_the_figures(node: Node) -> None:
     assert short.value.details["free_bytes"] > 0
     with pytest.raises(DeviceNotFound, match="needs 999 devices"):
         run(node, "devices", "true", resources=JobResources(num_devices=999))
+    with pytest.raises((DiskFull, NotEnforceable)):
+        run(node, "wide", "true", resources=JobResources(disk_bytes=1 << 50))
     for wish, param in (
         ({"directory": str(node.home)}, "directory"),
         ({"read": ["/no/such/place"]}, "read"),
@@ -365,6 +442,8 @@ def test_without_walls_a_limit_that_is_asked_for_is_refused_and_the_rest_runs(no
     with pytest.raises(ThaloomError) as caught:
         run(node, "limited", "true", resources=JobResources(memory_bytes=64 * MIB))
     assert caught.value.code == "not_enforceable"
+    with pytest.raises(NotEnforceable):
+        run(node, "limited", "true", resources=JobResources(disk_bytes=DISK_BYTES))
     run(node, "plain", "setsid sleep 1002 & pwd; exit 4")
     done = over(node, "plain")
     assert (done.phase, done.attempts[-1].exit_code) == ("failed", 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,12 @@ import pytest
 from tests.system.node import PATIENCE_S, Node, eventually, node
 from thaloom.base.ids import WorkerId
 from thaloom.edge.client.control import ControlClient
+from thaloom.edge.wire.control import JobRequest, ServeRequest
 from thaloom.init.layout import Layout
 from thaloom.kernel.sandbox.finding import find_groups
+from thaloom.kernel.sandbox.group import Group
 from thaloom.kernel.sandbox.grouping import folder_name
+from thaloom.kernel.sandbox.latency import WEIGHTS
 from thaloom.kernel.sandbox.walls import Confined
 
 __all__ = ["node"]
@@ -41,16 +45,7 @@ def test_a_worker_that_meets_its_memory_limit_is_named_and_comes_back(node: Node
     if confined.group.memory_limit() is None:
         return  # this host cannot hold memory; `thaloom doctor host` says so
     assert "view" in confined.walls()
-    hierarchy = "memory" if "memory" in confined.group.places else "v2"
-    file = "memory.limit_in_bytes" if hierarchy == "memory" else "memory.max"
-    used = confined.usage().memory_bytes
-    assert used is not None
-    limit = confined.group.places[hierarchy] / file
-    if (swap := limit.with_name("memory.memsw.limit_in_bytes")).exists():
-        limit.write_text(str(used))
-        swap.write_text(str(used))
-    else:
-        limit.write_text(str(used))
+    lower(confined.group)
     before = node.process("worker", "tiny").pid
     with node.client() as client:
         ask(node)
@@ -61,6 +56,41 @@ def test_a_worker_that_meets_its_memory_limit_is_named_and_comes_back(node: Node
     assert lost.fields["reason"] == "MemoryLimit"
     assert "it met its memory limit" in node.log()
     eventually(lambda: not confined.group.exists())
+
+
+def test_who_answers_is_interactive_and_a_job_gives_way(node: Node) -> None:
+    """As the kernel has it: the weight of their groups, and the policy of their first threads."""
+    node.start()
+    node.serve_tiny()
+    with node.client() as client:
+        (service,) = client.services()
+        client.run_job("waits", JobRequest(command=["sleep", "60"]))
+        job = eventually(lambda: next((found for found in [client.job("waits")] if found.pid), None))
+        groups = {group.name: group for group in find_groups(folder_name(node.home)).list()}
+        if service.latency == "normal":
+            return  # this host has no weights or no turns; `thaloom doctor host` says so
+        assert service.latency == "interactive"
+        worker, batch = groups[behind(node).group.name], groups["job-waits-1"]
+        for group, weight in ((worker, WEIGHTS["interactive"]), (batch, WEIGHTS["batch"])):
+            if "cpu" in group.places:
+                assert (group.places["cpu"] / "cpu.shares").read_text().strip() == str(weight * 1024 // 100)
+            else:
+                assert (group.places["v2"] / "cpu.weight").read_text().strip() == str(weight)
+        eventually(lambda: os.sched_getscheduler(job.pid) == os.SCHED_BATCH)  # at first it is its launcher
+        assert os.getpriority(os.PRIO_PROCESS, job.pid) == 10
+        client.remove_job("waits", stop=True)
+        client.serve("tiny", ServeRequest(model="tiny", latency="batch"))
+        eventually(lambda: os.SCHED_BATCH in policies(node))
+        assert client.service("tiny").latency == "batch"
+
+
+def policies(node: Node) -> list[int]:
+    """Of the workers there are; one that ends meanwhile has none."""
+    found = []
+    for pid in node.process_pids("thaloom.worker"):
+        with contextlib.suppress(ProcessLookupError):
+            found.append(os.sched_getscheduler(pid))
+    return found
 
 
 def ask(node: Node) -> None:
@@ -79,6 +109,46 @@ def restarts(client: ControlClient) -> int:
     return next(service.restarts for service in client.services() if service.spec.name == "tiny")
 
 
+def test_a_door_that_meets_its_memory_limit_is_named_and_comes_back(node: Node) -> None:
+    """Its limit is lowered to what it holds just now: the next request is too much."""
+    node.start()
+    node.wait_for_door()
+    door = node.process("door")
+    group = Confined(WorkerId(str(door.id)), Layout(node.home).worker_walls(WorkerId(str(door.id)))).group
+    if group.memory_limit() is None:
+        return  # this host cannot hold memory; `thaloom doctor host` says so
+    assert door.pid in group.members()
+    lower(group)
+    with node.client() as client:
+        eventually(lambda: flooded(node) and [event for event in client.events() if event.name == "ProcessLost"])
+        (lost, *_) = [event for event in client.events() if event.name == "ProcessLost"]
+    assert (lost.fields["role"], lost.fields["reason"]) == ("door", "MemoryLimit")
+    eventually(lambda: [pid for pid in node.process_pids("thaloom.door") if pid != door.pid])
+    node.wait_for_door()
+    eventually(lambda: not group.exists())
+
+
+def lower(group: Group) -> None:
+    """Its memory limit to what it uses."""
+    hierarchy = "memory" if "memory" in group.places else "v2"
+    limit = group.places[hierarchy] / ("memory.limit_in_bytes" if hierarchy == "memory" else "memory.max")
+    used = str(group.usage().memory_bytes)
+    limit.write_text(used)
+    if (swap := limit.with_name("memory.memsw.limit_in_bytes")).exists():
+        swap.write_text(used)
+
+
+def flooded(node: Node) -> bool:
+    """Asks with a body it has to hold; what is answered is not the point here."""
+    body = json.dumps({"model": "tiny", "prompt": "x" * (8 << 20)})
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
+            connection.getresponse().read()
+    return True
+
+
 def test_walls_outlive_the_daemon_and_go_with_the_worker(node: Node) -> None:
     node.start()
     node.serve_tiny()
@@ -91,7 +161,8 @@ def test_walls_outlive_the_daemon_and_go_with_the_worker(node: Node) -> None:
         client.stop("tiny")
         eventually(lambda: not [process for process in client.processes() if process.role == "worker"])
     eventually(lambda: not confined.group.exists())
-    assert list(Layout(node.home).workers.iterdir()) == []
+    door = Layout(node.home).worker_walls(WorkerId(str(node.process("door").id)))
+    assert [path for path in Layout(node.home).workers.iterdir() if path != door] == []
 
 
 def test_what_a_dead_daemon_and_a_dead_worker_left_is_cleared_away(node: Node) -> None:

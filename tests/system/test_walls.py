@@ -22,7 +22,8 @@ from thaloom.base.errors import NotEnforceable
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
 from thaloom.kernel.sandbox.host import Walls, find_walls, python_paths
-from thaloom.kernel.sandbox.types import Confinement, LimitName, Limits, WallName
+from thaloom.kernel.sandbox.latency import WEIGHTS
+from thaloom.kernel.sandbox.types import Confinement, Latency, LimitName, Limits, WallName
 from thaloom.kernel.sandbox.walls import Confined, Sandbox
 
 MIB = 1 << 20
@@ -156,6 +157,25 @@ def test_a_full_disk_of_its_own(box: Box) -> None:
             ended = box.run(program, scratch_bytes=8 * MIB)
             assert (ended.status, ended.reason) == (1, "ScratchFull")
             assert before - os.statvfs(box.folder).f_bavail < 64 * MIB * 256  # the host's disk has other users
+
+
+@pytest.mark.parametrize(("latency", "policy", "nice"), [("interactive", 0, 0), ("batch", 3, 10)])
+def test_a_latency_class_is_what_the_kernel_says_of_the_program(
+    box: Box, latency: Latency, policy: int, nice: int
+) -> None:
+    program = "import os; print(os.sched_getscheduler(0), os.nice(0)); print(open('/proc/self/cgroup').read())"
+    ability = box.sandbox.latency(latency)
+    if not ability.enforced:  # asking for it by name is refused: tests/unit/init/test_confining.py
+        assert ability.why_not
+        return
+    ended = box.run(program, latency=latency, limits=Limits(cpu_weight=WEIGHTS[latency]))
+    assert ended.words.startswith(f"{policy} {nice}\n")
+    group = box.started[-1][0].group
+    if "cpu" in group.places:
+        assert f"cpu:/{group.places['cpu'].relative_to('/sys/fs/cgroup/cpu')}" in ended.words
+        assert (group.places["cpu"] / "cpu.shares").read_text().strip() == str(WEIGHTS[latency] * 1024 // 100)
+    else:
+        assert (group.places["v2"] / "cpu.weight").read_text().strip() == str(WEIGHTS[latency])
 
 
 def test_no_file_outside_its_scratch(box: Box) -> None:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from thaloom.base.errors import BadParameter
+from thaloom.base.errors import BadParameter, NotEnforceable
 from thaloom.base.ids import WorkerId
 from thaloom.base.units import GIB, MIB
 from thaloom.init.last_words import LastWords
@@ -20,7 +20,8 @@ from thaloom.init.placement import Placement
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.sandbox.group import Group
 from thaloom.kernel.sandbox.host import python_paths
-from thaloom.kernel.sandbox.types import Confinement, Limits, Network
+from thaloom.kernel.sandbox.latency import WEIGHTS
+from thaloom.kernel.sandbox.types import Confinement, Latency, Limits, Network
 from thaloom.kernel.sandbox.walls import Confined, Mode, Sandbox
 from thaloom.kernel.state.types import ServiceSpec
 
@@ -57,9 +58,22 @@ class SandboxConfig:
     """What a worker may take beyond its estimate and a quarter of it. Generous: the limit is there for leaks."""
     num_pids: int = 1024
     """Threads and processes of a worker. Libraries start a few for each core."""
+    door_memory_bytes: int = 4 * GIB
+    """The most the door may take: tokenizers of what is served, and what requests hold. One that takes more is ended
+    by the kernel, named, and started again."""
+    errand_memory_bytes: int = 4 * GIB
+    """The most a pull may take, and a quantisation whose model needs no more."""
+    latency: Latency = "interactive"
+    """Class of services that name none, as far as this host can: they answer somebody, and jobs (`batch`) can wait."""
 
     def __post_init__(self) -> None:
-        for name, least in (("scratch_bytes", MIB), ("memory_slack_bytes", 0), ("num_pids", 16)):
+        for name, least in (
+            ("scratch_bytes", MIB),
+            ("memory_slack_bytes", 0),
+            ("num_pids", 16),
+            ("door_memory_bytes", 256 * MIB),
+            ("errand_memory_bytes", 256 * MIB),
+        ):
             if getattr(self, name) < least:
                 raise BadParameter(f"{name} must be at least {least}", param=f"sandbox.{name}")
 
@@ -74,15 +88,37 @@ class Confiner:
         self._models = models
         self._ending: list[Group] = []
         self._behind: dict[WorkerId, Confined] = {}
+        self._latency: Latency | None = None
 
     def confine(self, worker: WorkerId, spec: ServiceSpec, plan: Placement, command: Sequence[str]) -> list[str]:
         """The command line that starts the worker inside; makes its folder. Raises NotEnforceable."""
         self._layout.worker_folder(worker).mkdir(mode=0o700, exist_ok=True)
+        self.require_latency(spec)
         if self._sandbox.mode == "off":
             return list(command)
         wish = self._wish(worker, spec, plan)
         failure = Path(f"{self._layout.worker_socket(worker)}.failure.json")
         return self._sandbox.confine(worker, wish, command, plan=self._layout.worker_walls(worker), failure=failure)
+
+    def require_latency(self, spec: ServiceSpec) -> None:
+        """Raises NotEnforceable for a class that is asked for by name and cannot be had whole."""
+        if spec.latency is None:
+            return
+        ability = self._sandbox.latency(spec.latency)
+        if ability.why_not is not None:
+            raise NotEnforceable(
+                f"latency {spec.latency!r} cannot be enforced on this host: {ability.why_not}",
+                param="latency",
+                limit="latency",
+            )
+
+    def latency(self, spec: ServiceSpec) -> Latency:
+        """The class it runs in: `normal` where nobody asked for more than this host can."""
+        if spec.latency is not None:
+            return spec.latency
+        if self._latency is None:
+            self._latency = self._config.latency if self._sandbox.latency(self._config.latency).enforced else "normal"
+        return self._latency
 
     def environment(self, spec: ServiceSpec) -> dict[str, str]:
         """What is different in there: caches are written to scratch space, and no path hangs on where we stand."""
@@ -155,7 +191,7 @@ class Confiner:
 
     def _limits_told(self, confined: Confined) -> Confinement:
         """For the words only: what the groups themselves say of their limits."""
-        limits = Limits(memory_bytes=confined.group.memory_limit(), num_pids=self._config.num_pids)
+        limits = Limits(memory_bytes=confined.group.memory_limit(), num_pids=confined.group.pids_limit())
         return Confinement(limits=limits, scratch_bytes=self._config.scratch_bytes)
 
     def _wish(self, worker: WorkerId, spec: ServiceSpec, plan: Placement) -> Confinement:
@@ -174,6 +210,7 @@ class Confiner:
             read += [path for path in (spec.model, *os.get_exec_path()) if path.startswith("/")]
         return Confinement(
             limits=self._limits(spec, plan),
+            latency=self.latency(spec),
             network=_NETWORK[spec.engine],
             read=tuple(path for path in read if Path(path).exists()),
             moved=packed,
@@ -196,6 +233,7 @@ class Confiner:
             memory_bytes=memory if held else None,
             swap_bytes=0 if held and "swap" in enforced else None,
             num_pids=self._config.num_pids if "pids" in enforced else None,
+            cpu_weight=WEIGHTS[self.latency(spec)] if "cpu_weight" in enforced else None,
         )
 
     def _longest_file(self, spec: ServiceSpec, plan: Placement) -> int:

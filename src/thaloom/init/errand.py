@@ -14,7 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thaloom.base.errors import InternalError, ThaloomError
+from thaloom.base.errors import InternalError, OutOfMemory, ThaloomError
+from thaloom.init.fencing import Fence
 from thaloom.init.progress import OnProgress
 
 _GRACE_S = 5.0
@@ -30,13 +31,18 @@ async def run_errand(
     said: bytes | None = None,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    fence: Fence | None = None,
 ) -> dict[str, Any]:
     """Run `python -m module` to its end; what it said last. `said` is its standard input; `env` goes over ours.
 
-    Raises the error it ended with, InternalError if it ended without a word. Cancelling ends it.
+    Raises the error it ended with; OutOfMemory where it met the memory limit of its `fence`; InternalError if it ended
+    without a word, with the limit if it met another. Cancelling ends it.
     """
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    if fence is not None:
+        command = await asyncio.to_thread(fence.command, command)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", module, *arguments,
+        *command,
         stdin=asyncio.subprocess.DEVNULL if said is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE, limit=_LINE_BYTES, start_new_session=True,
         env=None if env is None else os.environ | dict(env), pass_fds=pass_fds,
@@ -51,8 +57,17 @@ async def run_errand(
     if "error" in last:
         raise ThaloomError.from_dict(last["error"])
     if not last:
-        raise InternalError(f"{module} ended with code {process.returncode} and without a word")
+        raise _wordless(module, process.returncode, fence)
     return last
+
+
+def _wordless(module: str, status: int | None, fence: Fence | None) -> ThaloomError:
+    met = None if fence is None else fence.met(status)
+    if met is None:
+        return InternalError(f"{module} ended with code {status} and without a word")
+    if met.reason == "MemoryLimit" and fence is not None:
+        return OutOfMemory(f"{module}: {met.message}", reason=met.reason, limit_bytes=fence.limits.memory_bytes)
+    return InternalError(f"{module}: {met.message}", reason=met.reason)
 
 
 async def _tell(process: asyncio.subprocess.Process, said: bytes | None) -> None:

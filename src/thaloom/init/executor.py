@@ -20,6 +20,7 @@ from thaloom.base.ids import DeviceId, ServiceName, WorkerId, new_worker_id
 from thaloom.hal.inventory import Inventory
 from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, to_record
 from thaloom.init.confining import Confiner
+from thaloom.init.fencing import Fences
 from thaloom.init.layout import Layout
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
@@ -47,6 +48,7 @@ class Executor:
         supervisor: Supervisor,
         text_files: TextFiles,
         confiner: Confiner,
+        fences: Fences,
         clock: Clock,
         vault: Vault,
         engine_hosts: tuple[str, ...] = (),
@@ -60,6 +62,7 @@ class Executor:
         self._supervisor = supervisor
         self._text_files = text_files
         self._confiner = confiner
+        self._fences = fences
         self._clock = clock
         self._vault = vault
         self.engine_hosts = engine_hosts
@@ -97,7 +100,7 @@ class Executor:
             case StartWorker():
                 await self._start_worker(action, process)
             case StartDoor():
-                self._start_door(action, process)
+                await self._start_door(action, process)
             case StopWorker() | StopDoor():
                 self._stop(process, action.reason, action.grace_s)
             case Forget():
@@ -133,7 +136,7 @@ class Executor:
             raise
         self._store.put_lease(started.lease)
 
-    def _start_door(self, action: StartDoor, door: WorkerId) -> None:
+    async def _start_door(self, action: StartDoor, door: WorkerId) -> None:
         lease = Lease(
             id=door,
             role="door",
@@ -143,10 +146,16 @@ class Executor:
             socket=action.address,
             started_at=self._clock.now(),
         )
-        command = door_command(self._layout.home, action.address)
         key, pass_fds = self._vault.for_child()  # it hands encrypted models out too, as a hub
         env = self._environment() | key
-        started = self._supervisor.start(lease, command, log=self._layout.door_log, env=env, pass_fds=pass_fds)
+        try:
+            command = door_command(self._layout.home, action.address)
+            command = await asyncio.to_thread(self._fences.door, door, command)
+            started = self._supervisor.start(lease, command, log=self._layout.door_log, env=env, pass_fds=pass_fds)
+        except BaseException:
+            self._confiner.release(door)
+            remove_leftovers(self._layout, door)
+            raise
         self._store.put_lease(started.lease)
 
     def _stop(self, process: WorkerId, reason: str, grace_s: float) -> None:
@@ -180,7 +189,7 @@ class Executor:
 
     def _spec(self, worker: WorkerId, service: Service, device: DeviceId) -> WorkerSpec:
         wish = dataclasses.asdict(service.spec)
-        del wish["name"], wish["replicas"], wish["labels"]
+        del wish["name"], wish["replicas"], wish["labels"], wish["latency"]
         found = self._inventory.device(device)
         return WorkerSpec(
             worker=worker,

@@ -16,6 +16,7 @@ from thaloom.base.errors import Forbidden, InternalError, ModelNotFound, NodeNot
 from thaloom.base.events import Degraded, Emit
 from thaloom.init.errand import run_errand
 from thaloom.init.events import PullBegun, PullEnded
+from thaloom.init.fencing import Fences
 from thaloom.init.layout import Layout
 from thaloom.init.progress import OnProgress
 from thaloom.init.vault import Vault
@@ -65,7 +66,10 @@ class Pulls:
         emit: Emit,
         pulled: Callable[[Manifest], None],
         vault: Vault,
+        fences: Fences,
+        require_memory: Callable[[str], None],
     ) -> None:
+        """`require_memory(what)` raises OutOfMemory where nothing new is to be begun."""
         self._layout = layout
         self.use(air_gap=air_gap, read_through=read_through)
         self._models = models
@@ -74,6 +78,8 @@ class Pulls:
         self._emit = emit
         self._pulled = pulled
         self._vault = vault
+        self._fences = fences
+        self._require_memory = require_memory
         self._running: dict[_Key, _Running] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
 
@@ -93,8 +99,8 @@ class Pulls:
         encrypt: bool,
         progress: OnProgress,
     ) -> Manifest:
-        """The model, when it is there. Cancelling leaves the pull to itself. Raises what the pull does, QueueFull;
-        Forbidden for a read-through that the node does not allow; for `encrypt` what the vault raises."""
+        """The model, when it is there. Cancelling leaves the pull to itself. Raises what the pull does, QueueFull,
+        OutOfMemory; Forbidden for a read-through that the node does not allow; for `encrypt` what the vault raises."""
         if read_through and not self._read_through:
             raise Forbidden("this node pulls nothing on behalf of those who ask its hub (hub_read_through is off)")
         encrypt = encrypt or await asyncio.to_thread(self._is_encrypted, name or default_name(model))
@@ -164,6 +170,7 @@ class Pulls:
     ) -> _Running:
         if len(self._running) >= MOST_PULLS:
             raise QueueFull(f"{MOST_PULLS} models are being pulled already", retry_after_s=60)
+        self._require_memory(f"the pull of {model}")
         placed = dataclasses.replace(model, endpoint=_endpoint(model, settings))
         running = _Running(placed, asyncio.get_running_loop().create_future())
         running.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # heard, if nobody waits
@@ -180,7 +187,10 @@ class Pulls:
                 self._emit(PullBegun(source=source))
                 env, pass_fds = self._vault.for_child() if spec["encrypt"] else ({}, ())  # it reads what strangers send
                 spoken = json.dumps(spec).encode()
-                said = await run_errand("thaloom.puller", (), running.tell, said=spoken, env=env, pass_fds=pass_fds)
+                async with self._fences.errand("pull") as fence:
+                    said = await run_errand(
+                        "thaloom.puller", (), running.tell, said=spoken, env=env, pass_fds=pass_fds, fence=fence
+                    )
             manifest = await asyncio.to_thread(self._models.get, said["model"])
             for bent in said["degraded"]:
                 self._emit(Degraded(subject=str(manifest.name), reason=bent["reason"], message=bent["message"]))

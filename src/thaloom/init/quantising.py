@@ -15,8 +15,9 @@ from typing import Any
 from thaloom.base.errors import InternalError, OutOfMemory
 from thaloom.base.events import Emit
 from thaloom.base.ids import ServiceName, WorkerId
-from thaloom.base.units import format_bytes
+from thaloom.base.units import GIB, format_bytes
 from thaloom.init.errand import run_errand
+from thaloom.init.fencing import Fences
 from thaloom.init.layout import Layout
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Placement, Planner
@@ -26,6 +27,9 @@ from thaloom.kernel.models.events import ModelQuantised
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, QuantiseWish
 from thaloom.kernel.state.types import ServiceSpec
+
+_SLACK_BYTES = GIB
+"""Beyond the model's estimate and a quarter of it: generous, for the limit is there for what grows without end."""
 
 
 class Quantising:
@@ -40,6 +44,7 @@ class Quantising:
         memory: NodeMemory,
         supervisor: Supervisor,
         emit: Emit,
+        fences: Fences,
     ) -> None:
         self._layout = layout
         self._models = models
@@ -47,6 +52,7 @@ class Quantising:
         self._memory = memory
         self._supervisor = supervisor
         self._emit = emit
+        self._fences = fences
         self._turn = asyncio.Lock()
         self._serial = itertools.count()
 
@@ -57,7 +63,8 @@ class Quantising:
             owner = WorkerId(f"quantise-{next(self._serial)}")
             self._book(owner, plan)
             try:
-                await self._run(self._spec(wish), progress)
+                estimate = plan.estimate.total_bytes
+                await self._run(self._spec(wish), estimate + estimate // 4 + _SLACK_BYTES, progress)
             finally:
                 self._memory.release(owner)
         manifest = await asyncio.to_thread(self._models.get, wish.name)
@@ -81,10 +88,11 @@ class Quantising:
             )
         self._memory.reserve(owner, plan.device, needed)
 
-    async def _run(self, spec: dict[str, Any], progress: OnProgress) -> None:
+    async def _run(self, spec: dict[str, Any], memory_bytes: int, progress: OnProgress) -> None:
         try:
-            await run_errand("thaloom.quantiser", ("--spec", json.dumps(spec)), progress)
-        except (asyncio.CancelledError, InternalError):
+            async with self._fences.errand("quantise", memory_bytes) as fence:
+                await run_errand("thaloom.quantiser", ("--spec", json.dumps(spec)), progress, fence=fence)
+        except (asyncio.CancelledError, InternalError, OutOfMemory):
             await asyncio.to_thread(self._models.sweep)
             raise
 

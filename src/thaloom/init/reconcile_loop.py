@@ -77,6 +77,8 @@ class ReconcileLoop:
         self.going_down = False
         self.on_going_down: Callable[[], None] = lambda: None
         """Who else has something to end."""
+        self.on_memory_error: Callable[[], None] = lambda: None
+        """Who has memory to give back."""
         self.failures = 0
         """Rounds that ended in an error of ours."""
 
@@ -125,6 +127,8 @@ class ReconcileLoop:
                 return down
             except Exception as error:  # noqa: BLE001 - a supervisor: logged, counted, tried again
                 self.failures += 1
+                if isinstance(error, MemoryError):
+                    self.on_memory_error()
                 self._emit(RoundFailed(failures=self.failures, message=f"{type(error).__name__}: {error}"))
                 self._retry_soon()
                 return False

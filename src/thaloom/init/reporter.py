@@ -15,8 +15,9 @@ from thaloom.init.placement import Planner
 from thaloom.init.publishing import TextFiles
 from thaloom.init.records import Owner, Records
 from thaloom.init.supervisor import Supervised, Supervisor
+from thaloom.kernel.sandbox.types import Latency
 from thaloom.kernel.state.store import StateStore
-from thaloom.kernel.state.types import Condition, Page, Route, Service, ServiceStatus
+from thaloom.kernel.state.types import Condition, Page, Route, Service, ServiceSpec, ServiceStatus
 
 _RETRY_AFTER_S = 2.0
 """What callers are told who come while a service loads: most are ready by then."""
@@ -34,15 +35,18 @@ class Reporter:
         records: Records,
         text_files: TextFiles,
         wall: Callable[[WorkerId], str | None],
+        latency: Callable[[ServiceSpec], Latency],
         clock: Clock,
     ) -> None:
-        """`wall(worker)`: which limit a living worker keeps meeting, in words."""
+        """`wall(worker)`: which limit a living worker keeps meeting, in words. `latency(wish)`: the class of its
+        workers."""
         self._store = store
         self._supervisor = supervisor
         self._planner = planner
         self._records = records
         self._text_files = text_files
         self._wall = wall
+        self._latency = latency
         self._clock = clock
         self._idle: dict[ServiceName, tuple[tuple[object, ...], Route]] = {}
         self._told: dict[Owner, tuple[Condition, ...]] = {}
@@ -118,6 +122,7 @@ class Reporter:
             created_at=service.created_at,
             restarts=self._records.restarts(name),
             ready_replicas=len(ready),
+            latency=self._latency(service.spec),
         )
         return status if process is None else _with_figures(status, process, ready)
 

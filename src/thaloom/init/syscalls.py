@@ -74,6 +74,7 @@ from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.key_wishes import completed, require_hold
 from thaloom.init.layout import Layout
 from thaloom.init.log_stream import follow_log
+from thaloom.init.low_memory import MemoryWatch
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.progress import OnProgress, with_progress
 from thaloom.init.pulls import Pulls
@@ -151,6 +152,7 @@ class Syscalls:
         vault: Vault,
         jobs: JobDesk,
         certificates: Certificates,
+        low_memory: MemoryWatch,
         clock: Clock,
     ) -> None:
         self._layout = layout
@@ -173,6 +175,7 @@ class Syscalls:
         self._vault = vault
         self._jobs = jobs
         self._certificates = certificates
+        self._low_memory = low_memory
         self._clock = clock
         self._started_at = clock.now()
         self.aliases = aliasing
@@ -193,7 +196,9 @@ class Syscalls:
             started_at=self._started_at,
             door_pid=None if door is None else door.lease.pid,
             door_ready=door is not None and door.ready_since is not None,
-            conditions=self._reporter.node_conditions(self._reconcile_loop.failures, self._certificates.conditions()),
+            conditions=self._reporter.node_conditions(
+                self._reconcile_loop.failures, (*self._certificates.conditions(), *self._low_memory.conditions())
+            ),
             memory=self._memory.report(),
             num_models=len(await asyncio.to_thread(self._models.list)),
             services=(page := self._reporter.statuses(limit=SHOWN)).items,

@@ -30,6 +30,7 @@ from thaloom.init.documents.services import Services
 from thaloom.init.documents.workspaces import Workspaces
 from thaloom.init.events import OrphansEnded
 from thaloom.init.executor import Executor
+from thaloom.init.fencing import Fences
 from thaloom.init.gate import Gate
 from thaloom.init.history import History
 from thaloom.init.jobs.confining import JobWalls
@@ -39,6 +40,7 @@ from thaloom.init.jobs.loop import JobLoop
 from thaloom.init.jobs.memory import JobMemory
 from thaloom.init.layout import Layout
 from thaloom.init.locksmith import Locksmith
+from thaloom.init.low_memory import MemoryWatch
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
 from thaloom.init.publishing import Publisher, TextFiles
@@ -57,6 +59,7 @@ from thaloom.kernel.models.types import Manifest
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import NoGroups, folder_name
 from thaloom.kernel.sandbox.host import NO_WALLS, find_walls
+from thaloom.kernel.sandbox.protection import protect_node
 from thaloom.kernel.sandbox.walls import Sandbox
 from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.store import StateStore
@@ -127,6 +130,13 @@ class Node:
         text_files = self._text_files = TextFiles(layout.tokenizers)
         sandbox = self._sandbox = _sandbox(layout, config)
         confiner = self._confiner = Confiner(layout, config.sandbox, sandbox=sandbox, models=models)
+        fences = Fences(layout, config.sandbox, sandbox)
+        self._low_memory = MemoryWatch(
+            low_bytes=config.memory_headroom_bytes // 2,  # what workers are never promised is half gone
+            available=host_memory.available_bytes,
+            clock=clock,
+            emit=history,
+        )
         self.supervisor = Supervisor(
             tasks,
             clock=clock,
@@ -146,6 +156,7 @@ class Node:
             supervisor=self.supervisor,
             text_files=text_files,
             confiner=confiner,
+            fences=fences,
             clock=clock,
             vault=self._vault,
             engine_hosts=config.engine_hosts,
@@ -169,6 +180,7 @@ class Node:
             records=records,
             text_files=text_files,
             wall=confiner.running_into,
+            latency=confiner.latency,
             clock=clock,
         )
         self.reconcile_loop = ReconcileLoop(
@@ -194,6 +206,8 @@ class Node:
             emit=history,
             pulled=self._model_came,
             vault=self._vault,
+            fences=fences,
+            require_memory=self._low_memory.require,
         )
         self._workspaces = Workspaces(store, layout.workspaces, users=store.jobs.users_of_workspace)
         self._jobs, desk = self._make_jobs(history, memory)
@@ -211,9 +225,16 @@ class Node:
             aliasing=aliasing,
             tenancy=tenancy,
             engine_hosts=config.engine_hosts,
+            walls=confiner.require_latency,
         )
         quantising = Quantising(
-            layout, models=models, planner=planner, memory=memory, supervisor=self.supervisor, emit=history
+            layout,
+            models=models,
+            planner=planner,
+            memory=memory,
+            supervisor=self.supervisor,
+            emit=history,
+            fences=fences,
         )
         documents = DocumentKinds(
             [
@@ -239,6 +260,7 @@ class Node:
             documents=documents,
             emit=history,
             came=self._model_came,
+            require_memory=self._low_memory.require,
             jobs=desk,
         )
         self._performer = Performer(kinds, journal=store.journal, tasks=tasks, clock=clock)
@@ -263,6 +285,7 @@ class Node:
             vault=self._vault,
             jobs=desk,
             certificates=self._certificates,
+            low_memory=self._low_memory,
             clock=clock,
         )
         self.emit: Emit = history
@@ -304,7 +327,11 @@ class Node:
         self._tasks.create_task(self._sweep_models(), name="sweep models")
         self._certificates.sweep()
         await asyncio.to_thread(self._certificates.load)
-        self._watching = self._tasks.create_task(self._certificates.watch(), name="watch certificate")
+        self._watching = [
+            self._tasks.create_task(self._certificates.watch(), name="watch certificate"),
+            self._tasks.create_task(self._low_memory.run(), name="watch memory"),
+        ]
+        self.reconcile_loop.on_memory_error = self._low_memory.out_of_memory
         living = {str(lease.id) for lease in found.alive} | jobs
         for entry in self._store.journal.unfinished():
             try:
@@ -312,12 +339,14 @@ class Node:
             except (ThaloomError, OSError) as error:  # the journal cannot be written: told, and tried at the next start
                 self.emit(Degraded(subject=f"action {entry.action}", reason="ResumeFailed", message=str(error)))
         await self.reconcile_loop.settle()
+        await asyncio.to_thread(protect_node)  # by now it has moved, if it had to
         await self._jobs.settle()
 
     async def run(self) -> None:
         """Keep the wishes, until somebody asks for the end and every process has ended."""
         await asyncio.gather(self.reconcile_loop.run(), self._jobs.run())
-        self._watching.cancel()
+        for watching in self._watching:
+            watching.cancel()
         await self._pulls.close()
         self._publisher.withdraw()
         await asyncio.to_thread(self._confiner.close)

@@ -20,8 +20,9 @@ from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import Groups, NoGroups, folder_name
 from thaloom.kernel.sandbox.host import NO_WALLS, Walls, find_walls
+from thaloom.kernel.sandbox.latency import WEIGHTS
 from thaloom.kernel.sandbox.plan import read_plan, shown_in
-from thaloom.kernel.sandbox.types import Confinement
+from thaloom.kernel.sandbox.types import TURN_NS, Confinement, Latency
 from thaloom.kernel.sandbox.walls import Sandbox
 from thaloom.kernel.state.types import ServiceSpec
 
@@ -121,6 +122,48 @@ def test_memory_is_the_estimate_and_slack_where_that_can_be_held(tmp_path: Path,
     made.confiner.release(W)
     assert not confined.group.exists()
     made.confiner.close()
+
+
+@pytest.mark.parametrize("asked", [None, "interactive", "normal", "batch"])
+def test_a_latency_class_is_had_whole_or_refused(tmp_path: Path, walls: Walls, asked: Latency | None) -> None:
+    made = Made(tmp_path, walls, find_groups(folder_name(tmp_path)))
+    spec = dataclasses.replace(SPEC, latency=asked)
+    ability = made.confiner._sandbox.latency(asked or "interactive")
+    if asked is not None and not ability.enforced:
+        with pytest.raises(NotEnforceable, match=f"latency '{asked}' cannot be enforced on this host"):
+            made.confine(spec)
+        return
+    made.confine(spec)
+    given = made.confiner.latency(spec)
+    assert given == (asked or ("interactive" if ability.enforced else "normal"))
+    group = made.confiner._confined(W).group
+    if "cpu" in group.places:  # v1
+        assert (group.places["cpu"] / "cpu.shares").read_text().strip() == str(WEIGHTS[given] * 1024 // 100)
+    turn = ("schedule", "0", "0", str(TURN_NS))
+    assert (turn in made.steps) is (given == "interactive")
+    assert (("schedule", "3", "10", "0") in made.steps) is (given == "batch")
+    made.confiner.release(W)
+    made.confiner.close()
+
+
+@pytest.mark.parametrize("how", ["no groups", "off"])
+def test_what_nobody_named_is_normal_where_it_cannot_be_had(tmp_path: Path, walls: Walls, how: str) -> None:
+    """And what is named is refused, before anything is started."""
+    made = Made(tmp_path, walls, walls="off" if how == "off" else "auto")
+    assert made.confiner.latency(SPEC) == "normal"
+    made.confiner.require_latency(SPEC)
+    made.confiner.require_latency(dataclasses.replace(SPEC, latency="normal"))
+    for asked in ("interactive", "batch"):
+        with pytest.raises(NotEnforceable) as caught:
+            made.confiner.require_latency(dataclasses.replace(SPEC, latency=asked))
+        assert caught.value.param == "latency"
+    made.confine()
+    assert not [step for step in made.steps if step[0] == "schedule"]
+
+
+def test_the_class_of_who_names_none_is_the_nodes(tmp_path: Path, walls: Walls) -> None:
+    made = Made(tmp_path, walls, find_groups(folder_name(tmp_path)), latency="normal")
+    assert made.confiner.latency(SPEC) == "normal"
 
 
 def test_foreign_engines_are_not_held_to_a_guess(tmp_path: Path, walls: Walls) -> None:

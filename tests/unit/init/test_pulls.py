@@ -20,17 +20,23 @@ from thaloom.base.errors import (
     InternalError,
     ModelNotFound,
     NodeNotRunning,
+    OutOfMemory,
     QueueFull,
 )
 from thaloom.base.events import Degraded, Recorder
 from thaloom.init import pulls as module
+from thaloom.init.confining import SandboxConfig
 from thaloom.init.events import PullBegun, PullEnded
+from thaloom.init.fencing import Fences
 from thaloom.init.layout import Layout
 from thaloom.init.pulls import Pulls
 from thaloom.init.vault import Vault
 from thaloom.kernel.models.pulling.sources import parse_source
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import HubSettings, Manifest
+from thaloom.kernel.sandbox.grouping import NoGroups
+from thaloom.kernel.sandbox.host import NO_WALLS
+from thaloom.kernel.sandbox.walls import Sandbox
 
 MODEL = parse_source("org/name")
 
@@ -45,7 +51,9 @@ class Errands:
     running: int = 0
     most: int = 0
 
-    async def run(self, name: str, arguments: Any, progress: Any, *, said: bytes, env: Any, pass_fds: Any) -> Any:
+    async def run(
+        self, name: str, arguments: Any, progress: Any, *, said: bytes, env: Any, pass_fds: Any, fence: Any
+    ) -> Any:
         self.specs.append(json.loads(said))
         self.running += 1
         self.most = max(self.most, self.running)
@@ -73,6 +81,12 @@ class Node:
 
 @asynccontextmanager
 async def node(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: bool) -> AsyncIterator[Node]:
+    low = options.pop("low_memory", False)
+
+    def require_memory(what: str) -> None:
+        if low:
+            raise OutOfMemory(f"{what} is not begun", available_bytes=1)
+
     errands, events, came = Errands(), Recorder(), []
     monkeypatch.setattr(module, "run_errand", errands.run)
     for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"):
@@ -84,9 +98,10 @@ async def node(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: bool) -
     async with asyncio.TaskGroup() as tasks:
         settings = {"air_gap": False, "read_through": False} | options
         vault = Vault(layout, key_file="", passphrase=None, has_encrypted=lambda: False, environment={}, emit=events)
+        unwalled = Sandbox(walls=NO_WALLS, groups=NoGroups("none"), mode="off")
         pulls = Pulls(
             layout, models=store, tasks=tasks, clock=ManualClock(), emit=events, pulled=came.append, vault=vault,
-            **settings,
+            fences=Fences(layout, SandboxConfig(), unwalled), require_memory=require_memory, **settings,
         )  # fmt: skip
         yield Node(pulls, errands, events, came)
         await pulls.close()
@@ -251,3 +266,12 @@ def test_what_the_process_is_told(run: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
     run(test)
     run(closed, air_gap=True)
+
+
+def test_low_memory_begins_no_pull(run: Callable[..., None]) -> None:
+    async def test(node: Node) -> None:
+        with pytest.raises(OutOfMemory, match=r"the pull of .*org/name.* is not begun"):
+            await node.pull()
+        assert node.errands.specs == []
+
+    run(test, low_memory=True)

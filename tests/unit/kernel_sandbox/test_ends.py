@@ -17,9 +17,10 @@ def reason(
     forks_refused: int | None = 0,
     words: str = "",
     hidden: str = "",
+    full_disk_bytes: int | None = None,
 ) -> str | None:
     strikes = Strikes(oom_kills=oom_kills, forks_refused=forks_refused)
-    ending = Ending(status=status, strikes=strikes, words=words)
+    ending = Ending(status=status, strikes=strikes, words=words, full_disk_bytes=full_disk_bytes)
     met = met_wall(ending, WISH, lambda path: bool(hidden) and path.startswith(hidden))
     return None if met is None else met.reason
 
@@ -35,6 +36,8 @@ def reason(
         ({"words": "OSError: [Errno 27] File too large"}, "FileLimit"),
         ({"words": "OSError: [Errno 64] Machine is not on the network"}, "NetworkForbidden"),
         ({"words": "OSError: [Errno 28] No space left on device: '/tmp/x'"}, "ScratchFull"),
+        ({"words": "No space left on device", "full_disk_bytes": 5}, "DiskLimit"),
+        ({"words": "it says nothing of it", "full_disk_bytes": 5}, "DiskLimit"),
         ({"words": "[Errno 2] No such file or directory: '/store/b/w'", "hidden": "/store/b"}, "OutsideItsView"),
         ({"words": "cat: /store/b/w: Permission denied", "hidden": "/store/b"}, "OutsideItsView"),
     ],
@@ -59,6 +62,7 @@ def test_no_wall_is_blamed_without_evidence(ending: dict[str, object]) -> None:
 
 def test_what_the_kernel_counted_comes_before_what_the_program_said() -> None:
     assert reason(oom_kills=1, words="No space left on device") == "MemoryLimit"
+    assert reason(oom_kills=1, full_disk_bytes=5) == "MemoryLimit"
 
 
 def test_the_limit_is_named() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from thaloom.kernel.sandbox.inside.steps import STEPS
-from thaloom.kernel.sandbox.plan import Step, Ways, groups_of, read_plan, shown_in, steps_of, write_plan
+from thaloom.kernel.sandbox.plan import Step, Ways, disk_of, groups_of, read_plan, shown_in, steps_of, write_plan
 from thaloom.kernel.sandbox.types import WALLS, Confinement, WallName
 
 ROOT = Ways(
@@ -23,7 +23,7 @@ def shown(steps: list[Step]) -> list[Step]:
 def test_every_step_is_one_the_launcher_knows() -> None:
     wish = Confinement(
         latency="batch", network="host", read=("/a",), write=("/w",), moved=(("/m", "/n"),), sockets="/s",
-        files=("/s/f",), devices=("/dev/x",), file_bytes=5,
+        files=("/s/f",), devices=("/dev/x",), file_bytes=5, disk=("/i", "/d"),
     )  # fmt: skip
     for ways in (ROOT, USER):
         steps = steps_of(wish, ALL, ways, failure="/f", groups={"v2": Path("/g")}, real={"/a": "/b"})
@@ -104,6 +104,22 @@ def test_without_a_view_landlock_names_every_path() -> None:
 def test_a_wall_that_does_not_hold_here_is_not_tried() -> None:
     steps = steps_of(Confinement(), frozenset(), ROOT)
     assert {step[0] for step in steps} == {"oom", "limit", "umask", "no_new_privileges"}
+
+
+def test_a_disk_is_held_before_the_view_and_may_be_written_in_it() -> None:
+    steps = steps_of(Confinement(disk=("/jobs/a/disk.img", "/jobs/a/work")), ALL, ROOT)
+    names = [step[0] for step in steps]
+    assert names.index("disk") < names.index("separate")  # after that nothing of the host can be reached
+    assert ("view", "disk", "/jobs/a/work") in steps
+    assert ("allow", "write", "/jobs/a/work") in steps
+    assert disk_of(steps) == Path("/jobs/a/disk.img")
+    assert shown_in(steps, "/jobs/a/work/x")
+    assert disk_of(steps_of(Confinement(), ALL, ROOT)) is None
+
+
+def test_a_disk_without_a_view_would_be_no_wall() -> None:
+    with pytest.raises(AssertionError):
+        steps_of(Confinement(disk=("/i", "/d")), ALL - {"view"}, ROOT)
 
 
 def test_a_plan_is_found_again_on_disk(tmp_path: Path) -> None:

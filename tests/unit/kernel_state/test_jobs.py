@@ -153,6 +153,7 @@ def test_a_row_that_somebody_else_wrote_is_not_guessed_around(path: Path) -> Non
         ({"backoff_s": float("nan")}, "backoff_s"),
         ({"deadline_s": 0.0}, "deadline_s"),
         ({"ttl_s": -1.0}, "ttl_s"),
+        ({"directory": "/srv", "resources": JobResources(disk_bytes=1 << 30)}, "disk_bytes"),
         ({"depends_on": (Dependency(job=A),)}, "depends_on"),
         ({"depends_on": (Dependency(job=B), Dependency(job=B, ending="ended"))}, "depends_on"),
     ],
@@ -164,7 +165,15 @@ def test_a_wish_that_cannot_be_is_refused_by_the_field_that_is_wrong(wrong: dict
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"memory_bytes": 5}, {"cpu_permille": 0}, {"num_pids": 0}, {"num_devices": -1}, {"num_devices": 10**6}]
+    "wrong",
+    [
+        {"memory_bytes": 5},
+        {"cpu_permille": 0},
+        {"num_pids": 0},
+        {"disk_bytes": 1 << 20},
+        {"num_devices": -1},
+        {"num_devices": 10**6},
+    ],
 )
 def test_resources_that_cannot_be_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(BadParameter) as caught:

@@ -39,6 +39,8 @@ def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
         "int8",
         "--speculation",
         "off",
+        "--latency",
+        "batch",
         "--token-time",
         "0.2",
         "--no-wait",
@@ -59,6 +61,7 @@ def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
         kv_dtype="i8",
         weights="int8",
         speculation="off",
+        latency="batch",
         token_s=0.2,
     )
 

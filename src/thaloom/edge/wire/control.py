@@ -61,6 +61,8 @@ class ServeRequest(Ask):
     """How keys and values are kept; null: bf16 beside whole numbers, f16 beside 16 bits, f32 beside f32."""
     weights: Literal["stored", "int8", "int4"] = "stored"
     speculation: Literal["auto", "off"] = "auto"
+    latency: Literal["interactive", "normal", "batch"] | None = None
+    """Enforced or refused; null: the node's own, as far as its host can."""
     stretch: float = Field(default=3.0, ge=1, le=1e6)
     token_s: float = Field(default=0.05, ge=0, le=1e6)
     keep_throughput: float = Field(default=0.95, ge=0, le=1)
@@ -195,6 +197,8 @@ class JobResources(Ask):
     cpu_permille: int | None = Field(default=None, ge=1)
     """Of one processor: 1500 is one and a half."""
     num_pids: int | None = Field(default=None, ge=1)
+    disk_bytes: int | None = Field(default=None, ge=16 << 20)
+    """Of its own folder, which is then a disk of that size; not with `directory`."""
     num_devices: int = Field(default=0, ge=0)
     """Accelerators for itself alone."""
 
@@ -366,6 +370,7 @@ class ServiceSpec(Answer):
     kv_dtype: str | None = None
     weights: str = "stored"
     speculation: str = "auto"
+    latency: str | None = None
     stretch: float = 3.0
     token_s: float = 0.05
     keep_throughput: float = 0.95
@@ -393,6 +398,8 @@ class Service(Answer):
     running: int
     waiting: int
     ready_replicas: int = 0
+    latency: str | None = None
+    """The class its workers are started in."""
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.kind == kind), None)

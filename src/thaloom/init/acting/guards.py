@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from thaloom.base.errors import BadParameter, OutOfMemory, ThaloomError
 from thaloom.base.ids import DeviceId, ServiceName
@@ -39,7 +39,9 @@ class ServiceGuard:
         aliasing: Aliasing,
         tenancy: Tenancy,
         engine_hosts: tuple[str, ...],
+        walls: Callable[[ServiceSpec], None],
     ) -> None:
+        """`walls`: raises for what no wall of this host can hold."""
         self._models = models
         self._planner = planner
         self._memory = memory
@@ -47,6 +49,7 @@ class ServiceGuard:
         self._aliasing = aliasing
         self._tenancy = tenancy
         self.engine_hosts = engine_hosts
+        self._walls = walls
 
     async def completed(self, spec: ServiceSpec) -> ServiceSpec:
         """The wish, with the one engine there is for the model where the caller left that open."""
@@ -56,8 +59,8 @@ class ServiceGuard:
         return dataclasses.replace(spec, engine="onnx") if manifest.card.family == "onnx" else spec
 
     async def check(self, spec: ServiceSpec) -> None:
-        """Raises BadParameter, NameTaken, OutOfMemory and QuotaExceeded with the figures, and what the planner says of
-        the model."""
+        """Raises BadParameter, NotEnforceable, NameTaken, OutOfMemory and QuotaExceeded with the figures, and what the
+        planner says of the model."""
         await self.check_all([spec])
 
     async def check_all(self, specs: Sequence[ServiceSpec], *, leaving: Iterable[ServiceName] = ()) -> None:
@@ -88,6 +91,7 @@ class ServiceGuard:
     async def _planned(self, spec: ServiceSpec, known: dict[str, Placement]) -> Placement:
         try:
             require_service_name(spec.name)
+            self._walls(spec)
             if spec.engine == "openai":
                 place_of(spec.url, self.engine_hosts)
             self._aliasing.refuse_name(spec.name)

@@ -66,7 +66,17 @@ class SmallerWish:
 class Store:
     """What the kinds below have in common: a look at what is there, and the plan of a model that comes."""
 
-    def __init__(self, models: ModelStore, *, users: Users, came: Came, require_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        models: ModelStore,
+        *,
+        users: Users,
+        came: Came,
+        require_up: Callable[[], None],
+        require_memory: Callable[[str], None],
+    ) -> None:
+        """`require_memory(what)` raises OutOfMemory where nothing new is to be begun."""
+        self.require_memory = require_memory
         self.models = models
         self.users = users
         self.came = came
@@ -113,6 +123,7 @@ class ImportModel:
         return await self._store.plan(call(self.name, given), _name(given), origin, replace=given.replace)
 
     async def apply(self, given: ImportWish, aid: Aid) -> Done:
+        self._store.require_memory(f"the import of {given.path!r}")
         models, name = self._store.models, None if given.name is None else ModelName.parse(given.name)
         manifest = await with_progress(
             lambda tell: models.import_path(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from thaloom.base.clock import Clock
@@ -65,6 +66,7 @@ def action_kinds(
     documents: DocumentKinds,
     emit: Emit,
     came: Came,
+    require_memory: Callable[[str], None],
     jobs: JobDesk,
 ) -> list[ActionKind[Any]]:
     def users(name: ModelName) -> list[str]:
@@ -72,7 +74,7 @@ def action_kinds(
         specs = [service.spec for service in state.services()]
         return [spec.name for spec in specs if spec.engine not in OUTSIDE and ModelName.parse(spec.model) == name]
 
-    store = Store(models, users=users, came=came, require_up=loop.require_up)
+    store = Store(models, users=users, came=came, require_up=loop.require_up, require_memory=require_memory)
     return [
         Serve(state, loop, emit, guard=guard),
         Stop(state, loop, emit, guard=guard),

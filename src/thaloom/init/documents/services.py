@@ -102,6 +102,7 @@ class Services:
             "device": found.device,
             "replicas": found.spec.replicas,
             "ready_replicas": found.ready_replicas,
+            "latency": found.latency,
             "restarts": found.restarts,
             "running": found.running,
             "waiting": found.waiting,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thaloom.base.errors import NotEnforceable
+from thaloom.base.files import require_space
 from thaloom.base.ids import JobName
 from thaloom.base.procs import identify
 from thaloom.init.confining import SandboxConfig, accelerators, secret_folders
@@ -21,13 +22,17 @@ from thaloom.init.jobs.environment import MARK
 from thaloom.init.jobs.files import JobFiles
 from thaloom.init.jobs.reaper.plan import ENVIRONMENT_FD
 from thaloom.init.layout import Layout
+from thaloom.kernel.sandbox.disk import LEFT_BYTES, find_disk
 from thaloom.kernel.sandbox.ends import Met
 from thaloom.kernel.sandbox.grouping import require
-from thaloom.kernel.sandbox.types import Confinement, Limits, Usage
+from thaloom.kernel.sandbox.latency import WEIGHTS, find_batch
+from thaloom.kernel.sandbox.types import Ability, Confinement, Latency, Limits, Usage
 from thaloom.kernel.sandbox.walls import Confined, Sandbox
 from thaloom.kernel.state.jobs.types import EndedBy, JobSpec, workspace_variable
 
-_BY_WALL: dict[str, EndedBy] = {"MemoryLimit": "memory", "ProcessLimit": "pids"}
+_LATENCY: Latency = "batch"
+"""A job gives way to whoever answers somebody."""
+_BY_WALL: dict[str, EndedBy] = {"MemoryLimit": "memory", "ProcessLimit": "pids", "DiskLimit": "disk"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +53,11 @@ class JobWalls:
         self._sandbox = sandbox
         self._config = config
         self._jobs = jobs
+        self._disk: Ability | None = None
 
     def check(self, spec: JobSpec) -> None:
-        """Raises NotEnforceable for the first limit asked for that does not hold here."""
+        """Raises NotEnforceable for the first limit asked for that does not hold here, DiskFull for a disk that finds
+        no room."""
         asked = Limits(
             memory_bytes=spec.resources.memory_bytes,
             cpu_permille=spec.resources.cpu_permille,
@@ -64,6 +71,8 @@ class JobWalls:
                 limit=limit,
             )
         require(asked, self._sandbox.groups.abilities())
+        if spec.resources.disk_bytes is not None:
+            self._require_disk(spec.name, spec.resources.disk_bytes)
 
     def confine(
         self, spec: JobSpec, attempt: int, program: Sequence[str], folder: Path, files: JobFiles, devices: Sequence[str]
@@ -72,7 +81,7 @@ class JobWalls:
         self.check(spec)
         if self._sandbox.mode == "off":
             return Walled(command=tuple(program), groups=(), launcher=False)
-        wish = self._wish(spec, program, folder, devices)
+        wish = self._wish(spec, program, folder, files, devices)
         command = self._sandbox.confine(
             group_name(spec.name, attempt),
             wish,
@@ -124,6 +133,7 @@ class JobWalls:
             swap_bytes=0 if {"memory", "swap"} <= enforced else None,
             num_pids=pids if "pids" in enforced else None,
             cpu_permille=asked.cpu_permille,
+            cpu_weight=WEIGHTS[_LATENCY] if "cpu_weight" in enforced else None,
         )
 
     def _scratch_bytes(self, spec: JobSpec) -> int:
@@ -131,14 +141,31 @@ class JobWalls:
         memory = asked if asked is not None else self._jobs.memory_bytes
         return min(self._config.scratch_bytes, memory // 2)
 
-    def _wish(self, spec: JobSpec, program: Sequence[str], folder: Path, devices: Sequence[str]) -> Confinement:
+    def _require_disk(self, job: JobName, num_bytes: int) -> None:
+        """Looked for when somebody first asks: it takes a tenth of a second, and most nodes never need it."""
+        if self._disk is None:
+            self._disk = find_disk(Layout(self._home).run, self._sandbox.walls)
+        if self._disk.why_not is not None:
+            raise NotEnforceable(
+                f"limit 'disk' cannot be enforced on this host: {self._disk.why_not}", param="disk_bytes", limit="disk"
+            )
+        image = JobFiles(Layout(self._home).jobs / job).disk
+        if not image.exists():
+            require_space(image, num_bytes + LEFT_BYTES)
+
+    def _wish(
+        self, spec: JobSpec, program: Sequence[str], folder: Path, files: JobFiles, devices: Sequence[str]
+    ) -> Confinement:
+        own_disk = spec.resources.disk_bytes is not None
+        places = (*([] if own_disk else [str(folder)]), *spec.write, *workspaces(self._home, spec).values())
         hidden = (str(self._home), *secret_folders()) if spec.whole_host else ()
         return Confinement(
             limits=self._limits(spec),
-            latency="batch",  # it gives way to whoever answers somebody
+            latency=_LATENCY if find_batch().enforced else "normal",
             network=spec.network,
             read=tuple(dict.fromkeys((*_places_of(program[0]), *spec.read))),
-            write=tuple(dict.fromkeys((str(folder), *spec.write, *workspaces(self._home, spec).values()))),
+            write=tuple(dict.fromkeys(places)),
+            disk=(str(files.disk), str(folder)) if own_disk else None,
             devices=accelerators() if any(not device.startswith("virtual") for device in devices) else (),
             whole_host=spec.whole_host,
             hidden=hidden,

@@ -68,6 +68,11 @@ class JobFiles:
         """A place of its own to work in."""
         return self.folder / "work"
 
+    @property
+    def disk(self) -> Path:
+        """The file system that lies at `work` for a job whose bytes are limited."""
+        return self.folder / "disk.img"
+
     def of(self, attempt: int, suffix: str) -> Path:
         return self.folder / f"{attempt}{suffix}"
 

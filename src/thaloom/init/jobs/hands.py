@@ -25,6 +25,7 @@ from thaloom.init.jobs.lifecycle import End, begun, ended, over
 from thaloom.init.jobs.memory import JobMemory
 from thaloom.init.jobs.reaper.plan import ReaperPlan
 from thaloom.init.jobs.runs import Runs
+from thaloom.kernel.sandbox.disk import make_disk
 from thaloom.kernel.state.jobs.types import Job, JobSpec
 from thaloom.kernel.state.store import StateStore
 
@@ -102,6 +103,8 @@ class Hands:
         self, spec: JobSpec, attempt: int, files: JobFiles, devices: tuple[str, ...], started_at: float | None
     ) -> tuple[ReaperPlan, dict[str, str]]:
         files.create()
+        if spec.resources.disk_bytes is not None:
+            make_disk(files.disk, spec.resources.disk_bytes)
         folder = Path(spec.directory) if spec.directory is not None else files.work
         environment = variables(
             spec,

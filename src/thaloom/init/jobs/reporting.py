@@ -11,6 +11,7 @@ _ENDS = {
     "signal": "Killed",
     "memory": "MemoryLimit",
     "pids": "ProcessLimit",
+    "disk": "DiskLimit",
     "walls": "MetWall",
     "deadline": "DeadlineExceeded",
     "stopped": "Stopped",

@@ -12,8 +12,9 @@ from thaloom.base.units import format_bytes
 from thaloom.kernel.sandbox.types import Confinement, Strikes
 
 Reason = Literal[
-    "MemoryLimit", "ProcessLimit", "ForbiddenCall", "NetworkForbidden", "ScratchFull", "FileLimit", "OutsideItsView"
-]
+    "MemoryLimit", "ProcessLimit", "DiskLimit", "ForbiddenCall", "NetworkForbidden", "ScratchFull", "FileLimit",
+    "OutsideItsView",
+]  # fmt: skip
 """One word for each wall; the reason of the condition people are shown."""
 
 _NO_NETWORK = "Machine is not on the network"
@@ -33,6 +34,10 @@ class Ending:
     """The end of its log."""
     log_full: bool = False
     """Its log is as long as any file of it may get: it can have said nothing more."""
+    has_scratch: bool = True
+    """It has scratch space of its own, so that what is full may be that."""
+    full_disk_bytes: int | None = None
+    """Size of the disk of its own, if that is full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,10 @@ def met_wall(ending: Ending, wish: Confinement, hidden: Callable[[str], bool]) -
     if ending.status == -signal.SIGXFSZ or ending.log_full or "File too large" in ending.words:
         limit = "" if wish.file_bytes is None else f" of {format_bytes(wish.file_bytes)}"
         return Met(reason="FileLimit", message=f"it met its limit{limit} on the length of a file")
-    return _from_words(ending.words, wish, hidden)
+    if ending.full_disk_bytes is not None:
+        size = format_bytes(ending.full_disk_bytes)
+        return Met(reason="DiskLimit", message=f"it filled its disk of {size}: {ending.words}".rstrip(": "))
+    return _from_words(ending, wish, hidden)
 
 
 def forks_refused(times: int, limit: int | None) -> Met:
@@ -69,12 +77,13 @@ def forks_refused(times: int, limit: int | None) -> Met:
     return Met(reason="ProcessLimit", message=f"it met its limit{most} on processes and threads: {times} were refused")
 
 
-def _from_words(words: str, wish: Confinement, hidden: Callable[[str], bool]) -> Met | None:
+def _from_words(ending: Ending, wish: Confinement, hidden: Callable[[str], bool]) -> Met | None:
+    words = ending.words
     if _NO_NETWORK in words:
         return Met(
             reason="NetworkForbidden", message=f"it asked for the network, which its walls keep from it: {words}"
         )
-    if "No space left on device" in words:
+    if "No space left on device" in words and ending.has_scratch:
         limit = format_bytes(wish.scratch_bytes)
         return Met(reason="ScratchFull", message=f"it filled its {limit} of scratch space: {words}")
     if any(sign in words for sign in ("No such file or directory", "Permission denied", "Read-only file system")):

@@ -23,7 +23,7 @@ class _Mounted:
 
 def find_groups(folder: str, *, pid: int | None = None, root: Path = Path("/")) -> Groups:
     """The back end for this host. `pid`: the node's process, whose group counts; None: this one."""
-    own = _own_groups(pid, root)
+    own = own_groups(pid, root)
     v2 = own.pop("v2", None)
     if v2 is not None and not own.keys() & {"memory", "pids", "cpu"}:
         top = not (v2 / "cgroup.type").exists()  # the root alone has none
@@ -33,7 +33,7 @@ def find_groups(folder: str, *, pid: int | None = None, root: Path = Path("/")) 
     return V1Groups(own | ({} if v2 is None else {"v2": v2}), folder)
 
 
-def _own_groups(pid: int | None, root: Path) -> dict[str, Path]:
+def own_groups(pid: int | None, root: Path) -> dict[str, Path]:
     """v1 controller, or `v2`, -> folder of the group that the process is in."""
     process = root / "proc" / ("self" if pid is None else str(pid))
     mounts = list(_mounts(root))

@@ -57,6 +57,10 @@ class Group:
         limit = _first(self._number("memory", "memory.limit_in_bytes"), self._number("v2", "memory.max"))
         return None if limit is None or limit >= _UNLIMITED else limit
 
+    def pids_limit(self) -> int | None:
+        """Processes and threads; None where there is none."""
+        return _first(self._number("pids", "pids.max"), self._number("v2", "pids.max"))
+
     def strikes(self) -> Strikes:
         return Strikes(
             oom_kills=_first(

@@ -13,17 +13,17 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from thaloom.kernel.sandbox.inside.words import decode, encode
-from thaloom.kernel.sandbox.types import Confinement, Latency, WallName
+from thaloom.kernel.sandbox.types import BATCH_NICE, SCHED_BATCH, TURN_NS, Confinement, Latency, WallName
 
 Step = tuple[str, ...]
 LAUNCHER = Path(__file__).parent / "inside" / "__main__.py"
 
 _SCHEDULING: dict[Latency, Step] = {
     "normal": (),
-    "interactive": ("schedule", "0", "0", "1000000"),
-    "batch": ("schedule", "3", "10", "0"),
+    "interactive": ("schedule", "0", "0", str(TURN_NS)),
+    "batch": ("schedule", str(SCHED_BATCH), str(BATCH_NICE), "0"),
 }
-"""Policy, nice, turn in ns. Other policies by number: sched(7). 1 ms instead of the kernel's 3: sooner, not more."""
+"""Policy, nice, turn in ns. Policies by number: sched(7)."""
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _LINKS = (("/dev/fd", "/proc/self/fd"), ("/dev/stdin", "/proc/self/fd/0"), ("/dev/stdout", "/proc/self/fd/1"),
           ("/dev/stderr", "/proc/self/fd/2"))  # fmt: skip
@@ -57,6 +57,7 @@ def steps_of(
     real: Mapping[str, str] | None = None,
 ) -> list[Step]:
     """All steps. `walls`: those to build. `real`: real paths of what is reached through a symbolic link."""
+    assert wish.disk is None or "view" in walls, "a disk of its own is mounted where the program alone sees it"
     real = real or {}
     steps: list[Step] = [] if failure is None else [("failure", failure)]
     steps += [("join", name, str(folder)) for name, folder in (groups or {}).items()]
@@ -65,6 +66,7 @@ def steps_of(
     if wish.file_bytes is not None:
         steps.append(("limit", "FSIZE", str(wish.file_bytes)))
     steps.append(("limit", "CORE", "0"))  # a core dump holds what people said
+    steps += [] if wish.disk is None else [("disk", wish.disk[0])]
     steps += _namespaces(wish, walls, ways)
     steps.append(("umask", "077"))
     if "view" in walls:
@@ -84,6 +86,13 @@ def steps_of(
     if "syscalls" in walls:
         steps.append(("syscalls", wish.network))
     return steps
+
+
+def fence_steps(groups: Mapping[str, Path], latency: Latency, oom_score: int | None = None) -> list[Step]:
+    """For a program that is kept to limits and behind no wall."""
+    steps: list[Step] = [("join", name, str(folder)) for name, folder in groups.items()]
+    steps += [] if oom_score is None else [("oom", str(oom_score))]
+    return steps + ([step] if (step := _SCHEDULING[latency]) else [])
 
 
 def command_of(plan: Path, command: Iterable[str]) -> list[str]:
@@ -114,9 +123,18 @@ def shown_in(steps: Iterable[Step], path: str) -> bool:
     if not parts:
         return True
     covered = [step[2] for step in parts if step[1] in ("cover", "scratch") and _below(path, step[2])]
-    places = [step[-1] for step in parts if step[1] in ("read", "write") and _below(path, step[-1])]
+    places = [step[-1] for step in parts if step[1] in ("read", "write", "disk") and _below(path, step[-1])]
     places += ["/proc"] if _below(path, "/proc") else []
     return max(map(len, places), default=-1) > max(map(len, covered), default=-1)
+
+
+def disk_of(steps: Iterable[Step]) -> Path | None:
+    """The image of the file system that is its own."""
+    return next((Path(step[1]) for step in steps if step[0] == "disk"), None)
+
+
+def has_scratch(steps: Iterable[Step]) -> bool:
+    return any(step[:2] == ("view", "scratch") for step in steps)
 
 
 def longest_file(steps: Iterable[Step]) -> int | None:
@@ -133,7 +151,7 @@ def _namespaces(wish: Confinement, walls: frozenset[WallName], ways: Ways) -> li
     return [("separate", *names)] if names else []
 
 
-Part = tuple[Literal["read", "write", "scratch", "cover"], str, str]
+Part = tuple[Literal["read", "write", "disk", "scratch", "cover"], str, str]
 """(what, source or size, where it is seen)"""
 
 
@@ -147,6 +165,7 @@ def _view(wish: Confinement, ways: Ways, real: Mapping[str, str]) -> list[Step]:
     parts += [("read", real.get(path, path), path) for path in (*_DEVICES, *wish.devices)]
     parts += [("write", real.get(path, path), path) for path in wish.write]
     parts += [("write", source, seen) for source, seen in wish.moved]
+    parts += [] if wish.disk is None else [("disk", *wish.disk)]
     if wish.sockets is not None:
         parts.append(("write", real.get(wish.sockets, wish.sockets), wish.sockets))
     steps: list[Step] = [("view", "begin")]
@@ -162,7 +181,7 @@ def _step(part: Part) -> Step:
     what, source, seen = part
     if what == "scratch":
         return ("view", "scratch", seen, source)
-    return ("view", what, seen) if what == "cover" else ("view", what, source, seen)
+    return ("view", what, seen) if what in ("cover", "disk") else ("view", what, source, seen)
 
 
 def _needed(parts: list[Part]) -> list[Part]:
@@ -186,6 +205,7 @@ def _rules(wish: Confinement, ways: Ways, *, seen: bool) -> list[Step]:
     """With a view, its root may be read: the host's is another one. Without, every path is named."""
     reading = ("/",) if seen or wish.whole_host else (*(at for _, at in ways.system), "/proc", *wish.read)
     writing = [*wish.write, *(there if seen else source for source, there in wish.moved)]
+    writing += [] if wish.disk is None else [wish.disk[1]]
     writing += ["/tmp", "/dev/shm"] if seen else []  # the host's own would be everybody's
     steps: list[Step] = [("allow", "read", path) for path in reading]
     steps += [("allow", "write", path) for path in writing]

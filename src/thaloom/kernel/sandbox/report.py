@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from thaloom.kernel.sandbox.disk import find_disk
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.group import Group
 from thaloom.kernel.sandbox.host import find_walls
-from thaloom.kernel.sandbox.inside import kernel_calls
+from thaloom.kernel.sandbox.latency import find_batch, find_turns
 from thaloom.kernel.sandbox.types import Ability
 from thaloom.kernel.trust.memory_encryption import memory_encryption
 
@@ -41,6 +43,7 @@ def report(pid: int | None, root: Path = Path("/")) -> dict[str, Any]:
     walls = find_walls()
     entries = [_entry("wall", ability) for ability in walls.abilities.values()]
     entries += [_entry("limit", ability) for ability in groups.abilities().values()]
+    entries.append(_entry("limit", find_disk(Path(tempfile.gettempdir()), walls)))
     entries += [_entry("latency", ability) for ability in latency(root)]
     entries += [_entry("host", ability) for ability in host_facts(root)]
     return {
@@ -55,7 +58,8 @@ def report(pid: int | None, root: Path = Path("/")) -> dict[str, Any]:
 
 def latency(root: Path) -> Iterator[Ability]:
     """What keeps inference from waiting for others."""
-    yield _tried("turns", "EEVDF: a shorter turn for interactive work, SCHED_BATCH for batch", _try_turn)
+    yield find_turns()
+    yield find_batch()
     yield _tried("real_time", "SCHED_FIFO is allowed (not used: a busy loop in it would stop the host)", _try_real_time)
     isolated = _text(root / "sys/devices/system/cpu/isolated")
     if isolated:
@@ -115,10 +119,6 @@ def _in_a_child(attempt: object) -> str | None:
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return None if code == 0 else f"the kernel refuses it: {os.strerror(abs(code))}"
-
-
-def _try_turn() -> None:
-    kernel_calls.set_scheduling(0, 0, 1_000_000)
 
 
 def _try_real_time() -> None:

@@ -17,7 +17,12 @@ be had."""
 Network = Literal["none", "loopback", "host"]
 """`loopback`: its own, which nobody else shares. Unix sockets in the file system work with each."""
 Latency = Literal["normal", "interactive", "batch"]
-"""`batch` gives way to everybody else; `interactive` is let in sooner, and gets no more in all."""
+"""`batch` gives way to everybody else; `interactive` is let in sooner, and gets most where all want more than there
+is (`latency.WEIGHTS`, which whoever makes the limits asks for)."""
+SCHED_BATCH, BATCH_NICE = 3, 10
+"""Of batch work. Source: sched(7)."""
+TURN_NS = 1_000_000
+"""Of interactive work, instead of the kernel's 3 ms: a shorter turn comes sooner."""
 
 WALLS: tuple[WallName, ...] = ("view", "network", "ipc", "processes", "landlock", "syscalls", "privileges")
 
@@ -151,6 +156,9 @@ class Confinement:
     """A folder in which it may make unix sockets, and nothing else."""
     files: tuple[str, ...] = ()
     """Files there that it may write."""
+    disk: tuple[str, str] | None = None
+    """(image made by `disk.make_disk`, folder it is seen at): a file system of its own, which it may write, and whose
+    end is its end. Needs what `disk.find_disk` looks for."""
     devices: tuple[str, ...] = ()
     """Device nodes beyond null, zero, full, random and urandom."""
     whole_host: bool = False
@@ -172,6 +180,7 @@ class Confinement:
 
     def __post_init__(self) -> None:
         seen = [there for _, there in self.moved] + ([] if self.sockets is None else [self.sockets])
+        seen += self.disk or ()
         for path in (*self.read, *self.write, *self.files, *self.devices, *self.hidden, *seen, self.folder or "/"):
             if not path.startswith("/"):
                 raise BadParameter(f"a path must be absolute, not {path!r}", param="read")

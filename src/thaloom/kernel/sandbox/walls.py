@@ -10,12 +10,35 @@ from pathlib import Path
 from typing import Literal
 
 from thaloom.base.errors import NotEnforceable
+from thaloom.kernel.sandbox.disk import is_full
 from thaloom.kernel.sandbox.ends import Ending, Met, forks_refused, met_wall
 from thaloom.kernel.sandbox.group import Group
 from thaloom.kernel.sandbox.grouping import Groups, require
 from thaloom.kernel.sandbox.host import Walls, real_paths
-from thaloom.kernel.sandbox.plan import command_of, groups_of, longest_file, read_plan, shown_in, steps_of, write_plan
-from thaloom.kernel.sandbox.types import WALLS, Ability, Confinement, LimitName, Strikes, Usage, WallName
+from thaloom.kernel.sandbox.latency import ability_of
+from thaloom.kernel.sandbox.plan import (
+    command_of,
+    disk_of,
+    fence_steps,
+    groups_of,
+    has_scratch,
+    longest_file,
+    read_plan,
+    shown_in,
+    steps_of,
+    write_plan,
+)
+from thaloom.kernel.sandbox.types import (
+    WALLS,
+    Ability,
+    Confinement,
+    Latency,
+    LimitName,
+    Limits,
+    Strikes,
+    Usage,
+    WallName,
+)
 
 Mode = Literal["auto", "required", "off"]
 """`auto`: every wall this host builds. `required`: all of them, or nothing is started. `off`: none, and no group."""
@@ -59,6 +82,28 @@ class Sandbox:
             raise
         return command_of(plan, command)
 
+    def fence(
+        self,
+        name: str,
+        limits: Limits,
+        latency: Latency,
+        command: Sequence[str],
+        *,
+        plan: Path,
+        oom_score: int | None = None,
+    ) -> list[str]:
+        """As `confine`, with limits and a latency class and no other wall; `plan` is the caller's to delete."""
+        if self.mode == "off":
+            require(limits, {limit: _switched_off(limit) for limit in limits.asked()})
+            return list(command)
+        group = self.groups.create(name, limits)
+        try:
+            write_plan(plan, fence_steps(group.places, latency, oom_score))
+        except BaseException:
+            group.delete()
+            raise
+        return command_of(plan, command)
+
     def missing(self) -> list[Ability]:
         """The walls this host does not build."""
         return [ability for ability in self.walls.abilities.values() if not ability.enforced]
@@ -67,6 +112,12 @@ class Sandbox:
         if self.mode == "off":
             return frozenset()
         return frozenset(name for name, ability in self.groups.abilities().items() if ability.enforced)
+
+    def latency(self, latency: Latency) -> Ability:
+        """Whether programs of this class get all it stands for."""
+        if self.mode == "off" and latency != "normal":
+            return Ability(name=latency, why_not="walls are switched off (config.toml: sandbox.walls)")
+        return ability_of(latency, self.groups.abilities())
 
     def _require_walls(self) -> None:
         for wall in WALLS:
@@ -106,10 +157,20 @@ class Confined:
         return frozenset(name for name, there in found.items() if there)
 
     def met(self, wish: Confinement, *, status: int | None, words: str, log: Path | None = None) -> Met | None:
-        """Which wall ended it; None where nothing says so. `words`: the end of `log`, where its output went."""
+        """Which wall ended it; None where nothing says so. `words`: the end of `log`, where its output went. Blocks
+        until a disk of its own is let go, some milliseconds after its end."""
         most = longest_file(self._steps)
         full = most is not None and log is not None and log.exists() and log.stat().st_size >= most
-        ending = Ending(status=status, strikes=self.strikes(), words=words, log_full=full)
+        disk = disk_of(self._steps)
+        disk_bytes = disk.stat().st_size if disk is not None and is_full(disk) else None
+        ending = Ending(
+            status=status,
+            strikes=self.strikes(),
+            words=words,
+            log_full=full,
+            has_scratch=has_scratch(self._steps),
+            full_disk_bytes=disk_bytes,
+        )
         return met_wall(ending, wish, self._hidden) if self.walled else None
 
     def meeting(self, limits_pids: int | None) -> Met | None:

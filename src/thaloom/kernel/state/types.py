@@ -58,6 +58,9 @@ class ServiceSpec:
     """What becomes of matrices that the model stores in floats (hal.types.WeightFormat)."""
     speculation: Literal["auto", "off"] = "auto"
     """Whether guessed tokens are verified where that pays; answers are the same."""
+    latency: Literal["interactive", "normal", "batch"] | None = None
+    """How soon its workers are let onto the processors, and how much of them they get where all want more than there
+    is. What is named is enforced or refused; None: the node's `[sandbox] latency`, as far as the host can."""
     stretch: float = 3.0
     token_s: float = 0.05
     keep_throughput: float = 0.95
@@ -276,6 +279,8 @@ class ServiceStatus:
     waiting: int = 0
     """Of all its workers."""
     ready_replicas: int = 0
+    latency: Literal["interactive", "normal", "batch"] | None = None
+    """The class its workers are started in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,9 +61,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "doctor.name.swap": ("swap", "交换空间"),
     "doctor.name.pids": ("processes and threads", "进程与线程数"),
     "doctor.name.io": ("disk input and output", "磁盘读写"),
+    "doctor.name.disk": ("bytes on disk", "磁盘占用"),
     "doctor.name.huge_pages": ("huge pages", "大页"),
     "doctor.name.memory_bandwidth": ("memory bandwidth", "内存带宽"),
     "doctor.name.turns": ("sooner turns", "更快轮到"),
+    "doctor.name.batch": ("giving way", "让出处理器"),
     "doctor.name.real_time": ("real time", "实时调度"),
     "doctor.name.isolated_cpus": ("processors set apart", "专用处理器"),
     "doctor.name.interrupts": ("interrupts moved away", "中断迁移"),
@@ -688,6 +690,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.memory_bytes": ("Memory it gets and no more: 512MiB, 2GB.", "内存上限：512MiB、2GB。"),
     "option.cpus": ("Processors it gets and no more, as 1.5.", "处理器上限，例如 1.5。"),
     "option.num_pids": ("Processes and threads it gets and no more.", "进程和线程数上限。"),
+    "option.disk_bytes": (
+        "Bytes of its own folder: a disk of its own, which is taken whole.",
+        "自有目录的字节数：一块专属磁盘，整块预留。",
+    ),
     "option.num_devices": ("Accelerators for itself alone.", "独占的加速设备数。"),
     "option.network": (
         "none, loopback (its own), or host (default none).",
@@ -805,6 +811,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Verify guessed tokens where that pays (auto, off); answers stay the same.",
         "划算时验证猜测的 token（auto、off）。",
     ),
+    "option.latency": (
+        "Its share of the processors: interactive, normal or batch (default: interactive where the host can).",
+        "处理器份额（默认 interactive）。",
+    ),
     "option.token_s": (
         "Time per token that prompts coming in leave to running answers (default 0.05).",
         "有新提示词时每 token 限时（0.05）。",
@@ -900,6 +910,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.resident": ("RESIDENT", "驻留内存"),
     "head.running": ("RUNNING", "运行"),
     "head.waiting": ("WAITING", "排队"),
+    "head.latency": ("CLASS", "等级"),
     "head.age": ("AGE", "时长"),
     "head.pid": ("PID", "进程号"),
     "head.role": ("ROLE", "角色"),

@@ -85,6 +85,7 @@ def _paths(_context: click.Context, _parameter: click.Parameter, values: tuple[s
 @option("--memory", "memory_bytes", callback=_bytes, metavar="SIZE")
 @option("--cpus", type=click.FloatRange(0.001, 10_000), callback=finite, metavar="N")
 @option("--pids", "num_pids", type=click.IntRange(min=1), metavar="N")
+@option("--disk", "disk_bytes", callback=_bytes, metavar="SIZE")
 @option("--devices", "num_devices", type=click.IntRange(min=0), default=0, metavar="N")
 @option("--network", type=click.Choice(["none", "loopback", "host"]), default="none")
 @option("--env", multiple=True, callback=_pairs, metavar="NAME=VALUE")
@@ -124,6 +125,7 @@ def _request(words: tuple[str, ...], wish: dict[str, Any]) -> JobRequest:
         memory_bytes=wish.pop("memory_bytes"),
         cpu_permille=None if cpus is None else max(1, round(cpus * 1000)),
         num_pids=wish.pop("num_pids"),
+        disk_bytes=wish.pop("disk_bytes"),
         num_devices=wish.pop("num_devices"),
     )
     after = [

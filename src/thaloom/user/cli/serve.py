@@ -65,6 +65,7 @@ def _name_of(model: str) -> str:
 @option("--kv", "kv_dtype", type=click.Choice(["f32", "f16", "bf16", "i8"]), metavar="FORMAT")
 @option("--weights", type=click.Choice(["stored", "int8", "int4"]), metavar="FORMAT")
 @option("--speculation", type=click.Choice(["auto", "off"]), metavar="WHEN")
+@option("--latency", type=click.Choice(["interactive", "normal", "batch"]), metavar="CLASS")
 @option("--token-time", "token_s", type=click.FloatRange(min=0), callback=finite, metavar="SECONDS")
 @option("--wait/--no-wait", default=True)
 @option(

@@ -27,6 +27,7 @@ def show_services(output: Output, services: Sequence[Service]) -> None:
         "resident",
         "running",
         "waiting",
+        "latency",
         "age",
         "pid",
     ]
@@ -62,6 +63,7 @@ def _row(service: Service) -> list[str]:
         size(service.resident_bytes),
         str(service.running),
         str(service.waiting),
+        service.latency or ABSENT,
         age(service.created_at),
         str(service.pid or ABSENT),
     ]

@@ -112,6 +112,7 @@ class ServeOptions(TypedDict, total=False):
     kv_dtype: Literal["f32", "f16", "bf16", "i8"] | None
     weights: Literal["stored", "int8", "int4"] | None
     speculation: Literal["auto", "off"] | None
+    latency: Literal["interactive", "normal", "batch"] | None
     stretch: float | None
     token_s: float | None
     keep_throughput: float | None

@@ -70,6 +70,7 @@ class _Building:
         self._report = report
         self._view = View()
         self._rules: list[tuple[str, int]] = []
+        self._device, self._held = "", -1
 
     def do(self, step: tuple[str, ...]) -> None:
         STEPS[step[0]](self, *step[1:])
@@ -107,6 +108,13 @@ class _Building:
     def umask(self, mask: str) -> None:
         os.umask(int(mask, 8))
 
+    def disk(self, image: str) -> None:
+        """A file as a block device, held until the view has mounted it. Early: later neither it nor our own modules
+        can be reached."""
+        from thaloom.kernel.sandbox.inside.loop import loop_device  # few need it, and imports are what a start costs
+
+        self._device, self._held = loop_device(image)
+
     def separate(self, *names: str) -> None:
         """Namespaces to leave."""
         namespaces.separate(names)
@@ -132,8 +140,12 @@ class _Building:
             raise OSError("its parent has ended")
 
     def view(self, what: str, *words: str) -> None:
-        """A part of the new root: `begin`, `read`, `write`, `scratch`, `cover`, `link`, `processes`, `finish`."""
+        """A part of the new root: `begin`, `read`, `write`, `disk`, `scratch`, `cover`, `link`, `processes`,
+        `finish`."""
         match what:
+            case "disk":
+                self._view.disk(self._device, words[0])
+                os.close(self._held)
             case "read" | "write":
                 self._view.bind(words[0], words[-1], write=what == "write")
             case "begin" | "finish" | "scratch" | "cover" | "link" | "processes":

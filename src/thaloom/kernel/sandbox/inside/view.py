@@ -44,6 +44,19 @@ class View:
         if write:
             self._writable.append(seen_at)
 
+    def disk(self, device: str, seen_at: str) -> None:
+        """A file system on a block device of the host, which can be written. It goes with the last process in here:
+        this mount namespace is the only one that has it."""
+        target = _NEW + seen_at
+        os.makedirs(target, 0o755, exist_ok=True)
+        # The kernel's late clearing of inode tables would make holes in the file behind it, whose bytes are taken.
+        kernel.mount(_OLD + device, target, "ext4", kernel.MS_NOSUID | kernel.MS_NODEV, "noinit_itable")
+        try:
+            os.rmdir(target + "/lost+found")
+        except OSError:
+            pass  # another attempt was before, or something was found
+        self._writable.append(seen_at)
+
     def scratch(self, path: str, num_bytes: str) -> None:
         """Memory that can be written, `num_bytes` of it."""
         os.makedirs(_NEW + path, 0o755, exist_ok=True)

@@ -17,11 +17,12 @@ OVER: frozenset[JobPhase] = frozenset({"succeeded", "failed", "stopped"})
 JobNetwork = Literal["none", "loopback", "host"]
 Endings = Literal["succeeded", "ended"]
 EndedBy = Literal[
-    "exit", "signal", "memory", "pids", "walls", "deadline", "stopped", "down", "lost", "not_started", "dependency"
-]
+    "exit", "signal", "memory", "pids", "disk", "walls", "deadline", "stopped", "down", "lost", "not_started",
+    "dependency",
+]  # fmt: skip
 """What ended an attempt, or kept it from beginning.
 
-`exit`: its own end. `signal`: one that nobody here sent. `memory`, `pids`, `walls`: the wall it met. `stopped`:
+`exit`: its own end. `signal`: one that nobody here sent. `memory`, `pids`, `disk`, `walls`: the wall it met. `stopped`:
 somebody asked. `down`: the node ended. `lost`: what kept it was killed, or the machine lost power. `not_started`: there
 was no such program, or a wall could not be built. `dependency`: a job it waits for came to another end.
 """
@@ -58,6 +59,9 @@ class JobResources:
     """Of one processor: 1500 is one and a half."""
     num_pids: int | None = None
     """Processes and threads."""
+    disk_bytes: int | None = None
+    """Of its own folder, which is then a file system of that size: taken whole, and only where it runs in that folder.
+    What it may write elsewhere does not count."""
     num_devices: int = 0
     """Accelerators for itself alone."""
 
@@ -66,6 +70,7 @@ class JobResources:
             ("memory_bytes", 1 << 20, 1 << 60),
             ("cpu_permille", 1, 10**7),
             ("num_pids", 1, 1 << 22),
+            ("disk_bytes", 16 << 20, 1 << 60),
             ("num_devices", 0, 1024),
         ):
             value = getattr(self, name)
@@ -132,6 +137,8 @@ class JobSpec:
             value = getattr(self, name)
             if value is not None and not least <= value <= LONGEST_S:
                 raise BadParameter(f"{name} must be between {least:g} and {LONGEST_S:g} seconds", param=name)
+        if self.resources.disk_bytes is not None and self.directory is not None:
+            raise BadParameter("disk_bytes holds a folder of its own, and no directory of the host", param="disk_bytes")
         for path in (*self.read, *self.write, *([] if self.directory is None else [self.directory])):
             if not path.startswith("/") or "\0" in path:
                 raise BadParameter(f"a path must be absolute, not {path!r}", param="directory")
