@@ -5,6 +5,7 @@ Everything is found out by looking or by doing; nothing is changed. `thaloom doc
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from thaloom.kernel.sandbox.host import find_walls
 from thaloom.kernel.sandbox.inside import kernel_calls
 from thaloom.kernel.sandbox.types import Ability
 from thaloom.kernel.trust.memory_encryption import memory_encryption
+
+_TURN_NS = 1_000_000
 
 Kind = Literal["wall", "limit", "latency", "host"]
 
@@ -118,7 +121,10 @@ def _in_a_child(attempt: object) -> str | None:
 
 
 def _try_turn() -> None:
-    kernel_calls.set_scheduling(0, 0, 1_000_000)
+    """A kernel before 6.12 takes the wish and forgets it."""
+    kernel_calls.set_scheduling(0, 0, _TURN_NS)
+    if kernel_calls.turn_ns() != _TURN_NS:
+        raise OSError(errno.EOPNOTSUPP, "no turns of one's own")
 
 
 def _try_real_time() -> None:

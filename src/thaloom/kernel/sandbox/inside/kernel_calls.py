@@ -20,6 +20,7 @@ _MOUNT_SETATTR = 442
 """Since Linux 5.12 every architecture gives a new call the same number."""
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+_SCHED_GETATTR = {"x86_64": 315, "aarch64": 275}
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_SECUREBITS = 1, 4, 22, 24, 28
 PR_SET_NO_NEW_PRIVS = 38
@@ -94,6 +95,14 @@ def set_scheduling(policy: int, nice: int, slice_ns: int) -> None:
     attr = _SchedAttr(size=48, policy=policy, nice=nice, runtime=slice_ns)
     pid, flags = ctypes.c_int(0), ctypes.c_uint(0)
     system_call(_SCHED_SETATTR[os.uname().machine], pid, ctypes.byref(attr), flags)
+
+
+def turn_ns() -> int:
+    """The turn this process is given; 0 where the kernel knows no turns of one's own. Source: sched_getattr(2)."""
+    attr = _SchedAttr()
+    pid, flags = ctypes.c_int(0), ctypes.c_uint(0)
+    system_call(_SCHED_GETATTR[os.uname().machine], pid, ctypes.byref(attr), ctypes.c_uint(48), flags)
+    return int(attr.runtime)
 
 
 def drop_capabilities() -> None:
