@@ -1,4 +1,4 @@
-"""Suites that pass on this host pass on a kernel with version 2 of control groups; and what only such a kernel shows."""
+"""Suites of this host on a kernel with version 2 of control groups, and what only such a kernel shows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from tests.hardware.guest.kernel import Parts, find_parts
 from tests.hardware.guest.machine import boot
 
 ROOT = Path(__file__).parents[2]
-SUITES = (
+SUITES: tuple[str, ...] = (
     "tests/hardware/guest/v2_cases.py",
     "tests/system/test_groups.py",
     "tests/system/test_walls.py",
 )
 NOT_THERE = "ordinary"
-"""Of what the names of cases hold: walls in a user namespace are the same with either version, and emulated processors are slow."""
+"""What is in the names of cases that are left out: walls in a user namespace are the same with either version, and
+emulated processors are slow."""
 TREE = ("pyproject.toml", "src/thaloom", "tests/__init__.py", "tests/conftest.py", "tests/system", "tests/hardware")
 PACKAGES = (
     "pytest", "pytest-timeout", "pluggy", "iniconfig", "packaging", "pygments",
@@ -48,7 +49,7 @@ def test_the_suites_pass_on_a_kernel_with_version_2(parts: Parts, tmp_path: Path
     ]  # fmt: skip
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src"), "HOME": "/root",
-        "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8",
+        "LANG": "C.UTF-8",
     }  # fmt: skip
     write_image(image, tree=TREE, packages=PACKAGES, root=ROOT, command=command, environment=environment)
     first, arguments = sys.executable, f"-I -S {ROOT / 'tests/hardware/guest/init.py'}"

@@ -1,4 +1,4 @@
-"""The guest's files: this interpreter, this checkout, and what both need, as one archive the kernel unpacks into memory.
+"""The guest's files: this interpreter, this checkout and what both need, in one archive that its kernel unpacks.
 
 Everything has the path it has on the host, so that what is run there is started as it is here. Nothing of the host is
 shared: what the guest writes is gone with it.

@@ -55,7 +55,7 @@ def boot(parts: Parts, image: Path, *, first: str, arguments: str, folder: Path,
     except subprocess.TimeoutExpired:
         process.kill()
         said, _ = process.communicate()
-        said += f"\nended after {timeout_s:.0f} s\n".encode()
+        said += f"\nended after {timeout_s:g} s\n".encode()
     told = console.read_text(errors="replace")[-_CONSOLE_TAIL:] if console.exists() else ""
     return read_told(telling.read_text(errors="replace") if telling.exists() else "", told + said.decode())
 

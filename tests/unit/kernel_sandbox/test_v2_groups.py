@@ -144,6 +144,36 @@ def test_a_group_shared_with_others_enforces_nothing_and_says_how_to_mend_it(tmp
     assert "Delegate=yes" in ability.why_not
 
 
+def test_where_nothing_can_be_limited_a_program_still_has_a_group(tmp_path: Path, kernel: Callable[[], None]) -> None:
+    """A node that a shell starts shares the shell's group. Its workers are killed together all the same."""
+    own = v2_host(tmp_path, procs=f"{os.getpid()}\n1\n")
+    kernel()
+    group = find_groups("thaloom-x", root=tmp_path).create("w-1", Limits())
+    assert group.places == {"v2": own / "thaloom-x" / "w-1"}
+    assert (own / "cgroup.subtree_control").read_text() == ""
+    assert not (own / "thaloom-node").exists()
+
+
+def test_where_no_group_can_be_made_a_program_starts_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary user's session belongs to the system."""
+    v2_host(tmp_path, procs=f"{os.getpid()}\n")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    groups = find_groups("thaloom-x", root=tmp_path)
+    assert groups.create("w-1", Limits()) == Group("w-1", {})
+    with pytest.raises(NotEnforceable, match="cannot be written by this user"):
+        groups.create("w-1", Limits(num_pids=5))
+
+
+def test_only_what_can_be_held_is_handed_on(tmp_path: Path, kernel: Callable[[], None]) -> None:
+    """Some were handed on before others came into the group: those hold, and nobody asks for the rest."""
+    own = v2_host(tmp_path, controllers="memory pids", procs=f"{os.getpid()}\n1\n")
+    (own / "cgroup.subtree_control").write_text("pids")
+    kernel()
+    find_groups("thaloom-x", root=tmp_path).create("w-1", Limits(num_pids=5))
+    assert (own / "cgroup.subtree_control").read_text() == "pids"
+    assert (own / "thaloom-x" / "cgroup.subtree_control").read_text() == "+pids"
+
+
 def test_the_root_may_keep_its_processes(tmp_path: Path, kernel: Callable[[], None]) -> None:
     own = v2_host(tmp_path, own="/", procs="1\n2\n")
     kernel()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from thaloom.base.errors import NotEnforceable
@@ -55,11 +55,16 @@ class V2Groups:
                 self._move()
 
     def create(self, name: str, limits: Limits) -> Group:
-        require(limits, self.abilities())
+        """Where nothing can be limited it still groups, kills and measures; where it cannot even be made, it has no
+        folder."""
+        abilities = self.abilities()
+        require(limits, abilities)
+        if not os.access(self._own, os.W_OK):
+            return Group(name, {})
         group = Group(name, {"v2": self._base / name})
         try:
             self._base.mkdir(exist_ok=True)
-            self._hand_on()
+            self._hand_on({_CONTROLLER[limit] for limit, ability in abilities.items() if ability.enforced})
             group.places["v2"].mkdir(exist_ok=True)
             self._limit(group.places["v2"], limits)
         except BaseException:
@@ -100,10 +105,10 @@ class V2Groups:
                 return Ability(name=name, why_not=why)
         return Ability(name=name, by=f"cgroup v2 {controller}")
 
-    def _hand_on(self) -> None:
-        """Give the node's folder, and the groups in it, every controller there is."""
-        wanted = [name for name in _words(self._own / "cgroup.controllers") if name in _CONTROLLER.values()]
-        if not self._top and str(self._pid) in _words(self._own / "cgroup.procs"):
+    def _hand_on(self, controllers: Set[str]) -> None:
+        """Give the node's folder, and the groups in it, every one of them, in the kernel's order."""
+        wanted = [name for name in _words(self._own / "cgroup.controllers") if name in controllers]
+        if wanted and not self._top and str(self._pid) in _words(self._own / "cgroup.procs"):
             self._move()
         for folder in (self._own, self._base):
             for name in wanted:
