@@ -38,8 +38,8 @@ def parts() -> Parts:
 @pytest.mark.hardware
 @pytest.mark.slow
 @pytest.mark.timeout(BOUND_S + 60)
-def test_the_suites_pass_on_a_kernel_with_version_2(parts: Parts, tmp_path: Path) -> None:
-    image = tmp_path / "image"
+def test_the_suites_pass_on_a_kernel_with_version_2(parts: Parts, short_path: Path) -> None:
+    image = short_path / "image"
     command = [
         sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "-p",
         "tests.hardware.guest.telling", *SUITES,
@@ -50,7 +50,7 @@ def test_the_suites_pass_on_a_kernel_with_version_2(parts: Parts, tmp_path: Path
     }  # fmt: skip
     write_image(image, tree=TREE, packages=PACKAGES, root=ROOT, command=command, environment=environment)
     first, arguments = sys.executable, f"-I -S {ROOT / 'tests/hardware/guest/init.py'}"
-    told = boot(parts, image, first=first, arguments=arguments, folder=tmp_path, timeout_s=BOUND_S)
+    told = boot(parts, image, first=first, arguments=arguments, folder=short_path, timeout_s=BOUND_S)
     failures = told.failures()
     assert not failures, "\n\n".join([f"{len(failures)} of {len(told.cases)} in the guest:", *failures])
     assert told.status == 0, f"{told.status=} after {len(told.cases)} cases\n{told.console}"

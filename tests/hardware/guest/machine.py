@@ -56,6 +56,10 @@ def boot(parts: Parts, image: Path, *, first: str, arguments: str, folder: Path,
         process.kill()
         said, _ = process.communicate()
         said += f"\nended after {timeout_s:g} s\n".encode()
+    finally:
+        if process.poll() is None:  # Ctrl-C, or a test out of time: nobody else would end it
+            process.kill()
+            process.communicate()
     told = console.read_text(errors="replace")[-_CONSOLE_TAIL:] if console.exists() else ""
     return read_told(telling.read_text(errors="replace") if telling.exists() else "", told + said.decode())
 

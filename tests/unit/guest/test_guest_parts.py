@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,23 @@ def test_a_guest_that_hangs_is_ended_and_what_it_told_is_kept(tmp_path: Path) ->
     assert (told.status, told.failures()) == (None, [])
     assert list(told.cases) == ["a"]
     assert told.console == "half\nended after 0.2 s\n"
+
+
+def test_a_guest_ends_with_who_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    communicate = subprocess.Popen.communicate
+
+    def interrupted(process: subprocess.Popen[bytes], timeout: float | None = None) -> tuple[bytes, bytes]:
+        started.append(process)
+        if timeout is not None:
+            raise KeyboardInterrupt
+        return communicate(process)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    parts = Parts(str(program(tmp_path / "emulator", "exec sleep 1000")), tmp_path / "kernel")
+    with pytest.raises(KeyboardInterrupt):
+        boot(parts, tmp_path / "image", first="/init", arguments="", folder=tmp_path, timeout_s=60.0)
+    assert started[0].returncode is not None
 
 
 def test_a_guest_that_never_was_tells_in_the_emulators_words(tmp_path: Path) -> None:
