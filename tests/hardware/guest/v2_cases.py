@@ -370,12 +370,13 @@ def test_the_next_daemon_is_started_beside_a_worker_that_lives(given: Path, star
     assert sorted(path.name for path in given.iterdir() if path.is_dir()) == [NODE]
 
 
-def as_user(program: Callable[[], str]) -> str:
-    """What it returns, or which error it ended with, in a child that is an ordinary user."""
+def as_user(where: Path, program: Callable[[], str]) -> str:
+    """What it returns, or which error it ended with, in a child that is an ordinary user in that group."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         try:
+            join(where)
             os.setgroups([])
             os.setresgid(USER, USER, USER)
             os.setresuid(USER, USER, USER)
@@ -411,8 +412,7 @@ def test_an_ordinary_user_has_what_was_delegated_to_him(given: Path) -> None:
     (given / "outside").mkdir()
     join(given / "outside")
     hand_on(given, "pids memory")
-    join(theirs)
-    assert as_user(use) == "done"
+    assert as_user(theirs, use) == "done"
 
 
 def test_an_ordinary_user_to_whom_nothing_was_delegated_is_told_so(given: Path) -> None:
@@ -421,7 +421,7 @@ def test_an_ordinary_user_to_whom_nothing_was_delegated_is_told_so(given: Path) 
         assert groups.create("w-1", Limits()) == Group("w-1", {})  # and its programs start all the same
         return str(groups.abilities()["memory"].why_not)
 
-    assert as_user(ask) == f"{given} cannot be written by this user"
+    assert as_user(given, ask) == f"{given} cannot be written by this user"
 
 
 def test_a_container_sees_its_part_of_the_tree_as_all_there_is(given: Path, start: Start) -> None:
