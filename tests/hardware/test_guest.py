@@ -13,7 +13,8 @@ from tests.hardware.guest.machine import boot
 
 ROOT = Path(__file__).parents[2]
 SUITES: tuple[str, ...] = (
-    "tests/hardware/guest/v2_cases.py",
+    "tests/hardware/guest/v2_limits.py",
+    "tests/hardware/guest/v2_places.py",
     "tests/system/test_groups.py",
     "tests/system/test_walls.py",
 )

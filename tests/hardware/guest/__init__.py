@@ -9,5 +9,6 @@ nothing of the host shared. Emulation alone is used, also where the host could v
 everywhere, instead of one that depends on what lies below the host.
 
 Two kinds of tests run there: those of `tests/system` that pass on any host (the guest is one more host), and
-`v2_cases.py`, which needs a tree of version 2 with all rights on it. By hand: `pytest tests/hardware/test_guest.py`.
+`v2_limits.py` and `v2_places.py`, which need a tree of version 2 with all rights on it.
+By hand: `pytest tests/hardware/test_guest.py`.
 """

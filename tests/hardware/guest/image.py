@@ -131,8 +131,8 @@ def _packages(names: Sequence[str]) -> Iterator[Path]:
     """All that was installed with them but their commands."""
     for name in names:
         found = importlib.metadata.distribution(name)
-        paths = [Path(os.path.normpath(found.locate_file(file))) for file in found.files or ()]
-        inside = Path(os.path.normpath(found.locate_file("")))
+        paths = [Path(os.path.normpath(str(found.locate_file(file)))) for file in found.files or ()]
+        inside = Path(os.path.normpath(str(found.locate_file(""))))
         paths = [path for path in paths if path.is_relative_to(inside) and path.is_file()]
         yield from paths
         yield from _libraries([path for path in paths if path.suffix == ".so"])
