@@ -416,6 +416,7 @@ def _sandbox(layout: Layout, config: NodeConfig) -> Sandbox:
     if config.sandbox.walls == "off":
         return Sandbox(walls=NO_WALLS, groups=NoGroups("walls are switched off"), mode="off")
     groups = find_groups(folder_name(layout.home))
+    groups.settle()  # before there is a door or a worker, which would be born where we are
     return Sandbox(walls=find_walls(layout.run), groups=groups, mode=config.sandbox.walls)
 
 

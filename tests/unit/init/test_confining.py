@@ -11,7 +11,9 @@ import pytest
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, NotEnforceable
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
+from thaloom.init import wiring
 from thaloom.init.admission import Estimate
+from thaloom.init.boot import NodeConfig
 from thaloom.init.confining import Confiner, SandboxConfig
 from thaloom.init.last_words import LastWords
 from thaloom.init.layout import Layout
@@ -254,3 +256,19 @@ def _python() -> tuple[str, ...]:
     from thaloom.kernel.sandbox.host import python_paths
 
     return python_paths()
+
+
+def test_the_node_settles_among_its_groups_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With version 2 a door that was born beside the daemon would keep it from making any group that limits."""
+    settled: list[str] = []
+
+    class Settling(NoGroups):
+        def settle(self) -> None:
+            settled.append("settled")
+
+    monkeypatch.setattr(wiring, "find_groups", lambda name: Settling("none here"))
+    monkeypatch.setattr(wiring, "find_walls", lambda folder: NO_WALLS)
+    wiring._sandbox(Layout(tmp_path), NodeConfig())
+    assert settled == ["settled"]

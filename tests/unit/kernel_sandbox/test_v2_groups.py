@@ -12,7 +12,7 @@ from tests.unit.kernel_sandbox.trees import fill, v2_host
 from thaloom.base.errors import NotEnforceable
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.group import Group
-from thaloom.kernel.sandbox.types import IoLimit, Limits, Strikes
+from thaloom.kernel.sandbox.types import IoLimit, LimitName, Limits, Strikes
 from thaloom.kernel.sandbox.v2 import V2Groups
 
 
@@ -69,9 +69,59 @@ def test_the_node_moves_out_of_the_group_whose_controllers_it_hands_on(
     own = v2_host(tmp_path, controllers="memory pids", procs=f"{os.getpid()}\n")
     kernel()
     find_groups("thaloom-x", root=tmp_path).create("w-1", Limits(num_pids=5))
-    assert (own / "thaloom-x" / "node" / "cgroup.procs").read_text() == str(os.getpid())
+    assert (own / "thaloom-node" / "cgroup.procs").read_text() == str(os.getpid())
     assert (own / "cgroup.subtree_control").read_text() == "+pids"  # a file keeps what was written last
     assert (own / "thaloom-x" / "cgroup.subtree_control").read_text() == "+pids"
+
+
+def test_the_node_settles_before_it_starts_others(tmp_path: Path, kernel: Callable[[], None]) -> None:
+    """A door that is born beside it would keep it from handing on anything, ever after."""
+    own = v2_host(tmp_path, procs=f"{os.getpid()}\n")
+    kernel()
+    find_groups("thaloom-x", root=tmp_path).settle()
+    assert (own / "thaloom-node" / "cgroup.procs").read_text() == str(os.getpid())
+    assert (own / "cgroup.subtree_control").read_text() == ""  # nothing else is touched before a group is asked for
+
+
+def test_a_node_that_shares_its_group_stays_where_it_is(tmp_path: Path, kernel: Callable[[], None]) -> None:
+    own = v2_host(tmp_path, procs=f"{os.getpid()}\n1\n")
+    kernel()
+    find_groups("thaloom-x", root=tmp_path).settle()
+    assert not (own / "thaloom-node").exists()
+
+
+def test_a_node_started_in_its_own_place_finds_what_was_given_to_it(tmp_path: Path, kernel: Callable[[], None]) -> None:
+    """By a service manager (DelegateSubgroup=), or asked about by somebody else once it is there."""
+    v2_host(tmp_path, own="/system.slice/thaloom.service/thaloom-node", procs=f"{os.getpid()}\n")
+    given = tmp_path / "sys/fs/cgroup/system.slice/thaloom.service"
+    kernel()
+    fill(given)
+    (given / "cgroup.controllers").write_text("memory pids")
+    (given / "cgroup.type").write_text("domain")
+    group = find_groups("thaloom-x", root=tmp_path).create("w-1", Limits(num_pids=5))
+    assert group.places == {"v2": given / "thaloom-x" / "w-1"}
+
+
+def test_processors_that_are_not_ours_are_refused_though_the_kernel_takes_them(
+    tmp_path: Path, kernel: Callable[[], None]
+) -> None:
+    own = v2_host(tmp_path, procs=f"{os.getpid()}\n")
+    kernel()
+    with pytest.raises(NotEnforceable, match="processors 7 are not there, or not this node's") as caught:
+        find_groups("thaloom-x", root=tmp_path).create("w-1", Limits(cpus=(1, 7)))
+    assert caught.value.details == {"limit": "cpus"}
+    assert not (own / "thaloom-x" / "w-1").exists()
+
+
+@pytest.mark.parametrize(("file", "limit"), [("memory.swap.max", "swap"), ("io.max", "io")])
+def test_what_a_kernel_was_built_without_is_told_before_it_is_asked_for(
+    tmp_path: Path, file: str, limit: LimitName
+) -> None:
+    own = v2_host(tmp_path, procs=f"{os.getpid()}\n")
+    groups = find_groups("thaloom-x", root=tmp_path)
+    assert groups.abilities()[limit].enforced
+    (own / file).unlink()
+    assert groups.abilities()[limit].why_not == f"this kernel has no {file}"
 
 
 def test_a_controller_that_was_not_handed_to_us_is_refused_by_name(tmp_path: Path, kernel: Callable[[], None]) -> None:
@@ -94,12 +144,42 @@ def test_a_group_shared_with_others_enforces_nothing_and_says_how_to_mend_it(tmp
     assert "Delegate=yes" in ability.why_not
 
 
+def test_where_nothing_can_be_limited_a_program_still_has_a_group(tmp_path: Path, kernel: Callable[[], None]) -> None:
+    """A node that a shell starts shares the shell's group. Its workers are killed together all the same."""
+    own = v2_host(tmp_path, procs=f"{os.getpid()}\n1\n")
+    kernel()
+    group = find_groups("thaloom-x", root=tmp_path).create("w-1", Limits())
+    assert group.places == {"v2": own / "thaloom-x" / "w-1"}
+    assert (own / "cgroup.subtree_control").read_text() == ""
+    assert not (own / "thaloom-node").exists()
+
+
+def test_where_no_group_can_be_made_a_program_starts_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary user's session belongs to the system."""
+    v2_host(tmp_path, procs=f"{os.getpid()}\n")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    groups = find_groups("thaloom-x", root=tmp_path)
+    assert groups.create("w-1", Limits()) == Group("w-1", {})
+    with pytest.raises(NotEnforceable, match="cannot be written by this user"):
+        groups.create("w-1", Limits(num_pids=5))
+
+
+def test_only_what_can_be_held_is_handed_on(tmp_path: Path, kernel: Callable[[], None]) -> None:
+    """Some were handed on before others came into the group: those hold, and nobody asks for the rest."""
+    own = v2_host(tmp_path, controllers="memory pids", procs=f"{os.getpid()}\n1\n")
+    (own / "cgroup.subtree_control").write_text("pids")
+    kernel()
+    find_groups("thaloom-x", root=tmp_path).create("w-1", Limits(num_pids=5))
+    assert (own / "cgroup.subtree_control").read_text() == "pids"
+    assert (own / "thaloom-x" / "cgroup.subtree_control").read_text() == "+pids"
+
+
 def test_the_root_may_keep_its_processes(tmp_path: Path, kernel: Callable[[], None]) -> None:
     own = v2_host(tmp_path, own="/", procs="1\n2\n")
     kernel()
     groups = find_groups("thaloom-x", root=tmp_path)
     groups.create("w-1", Limits(num_pids=5))
-    assert not (own / "thaloom-x" / "node").exists()
+    assert not (own / "thaloom-node").exists()
 
 
 def test_memory_bandwidth_is_never_promised(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 V2_FILES = {
     "cgroup.procs": "", "cgroup.subtree_control": "", "cgroup.freeze": "0", "cgroup.kill": "",
     "cpu.max": "max 100000", "cpu.weight": "100", "cpu.stat": "usage_usec 1500000\nuser_usec 1\n", "cpuset.cpus": "",
+    "cpuset.cpus.effective": "0-1\n",
     "memory.max": "max", "memory.swap.max": "max", "memory.oom.group": "0", "memory.current": "4096",
     "memory.peak": "8192", "memory.events": "low 0\nmax 3\noom 1\noom_kill 2\n", "pids.max": "max",
     "pids.current": "3", "pids.events": "max 7\n", "io.max": "", "hugetlb.2MB.max": "max",
@@ -32,6 +33,7 @@ def v2_host(root: Path, own: str = "/system.slice/thaloom.service", controllers:
     (folder / "cgroup.procs").write_text(procs)
     if own != "/":
         (folder / "cgroup.type").write_text("domain")
+        fill(folder)
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from thaloom.kernel.sandbox.grouping import Groups, NoGroups
 from thaloom.kernel.sandbox.v1 import V1Groups
-from thaloom.kernel.sandbox.v2 import V2Groups
+from thaloom.kernel.sandbox.v2 import NODE, V2Groups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,8 @@ def find_groups(folder: str, *, pid: int | None = None, root: Path = Path("/")) 
     own = own_groups(pid, root)
     v2 = own.pop("v2", None)
     if v2 is not None and not own.keys() & {"memory", "pids", "cpu"}:
+        if v2.name == NODE:  # where a node's process is put; what was given to the node is one above
+            v2 = v2.parent
         top = not (v2 / "cgroup.type").exists()  # the root alone has none
         return V2Groups(v2, folder, top=top, pid=pid)
     if not own:

@@ -33,11 +33,8 @@ class Group:
     places: Mapping[str, Path]
 
     def members(self) -> set[int]:
-        """Process ids, in whichever hierarchy they are."""
-        found: set[int] = set()
-        for folder in self.places.values():
-            found |= {int(word) for word in (_text(folder / "cgroup.procs") or "").split()}
-        return found
+        """Process ids, in whichever hierarchy they are, also in groups that they made inside."""
+        return {pid for folder in self.places.values() for pid in _members(folder)}
 
     def usage(self) -> Usage:
         nanoseconds = self._number("cpuacct", "cpuacct.usage")
@@ -99,9 +96,10 @@ class Group:
         return False
 
     def delete(self) -> bool:
-        """Remove its folders; False as long as a member is not quite gone. Nothing to do is done."""
+        """Remove its folders, and those its members made inside; False as long as a member is not quite gone. Nothing
+        to do is done."""
         done = True
-        for folder in self.places.values():
+        for folder in [inside for place in self.places.values() for inside in reversed(_tree(place))]:
             try:
                 folder.rmdir()
             except FileNotFoundError:
@@ -115,7 +113,7 @@ class Group:
 
     def _only_in(self, hierarchy: str) -> bool:
         """Whether every member is a member there: one that left it in one hierarchy is still ours in another."""
-        there = {int(word) for word in (_text(self.places[hierarchy] / "cgroup.procs") or "").split()}
+        there = _members(self.places[hierarchy])
         return all(not _alive(pid) or pid in there for pid in self.members())
 
     def _kill_once(self) -> bool:
@@ -145,6 +143,15 @@ class Group:
             if key == name and value.isdigit():
                 return int(value)
         return None
+
+
+def _tree(folder: Path) -> list[Path]:
+    """A group and those inside it, each before what it holds."""
+    return [Path(place) for place, _, _ in os.walk(folder)]
+
+
+def _members(folder: Path) -> set[int]:
+    return {int(word) for place in _tree(folder) for word in (_text(place / "cgroup.procs") or "").split()}
 
 
 def _alive(pid: int) -> bool:

@@ -27,6 +27,10 @@ class Groups(Protocol):
     def abilities(self) -> Mapping[LimitName, Ability]:
         """For each limit, whether it holds here. Changes nothing."""
 
+    def settle(self) -> None:
+        """Where the node's own process stands in the way of its groups, it moves. Once, before it starts others, which
+        are born where it is. Never raises: what does not hold then, `abilities` tells."""
+
     def create(self, name: str, limits: Limits) -> Group:
         """A group without members, its limits in force. Raises NotEnforceable that names the limit and why not, or
         OSError; nothing is left behind then. One of that name that is there already is used again if it is empty.
@@ -74,6 +78,9 @@ class NoGroups:
 
     def abilities(self) -> Mapping[LimitName, Ability]:
         return {name: Ability(name=name, why_not=self._why_not) for name in LIMITS}
+
+    def settle(self) -> None:
+        return
 
     def create(self, name: str, limits: Limits) -> Group:
         require(limits, self.abilities())
