@@ -239,12 +239,23 @@ def test_the_command_line(node: Node) -> None:
     assert (shown["quota"]["services"], shown["quota"]["concurrent"], shown["keys"]) == (5, 3, 2)
     assert thaloom(node, "tenant", "set", "acme", "--quota", "energy=5").code == 2, "nobody could keep to that"
     assert thaloom(node, "tenant", "rm", "acme").code == 4
+    assert call(node, "PUT", "/thaloom/v1/tenants/other", secret, {"quota": {}}).status_code == 403
+    strange, (role, guarded) = (
+        "PUT /thaloom/v1/tenants/{name}",
+        thaloom(node, "history", "--refused", "--json").document["actions"],
+    )
+    assert (role["kind"], role["by"], role["error"]["code"]) == (strange, "program:ci@acme", "forbidden")
+    assert (guarded["kind"], guarded["subjects"], guarded["ending"]) == ("tenant.remove", ["tenant/acme"], "refused")
+    assert guarded["error"]["code"] == "wrong_state"
+    assert "[wrong_state]" in thaloom(node, "explain", guarded["id"]).out
+    assert thaloom(node, "audit", "verify").code == 0
     (dry,) = thaloom(node, "token", "rm", "ci@acme", "--dry-run", "--json").document["plans"]
     assert [change["subject"] for change in dry["changes"]] == ["key/ci@acme", "key/ci2@acme"]
     assert thaloom(node, "token", "rm", "ci@acme").code == 0
     assert thaloom(node, "tenant", "rm", "acme").code == 0
     history = thaloom(node, "history", "--json").document["actions"]
     assert history[0]["kind"] == "tenant.remove"
+    assert "refused" not in {action["ending"] for action in history}
     assert thaloom(node, "undo", history[0]["id"]).code == 0
     assert [tenant["name"] for tenant in thaloom(node, "tenant", "ls", "--json").document["tenants"]] == ["acme"]
     assert "admin" in thaloom(node, "token", "whoami").out

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -494,7 +494,8 @@ class Syscalls:
 
     async def make_key(self, wish: KeyWish) -> tuple[AccessKey, str]:
         """Asked for a second time by one id, it is told that the key itself was told already."""
-        wish = completed(wish, TERMS.get().caller, self._store, self._gate)
+        with self._refusing("key.make"):
+            wish = completed(wish, TERMS.get().caller, self._store, self._gate)
         done = await self._do(call(MakeKey.name, wish))
         if done.given is None:
             raise NameTaken(f"the key {wish.name!r} was made by this very request, and told then")
@@ -504,7 +505,8 @@ class Syscalls:
     async def remove_key(self, name: str) -> None:
         keys = {key.name: key for key in self._store.keys()}  # noqa: SIM118 - no dictionary
         if name in keys:  # else it may have been this very request that took it away
-            require_hold(self._gate, TERMS.get().caller, keys[name])
+            with self._refusing("key.remove"):
+                require_hold(self._gate, TERMS.get().caller, keys[name])
         await self._do(call(RemoveKey.name, Named(name=name)))
 
     # -- tenants
@@ -524,8 +526,8 @@ class Syscalls:
 
     # -- actions
 
-    async def actions(self, limit: int, subject: str | None, by: str | None) -> Sequence[PastAction]:
-        return await asyncio.to_thread(self._past.latest, limit, subject=subject, by=by)
+    async def actions(self, limit: int, subject: str | None, by: str | None, *, refused: bool) -> Sequence[PastAction]:
+        return await asyncio.to_thread(self._past.latest, limit, subject=subject, by=by, refused=refused)
 
     async def action(self, action: str) -> tuple[PastAction, Sequence[PastAction]]:
         past = await asyncio.to_thread(self._past.get, action)
@@ -540,7 +542,8 @@ class Syscalls:
     async def approve(self, digest: str, until: float) -> None:
         if TERMS.get().dry_run:
             raise BadParameter("there is nothing to look at before an approval", param="dry_run")
-        self._performer.leave.approve(digest, until, TERMS.get().caller)
+        with self._refusing("plan.approve"):
+            self._performer.leave.approve(digest, until, TERMS.get().caller)
 
     async def verify_journal(self, through: Checkpoint | None) -> JournalReport:
         return await asyncio.to_thread(self._store.journal.verify, through)
@@ -580,6 +583,15 @@ class Syscalls:
         return await self._performer.perform(
             asked, terms.caller, action=action or terms.action, approval=terms.approval, undoes=undoes, aid=aid
         )
+
+    @contextlib.contextmanager
+    def _refusing(self, what: str) -> Iterator[None]:
+        """What is forbidden here is told as what the gate forbids."""
+        try:
+            yield
+        except Forbidden as error:
+            self._gate.refused(str(TERMS.get().caller), what, error)
+            raise
 
     def _wished(self, name: ServiceName) -> bool:
         return any(service.spec.name == name for service in self._store.services())

@@ -241,7 +241,7 @@ class Node:
             came=self._model_came,
             jobs=desk,
         )
-        self._performer = Performer(kinds, journal=store.journal, tasks=tasks, clock=clock)
+        self._performer = Performer(kinds, journal=store.journal, tasks=tasks, clock=clock, refused=self.gate.telling)
         self.syscalls = Syscalls(
             layout,
             config,

@@ -301,7 +301,9 @@ class Plane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption, JobsPla
         aliases.now[name] = dataclasses.replace(aliases.get(name), returned=reason, revision=revision + 1)
         return aliases.now[name]
 
-    async def actions(self, limit: int, subject: str | None, by: str | None) -> Sequence[PastAction]:
+    async def actions(self, limit: int, subject: str | None, by: str | None, *, refused: bool) -> Sequence[PastAction]:
+        if refused:
+            return [dataclasses.replace(PAST_ACTION, ending="refused")]
         return [PAST_ACTION][:limit] if subject in (None, "service/tiny") and by in (None, "person:local") else []
 
     async def action(self, action: str) -> tuple[PastAction, Sequence[PastAction]]:

@@ -402,9 +402,12 @@ class ControlClient:
 
     # -- what was done
 
-    def actions(self, *, limit: int = 50, subject: str | None = None, by: str | None = None) -> list[wire.Action]:
-        """Newest first. `subject`: as `service/chat`."""
-        query = {"limit": limit} | {name: value for name, value in {"subject": subject, "by": by}.items() if value}
+    def actions(
+        self, *, limit: int = 50, subject: str | None = None, by: str | None = None, refused: bool = False
+    ) -> list[wire.Action]:
+        """Newest first. `subject`: as `service/chat`. `refused`: what was asked for in vain, and nothing else."""
+        asked = {"subject": subject, "by": by, "refused": "true" if refused else None}
+        query = {"limit": limit} | {name: value for name, value in asked.items() if value}
         return self._get(wire.Actions, f"/actions?{urlencode(query)}").actions
 
     def action(self, action: str) -> wire.ExplainedAction:

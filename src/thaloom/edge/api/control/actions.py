@@ -19,9 +19,13 @@ def add_action_routes(app: FastAPI, plane: ControlPlane) -> None:
 
     @app.get(f"{wire.PREFIX}/actions", tags=["actions"], openapi_extra=needs("operator", "node"))
     async def actions(
-        limit: Annotated[int, Query(ge=1, le=1000)] = 50, subject: str | None = None, by: str | None = None
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+        subject: str | None = None,
+        by: str | None = None,
+        refused: bool = False,
     ) -> wire.Actions:
-        return wire.Actions(actions=[same(wire.Action, past) for past in await plane.actions(limit, subject, by)])
+        found = await plane.actions(limit, subject, by, refused=refused)
+        return wire.Actions(actions=[same(wire.Action, past) for past in found])
 
     @app.get(f"{wire.PREFIX}/actions/{{action}}", tags=["actions"], openapi_extra=needs("operator", "node"))
     async def action(action: str) -> wire.ExplainedAction:
