@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 NUM_WRITES = 32
 """Of an undisturbed run: two for each action that is asked for, and for each step."""
 
-STEP_KINDS = {"model.pull", "service.serve", "service.stop", "node.down"}
+STEP_KINDS = {"model.import", "service.serve", "service.stop", "node.down"}
 """What is asked for in it."""
 
 

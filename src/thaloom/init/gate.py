@@ -134,7 +134,8 @@ class Gate:
 
 def caller_of(key: AccessKey) -> Caller:
     scopes = None if key.scopes is None else frozenset(key.scopes)
-    return Caller("program", key.name, tenant=key.tenant, role=key.role, scopes=scopes, way="token")
+    models = None if key.limits.models is None else frozenset(key.limits.models)
+    return Caller("program", key.name, tenant=key.tenant, role=key.role, scopes=scopes, way="token", models=models)
 
 
 def _by_uid(users: Mapping[str, Role]) -> dict[int, Role]:
