@@ -43,8 +43,8 @@ KILLED_ELSEWHERE = {
     "encryption.rotate_key": "tests/unit/init/test_vault.py",
 }
 NOT_KILLED = {
-    "model.quantise": "made by a process of its own that ends with the daemon; what it made comes in as an import does",
-    "model.pull": "from a hub, it goes on in the node: tests/system/test_pulls.py kills the daemon in the middle of one",
+    "model.quantise": "made by a process that ends with the daemon; what it made comes in as an import does",
+    "model.pull": "it goes on in the node: tests/system/test_pulls.py kills the daemon in the middle of one",
     "pull.remove": "of files that are kept by no action: tests/system/test_pulls.py kills the pulls themselves",
 }
 """Kinds that no suite here has, and why that is bearable."""

@@ -29,7 +29,7 @@ from thaloom.base.actions import Call, Change, Plan, Planned, Terms
 from thaloom.base.errors import DeadlineExceeded, Forbidden, InternalError, NodeNotRunning, ServiceFailed, ThaloomError
 from thaloom.base.later import Later
 from thaloom.edge.client.place import Place
-from thaloom.edge.client.trust import client_context, raise_if_not_trusted
+from thaloom.edge.client.trust import client_context, raise_if_https_needed, raise_if_not_trusted
 from thaloom.edge.wire.names import DRY_RUN, PREFIX
 
 if TYPE_CHECKING:
@@ -514,6 +514,7 @@ class ControlClient:
             raise_if_not_trusted(error, url)
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded(f"the node at {url} did not answer within {self._timeout_s:g} s") from error
+            raise_if_https_needed(error, url)
             raise NodeNotRunning(f"no node answers at {url}: {error}") from error
 
     @contextlib.contextmanager

@@ -1238,6 +1238,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.wrong_fingerprint": ("another certificate than the pinned one", "证书与固定的指纹不符"),
     "title.wrong_host_name": ("certificate for other names", "证书名称不符"),
     "title.certificate_expired": ("certificate does not hold now", "证书不在有效期内"),
+    "title.https_needed": ("asked without TLS", "未使用 TLS"),
     "title.not_from_afar": ("not from another machine", "不能从其他机器执行"),
     "title.not_enforceable": ("cannot be enforced here", "本机无法强制执行"),
     "title.state_unusable": ("state cannot be used", "状态数据不可用"),
@@ -1421,6 +1422,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "hint.certificate_expired": (
         "on the node: thaloom cert renew; and compare the clocks of the two machines",
         "在节点上执行：thaloom cert renew；并比对两台机器的时钟",
+    ),
+    "hint.https_needed": (
+        "the door there speaks TLS: set THALOOM_URL=https://HOST:PORT, with THALOOM_CA or THALOOM_FINGERPRINT",
+        "该处的门户使用 TLS：请设置 THALOOM_URL=https://HOST:PORT，并设置 THALOOM_CA 或 THALOOM_FINGERPRINT",
     ),
     "hint.not_from_afar": (
         "log in to the node's machine, or unset THALOOM_URL to ask the node of this one",
