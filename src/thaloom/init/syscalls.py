@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from thaloom import __version__
-from thaloom.base.actions import TERMS, Call, Planned
+from thaloom.base.access import kept_name
+from thaloom.base.actions import TERMS, Call, Caller, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.clock import Clock
 from thaloom.base.errors import (
@@ -60,6 +61,7 @@ from thaloom.init.acting.models import (
 from thaloom.init.acting.node import Down
 from thaloom.init.acting.past import Past
 from thaloom.init.acting.performing import Performer
+from thaloom.init.acting.seeing import as_seen_by, is_seen_by
 from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.acting.tenants import PutTenant, RemoveTenant, TenantWish
 from thaloom.init.aliasing import Aliasing
@@ -527,11 +529,33 @@ class Syscalls:
     # -- actions
 
     async def actions(self, limit: int, subject: str | None, by: str | None, *, refused: bool) -> Sequence[PastAction]:
-        return await asyncio.to_thread(self._past.latest, limit, subject=subject, by=by, refused=refused)
+        """Those that the caller sees, as he sees them (init.acting.seeing)."""
+        caller = TERMS.get().caller
+        kept_subject = None if subject is None else kept_name(subject, caller.tenant)
+        kept_by = None if by is None else kept_name(by, caller.tenant)
+        found = await asyncio.to_thread(
+            self._past.latest,
+            limit,
+            subject=kept_subject,
+            by=kept_by,
+            refused=refused,
+            seen=self._seen_by(caller),
+        )
+        return [as_seen_by(past, caller) for past in found]
 
     async def action(self, action: str) -> tuple[PastAction, Sequence[PastAction]]:
+        caller = TERMS.get().caller
+        seen = self._seen_by(caller)
         past = await asyncio.to_thread(self._past.get, action)
-        return past, await asyncio.to_thread(self._past.later, past)
+        if not seen(past):
+            raise ActionNotFound(f"no action {action!r} (thaloom history)")
+        later = await asyncio.to_thread(self._past.later, past)
+        return as_seen_by(past, caller), [as_seen_by(one, caller) for one in later if seen(one)]
+
+    def _seen_by(self, caller: Caller) -> Callable[[PastAction], bool]:
+        """A tenant's history begins with it: an earlier one of its name was another."""
+        since = 0.0 if caller.tenant is None else self._store.tenant(caller.tenant).created_at
+        return lambda past: past.time >= since and is_seen_by(past, caller)
 
     async def undo(self, action: str) -> PastAction:
         undoing = await asyncio.to_thread(self._past.undoing, action)

@@ -124,14 +124,14 @@ MATRIX: dict[str, Who] = {
     "POST /access/refused": who(
         ADMINS, NOBODY, "node", body={"address": "::1", "what": "GET /", "code": "x", "message": "y", "num": 1}
     ),
-    # Tenants, what was done, and the journal: the node's.
+    # Tenants and the journal: the node's. What was done: each sees what was done to his own (init.acting.seeing).
     "GET /tenants": who(OPERATORS, NOBODY, "node"),
     "GET /tenants/acme": who(OPERATORS, NOBODY, "node"),
     "POST /tenants": who(ADMINS, NOBODY, "node", body={"name": "new"}),
     "PUT /tenants/acme": who(ADMINS, NOBODY, "node", body={}),
     "DELETE /tenants/acme": who(ADMINS, NOBODY, "node"),
-    "GET /actions": who(OPERATORS, NOBODY, "node"),
-    "GET /actions/a-1": who(OPERATORS, NOBODY, "node"),
+    "GET /actions": who(OPERATORS, OPERATORS, "node"),
+    "GET /actions/a-1": who(OPERATORS, OPERATORS, "node"),
     "POST /actions/a-1/undo": who(ADMINS, NOBODY, "node"),
     "POST /actions/approve": who(ADMINS, NOBODY, "node", body={"digest": DIGEST}),
     "GET /journal/checkpoint": who(OPERATORS, NOBODY, "node"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from thaloom.base.actions import Call
@@ -22,14 +22,20 @@ class Past:
         self._journal = journal
 
     def latest(
-        self, limit: int, *, subject: str | None = None, by: str | None = None, refused: bool = False
+        self,
+        limit: int,
+        *,
+        subject: str | None = None,
+        by: str | None = None,
+        refused: bool = False,
+        seen: Callable[[PastAction], bool] = lambda _: True,
     ) -> list[PastAction]:
-        """Newest first. `subject`: only what changed or touched that (`service/chat`). `refused`: what was asked for in
-        vain, and nothing else."""
+        """Newest first, of those that are `seen`. `subject`: only what changed or touched that (`service/chat`).
+        `refused`: what was asked for in vain, and nothing else."""
         wanted = (
             action
             for action in (self._refusals() if refused else self._backwards())
-            if (subject is None or subject in action.subjects) and (by is None or action.by == by)
+            if (subject is None or subject in action.subjects) and (by is None or action.by == by) and seen(action)
         )
         return list(itertools.islice(wanted, limit))
 
