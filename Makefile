@@ -99,8 +99,8 @@ chaos: $(BIN)/pytest  ## 20 minutes of kill -9, full disks and revoked keys whil
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1) $(ARGS)
 
 .PHONY: crash-points
-crash-points: $(BIN)/pytest  ## killed at every write of the journal, not only at some: actions, the reconciler's steps, jobs
-	THALOOM_ALL_POINTS=1 $(BIN)/pytest -q -n 2 --dist worksteal tests/system/test_action_crashes.py tests/system/test_step_crashes.py tests/system/test_job_crashes.py
+crash-points: $(BIN)/pytest  ## killed at every write of the journal and cut at every flush, not only at some: actions, the reconciler's steps, jobs
+	THALOOM_ALL_POINTS=1 $(BIN)/pytest -q -n 2 --dist worksteal tests/system/test_action_crashes.py tests/system/test_step_crashes.py tests/system/test_job_crashes.py tests/system/test_power_loss.py
 
 schemas: $(BIN)/pytest  ## 1,000 random JSON schemas: every answer of the bundled model is valid
 	$(BIN)/python -m tests.follow_schemas --schemas 1000 --record

@@ -27,20 +27,24 @@ from thaloom.base.clock import SystemClock
 from thaloom.base.events import ignore
 from thaloom.base.files import write_atomic
 from thaloom.base.ids import ServiceName
-from thaloom.init.acting.aliases import AliasWish, PutAlias, RemoveAlias
+from thaloom.init.acting.aliases import AliasWish, CanaryReport, PutAlias, RemoveAlias, ReturnCanary
 from thaloom.init.acting.certificates import (
     CertificateWish,
     ImportCertificate,
     MakeCertificate,
     PutBackCertificate,
+    RenewalWish,
+    RenewCertificate,
     ReturnWish,
     TakeoverWish,
 )
 from thaloom.init.acting.documents import Apply, ApplyWish
+from thaloom.init.acting.encryption import ConvertModel, ConvertWish, MakeMasterKey
 from thaloom.init.acting.guards import ServiceGuard
 from thaloom.init.acting.keys import KeyWish, MakeKey, RemoveKey
 from thaloom.init.acting.kinds import Named, call
 from thaloom.init.acting.models import CopyModel, CopyWish, ImportModel, ImportWish, RemoveModel
+from thaloom.init.acting.node import Nothing
 from thaloom.init.acting.performing import Performer
 from thaloom.init.acting.registry import action_kinds
 from thaloom.init.acting.services import Serve, Stop
@@ -56,6 +60,7 @@ from thaloom.init.layout import Layout
 from thaloom.init.locksmith import Locksmith
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.tenancy import Tenancy
+from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Document, KeyLimits, Quota, ServiceSpec, Share
@@ -65,33 +70,42 @@ from thaloom.kernel.trust.seals import node_key, sealing
 
 def suite(source: Path) -> list[tuple[str, Call]]:
     """(id, what is asked for), in order."""
-    chat, talk = ServiceName("chat"), ServiceName("talk")
+    chat, fine, talk = ServiceName("chat"), ServiceName("fine"), ServiceName("talk")
     spec = ServiceSpec(name=chat, model="small")
-    alias = AliasWish(name=talk, shares=(Share(service=chat, weight=1),))
+    alias = AliasWish(name=talk, shares=(Share(service=chat, weight=9), Share(service=fine, weight=1)), canary=fine)
     service = Document(kind="Service", name="web", spec={"model": "small", "context_length": 64})
     workspace = Document(kind="Workspace", name="data", labels={"app": "x"})
     federation = Document(kind="Federation", name="f", spec={"model": "small", "participants": ["a", "b"]})
+    takeover = _takeover(source)
     wishes: list[tuple[str, Any]] = [
         (ImportModel.name, ImportWish(path=str(source), name="small")),
         (Serve.name, spec),
         (Serve.name, ServiceSpec(name=chat, model="small", context_length=64)),
+        (Serve.name, ServiceSpec(name=fine, model="small")),
         (PutAlias.name, alias),
+        (ReturnCanary.name, CanaryReport(name="talk", revision=1, reason="it did worse")),
         (MakeKey.name, KeyWish(name="ci", limits=KeyLimits(concurrent=2))),
         (PutTenant.name, TenantWish(name="acme", quota=Quota(services=2), new=True)),
         (PutTenant.name, TenantWish(name="acme", quota=Quota(services=3))),
         (CopyModel.name, CopyWish(name="small", to="again")),
+        (MakeMasterKey.name, Nothing()),
+        (ConvertModel.name, ConvertWish(name="again", to="hidden", encrypted=True)),
         (RemoveTenant.name, Named(name="acme")),
         (RemoveKey.name, Named(name="ci")),
         (MakeCertificate.name, CertificateWish(names=("localhost",))),
-        (ImportCertificate.name, _takeover(source)),
+        (ImportCertificate.name, takeover),
+        (RenewCertificate.name, RenewalWish(instead_of=takeover.fingerprint, names=("localhost", "node"))),
+        (PutBackCertificate.name, ReturnWish(fingerprint=takeover.fingerprint)),
         (PutBackCertificate.name, ReturnWish(fingerprint=None)),
         (RemoveAlias.name, Named(name="talk")),
         (Stop.name, Named(name="chat")),
+        (Stop.name, Named(name="fine")),
         (Apply.name, ApplyWish(documents=(service, workspace, federation))),
         (Apply.name, ApplyWish(documents=(replace(service, spec={"model": "small"}),), remove=("federation/f",))),
         (Apply.name, ApplyWish(remove=("service/web", "workspace/data"))),
         (RemoveModel.name, Named(name="small")),
         (RemoveModel.name, Named(name="again")),
+        (RemoveModel.name, Named(name="hidden")),
     ]
     return [(f"step-{number}", call(kind, wish)) for number, (kind, wish) in enumerate(wishes)]
 
@@ -115,7 +129,16 @@ class Machine:
         self.layout = Layout(home)
         self.layout.create()
         self.store = StateStore(self.layout.state, clock, seal=sealing(node_key(self.layout.node_key)))
-        self.models = ModelStore(self.layout.models, clock)
+        vault = Vault(
+            self.layout,
+            key_file="",
+            passphrase=None,
+            has_encrypted=lambda: self.models.has_encrypted(),
+            environment={},
+            emit=ignore,
+        )
+        self.models = ModelStore(self.layout.models, clock, key=vault)
+        vault.open()
         self.aliasing = Aliasing(self.store, ignore, lambda: None)
         self.locksmith = Locksmith(self.layout.keys, require_keys=False, store=self.store, clock=clock, emit=ignore)
         self.certificates = Certificates(self.layout, NodeConfig(), door=lambda: None, clock=clock, emit=ignore)
@@ -154,7 +177,7 @@ class Machine:
             locksmith=self.locksmith,
             tenancy=cast(Tenancy, tenancy),
             guard=guard,
-            vault=nothing,
+            vault=vault,
             certificates=self.certificates,
             clock=clock,
             documents=self.documents,

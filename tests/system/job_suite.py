@@ -9,24 +9,28 @@ It does what the daemon does for jobs, without the rest of a node: real reapers,
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
-import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
+from tests.system.killing import kill_at
 from thaloom.base.actions import LOCAL, Call
 from thaloom.base.clock import SystemClock
 from thaloom.base.events import ignore
 from thaloom.base.ids import DeviceId, JobName
 from thaloom.hal.types import Device
+from thaloom.init.acting.documents import Apply, ApplyWish
 from thaloom.init.acting.jobs import JobRemoval, JobWish, RemoveJob, RunJob, StopJob
-from thaloom.init.acting.kinds import Named, call
+from thaloom.init.acting.kinds import ActionKind, Named, call
 from thaloom.init.acting.performing import Performer
 from thaloom.init.confining import SandboxConfig
+from thaloom.init.documents.forms import written
+from thaloom.init.documents.jobs import Jobs
+from thaloom.init.documents.kinds import DocumentKinds
+from thaloom.init.documents.workspaces import Workspaces
 from thaloom.init.jobs import runs
 from thaloom.init.jobs.config import JobsConfig
 from thaloom.init.jobs.confining import JobWalls
@@ -36,18 +40,22 @@ from thaloom.init.jobs.loop import JobLoop
 from thaloom.init.jobs.memory import JobMemory
 from thaloom.init.layout import Layout
 from thaloom.init.node_memory import NodeMemory
+from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.recovery import running
 from thaloom.init.supervisor import Supervisor
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
 from thaloom.kernel.sandbox.host import find_walls
 from thaloom.kernel.sandbox.walls import Sandbox
-from thaloom.kernel.state.jobs.types import JobSpec
+from thaloom.kernel.state.jobs.types import Dependency, JobSpec
 from thaloom.kernel.state.store import StateStore
+from thaloom.kernel.state.types import Document
 from thaloom.kernel.trust.seals import node_key, sealing
 
 GIB = 1 << 30
 PATIENCE_S = 60.0
+ACKS = "acks"
+"""Where it says what it was told: which action is done, and which job is in which phase."""
 _PROGRAM = """mkdir alone-$THALOOM_JOB || echo TWICE AT ONCE >> tally
 echo $THALOOM_JOB $THALOOM_JOB_ATTEMPT >> tally
 sleep 0.05; rmdir alone-$THALOOM_JOB; {end}"""
@@ -67,8 +75,23 @@ def suite(out: Path) -> list[tuple[str, Call, str]]:
         (RunJob.name, JobWish(spec=spec("long", "exec sleep 1000")), "long running"),
         (StopJob.name, Named(name="long"), "long stopped"),
         (RemoveJob.name, JobRemoval(name="tried"), ""),
+        (Apply.name, ApplyWish(documents=_documents(spec)), "next succeeded"),
+        (Apply.name, ApplyWish(remove=("job/next", "job/paper", "workspace/data")), ""),
     ]
     return [(f"step-{number}", call(kind, wish), phase) for number, (kind, wish, phase) in enumerate(wishes)]
+
+
+def _documents(spec: Callable[..., JobSpec]) -> tuple[Document, ...]:
+    """A folder, a job that leaves something there, and one that waits for it and takes it away."""
+    data = Document(kind="Workspace", name="data")
+    paper = spec("paper", "mkdir $THALOOM_WORKSPACE_DATA/page", workspaces=("data",))
+    after = spec(
+        "next",
+        "rmdir $THALOOM_WORKSPACE_DATA/page",
+        workspaces=("data",),
+        depends_on=(Dependency(job=paper.name),),
+    )
+    return data, written("Job", paper), written("Job", after)
 
 
 class Machine:
@@ -110,9 +133,15 @@ class Machine:
             tick_s=0.2,
             going_down=lambda: False,
         )
-        guard = JobGuard(home=home, jobs=self.store.jobs, walls=walls, memory=held, is_workspace=lambda _: False)
+        self.workspaces = Workspaces(self.store, self.layout.workspaces, users=self.store.jobs.users_of_workspace)
+        guard = JobGuard(
+            home=home, jobs=self.store.jobs, walls=walls, memory=held, is_workspace=self.workspaces.is_there
+        )
         desk = JobDesk(self.store.jobs, loop=self.loop, guard=guard, clock=clock, require_up=lambda: None)
-        self.kinds = [RunJob(desk, ignore), StopJob(desk), RemoveJob(desk)]
+        services = SimpleNamespace(settle=self._no_services)
+        documents = DocumentKinds([Jobs(desk, ignore), self.workspaces])
+        apply = Apply(documents, self.store, cast(ReconcileLoop, services), lambda: None)
+        self.kinds: list[ActionKind[Any]] = [RunJob(desk, ignore), StopJob(desk), RemoveJob(desk), apply]
         self.performer = Performer(self.kinds, journal=self.store.journal, tasks=tasks, clock=clock)
 
     async def start(self) -> None:
@@ -125,9 +154,13 @@ class Machine:
                 group.kill()
                 group.delete()
         await self.loop.sweep(processes)
+        self.workspaces.sweep()
         for entry in self.store.journal.unfinished():
             await self.performer.resume(entry, living)
         self._rounds = self.tasks.create_task(self.loop.run())
+
+    async def _no_services(self) -> bool:
+        return False
 
     async def phase(self, wanted: str, out: Path) -> None:
         """Return when that job is in that phase; one that runs has said so. Raises TimeoutError."""
@@ -154,34 +187,25 @@ def _text(path: Path) -> str:
 async def carry_out(machine: Machine, out: Path, undone: frozenset[str] = frozenset()) -> None:
     for action, asked, phase in suite(out):
         await machine.performer.perform(asked, LOCAL, action=f"{action}-again" if action in undone else action)
+        _acknowledge(machine, action)
         await machine.phase(phase, out)
+        if phase:
+            _acknowledge(machine, phase)
 
 
-def kill_at(machine: Machine, number: int, *, after: bool) -> None:
-    """End this process, as by kill -9, at that point."""
-    database, seen = machine.store._database, 0
-    write, start = database.write, runs.spawn
+def _acknowledge(machine: Machine, what: str) -> None:
+    with (machine.layout.home / ACKS).open("a") as told:
+        told.write(f"{what}\n")
 
-    def pass_by(*, done: bool) -> None:
-        nonlocal seen
-        seen += not done
-        if seen == number and done == after:
-            os.kill(os.getpid(), signal.SIGKILL)
 
-    @contextlib.contextmanager
-    def counted() -> Iterator[sqlite3.Connection]:
-        with write() as connection:
-            yield connection
-            pass_by(done=False)
-        pass_by(done=True)
+def record_reapers() -> None:
+    """Where this process is recorded (power/record.c), what keeps its jobs is too."""
+    start = runs.spawn
+    heard = {name: os.environ[name] for name in ("LD_PRELOAD", "RECORD_BELOW", "RECORD_TO") if name in os.environ}
 
-    def spawn(*words: Any, **more: Any) -> Any:
-        pass_by(done=False)
-        process = start(*words, **more)
-        pass_by(done=True)
-        return process
+    def spawn(*words: Any, env: dict[str, str], **more: Any) -> Any:
+        return start(*words, env=env | heard, **more)
 
-    database.write = counted  # type: ignore[method-assign]
     runs.spawn = spawn  # type: ignore[attr-defined]
 
 
@@ -200,7 +224,8 @@ def main() -> None:
     out.mkdir(exist_ok=True)
 
     async def work(machine: Machine) -> None:
-        kill_at(machine, number, after=when == "after")
+        kill_at(number, after=when == "after", writes="all", calls=[(runs, "spawn")])
+        record_reapers()
         await machine.start()
         await carry_out(machine, out)
 

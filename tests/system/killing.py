@@ -1,4 +1,4 @@
-"""A process that ends itself, as by a power switch, at a named write of the node's journal.
+"""A process that ends itself, as by a power switch, at a named write of the node's journal, or of all its writes.
 
 python -m tests.system.killing NUMBER before|after [what thaloom.daemon takes]
 """
@@ -6,11 +6,13 @@ python -m tests.system.killing NUMBER before|after [what thaloom.daemon takes]
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 from thaloom import daemon
 from thaloom.kernel.state.database import Database
@@ -25,26 +27,47 @@ def points(num_writes: int, *, some: int = 8) -> list[tuple[int, str]]:
     return every[:: len(every) // some | 1]  # odd: before some, after others
 
 
-def kill_at(number: int, *, after: bool) -> None:
-    """End this process at that write (the first is 1): before it is in the file, or after. For all databases that are
-    opened from now on; other writes than the journal's do not count."""
-    written = 0
+def kill_at(
+    number: int, *, after: bool, writes: Literal["journal", "all"] = "journal", calls: Sequence[tuple[Any, str]] = ()
+) -> None:
+    """End this process at the point of that number (the first is 1): before it is in the file, or after.
+
+    Points are the writes of every database there is or will be (`journal`: only those that add to the journal), and
+    the calls of these functions, each a module and a name in it.
+    """
+    num_seen = 0
     write = Database.write
+
+    def pass_by(*, done: bool) -> None:
+        nonlocal num_seen
+        num_seen += not done
+        if num_seen == number and done == after:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     @contextlib.contextmanager
     def counted(database: Database) -> Iterator[sqlite3.Connection]:
-        nonlocal written
         with write(database) as connection:
             last = _last_entry(connection)
             yield connection
-            is_entry = _last_entry(connection) > last
-            written += is_entry
-            if is_entry and written == number and not after:
-                os.kill(os.getpid(), signal.SIGKILL)
-        if is_entry and written == number and after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            is_point = writes == "all" or _last_entry(connection) > last
+            if is_point:
+                pass_by(done=False)
+        if is_point:
+            pass_by(done=True)
+
+    def passing(call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def passed(*given: Any, **more: Any) -> Any:
+            pass_by(done=False)
+            came = call(*given, **more)
+            pass_by(done=True)
+            return came
+
+        return passed
 
     Database.write = counted  # type: ignore[method-assign]
+    for module, name in calls:
+        setattr(module, name, passing(getattr(module, name)))
 
 
 def _last_entry(connection: sqlite3.Connection) -> int:

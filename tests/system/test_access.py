@@ -74,7 +74,7 @@ def test_tenants_serve_and_ask_their_own_and_see_no_others(node: Node) -> None:
     assert [m["id"] for m in call(node, "GET", "/v1/models", plain).json()["data"]] == ["chat"]
     # What is the node's is nothing of a tenant's, even of its admin.
     admin = key(node, "admin", tenant="acme", role="admin")
-    for path in ("status", "processes", "events", "tenants", "actions", "devices"):
+    for path in ("status", "processes", "events", "tenants", "journal/checkpoint", "devices", "jobs"):
         assert call(node, "GET", f"/thaloom/v1/{path}", admin).status_code == 403, path
     assert call(node, "POST", "/thaloom/v1/down", admin).status_code == 403
     listed = call(node, "GET", "/thaloom/v1/keys", admin).json()["keys"]
@@ -89,6 +89,23 @@ def test_tenants_serve_and_ask_their_own_and_see_no_others(node: Node) -> None:
     # It is a tenant's engine that stays in the store.
     outside = {"model": "/etc/passwd", "engine": "llama.cpp"}
     assert call(node, "PUT", "/thaloom/v1/services/mine", operators["beta"], outside).status_code == 403
+    # Of what was done each tenant sees what was done to its own.
+    done = call(node, "GET", "/thaloom/v1/actions", admin)
+    assert "beta" not in done.text
+    assert "@" not in done.text
+    mine = [(one["kind"], one["by"], one["subjects"]) for one in done.json()["actions"]]
+    assert ("service.serve", "program:op", ["service/chat"]) in mine
+    assert ("key.make", "node", ["key/ci"]) in mine, "what the node's people did is told, and not who of them"
+    assert {kind for kind, _, _ in mine} == {"service.serve", "key.make"}
+    (serving,) = call(node, "GET", "/thaloom/v1/actions?subject=service/chat&by=program:op", admin).json()["actions"]
+    assert serving["plan"]["call"]["parameters"]["name"] == "chat"
+    assert call(node, "GET", f"/thaloom/v1/actions/{serving['id']}", admin).status_code == 200
+    elsewhere = key(node, "look", tenant="beta", role="admin")
+    assert call(node, "GET", f"/thaloom/v1/actions/{serving['id']}", elsewhere).status_code == 404
+    assert call(node, "POST", f"/thaloom/v1/actions/{serving['id']}/undo", admin).status_code == 403
+    refused = call(node, "GET", "/thaloom/v1/actions?refused=true", admin).json()["actions"]
+    assert {one["by"] for one in refused} == {"program:admin"}
+    assert "GET /thaloom/v1/status" in {one["kind"] for one in refused}
     # A quota is kept to.
     second = call(node, "PUT", "/thaloom/v1/services/more", operators["acme"], {"model": "tiny"})
     assert (second.status_code, second.json()["error"]["code"]) == (409, "quota_exceeded")
@@ -239,12 +256,23 @@ def test_the_command_line(node: Node) -> None:
     assert (shown["quota"]["services"], shown["quota"]["concurrent"], shown["keys"]) == (5, 3, 2)
     assert thaloom(node, "tenant", "set", "acme", "--quota", "energy=5").code == 2, "nobody could keep to that"
     assert thaloom(node, "tenant", "rm", "acme").code == 4
+    assert call(node, "PUT", "/thaloom/v1/tenants/other", secret, {"quota": {}}).status_code == 403
+    strange, (role, guarded) = (
+        "PUT /thaloom/v1/tenants/{name}",
+        thaloom(node, "history", "--refused", "--json").document["actions"],
+    )
+    assert (role["kind"], role["by"], role["error"]["code"]) == (strange, "program:ci@acme", "forbidden")
+    assert (guarded["kind"], guarded["subjects"], guarded["ending"]) == ("tenant.remove", ["tenant/acme"], "refused")
+    assert guarded["error"]["code"] == "wrong_state"
+    assert "[wrong_state]" in thaloom(node, "explain", guarded["id"]).out
+    assert thaloom(node, "audit", "verify").code == 0
     (dry,) = thaloom(node, "token", "rm", "ci@acme", "--dry-run", "--json").document["plans"]
     assert [change["subject"] for change in dry["changes"]] == ["key/ci@acme", "key/ci2@acme"]
     assert thaloom(node, "token", "rm", "ci@acme").code == 0
     assert thaloom(node, "tenant", "rm", "acme").code == 0
     history = thaloom(node, "history", "--json").document["actions"]
     assert history[0]["kind"] == "tenant.remove"
+    assert "refused" not in {action["ending"] for action in history}
     assert thaloom(node, "undo", history[0]["id"]).code == 0
     assert [tenant["name"] for tenant in thaloom(node, "tenant", "ls", "--json").document["tenants"]] == ["acme"]
     assert "admin" in thaloom(node, "token", "whoami").out

@@ -14,11 +14,14 @@ import pytest
 
 from tests.models import make_model
 from tests.system.action_suite import Machine, carry_out, suite
+from tests.system.job_suite import suite as job_suite
 from tests.system.killing import points
+from tests.system.test_step_crashes import STEP_KINDS
 from thaloom.base.actions import LOCAL, Call
 from thaloom.init.acting.kinds import read
 from thaloom.init.acting.past import Past
 from thaloom.kernel.state.types import PastAction
+from thaloom.kernel.trust.certificates import read_files
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +36,18 @@ _LISTS = ("services", "aliases", "keys", "tenants", "models", "documents", "fold
 NOTHING: dict[str, object] = {word: [] for word in _LISTS} | {"certificate": None}
 NUM_ACTIONS = len(suite(Path("/")))
 NUM_WRITES = 2 * NUM_ACTIONS
+
+
+KILLED_ELSEWHERE = {
+    "node.down": "tests/system/test_step_crashes.py",
+    "encryption.rotate_key": "tests/unit/init/test_vault.py",
+}
+NOT_KILLED = {
+    "model.quantise": "made by a process that ends with the daemon; what it made comes in as an import does",
+    "model.pull": "it goes on in the node: tests/system/test_pulls.py kills the daemon in the middle of one",
+    "pull.remove": "of files that are kept by no action: tests/system/test_pulls.py kills the pulls themselves",
+}
+"""Kinds that no suite here has, and why that is bearable."""
 
 
 def killed(home: Path, source: Path, number: int, when: str) -> int:
@@ -59,6 +74,16 @@ def test_the_suite_has_as_many_writes_as_are_tried(tmp_path: Path) -> None:
     assert killed(tmp_path / "i", source, NUM_WRITES + 1, "before") == 0
 
 
+def test_every_kind_of_action_there_is_is_killed_in_a_suite(tmp_path: Path) -> None:
+    """A kind that is new is put into a suite, or it is said here why not."""
+    with contextlib.closing(Machine(tmp_path / "h")) as machine:
+        there_are = {kind.name for kind in machine.kinds}
+    in_suites = {asked.kind for _, asked in suite(Path("/"))} | {asked.kind for _, asked, _ in job_suite(Path("/"))}
+    assert in_suites.isdisjoint(NOT_KILLED.keys() | KILLED_ELSEWHERE.keys())
+    assert there_are == in_suites | KILLED_ELSEWHERE.keys() | NOT_KILLED.keys()
+    assert {kind for kind, where in KILLED_ELSEWHERE.items() if "step_crashes" in where} <= STEP_KINDS
+
+
 @pytest.mark.parametrize(("number", "when"), points(NUM_WRITES))
 def test_a_kill_at_each_write_leaves_each_action_done_or_undone(number: int, when: str, tmp_path: Path) -> None:
     source, home = make_model(tmp_path / "model"), tmp_path / "h"
@@ -78,10 +103,19 @@ def test_a_kill_at_each_write_leaves_each_action_done_or_undone(number: int, whe
             assert asyncio.run(holds(machine, last)) == (last.ending == "done"), "the machine says the same"
         assert not list(machine.layout.models.rglob("*.partial"))
         assert not list(machine.layout.home.glob("door.pem.*.partial"))
+        certificates_are_whole(machine)
         asyncio.run(finish(machine, source, past))
         assert machine.facts() == NOTHING
         assert machine.models.sweep() is not None
         assert not [path for path in (machine.layout.models / "objects").rglob("*") if path.is_file()]
+
+
+def certificates_are_whole(machine: Machine) -> None:
+    """Each file has a certificate and the key that belongs to it, for the node's user alone."""
+    assert not machine.layout.door_pair_aside.exists()
+    for path in machine.layout.home.glob("door.pem*"):
+        read_files(path, None)
+        assert path.stat().st_mode & 0o777 == 0o600, path
 
 
 async def finish(machine: Machine, source: Path, past: list[PastAction]) -> None:

@@ -20,7 +20,7 @@ from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
 
 pytestmark = pytest.mark.slow
-NUM_POINTS = 36
+NUM_POINTS = 58
 """Writes of the database and starts of reapers in an undisturbed suite."""
 
 
@@ -63,12 +63,15 @@ def test_a_kill_at_each_point_loses_nothing_and_runs_nothing_twice(number: int, 
         assert jobs == {"once": ("failed", 1), "long": ("stopped", 0)}
         once = machine.store.jobs.get("once").state
         assert (once.ended_by, once.attempts[-1].exit_code, once.num_attempts) == ("exit", 3, 1)
+        assert [document.subject for document in machine.workspaces.list()] == []
         assert machine.loop.runs.files(machine.store.jobs.get("once").spec.name).log.read_text() == "said\n"
         assert journal.verify().faults == ()
 
     asyncio.run(on_machine(home, go_on))
     tally = Counter((out / "tally").read_text().splitlines())
-    assert tally == {"once 1": 1, "tried 1": 1, "tried 2": 1, "long 1": 1}
+    assert tally == {"once 1": 1, "tried 1": 1, "tried 2": 1, "long 1": 1, "paper 1": 1, "next 1": 1}
+    assert sorted(path.name for path in (home / "jobs").iterdir()) == ["long", "once"]
+    assert list((home / "workspaces").glob("*")) == []
     assert not list((home / "jobs").glob("*/*.claim"))
     with contextlib.suppress(FileNotFoundError):
         eventually(lambda: not groups_left(home))

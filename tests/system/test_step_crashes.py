@@ -20,6 +20,7 @@ from thaloom.edge.client.control import ControlClient
 from thaloom.edge.wire.control import PullRequest, ServeRequest
 from thaloom.init.layout import Layout
 from thaloom.kernel.state.store import StateStore
+from thaloom.kernel.state.types import JournalEntry
 from thaloom.kernel.trust.seals import node_key, sealing
 
 __all__ = ["node"]
@@ -27,6 +28,9 @@ __all__ = ["node"]
 pytestmark = pytest.mark.slow
 NUM_WRITES = 32
 """Of an undisturbed run: two for each action that is asked for, and for each step."""
+
+STEP_KINDS = {"model.import", "service.serve", "service.stop", "node.down"}
+"""What is asked for in it."""
 
 
 def serve(client: ControlClient, context_length: int) -> None:
@@ -95,17 +99,19 @@ def leave_nothing(node: Node) -> None:
     assert [path.name for path in layout.run.rglob("w-*")] == []
 
 
-def num_entries(node: Node) -> int:
+def entries(node: Node) -> list[JournalEntry]:
     layout = Layout(node.home)
     with contextlib.closing(StateStore(layout.state, SystemClock(), seal=sealing(node_key(layout.node_key)))) as store:
-        return len(store.journal.latest(1000))
+        return store.journal.latest(1000)
 
 
 def test_an_undisturbed_run_has_as_many_writes_as_are_tried(node: Node) -> None:
     node.start()
     go_through(node)
     leave_nothing(node)
-    assert num_entries(node) == NUM_WRITES
+    written = entries(node)
+    assert len(written) == NUM_WRITES
+    assert {entry.kind for entry in written} >= STEP_KINDS
 
 
 @pytest.mark.parametrize(("number", "when"), points(NUM_WRITES))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import socket
 import ssl
@@ -20,8 +19,10 @@ from tests.system.node import Node, eventually, node
 from thaloom import Client
 from thaloom.base.errors import (
     Forbidden,
+    HttpsNeeded,
     Unauthorized,
     UnknownAuthority,
+    WorkerLost,
     WrongFingerprint,
 )
 from thaloom.edge.client.control import ControlClient
@@ -158,12 +159,27 @@ def test_a_node_beyond_loopback(reached: Reached) -> None:
         stranger.models()
     with Client(reached.url, api_key=reached.token, fingerprint="0" * 64) as wary, pytest.raises(WrongFingerprint):
         wary.models()
+    with reached.node.client() as client:
+        viewer = client.make_key(KeyRequest(name="eye", role="viewer")).secret
+    with ControlClient(place=Place(url=reached.url, token=viewer, trust=Trust(ca=reached.ca))) as far:
+        assert [service.name for service in far.services()] == ["tiny"]
+        assert far.status().pid == reached.node.daemon.pid
+        with pytest.raises(Forbidden):
+            far.stop("tiny")
     with ControlClient(place=Place(url=reached.url, token=reached.token, trust=Trust(ca=reached.ca))) as far:
-        with contextlib.suppress(Forbidden):  # whether a key may is not TLS's to say
+        with pytest.raises(Forbidden):  # it is for asking models
             far.status()
+    plain = reached.url.replace("https:", "http:")
+    with ControlClient(place=Place(url=plain)) as far, pytest.raises(HttpsNeeded, match="https://"):
+        far.status()
+    with OpenAIClient(plain) as ours, pytest.raises(HttpsNeeded), ours.stream("/v1/completions", ASK) as chunks:
+        list(chunks)
+    with Client(plain, retries=None) as sdk, pytest.raises(WorkerLost, match="asked by https://"):
+        sdk.models()
 
     with reached.node.client() as client:  # the last key goes, and nobody comes in any more
         client.remove_key("me")
+        client.remove_key("eye")
     assert reached.ask().status_code == 401
     assert reached.ask(authorization="").status_code == 401
     with ControlClient(place=Place(url=reached.url, trust=Trust(ca=reached.ca))) as far:

@@ -132,6 +132,7 @@ def test_a_node_is_asked_from_another_machine(node: FarNode, machines: tuple[Mac
 
     with node.client() as control:
         token = control.make_key(KeyRequest(name="far")).secret
+        viewer = control.make_key(KeyRequest(name="eye", role="viewer")).secret
         made = control.make_certificate(CertificateRequest())
         assert HERE in made.names, "this machine's addresses are found"
         control.down()
@@ -155,14 +156,21 @@ def test_a_node_is_asked_from_another_machine(node: FarNode, machines: tuple[Mac
     pinned = {**env, "THALOOM_CA": "", "THALOOM_FINGERPRINT": made.fingerprint or ""}
     assert client.run(*ours, env=pinned).stdout.strip() == "tiny"
 
-    def refusal(**changed: str) -> str:
-        done = client.run(*PROGRAM, "status", "--json", env=env | changed, check=False)
+    def refusal(*words: str, **changed: str) -> str:
+        done = client.run(*PROGRAM, *(words or ("status",)), "--json", env=env | changed, check=False)
         assert done.returncode != 0
         return str(json.loads(done.stderr)["error"]["code"])
 
+    for verb in ("ps", "status", "ls", "device ls"):
+        looked = client.run(*PROGRAM, *verb.split(), "--json", env=env | {"THALOOM_TOKEN": viewer})
+        assert json.loads(looked.stdout), verb
+    ps = json.loads(client.run(*PROGRAM, "ps", "--json", env=env | {"THALOOM_TOKEN": viewer}).stdout)
+    assert [service["name"] for service in ps["services"]] == ["tiny"]
+    assert refusal("stop", "tiny", THALOOM_TOKEN=viewer) == "forbidden", "who looks changes nothing"
+    assert refusal(THALOOM_TOKEN=token) == "forbidden", "and who asks models does not look"
     assert refusal(THALOOM_CA="") == "unknown_authority"
     assert refusal(THALOOM_FINGERPRINT="0" * 64) == "wrong_fingerprint"
     assert refusal(THALOOM_TOKEN="sk-th-unknown") in ("unauthorized", "forbidden")
     assert refusal(THALOOM_TOKEN="") in ("unauthorized", "forbidden")
-    assert refusal(THALOOM_URL=f"http://{HERE}:{node.port}", THALOOM_TOKEN="") == "node_not_running"
+    assert refusal(THALOOM_URL=f"http://{HERE}:{node.port}", THALOOM_TOKEN="") == "https_needed"
     assert refusal(THALOOM_URL=f"http://{HERE}:{node.port}") == "bad_parameter", "the key stays here"

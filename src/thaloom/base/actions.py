@@ -36,6 +36,8 @@ class Caller:
     scopes: frozenset[Scope] | None = None
     """None: all."""
     way: Way = "socket"
+    models: frozenset[str] | None = None
+    """Names of services, as he has them: those his token is for. None: all."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}" if self.name else self.kind

@@ -8,7 +8,7 @@
     │   │             JobNotFound
     │   ├── Conflict: AlreadyRunning  PortTaken  NameTaken  ModelInUse  FileInUse  RevisionConflict  WrongState
     │   │             PlanChanged  NothingToUndo  QuotaExceeded
-    │   ├── Unauthorized  Forbidden  ApprovalNeeded  AirGapped  NotFromAfar
+    │   ├── Unauthorized  Forbidden  ApprovalNeeded  AirGapped  NotFromAfar  HttpsNeeded
     │   ├── BodyLate  EncodingNotRead
     │   └── NotServable
     ├── Untrusted               the data is not what it says it is          fault: caller
@@ -286,6 +286,13 @@ class NotFromAfar(Refused):
     """The command works on the node's own machine only, and THALOOM_URL names another: log in there, or unset it."""
 
     code = "not_from_afar"
+
+
+class HttpsNeeded(Refused):
+    """What listens there speaks TLS, and was asked by http://: ask by https://. What was asked went over the network
+    for everybody to read; no key did, which this client never shows by http:// beyond its own machine."""
+
+    code = "https_needed"
 
 
 class NotServable(Refused):

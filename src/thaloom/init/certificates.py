@@ -54,9 +54,14 @@ class Certificates:
     # -- reading
 
     def sweep(self) -> None:
-        """Delete what a write that was killed left. There is key in it."""
+        """Delete what a write that was killed left: there is key in it. And end what `put_back` began."""
         for partial in self._layout.home.glob(f"{self._layout.door_pair.name}*.partial"):
             partial.unlink(missing_ok=True)
+        aside, present = self._present(self._layout.door_pair_aside), self._present(self._layout.door_pair)
+        if aside is not None and (present is None or present.certificate != aside.certificate):
+            self._keep_as_before()
+        else:
+            self._layout.door_pair_aside.unlink(missing_ok=True)
 
     def load(self) -> Pair | None:
         """Read what is to be in force; where it cannot, the one before stays and why is told. None: none is there."""
@@ -158,7 +163,7 @@ class Certificates:
         self._took_effect()
 
     def put_back(self, fingerprint: str | None) -> None:
-        """The one before, or (None) none at all."""
+        """The one before, or (None) none at all. The two change places, and a kill loses neither (`sweep`)."""
         self.require_own()
         place, before = self._layout.door_pair, self._layout.door_pair_before
         if fingerprint is None:
@@ -166,8 +171,18 @@ class Certificates:
             sync_folder(place.parent)
             self._pair = None
         else:
-            self.put(read_files(before, None))
+            pair, present = read_files(before, None), self._present(place)
+            if present is not None and present.certificate != pair.certificate:
+                _write(self._layout.door_pair_aside, present.text)
+                _write(place, pair.text)
+                self._keep_as_before()
+            else:
+                _write(place, pair.text)
         self._took_effect()
+
+    def _keep_as_before(self) -> None:
+        self._layout.door_pair_aside.replace(self._layout.door_pair_before)
+        sync_folder(self._layout.home)
 
     def require_own(self) -> None:
         """Raises WrongState where the files are somebody else's."""

@@ -5,13 +5,11 @@ others are what `socket_users` says. With a token he is its holder, whichever wa
 allows. The door hands on what comes over TCP: with a token as its holder; without one as far as routes are open, and
 only while this node requires no token.
 
-What is refused is told: as an event each time something new is, and in the journal, both bounded, so that nobody can
-fill a disk by asking.
+What is refused is told (`refusals.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 from collections.abc import Mapping, Sequence
@@ -21,8 +19,8 @@ from thaloom.base.actions import LOCAL, Caller
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter, Forbidden, RateLimited, ThaloomError, Unauthorized
 from thaloom.base.events import Emit
-from thaloom.init.events import AccessRefused
 from thaloom.init.locksmith import Locksmith
+from thaloom.init.refusals import STRANGERS, Refusals
 from thaloom.kernel.sched.guesses import Guesses
 from thaloom.kernel.state.journal import Journal
 from thaloom.kernel.state.types import AccessKey
@@ -31,13 +29,6 @@ from thaloom.kernel.trust.access import why_not
 DOOR = Caller("program", "door", way="door")
 STRANGER = Caller("program", "door", way="open")
 """Who came through the door and showed nothing."""
-REFUSED = "access.refuse"
-SAME_S = 60.0
-"""One and the same refusal is told once within it."""
-MOST_AN_HOUR = 60
-"""Refusals in the journal: of 100,000 entries it keeps, so many an hour drive out what is worth keeping only after
-two months."""
-_MOST_REMEMBERED = 256
 
 
 class Gate:
@@ -59,7 +50,7 @@ class Gate:
         self._users = _by_uid(users)
         self._clock = clock
         self._guesses = Guesses()
-        self._telling = _Telling(journal, clock, emit)
+        self.telling = Refusals(journal, clock, emit)
 
     def use(self, users: Mapping[str, Role]) -> None:
         """Heed another `socket_users`. Raises BadParameter for a user this machine has not."""
@@ -113,11 +104,11 @@ class Gate:
 
     def refused(self, who: str, what: str, error: ThaloomError) -> None:
         """Tell of it."""
-        self._telling.tell(who, what, error.code, error.message)
+        self.telling(who, what, error.code, error.message)
 
     def refused_at_door(self, address: str, what: str, code: str, message: str, num: int) -> None:
         """Tell of whom a door turned away: the latest, and how many since the last."""
-        self._telling.tell(f"address:{address}", what, code, message, num)
+        self.telling(f"{STRANGERS}{address}", what, code, message, num=num)
 
     def may_take_back(self, caller: Caller, key: AccessKey) -> bool:
         """An admin may take back any key he sees; anybody his own, and what was narrowed from it."""
@@ -143,41 +134,8 @@ class Gate:
 
 def caller_of(key: AccessKey) -> Caller:
     scopes = None if key.scopes is None else frozenset(key.scopes)
-    return Caller("program", key.name, tenant=key.tenant, role=key.role, scopes=scopes, way="token")
-
-
-class _Telling:
-    """Of refusals: each that is new, and not too many."""
-
-    def __init__(self, journal: Journal, clock: Clock, emit: Emit) -> None:
-        self._journal = journal
-        self._clock = clock
-        self._emit = emit
-        self._told: dict[tuple[str, str], float] = {}
-        self._hour_from = -3600.0
-        self._num_told = 0
-        self._num_untold = 0
-
-    def tell(self, who: str, what: str, code: str, message: str, num: int = 1) -> None:
-        now = self._clock.monotonic()
-        if now - self._told.get((who, what), -SAME_S) < SAME_S or not self._has_room(now):
-            self._num_untold += num
-            return
-        self._told.pop((who, what), None)
-        self._told[who, what] = now
-        if len(self._told) > _MOST_REMEMBERED:
-            del self._told[next(iter(self._told))]
-        untold, self._num_untold = self._num_untold + num - 1, 0
-        self._emit(AccessRefused(who=who, what=what, code=code, message=message, untold=untold))
-        record = {"who": who, "what": what, "code": code, "message": message, "untold": untold}
-        with contextlib.suppress(ThaloomError):  # no room on the disk: it is refused all the same, and was told above
-            self._journal.append(REFUSED, record, by=who)
-
-    def _has_room(self, now: float) -> bool:
-        if now - self._hour_from >= 3600.0:
-            self._hour_from, self._num_told = now, 0
-        self._num_told += 1
-        return self._num_told <= MOST_AN_HOUR
+    models = None if key.limits.models is None else frozenset(key.limits.models)
+    return Caller("program", key.name, tenant=key.tenant, role=key.role, scopes=scopes, way="token", models=models)
 
 
 def _by_uid(users: Mapping[str, Role]) -> dict[int, Role]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thaloom.base.errors import BadParameter
+from thaloom.base.files import sync_folder
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.trust.tls import OWN_PAIR
 from thaloom.work.runtime.spec import MAX_SOCKET_PATH_BYTES
@@ -57,6 +58,11 @@ class Layout:
     def door_pair_before(self) -> Path:
         """The one that was in force before."""
         return self.home / f"{OWN_PAIR}.before"
+
+    @property
+    def door_pair_aside(self) -> Path:
+        """While the one before is put back: the one that makes place for it."""
+        return self.home / f"{OWN_PAIR}.aside"
 
     @property
     def pulls(self) -> Path:
@@ -146,3 +152,4 @@ class Layout:
             )
         for folder in (self.home, self.models, self.run, self.workers, self.tokenizers, self.logs, self.jobs):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_folder(self.home)  # what is flushed in a folder is lost with it, where the disk forgets its name

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from thaloom import __version__
-from thaloom.base.actions import TERMS, Call, Planned
+from thaloom.base.access import kept_name
+from thaloom.base.actions import TERMS, Call, Caller, Planned
 from thaloom.base.air_gap import RefusedCall
 from thaloom.base.clock import Clock
 from thaloom.base.errors import (
@@ -60,6 +61,7 @@ from thaloom.init.acting.models import (
 from thaloom.init.acting.node import Down
 from thaloom.init.acting.past import Past
 from thaloom.init.acting.performing import Performer
+from thaloom.init.acting.seeing import as_seen_by, is_seen_by
 from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.acting.tenants import PutTenant, RemoveTenant, TenantWish
 from thaloom.init.aliasing import Aliasing
@@ -499,7 +501,8 @@ class Syscalls:
 
     async def make_key(self, wish: KeyWish) -> tuple[AccessKey, str]:
         """Asked for a second time by one id, it is told that the key itself was told already."""
-        wish = completed(wish, TERMS.get().caller, self._store, self._gate)
+        with self._refusing("key.make"):
+            wish = completed(wish, TERMS.get().caller, self._store, self._gate)
         done = await self._do(call(MakeKey.name, wish))
         if done.given is None:
             raise NameTaken(f"the key {wish.name!r} was made by this very request, and told then")
@@ -509,7 +512,8 @@ class Syscalls:
     async def remove_key(self, name: str) -> None:
         keys = {key.name: key for key in self._store.keys()}  # noqa: SIM118 - no dictionary
         if name in keys:  # else it may have been this very request that took it away
-            require_hold(self._gate, TERMS.get().caller, keys[name])
+            with self._refusing("key.remove"):
+                require_hold(self._gate, TERMS.get().caller, keys[name])
         await self._do(call(RemoveKey.name, Named(name=name)))
 
     # -- tenants
@@ -529,12 +533,34 @@ class Syscalls:
 
     # -- actions
 
-    async def actions(self, limit: int, subject: str | None, by: str | None) -> Sequence[PastAction]:
-        return await asyncio.to_thread(self._past.latest, limit, subject=subject, by=by)
+    async def actions(self, limit: int, subject: str | None, by: str | None, *, refused: bool) -> Sequence[PastAction]:
+        """Those that the caller sees, as he sees them (init.acting.seeing)."""
+        caller = TERMS.get().caller
+        kept_subject = None if subject is None else kept_name(subject, caller.tenant)
+        kept_by = None if by is None else kept_name(by, caller.tenant)
+        found = await asyncio.to_thread(
+            self._past.latest,
+            limit,
+            subject=kept_subject,
+            by=kept_by,
+            refused=refused,
+            seen=self._seen_by(caller),
+        )
+        return [as_seen_by(past, caller) for past in found]
 
     async def action(self, action: str) -> tuple[PastAction, Sequence[PastAction]]:
+        caller = TERMS.get().caller
+        seen = self._seen_by(caller)
         past = await asyncio.to_thread(self._past.get, action)
-        return past, await asyncio.to_thread(self._past.later, past)
+        if not seen(past):
+            raise ActionNotFound(f"no action {action!r} (thaloom history)")
+        later = await asyncio.to_thread(self._past.later, past)
+        return as_seen_by(past, caller), [as_seen_by(one, caller) for one in later if seen(one)]
+
+    def _seen_by(self, caller: Caller) -> Callable[[PastAction], bool]:
+        """A tenant's history begins with it: an earlier one of its name was another."""
+        since = 0.0 if caller.tenant is None else self._store.tenant(caller.tenant).created_at
+        return lambda past: past.time >= since and is_seen_by(past, caller)
 
     async def undo(self, action: str) -> PastAction:
         undoing = await asyncio.to_thread(self._past.undoing, action)
@@ -545,7 +571,8 @@ class Syscalls:
     async def approve(self, digest: str, until: float) -> None:
         if TERMS.get().dry_run:
             raise BadParameter("there is nothing to look at before an approval", param="dry_run")
-        self._performer.leave.approve(digest, until, TERMS.get().caller)
+        with self._refusing("plan.approve"):
+            self._performer.leave.approve(digest, until, TERMS.get().caller)
 
     async def verify_journal(self, through: Checkpoint | None) -> JournalReport:
         return await asyncio.to_thread(self._store.journal.verify, through)
@@ -585,6 +612,15 @@ class Syscalls:
         return await self._performer.perform(
             asked, terms.caller, action=action or terms.action, approval=terms.approval, undoes=undoes, aid=aid
         )
+
+    @contextlib.contextmanager
+    def _refusing(self, what: str) -> Iterator[None]:
+        """What is forbidden here is told as what the gate forbids."""
+        try:
+            yield
+        except Forbidden as error:
+            self._gate.refused(str(TERMS.get().caller), what, error)
+            raise
 
     def _wished(self, name: ServiceName) -> bool:
         return any(service.spec.name == name for service in self._store.services())

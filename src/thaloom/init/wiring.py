@@ -263,7 +263,7 @@ class Node:
             require_memory=self._low_memory.require,
             jobs=desk,
         )
-        self._performer = Performer(kinds, journal=store.journal, tasks=tasks, clock=clock)
+        self._performer = Performer(kinds, journal=store.journal, tasks=tasks, clock=clock, refused=self.gate.telling)
         self.syscalls = Syscalls(
             layout,
             config,

@@ -5,7 +5,10 @@ The table is written by hand and knows nothing of what the routes say of themsel
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +23,7 @@ from thaloom.base.access import ROLES, SCOPES, Role, Scope
 from thaloom.base.ids import ServiceName
 from thaloom.edge.api.control.gate import check_gate
 from thaloom.edge.api.control.routes import control_app
+from thaloom.kernel.models.types import ModelName
 from thaloom.kernel.state.types import AccessKey, Alias, KeyLimits, ServiceSpec, Share, Tenant
 from thaloom.kernel.trust.keys import digest_of, new_key
 
@@ -120,14 +124,14 @@ MATRIX: dict[str, Who] = {
     "POST /access/refused": who(
         ADMINS, NOBODY, "node", body={"address": "::1", "what": "GET /", "code": "x", "message": "y", "num": 1}
     ),
-    # Tenants, what was done, and the journal: the node's.
+    # Tenants and the journal: the node's. What was done: each sees what was done to his own (init.acting.seeing).
     "GET /tenants": who(OPERATORS, NOBODY, "node"),
     "GET /tenants/acme": who(OPERATORS, NOBODY, "node"),
     "POST /tenants": who(ADMINS, NOBODY, "node", body={"name": "new"}),
     "PUT /tenants/acme": who(ADMINS, NOBODY, "node", body={}),
     "DELETE /tenants/acme": who(ADMINS, NOBODY, "node"),
-    "GET /actions": who(OPERATORS, NOBODY, "node"),
-    "GET /actions/a-1": who(OPERATORS, NOBODY, "node"),
+    "GET /actions": who(OPERATORS, OPERATORS, "node"),
+    "GET /actions/a-1": who(OPERATORS, OPERATORS, "node"),
     "POST /actions/a-1/undo": who(ADMINS, NOBODY, "node"),
     "POST /actions/approve": who(ADMINS, NOBODY, "node", body={"digest": DIGEST}),
     "GET /journal/checkpoint": who(OPERATORS, NOBODY, "node"),
@@ -386,4 +390,72 @@ def test_a_dry_run_is_gated_as_the_deed_is(everybody: Everybody) -> None:
         json={"services": {"chat": 1}},
         headers={"authorization": f"Bearer {everybody.secrets['viewer@None']}"},
     )
+    assert answer.status_code == 403
+
+
+NARROWED = ("chat", "talk")
+"""What a tenant's token is for, beside which there are more of its tenant's."""
+
+
+@pytest.fixture
+def narrowed(everybody: Everybody) -> Iterator[Everybody]:
+    """With a token of acme for some models, services of others beside it, and a store with more than they serve."""
+    key, everybody.secrets["narrowed"] = _key("narrowed@acme", "admin", "acme", None)
+    everybody.keys.keys.append(dataclasses.replace(key, limits=KeyLimits(models=NARROWED)))
+    plane = everybody.plane
+    for name, model in (("more@acme", "hidden"), ("chat@acme", "tiny:v1"), ("chat", "secret")):
+        plane.services_now[name] = standing(ServiceSpec(name=ServiceName(name), model=model), "ready")
+    (tiny,) = plane.manifests
+    plane.manifests += [dataclasses.replace(tiny, name=ModelName.parse(name)) for name in ("hidden", "secret", "talk")]
+    plane.aliases.now[ServiceName("most@acme")] = Alias(
+        name=ServiceName("most@acme"), shares=(Share(service=ServiceName("more@acme")),)
+    )
+    yield everybody
+    everybody.keys.keys.pop()
+
+
+def test_a_tenants_token_for_some_models_sees_those_and_what_they_serve(narrowed: Everybody) -> None:
+    def names(path: str, token: str) -> list[str]:
+        found = json.loads(narrowed.ask(f"GET {path}", token, door=True)[1])
+        return sorted(one["name"] for one in next(value for value in found.values() if isinstance(value, list)))
+
+    assert names("/services", "narrowed") == ["chat"]
+    assert names("/aliases", "narrowed") == ["talk"]
+    assert names("/models", "narrowed") == ["talk", "tiny:v1"], "what chat serves, and what is called talk"
+    assert names("/services", "admin@acme") == ["chat", "more"]
+    assert len(names("/models", "admin@acme")) == 4, "who is for all sees the store, of which it may serve"
+    page = json.loads(narrowed.ask("GET /services?limit=1", "narrowed", door=True)[1])
+    assert (page["total"], page["next"]) == (1, None), "how many more there are is not told either"
+    assert json.loads(narrowed.ask("GET /services?after=chat", "narrowed", door=True)[1])["services"] == []
+
+
+@pytest.mark.parametrize("there", ["more", "nothing"])
+@pytest.mark.parametrize("route", NAMED)
+def test_what_a_tenants_token_is_not_for_is_refused_whether_it_is_there_or_not(
+    narrowed: Everybody, route: str, there: str
+) -> None:
+    asked = route.replace("/chat", f"/{there}").replace("/talk", f"/{there}")
+    MATRIX[asked] = MATRIX[route]
+    try:
+        status, text = narrowed.ask(asked, "narrowed", door=True)
+    finally:
+        del MATRIX[asked]
+    assert status == 403, text
+    assert f"not for '{there}'" in text
+    assert narrowed.plane.asked == []
+
+
+def test_a_tenants_token_for_some_models_neither_names_nor_serves_another(narrowed: Everybody) -> None:
+    for name in ("hidden", "secret", "nothing"):
+        status, text = narrowed.ask(f"GET /models/{name}", "narrowed", door=True)
+        assert status == 404
+        assert "tiny" not in text, "and is told of none that is near"
+    assert narrowed.ask("GET /models/tiny:v1", "narrowed", door=True)[0] == 200
+    headers = VIA | {"authorization": f"Bearer {narrowed.secrets['narrowed']}"}
+    for model, expected in (("hidden", 404), ("secret", 404), ("tiny:v1", 200), ("talk", 200)):
+        answer = narrowed.client.put(f"{P}/services/chat", json={"model": model}, headers=headers)
+        assert answer.status_code == expected, answer.text
+    answer = narrowed.client.put(f"{P}/aliases/talk", json={"services": {"more": 1}}, headers=headers)
+    assert answer.status_code == 403, "nor by an alias that it may have"
+    answer = narrowed.client.put(f"{P}/aliases/talk", json={"services": {"chat": 1}, "canary": "more"}, headers=headers)
     assert answer.status_code == 403

@@ -148,6 +148,9 @@ def test_a_tenant_has_names_of_its_own(tmp_path: Path) -> None:
                 return (await door.post("/v1/chat/completions", body, headers=bearer(key))).status_code
 
             assert await models(acme) == ["own"]
+            elsewhere = keys.add("elsewhere@acme", tenant="acme", models=("more",))
+            assert await models(limited) == ["own"]
+            assert await models(elsewhere) == [], "a tenant's key lists what it is for"
             assert await models(beta) == []
             assert await models(plain) == ["tiny"]
             for key, model, expected in (
@@ -155,6 +158,7 @@ def test_a_tenant_has_names_of_its_own(tmp_path: Path) -> None:
                 (acme, "own:latest", 200),
                 (acme, "own@acme", 200),
                 (limited, "own", 200),
+                (elsewhere, "own", 403),
                 (acme, "tiny", 404),
                 (beta, "own", 404),
                 (beta, "own@acme", 404),

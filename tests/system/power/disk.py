@@ -58,6 +58,7 @@ class Disk:
         self._now: dict[str, File] = {}
         self._kept: dict[str, File] = {}
         self._folders: set[str] = set()
+        self._kept_folders: set[str] = set()
 
     def apply(self, op: Op) -> None:
         match op.kind:
@@ -88,20 +89,31 @@ class Disk:
             self._now[path].kept = bytes(self._now[path].now)
         if self._model == "ordered":
             self._kept = dict(self._now)
+            self._kept_folders = set(self._folders)
         elif path not in self._now:
-            here = {name for name in self._now.keys() | self._kept.keys() if name.rpartition("/")[0] == path}
+            here = {name for name in self._now.keys() | self._kept.keys() if _parent(name) == path}
             for name in here:
                 if name in self._now:
                     self._kept[name] = self._now[name]
                 else:
                     del self._kept[name]
+            self._kept_folders -= {name for name in self._kept_folders if _parent(name) == path}
+            self._kept_folders |= {name for name in self._folders if _parent(name) == path}
 
     def lay_out(self, home: str, place: Path) -> None:
         """What is left of the folder `home`, at `place`."""
-        for folder in sorted({home, *self._folders}):
-            (place / folder.removeprefix(home).lstrip("/")).mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.mkdir(mode=0o700, parents=True)
+        kept = {home}
+        for folder in sorted(self._kept_folders):  # a parent comes before what is in it
+            if _parent(folder) in kept:
+                kept.add(folder)
+                (place / folder.removeprefix(home).lstrip("/")).mkdir(mode=0o700)
         for name, file in self._kept.items():
-            target = place / name.removeprefix(home).lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(file.kept)
-            target.chmod(0o600)
+            if _parent(name) in kept:
+                target = place / name.removeprefix(home).lstrip("/")
+                target.write_bytes(file.kept)
+                target.chmod(0o600)
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]

@@ -117,6 +117,17 @@ ssize_t write(int fd, const void *data, size_t size) {
   return done;
 }
 
+ssize_t writev(int fd, const struct iovec *parts, int count) {
+  ssize_t done = 0;
+  for (int part = 0; part < count; part++) {
+    const ssize_t more = write(fd, parts[part].iov_base, parts[part].iov_len);
+    if (more < 0) return done ? done : more;
+    done += more;
+    if ((size_t)more < parts[part].iov_len) break;
+  }
+  return done;
+}
+
 #define PWRITE(name)                                                          \
   ssize_t name(int fd, const void *data, size_t size, off_t offset) {        \
     const ssize_t done = syscall(SYS_pwrite64, fd, data, size, offset);       \

@@ -137,6 +137,7 @@ class Plane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption, JobsPla
     def __init__(self) -> None:
         super().__init__()
         self.encrypt: bool | None = None
+        self.manifests = [MANIFEST]
         self.services_now: dict[str, ServiceStatus] = {}
         self.phases: Iterator[str] | None = None
         self.gate = asyncio.Event()
@@ -172,12 +173,13 @@ class Plane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption, JobsPla
         return CPU, None
 
     async def models(self) -> Sequence[Manifest]:
-        return [MANIFEST]
+        return self.manifests
 
     async def model(self, name: ModelName) -> Manifest:
-        if name != MANIFEST.name:
-            raise ModelNotFound(f"no model {str(name)!r}", near=["tiny:v1"])
-        return MANIFEST
+        for manifest in self.manifests:
+            if manifest.name == name:
+                return manifest
+        raise ModelNotFound(f"no model {str(name)!r}", near=["tiny:v1"])
 
     def source(self, source: str) -> Path | HubModel:
         if source.startswith("hf://"):
@@ -301,7 +303,9 @@ class Plane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption, JobsPla
         aliases.now[name] = dataclasses.replace(aliases.get(name), returned=reason, revision=revision + 1)
         return aliases.now[name]
 
-    async def actions(self, limit: int, subject: str | None, by: str | None) -> Sequence[PastAction]:
+    async def actions(self, limit: int, subject: str | None, by: str | None, *, refused: bool) -> Sequence[PastAction]:
+        if refused:
+            return [dataclasses.replace(PAST_ACTION, ending="refused")]
         return [PAST_ACTION][:limit] if subject in (None, "service/tiny") and by in (None, "person:local") else []
 
     async def action(self, action: str) -> tuple[PastAction, Sequence[PastAction]]:

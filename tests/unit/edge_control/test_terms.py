@@ -120,6 +120,8 @@ def test_leave_is_given_for_a_time(client: TestClient, plane: Plane) -> None:
 def test_what_was_done_is_listed_told_and_undone(client: TestClient) -> None:
     found = client.get("/thaloom/v1/actions", params={"subject": "service/tiny"}).json()["actions"]
     assert [(action["id"], action["by"], action["ending"]) for action in found] == [("a-1", "person:local", "done")]
+    refused = client.get("/thaloom/v1/actions", params={"refused": "true"}).json()["actions"]
+    assert [action["ending"] for action in refused] == ["refused"]
     assert client.get("/thaloom/v1/actions/a-1").json()["action"]["undo"]["kind"] == "service.stop"
     assert client.get("/thaloom/v1/actions/a-9").json()["error"]["code"] == "action_not_found"
     assert client.post("/thaloom/v1/actions/a-1/undo").json()["undoes"] == "a-1"

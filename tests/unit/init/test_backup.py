@@ -22,7 +22,7 @@ from thaloom.base.errors import AlreadyRunning, BadParameter, CorruptObject, Nam
 from thaloom.base.files import FolderLock
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.base.procs import identify
-from thaloom.init.backup import restoring
+from thaloom.init.backup import restoring, taking
 from thaloom.init.backup.contents import MANIFEST, VERSION, size_of, small_files
 from thaloom.init.backup.restoring import Restored, restore
 from thaloom.init.backup.taking import back_up
@@ -390,6 +390,77 @@ def test_a_backup_that_is_killed_anywhere_is_whole_or_not_there(form: str, home:
     assert [path.name for path in target.parent.iterdir()] == [form], "what the killed ones left was cleared away"
     put_back(tmp_path / "new", target)
     assert services(tmp_path / "new") == services(home)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("becomes", ["shorter", "gone", "turned"])
+def test_a_log_that_is_turned_while_it_is_read_does_not_fail_the_backup(
+    becomes: str, form: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the worst moment: it is listed and opened, and its length is known."""
+    log = home / "jobs" / "paper" / "log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"x" * 5000)
+    fstat, met = os.fstat, []
+
+    def turned(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        if found.st_ino == ino and not met:
+            met.append(found.st_size)
+            if becomes == "shorter":
+                os.truncate(log, 700)
+            elif becomes == "gone":
+                log.unlink()
+            else:
+                log.rename(log.with_name("log.1"))
+                log.write_bytes(b"anew")
+        return found
+
+    ino = log.stat().st_ino
+    monkeypatch.setattr(os, "fstat", turned)
+    manifest = back_up(Layout(home), tmp_path / form, ManualClock(7.0), models=False, tell=quiet)
+    assert met == [5000]
+    monkeypatch.undo()
+    restore(tmp_path / "new" / "h", tmp_path / form, replace=False, tell=quiet)
+    there = {entry.path: entry.num_bytes for entry in manifest.entries if entry.path.startswith("jobs/")}
+    assert (
+        there
+        == {
+            "shorter": {"jobs/paper/log": 700},
+            "gone": {"jobs/paper/log": 5000},
+            "turned": {"jobs/paper/log": 5000, "jobs/paper/log.1": 5000},
+        }[becomes]
+    )
+    back = tmp_path / "new" / "h" / "jobs" / "paper" / "log"
+    assert back.read_bytes() == b"x" * there["jobs/paper/log"]
+    assert services(tmp_path / "new" / "h") == services(home)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([form, "new"]), "no copy is left"
+
+
+def test_a_log_that_is_gone_when_its_turn_comes_is_left_out(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = home / "jobs" / "paper" / "log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"x")
+
+    def listed(*given: object) -> list[Path]:
+        found = list(small_files(*given))  # type: ignore[arg-type]
+        log.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(taking, "small_files", listed)
+    manifest = back_up(Layout(home), tmp_path / "b", ManualClock(7.0), models=False, tell=quiet)
+    assert not [entry for entry in manifest.entries if entry.path.startswith("jobs/")]
+
+
+def test_a_job_that_keeps_what_is_no_database_does_not_fail_the_backup(home: Path, tmp_path: Path) -> None:
+    odd = home / "jobs" / "paper" / "work" / "odd.db"
+    odd.parent.mkdir(parents=True)
+    odd.write_bytes(b"SQLite format 3\0and then nothing of the kind" * 100)
+    manifest = back_up(Layout(home), tmp_path / "b", ManualClock(7.0), models=False, tell=quiet)
+    taken = next(entry for entry in manifest.entries if entry.path == "jobs/paper/work/odd.db")
+    assert (taken.kind, taken.num_bytes) == ("file", odd.stat().st_size)
 
 
 def test_what_goes_while_it_is_listed_is_left_out(tmp_path: Path) -> None:

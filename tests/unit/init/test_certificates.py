@@ -21,6 +21,7 @@ from thaloom.base.errors import (
     WrongState,
 )
 from thaloom.base.events import Degraded, Recorder
+from thaloom.init import certificates
 from thaloom.init.acting.certificates import (
     CertificateWish,
     ImportCertificate,
@@ -248,6 +249,44 @@ def test_what_a_killed_write_left_is_swept(tmp_path: Path) -> None:
         path.write_text("a key")
     kept.certificates.sweep()
     assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize("num_done", [0, 1, 2])
+def test_a_kill_while_the_earlier_one_is_put_back_loses_neither(
+    num_done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Kept(tmp_path / "h")
+    kept.do("certificate.make", CertificateWish(names=("gpu",)))
+    first = kept.fingerprint
+    assert first is not None
+    kept.do("certificate.renew", RenewalWish(instead_of=first, names=("gpu",)))
+    second = kept.fingerprint
+
+    class Killed(BaseException): ...
+
+    writes: list[Path] = []
+    write = certificates._write
+
+    def until_killed(path: Path, text: bytes) -> None:
+        if len(writes) == num_done:
+            raise Killed
+        writes.append(path)
+        write(path, text)
+
+    monkeypatch.setattr(certificates, "_write", until_killed)
+    monkeypatch.setattr(kept.certificates, "_keep_as_before", lambda: until_killed(Path(), b""))
+    with pytest.raises(Killed):
+        kept.certificates.put_back(first)
+    monkeypatch.undo()
+    after = Kept(tmp_path / "h")
+    after.certificates.sweep()
+    after.certificates.load()
+    present, previous = after.certificates.current, after.certificates.previous
+    assert present is not None
+    assert previous is not None
+    assert {present.fingerprint, previous.fingerprint} == {first, second}
+    assert present.fingerprint == (second if num_done < 2 else first)
+    assert not after.layout.door_pair_aside.exists()
 
 
 def test_a_disk_that_is_full_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from thaloom.base.actions import LOCAL, Caller
 from thaloom.base.errors import BadParameter, Forbidden, RateLimited, Unauthorized
 from thaloom.base.events import Recorder
 from thaloom.init.events import AccessRefused
-from thaloom.init.gate import DOOR, MOST_AN_HOUR, STRANGER, Gate
+from thaloom.init.gate import DOOR, STRANGER, Gate
+from thaloom.init.refusals import MOST_AN_HOUR, MOST_OF_ONE
 from thaloom.kernel.state.types import AccessKey, KeyLimits
 from thaloom.kernel.trust.keys import digest_of, new_key
 
@@ -123,12 +124,29 @@ def test_a_refusal_is_told_once_a_minute_and_so_many_times_an_hour() -> None:
     for number in range(10_000):
         with pytest.raises(Forbidden):
             door.admit(viewer, ADMIN, f"POST /{number}")
-    assert len(notes.entries) == MOST_AN_HOUR
+    assert len(notes.entries) == MOST_OF_ONE, "one who is known has his part"
+    door.refused_at_door("192.0.2.1", "/v1/models", "unauthorized", "none", 1)
+    assert len(notes.entries) == MOST_OF_ONE + 1, "and a stranger a room of his own"
     clock.at += 3600.0
     with pytest.raises(Forbidden):
         door.admit(viewer, ADMIN, "POST /again")
-    assert notes.entries[-1][1]["untold"] == 10_000 - (MOST_AN_HOUR - 2)
-    assert len(door._telling._told) <= 256
+    assert notes.entries[-1][1]["untold"] == 10_000 - (MOST_OF_ONE - 2)
+    assert len(door.telling._told) <= 256
+
+
+def test_strangers_who_guess_drive_no_refusal_of_others_out_of_the_journal() -> None:
+    notes, clock = Notes(), StandingClock()
+    door = gate(notes=notes, clock=clock)
+    for number in range(1000):
+        door.refused_at_door(f"192.0.2.{number}", "/v1/models", "unauthorized", "none", 7)
+    assert len(notes.entries) == MOST_AN_HOUR
+    for number in range(1000):
+        with pytest.raises(Forbidden):
+            door.admit(Caller("program", f"p{number}", role="viewer"), ADMIN, "POST /down")
+    assert len(notes.entries) == 2 * MOST_AN_HOUR, "and there is an end to that too"
+    clock.at += 3600.0
+    door.refused_at_door("192.0.2.1", "/v1/chat", "unauthorized", "none", 1)
+    assert notes.entries[-1][1]["untold"] == (1000 - MOST_AN_HOUR) * 7, "none is lost from the count"
 
 
 def test_what_is_allowed_is_told_nowhere() -> None:

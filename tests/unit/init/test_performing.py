@@ -26,11 +26,13 @@ from thaloom.base.errors import (
     ThaloomError,
     WrongState,
 )
+from thaloom.base.events import ignore
 from thaloom.init.acting import performing as performing_module
 from thaloom.init.acting.budgets import BUDGETS
 from thaloom.init.acting.kinds import Aid, Done, call
 from thaloom.init.acting.past import Past
 from thaloom.init.acting.performing import Performer
+from thaloom.init.refusals import Refusals
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import JournalEntry, PastAction
 
@@ -612,3 +614,48 @@ def test_an_id_whose_end_is_not_known_is_not_taken_for_done(store: StateStore) -
 
     run(store, kind, work)
     assert kind.num_applied == 0
+
+
+def test_what_a_guard_a_budget_or_a_lack_of_leave_forbids_is_told_and_shown_as_refused(store: StateStore) -> None:
+    kind, clock = Put({}), ManualClock(1000.0)
+    refusals = Refusals(store.journal, clock, ignore)
+
+    async def inside() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            performer = Performer([kind], journal=store.journal, tasks=tasks, clock=clock, refused=refusals)
+            kind.refusal = WrongState("it is being mended")
+            with pytest.raises(WrongState):
+                await performer.perform(put(), LOCAL)
+            with pytest.raises(WrongState):
+                await performer.perform(put("a/secret:word"), LOCAL)
+            with pytest.raises(WrongState):
+                await performer.plan(put("looked-at"))
+            kind.refusal = BadParameter("not a number")
+            with pytest.raises(BadParameter):
+                await performer.perform(put("b"), LOCAL)
+            kind.refusal, kind.risk = None, "high"
+            with pytest.raises(ApprovalNeeded):
+                await performer.perform(put("c"), Caller("copilot"))
+            await performer.perform(put("d"), LOCAL)
+            kind.breaks = WrongState("while it was done")
+            with pytest.raises(WrongState):
+                await performer.perform(put("e"), LOCAL)
+
+    asyncio.run(inside())
+    past = Past(store.journal)
+    refused = [(one.kind, one.subjects, one.by, one.ending) for one in past.latest(10, refused=True)]
+    assert refused == [
+        ("value.put", ("value/c",), "copilot", "refused"),
+        ("value.put", (), "person:local", "refused"),
+        ("value.put", ("value/a",), "person:local", "refused"),
+    ], "mistakes and looks are no refusals, what failed is in the history, and what may hold a password is left out"
+    assert [one.ending for one in past.latest(10)] == ["failed", "done"], "a refusal is no change"
+    assert [one.id for one in past.latest(10, refused=True, subject="value/c")] == [past.latest(1, refused=True)[0].id]
+    one = past.get(past.latest(1, refused=True, by="person:local")[0].id)
+    assert (one.ending, one.error) == ("refused", {"code": "wrong_state", "message": "it is being mended"})
+    with pytest.raises(NothingToUndo, match="was refused"):
+        past.undoing(one.id)
+    assert store.journal.verify().faults == ()
+    with store._database.write() as connection:
+        connection.execute("UPDATE journal SET by = 'person:other' WHERE action = ?", (one.id,))
+    assert [fault.problem for fault in store.journal.verify().faults] == ["altered"], "who tried cannot be rewritten"

@@ -29,7 +29,7 @@ from thaloom.base.actions import Call, Change, Plan, Planned, Terms
 from thaloom.base.errors import DeadlineExceeded, Forbidden, InternalError, NodeNotRunning, ServiceFailed, ThaloomError
 from thaloom.base.later import Later
 from thaloom.edge.client.place import Place
-from thaloom.edge.client.trust import client_context, raise_if_not_trusted
+from thaloom.edge.client.trust import client_context, raise_if_https_needed, raise_if_not_trusted
 from thaloom.edge.wire.names import DRY_RUN, PREFIX
 
 if TYPE_CHECKING:
@@ -402,9 +402,12 @@ class ControlClient:
 
     # -- what was done
 
-    def actions(self, *, limit: int = 50, subject: str | None = None, by: str | None = None) -> list[wire.Action]:
-        """Newest first. `subject`: as `service/chat`."""
-        query = {"limit": limit} | {name: value for name, value in {"subject": subject, "by": by}.items() if value}
+    def actions(
+        self, *, limit: int = 50, subject: str | None = None, by: str | None = None, refused: bool = False
+    ) -> list[wire.Action]:
+        """Newest first. `subject`: as `service/chat`. `refused`: what was asked for in vain, and nothing else."""
+        asked = {"subject": subject, "by": by, "refused": "true" if refused else None}
+        query = {"limit": limit} | {name: value for name, value in asked.items() if value}
         return self._get(wire.Actions, f"/actions?{urlencode(query)}").actions
 
     def action(self, action: str) -> wire.ExplainedAction:
@@ -511,6 +514,7 @@ class ControlClient:
             raise_if_not_trusted(error, url)
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded(f"the node at {url} did not answer within {self._timeout_s:g} s") from error
+            raise_if_https_needed(error, url)
             raise NodeNotRunning(f"no node answers at {url}: {error}") from error
 
     @contextlib.contextmanager

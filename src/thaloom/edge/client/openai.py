@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from thaloom.base.errors import DeadlineExceeded, InternalError, NodeNotRunning, ThaloomError, WorkerLost
 from thaloom.edge.client.lines import Lines, event_data
-from thaloom.edge.client.trust import Trust, client_context, raise_if_not_trusted
+from thaloom.edge.client.trust import Trust, client_context, raise_if_https_needed, raise_if_not_trusted
 
 if TYPE_CHECKING:
     import httpx2
@@ -104,6 +104,7 @@ class OpenAIClient:
         except httpx2.TimeoutException as error:
             raise DeadlineExceeded(f"the door fell silent for {self._silence_timeout_s:g} s") from error
         except httpx2.TransportError as error:
+            raise_if_https_needed(error, self._url)
             raise WorkerLost(f"the connection to the door broke: {error}") from error
 
 

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from thaloom.base.errors import (
     BadParameter,
     CertificateExpired,
+    HttpsNeeded,
     NodeNotRunning,
     ThaloomError,
     UnknownAuthority,
@@ -30,6 +33,8 @@ from thaloom.base.errors import (
 # X509_verify_cert's reasons. Source: openssl/x509_vfy.h
 _EXPIRED = {9: "does not hold yet", 10: "has expired"}
 _OTHER_NAME = (62, 64)
+_LOOK_S = 2.0
+"""For a handshake by which is only found out whether somebody speaks TLS."""
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 
 
@@ -153,6 +158,26 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         left += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):
             left += one.exceptions
+
+
+def raise_if_https_needed(error: BaseException, url: str) -> None:
+    """Raises HttpsNeeded where plain HTTP was sent to what speaks TLS, which only closes then and says nothing: found
+    out by a handshake, in which nothing is believed and nothing told."""
+    parts = urlsplit(url)
+    nobody_there = (ConnectionRefusedError, TimeoutError, socket.gaierror)
+    if parts.scheme != "http" or any(isinstance(cause, nobody_there) for cause in _causes(error)):
+        return
+    context = _bare()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((parts.hostname or "", parts.port or 80), timeout=_LOOK_S) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname),
+        ):
+            pass
+    except (OSError, ValueError):  # an ssl.SSLError is an OSError
+        return
+    raise HttpsNeeded(f"what listens at {url} speaks TLS: ask by https://", url=url) from error
 
 
 def raise_if_not_trusted(error: BaseException, url: str) -> None:

@@ -879,7 +879,7 @@ class Action(Answer):
     by: str
     time: float
     ended_at: float | None
-    ending: Literal["running", "done", "failed", "undone"]
+    ending: Literal["running", "done", "failed", "undone", "refused"]
     subjects: list[str]
     plan: dict[str, Any]
     undo: dict[str, Any] | None

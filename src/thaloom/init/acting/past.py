@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from thaloom.base.actions import Call
 from thaloom.base.errors import ActionNotFound, NothingToUndo
+from thaloom.init.refusals import REFUSED
 from thaloom.kernel.state.journal import Journal
 from thaloom.kernel.state.types import Ending, JournalEntry, PastAction
 
@@ -20,12 +21,21 @@ class Past:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    def latest(self, limit: int, *, subject: str | None = None, by: str | None = None) -> list[PastAction]:
-        """Newest first. `subject`: only what changed or touched that (`service/chat`)."""
+    def latest(
+        self,
+        limit: int,
+        *,
+        subject: str | None = None,
+        by: str | None = None,
+        refused: bool = False,
+        seen: Callable[[PastAction], bool] = lambda _: True,
+    ) -> list[PastAction]:
+        """Newest first, of those that are `seen`. `subject`: only what changed or touched that (`service/chat`).
+        `refused`: what was asked for in vain, and nothing else."""
         wanted = (
             action
-            for action in self._backwards()
-            if (subject is None or subject in action.subjects) and (by is None or action.by == by)
+            for action in (self._refusals() if refused else self._backwards())
+            if (subject is None or subject in action.subjects) and (by is None or action.by == by) and seen(action)
         )
         return list(itertools.islice(wanted, limit))
 
@@ -33,6 +43,8 @@ class Past:
         """Raises ActionNotFound."""
         entries = self._journal.latest(2, action=action)
         intent = next((entry for entry in entries if entry.phase == "intent"), None)
+        if intent is None and entries and entries[0].kind == REFUSED:
+            return _refusal(entries[0])
         if intent is None:
             raise ActionNotFound(f"no action {action!r} (thaloom history)")
         outcome = next((entry for entry in entries if entry.phase == "outcome"), None)
@@ -42,6 +54,12 @@ class Past:
         """What was done since then to the same things, or may have been, newest first."""
         since = itertools.takewhile(lambda other: other.number > action.number, self._backwards())
         return [other for other in since if _may_have_changed(other) and changed(other) & changed(action)]
+
+    def _refusals(self) -> Iterator[PastAction]:
+        page = self._journal.latest(_PAGE, kind=REFUSED)
+        while page:
+            yield from map(_refusal, page)
+            page = self._journal.latest(_PAGE, kind=REFUSED, before=page[-1].id)
 
     def _backwards(self) -> Iterator[PastAction]:
         """Every action, newest first, read page by page."""
@@ -58,6 +76,8 @@ class Past:
     def undoing(self, action: str) -> Call:
         """The call that undoes it. Raises ActionNotFound, NothingToUndo saying why there is none."""
         past = self.get(action)
+        if past.ending == "refused":
+            raise NothingToUndo(f"{action} was refused, so there is nothing to undo")
         if past.ending != "done":
             raise NothingToUndo(f"{action} did not come to its end ({past.ending}), so there is nothing to undo")
         if past.undo is None:
@@ -89,6 +109,23 @@ def past_action(intent: JournalEntry, outcome: JournalEntry | None) -> PastActio
         undoes=intent.data.get("undoes"),
         resumed=bool(told.get("resumed")),
         subjects=tuple(subjects(intent.data)),
+    )
+
+
+def _refusal(entry: JournalEntry) -> PastAction:
+    told = entry.data
+    return PastAction(
+        id=entry.action,
+        number=entry.id,
+        kind=told["what"],
+        by=entry.by,
+        time=entry.time,
+        ended_at=entry.time,
+        ending="refused",
+        plan={},
+        told={"untold": told["untold"]},
+        error={"code": told["code"], "message": told["message"]},
+        subjects=(told["subject"],) if "subject" in told else (),
     )
 
 

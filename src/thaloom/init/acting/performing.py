@@ -20,8 +20,10 @@ from thaloom.base.actions import Approval, Call, Caller, Json, Plan
 from thaloom.base.clock import Clock
 from thaloom.base.errors import (
     BadParameter,
+    BadRequest,
     InternalError,
     NodeNotRunning,
+    NotFound,
     NotVerified,
     QueueFull,
     ThaloomError,
@@ -32,10 +34,14 @@ from thaloom.init.acting.leave import Leave
 from thaloom.init.acting.past import Past
 from thaloom.init.acting.resuming import bring_to_an_end
 from thaloom.init.acting.running import Running
+from thaloom.init.refusals import Telling, untold
 from thaloom.kernel.state.journal import Journal, new_action_id
 from thaloom.kernel.state.types import JournalEntry
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MISTAKES = (BadParameter, BadRequest, NotFound, QueueFull)
+"""What was not forbidden: it was asked for wrongly, or at the wrong moment."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 PATIENCE_S = 10.0
 """How long one waits for another that changes the same thing: less than callers wait for an answer."""
 
@@ -44,8 +50,15 @@ class Performer:
     """Owned by the node; its tasks are the node's, so that an action ends with it and not with who asked."""
 
     def __init__(
-        self, kinds: Iterable[ActionKind[Any]], *, journal: Journal, tasks: asyncio.TaskGroup, clock: Clock
+        self,
+        kinds: Iterable[ActionKind[Any]],
+        *,
+        journal: Journal,
+        tasks: asyncio.TaskGroup,
+        clock: Clock,
+        refused: Telling = untold,
     ) -> None:
+        """`refused` is told what a guard, a budget or a lack of leave forbade."""
         self._kinds = {kind.name: kind for kind in kinds}
         self._journal = journal
         self._tasks = tasks
@@ -53,6 +66,7 @@ class Performer:
         """By subject, as long as anybody has or wants it."""
         self._holders: dict[str, str] = {}
         self._running: dict[str, Running] = {}
+        self._refused = refused
         self.leave = Leave(journal, clock)
 
     async def plan(self, call: Call) -> Plan:
@@ -163,7 +177,28 @@ class Performer:
         undoes: str | None,
     ) -> Done:
         given = running.given
-        async with self._alone(action, await kind.plan(given)):
+        plan = None
+        try:
+            plan = await kind.plan(given)
+            return await self._carry_out(action, kind, running, caller, approval, undoes, plan)
+        except ThaloomError as error:
+            if not running.begun and not isinstance(error, _MISTAKES):
+                subject = _subject(kind.name, given, plan)
+                self._refused(str(caller), kind.name, error.code, error.message, subject=subject)
+            raise
+
+    async def _carry_out(
+        self,
+        action: str,
+        kind: ActionKind[Any],
+        running: Running,
+        caller: Caller,
+        approval: Approval | None,
+        undoes: str | None,
+        first: Plan,
+    ) -> Done:
+        given = running.given
+        async with self._alone(action, first):
             plan = await kind.plan(given)  # what was true while it waited may not be any more
             if undoes is not None:
                 Past(self._journal).undoing(undoes)
@@ -224,6 +259,14 @@ def _checked(action: str) -> str:
     if not _ID.fullmatch(action):
         raise BadParameter(f"not an id: {action!r} (up to 64 letters, digits, '.', '_', '-')", param="id")
     return action
+
+
+def _subject(kind: str, given: Any, plan: Plan | None) -> str | None:
+    """What was to be changed, as far as that is known; nothing that may hold a password, as an address may."""
+    if plan is not None:
+        return plan.changes[0].subject if plan.changes else None
+    name = getattr(given, "name", None) or getattr(getattr(given, "spec", None), "name", None)
+    return f"{kind.partition('.')[0]}/{name}" if isinstance(name, str) and _NAME.fullmatch(name) else None
 
 
 def _require_same(action: str, earlier: tuple[str, Any], asked: tuple[str, Any]) -> None:

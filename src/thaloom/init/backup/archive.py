@@ -26,7 +26,8 @@ class Writer(Protocol):
     """Takes files one by one, and at the end the manifest."""
 
     def add(self, path: str, source: IO[bytes], num_bytes: int) -> str:
-        """Exactly so many bytes of `source`; their SHA-256. Raises DiskFull, EOFError if there are fewer."""
+        """Exactly so many bytes of `source`; their SHA-256. Raises DiskFull; EOFError if there are fewer, and then
+        nothing was added."""
         ...
 
     def finish(self, manifest: BackupManifest) -> None:
@@ -48,12 +49,16 @@ class FolderWriter:
     def add(self, path: str, source: IO[bytes], num_bytes: int) -> str:
         target = self._folder / path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with disk_errors(target), target.open("xb") as file:
-            hashing = Hashing(source, num_bytes, self._on_bytes)
-            while piece := hashing.read(PIECE_BYTES):
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with disk_errors(target), target.open("xb") as file:
+                hashing = Hashing(source, num_bytes, self._on_bytes)
+                while piece := hashing.read(PIECE_BYTES):
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+        except EOFError:
+            target.unlink()
+            raise
         return hashing.hexdigest()
 
     def finish(self, manifest: BackupManifest) -> None:
@@ -73,8 +78,15 @@ class TarWriter:
         info = tarfile.TarInfo(path)
         info.size, info.mode = num_bytes, 0o600
         hashing = Hashing(source, num_bytes, self._on_bytes)
-        with disk_errors(Path(self._file.name)):
-            self._tar.addfile(info, hashing)
+        begin = self._tar.offset
+        try:
+            with disk_errors(Path(self._file.name)):
+                self._tar.addfile(info, hashing)
+        except EOFError:
+            self._file.seek(begin)
+            self._file.truncate()
+            self._tar.offset = begin
+            raise
         return hashing.hexdigest()
 
     def finish(self, manifest: BackupManifest) -> None:
@@ -131,8 +143,8 @@ class Hashing:
     def read(self, size: int = -1) -> bytes:
         wanted = self._left if size < 0 else min(size, self._left)
         data = self._source.read(wanted) if wanted else b""
-        if wanted and not data:
-            raise EOFError(f"{self._left} bytes are missing")
+        if len(data) < wanted:
+            raise EOFError(f"{self._left - len(data)} bytes are missing")
         self._left -= len(data)
         self._digest.update(data)
         self._on_bytes(len(data))

@@ -11,8 +11,10 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from thaloom import __version__
 from thaloom.base import config
@@ -38,6 +40,8 @@ Tell = Callable[[str, int, int | None], None]
 _BUSY_TIMEOUT_S = 10.0
 _PAGES_AT_ONCE = 256
 """Of a database: the node writes in between."""
+_OF_PROGRAMS = ("jobs", "workspaces")
+"""Folders in which jobs write what they like."""
 
 
 def back_up(layout: Layout, target: Path, clock: Clock, *, models: bool, tell: Tell) -> BackupManifest:
@@ -116,14 +120,28 @@ class _Taking:
         if name in self._taken:
             return
         try:
-            with path.open("rb") as file:  # replaced by renaming, if at all: what is open stays as it is
-                num_bytes = os.fstat(file.fileno()).st_size
-                sha256 = self._writer.add(name, file, num_bytes)
+            num_bytes, sha256 = self._read(path, name)
         except FileNotFoundError:
             return  # deleted since it was listed: no snapshot that comes later names it
-        except EOFError as error:
-            raise StateUnusable(f"{str(path)!r} became shorter while it was read") from error
         self._taken[name] = Entry(path=name, kind="file", num_bytes=num_bytes, sha256=sha256)
+
+    def _read(self, path: Path, name: str) -> tuple[int, str]:
+        with path.open("rb") as file:  # replaced by renaming, if at all: what is open stays as it is
+            num_bytes = os.fstat(file.fileno()).st_size
+            try:
+                return num_bytes, self._writer.add(name, file, num_bytes)
+            except EOFError:  # became shorter meanwhile: a log that was cut, a file that a job writes
+                file.seek(0)
+                return self._add_what_is_left(file, name)
+
+    def _add_what_is_left(self, file: IO[bytes], name: str) -> tuple[int, str]:
+        """By a copy, which holds still."""
+        with tempfile.TemporaryFile(dir=self._scratch.parent) as copy:
+            with disk_errors(self._scratch):
+                shutil.copyfileobj(file, copy)
+            num_bytes = copy.tell()
+            copy.seek(0)
+            return num_bytes, self._writer.add(name, copy, num_bytes)
 
     def _databases(self) -> None:
         for path in small_files(self._home, self._key_file):
@@ -135,7 +153,13 @@ class _Taking:
         copy = self._scratch
         copy.unlink(missing_ok=True)
         try:
-            schema = snapshot(path, copy)
+            try:
+                schema = snapshot(path, copy)
+            except StateUnusable:
+                if path.relative_to(self._home).parts[0] not in _OF_PROGRAMS:
+                    raise
+                self._file(path)  # what a job keeps is its own affair, and no reason to have no backup of the node
+                return
             with copy.open("rb") as file:
                 num_bytes = copy.stat().st_size
                 sha256 = self._writer.add(name, file, num_bytes)

@@ -96,8 +96,11 @@ class Workspaces(Kept):
 
     def prepare(self, changed: Changed) -> None:
         with disk_errors(self._root):
+            if not self._root.exists():
+                self._root.mkdir(mode=0o700, parents=True)
+                sync_folder(self._root.parent)
             for document in changed.put:
-                self.folder(document.name).mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.folder(document.name).mkdir(mode=0o700, exist_ok=True)
             if changed.put:
                 sync_folder(self._root)
 

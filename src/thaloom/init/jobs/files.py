@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from thaloom.base.files import sync_folder
 from thaloom.base.ids import JobName
 from thaloom.base.procs import ProcessIdentity, identify
 from thaloom.init.layout import WALLS
@@ -93,8 +94,10 @@ class JobFiles:
         return self.of(attempt, WALLS)
 
     def create(self) -> None:
+        """On the disk before anything runs: a claim in a folder that the disk forgets would be no claim."""
         for folder in (self.folder, self.work):
             folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(self.folder.parent)
 
     def keeper(self) -> ProcessIdentity | None:
         """The reaper that holds the lock now."""

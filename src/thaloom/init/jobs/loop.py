@@ -142,7 +142,7 @@ class JobLoop:
             if job is None and files.keeper() is None:
                 files.remove()
             elif job is not None:
-                present = job.state.num_attempts if not job.state.over else 0
+                present = job.state.num_attempts if job.state.phase == "running" else 0
                 for attempt in files.attempts() - {present, job.state.num_attempts + 1}:
                     files.forget(attempt)
 

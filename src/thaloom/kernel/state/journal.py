@@ -76,9 +76,11 @@ class Journal:
             self._prune(connection, entry.id)
         return entry
 
-    def latest(self, limit: int = 100, *, action: str | None = None, before: int | None = None) -> list[JournalEntry]:
-        """Newest first; only those of `action` where one is given, only those older than the entry `before`."""
-        conditions = {"action = ?": action, "id < ?": before}
+    def latest(
+        self, limit: int = 100, *, action: str | None = None, kind: str | None = None, before: int | None = None
+    ) -> list[JournalEntry]:
+        """Newest first; only those of `action` or `kind` where one is given, only those older than entry `before`."""
+        conditions = {"action = ?": action, "kind = ?": kind, "id < ?": before}
         given = {condition: value for condition, value in conditions.items() if value is not None}
         where = f"WHERE {' AND '.join(given)}" if given else ""
         rows = self._database.read(f"SELECT * FROM journal {where} ORDER BY id DESC LIMIT ?", (*given.values(), limit))

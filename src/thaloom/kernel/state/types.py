@@ -196,7 +196,7 @@ class JournalEntry:
     """Who wished it; empty in what was written before that was kept."""
 
 
-Ending = Literal["running", "done", "failed", "undone"]
+Ending = Literal["running", "done", "failed", "undone", "refused"]
 """failed: it was hindered, and the error says by what; undone: a killed node had written it down and not begun it."""
 
 

@@ -193,6 +193,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "argument.subject": ("what was changed, as service/chat", "被更改的对象，例如 service/chat"),
     "argument.action": ("id of an action (thaloom history)", "操作的编号（见 thaloom history）"),
     "argument.digest": ("digest of a plan (--dry-run shows it)", "计划的摘要（--dry-run 会显示）"),
+    "option.refused": ("what was asked for in vain, and nothing else", "只列出被拒绝的请求"),
     "option.by": ("only what this one asked for, as person:local", "只列出由其发起的，例如 person:local"),
     "option.limit": ("so many at most", "最多列出多少条"),
     "option.valid_for": ("for how long (10m, 1h)", "有效时长（10m、1h）"),
@@ -214,6 +215,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "ending.done": ("done", "完成"),
     "ending.failed": ("failed", "失败"),
     "ending.undone": ("undone", "未执行"),
+    "ending.refused": ("refused", "已拒绝"),
     "plan.head": ("{kind}, risk {risk}", "{kind}，风险：{risk}"),
     "plan.several_changed": (
         "what would be done now to all of these is not what was approved",
@@ -225,6 +227,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "plan.no_undo": ("cannot be undone: {why}", "不能撤销：{why}"),
     "plan.approve": ("to do just this: --plan {digest}", "仅执行此计划：--plan {digest}"),
     "history.none": ("Nothing was done yet.", "尚无变更。"),
+    "history.none_refused": ("Nothing was refused.", "尚无被拒绝的请求。"),
+    "explain.untold": ("and {count} more before it that are not listed", "此前另有 {count} 次未逐一列出"),
     "explain.head": ("{kind} by {by}, {when}: {ending}", "{kind}，由 {by} 于 {when} 发起：{ending}"),
     "explain.undoes": ("it undid {id}", "它撤销了 {id}"),
     "explain.resumed": ("a later daemon brought it to its end", "由之后的守护进程收尾"),
@@ -1245,6 +1249,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title.wrong_fingerprint": ("another certificate than the pinned one", "证书与固定的指纹不符"),
     "title.wrong_host_name": ("certificate for other names", "证书名称不符"),
     "title.certificate_expired": ("certificate does not hold now", "证书不在有效期内"),
+    "title.https_needed": ("asked without TLS", "未使用 TLS"),
     "title.not_from_afar": ("not from another machine", "不能从其他机器执行"),
     "title.not_enforceable": ("cannot be enforced here", "本机无法强制执行"),
     "title.state_unusable": ("state cannot be used", "状态数据不可用"),
@@ -1428,6 +1433,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "hint.certificate_expired": (
         "on the node: thaloom cert renew; and compare the clocks of the two machines",
         "在节点上执行：thaloom cert renew；并比对两台机器的时钟",
+    ),
+    "hint.https_needed": (
+        "the door there speaks TLS: set THALOOM_URL=https://HOST:PORT, with THALOOM_CA or THALOOM_FINGERPRINT",
+        "该处的门户使用 TLS：请设置 THALOOM_URL=https://HOST:PORT，并设置 THALOOM_CA 或 THALOOM_FINGERPRINT",
     ),
     "hint.not_from_afar": (
         "log in to the node's machine, or unset THALOOM_URL to ask the node of this one",

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from thaloom.edge.wire.control import Action, JournalReport
 
 _HERE = "thaloom.user.cli.changes:"
-_COLOURS: dict[str, Colour] = {"done": "green", "failed": "red", "undone": "yellow", "running": "yellow"}
+_COLOURS: dict[str, Colour] = {
+    "done": "green",
+    "failed": "red",
+    "undone": "yellow",
+    "running": "yellow",
+    "refused": "red",
+}
 audit = Verbs(
     "audit",
     key="audit",
@@ -34,12 +40,13 @@ audit = Verbs(
 @argument("subject", required=False)
 @option("-n", "--limit", type=click.IntRange(1, 1000), default=20, metavar="N")
 @option("--by", metavar="WHO")
-def history(output: Output, subject: str | None, limit: int, by: str | None) -> None:
+@option("--refused", is_flag=True)
+def history(output: Output, subject: str | None, limit: int, by: str | None, refused: bool) -> None:
     with connect() as node:
-        found = node.actions(limit=limit, subject=subject, by=by)
+        found = node.actions(limit=limit, subject=subject, by=by, refused=refused)
     output.document({"actions": [action.model_dump() for action in found]})
     if not found:
-        output.note(text("history.none"))
+        output.note(text("history.none_refused" if refused else "history.none"))
         return
     head = [text(f"head.{word}") for word in ("id", "action", "subject", "by", "ending", "age")]
     rows = [
@@ -67,6 +74,8 @@ def explain(output: Output, action: str) -> None:
         output.line("  " + text("explain.resumed"))
     if past.error is not None:
         output.line(paint("  " + text("explain.error", code=past.error["code"], message=past.error["message"]), "red"))
+        if untold := past.told.get("untold"):
+            output.line("  " + text("explain.untold", count=untold))
     elif past.undo is None:
         output.line("  " + text("plan.no_undo", why=past.no_undo or ABSENT))
     elif found.later:

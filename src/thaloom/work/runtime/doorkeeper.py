@@ -153,13 +153,16 @@ class KeyVisit:
         least: Role = "user" if scope == "infer" else "viewer"
         return rank(self._record.role) >= rank(least) and (self._record.scopes is None or scope in self._record.scopes)
 
+    def is_for(self, model: str) -> bool:
+        allowed = self._record.limits.models
+        plain = model.removesuffix(":latest")
+        return allowed is None or not {plain, seen_name(plain, self.tenant)}.isdisjoint(allowed)
+
     def allow(self, model: str) -> None:
         """Raises Forbidden for a model the key is not for."""
         if not self.may("infer"):
             raise Forbidden(f"the key {self.key!r} is not for asking models (role user, scope 'infer')", param="model")
-        allowed = self._record.limits.models
-        plain = model.removesuffix(":latest")
-        if allowed is not None and not {plain, seen_name(plain, self.tenant)} & set(allowed):
+        if not self.is_for(model):
             raise Forbidden(f"the key {self.key!r} is not for model {model!r}", param="model")
 
     def reserve(self, num_tokens: int) -> None:

@@ -17,13 +17,20 @@ from thaloom.kernel.state.types import Checkpoint
 def add_action_routes(app: FastAPI, plane: ControlPlane) -> None:
     """Not open to who shows no token: what was done tells of keys, and undoing one takes it back."""
 
-    @app.get(f"{wire.PREFIX}/actions", tags=["actions"], openapi_extra=needs("operator", "node"))
+    # Tenants see what was done to their own and nothing else: init.acting.seeing.
+    @app.get(f"{wire.PREFIX}/actions", tags=["actions"], openapi_extra=needs("operator", "node", tenants=True))
     async def actions(
-        limit: Annotated[int, Query(ge=1, le=1000)] = 50, subject: str | None = None, by: str | None = None
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+        subject: str | None = None,
+        by: str | None = None,
+        refused: bool = False,
     ) -> wire.Actions:
-        return wire.Actions(actions=[same(wire.Action, past) for past in await plane.actions(limit, subject, by)])
+        found = await plane.actions(limit, subject, by, refused=refused)
+        return wire.Actions(actions=[same(wire.Action, past) for past in found])
 
-    @app.get(f"{wire.PREFIX}/actions/{{action}}", tags=["actions"], openapi_extra=needs("operator", "node"))
+    @app.get(
+        f"{wire.PREFIX}/actions/{{action}}", tags=["actions"], openapi_extra=needs("operator", "node", tenants=True)
+    )
     async def action(action: str) -> wire.ExplainedAction:
         past, later = await plane.action(action)
         return wire.ExplainedAction(action=same(wire.Action, past), later=[same(wire.Action, one) for one in later])

@@ -14,7 +14,6 @@ from fastapi import FastAPI, Query
 from fastapi.responses import StreamingResponse
 
 from thaloom import __version__
-from thaloom.base.actions import TERMS
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.edge.api.control.actions import add_action_routes
 from thaloom.edge.api.control.certificates import add_certificate_routes
@@ -38,6 +37,7 @@ from thaloom.edge.api.control.messages import (
 )
 from thaloom.edge.api.control.plane import ControlPlane, OnProgress
 from thaloom.edge.api.control.progress import followed
+from thaloom.edge.api.control.sight import asked, is_for_it, narrowed, seen_model, seen_models, seen_services
 from thaloom.edge.api.control.tenants import add_tenant_routes
 from thaloom.edge.api.control.terms import PeerOf, add_terms, peer_uid_of
 from thaloom.edge.wire import control as wire
@@ -48,6 +48,7 @@ from thaloom.kernel.models.types import (
     QuantiseWish,
 )
 from thaloom.kernel.state.types import (
+    OUTSIDE,
     Alias,
     ServiceStatus,
     Share,
@@ -125,7 +126,7 @@ def _add_device_routes(app: FastAPI, plane: ControlPlane) -> None:
 def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
     @app.get(f"{wire.PREFIX}/models", tags=["models"], openapi_extra=needs("viewer", "read", tenants=True, open=True))
     async def models() -> wire.Models:
-        return wire.Models(models=[model_message(manifest) for manifest in await plane.models()])
+        return wire.Models(models=[model_message(manifest) for manifest in await seen_models(plane)])
 
     @app.get(
         f"{wire.PREFIX}/models/{{name}}",
@@ -133,7 +134,7 @@ def _add_model_routes(app: FastAPI, plane: ControlPlane) -> None:
         openapi_extra=needs("viewer", "read", tenants=True, open=True),
     )
     async def model(name: str) -> wire.Model:
-        return model_message(await plane.model(ModelName.parse(name)))
+        return model_message(await seen_model(plane, ModelName.parse(name)))
 
     @app.post(
         f"{wire.PREFIX}/models/pull",
@@ -228,8 +229,7 @@ def _add_service_routes(app: FastAPI, plane: ControlPlane) -> None:
         limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
         after: Annotated[str | None, Query(description="by name, those after this one")] = None,
     ) -> wire.Services:
-        after = None if after is None else own(after)
-        page = await plane.services(limit=limit, after=after, tenant=TERMS.get().caller.tenant)
+        page = await seen_services(plane, limit, None if after is None else own(after))
         following = None if page.next is None else theirs(page.next)
         return wire.Services(services=[_service(status) for status in page.items], total=page.total, next=following)
 
@@ -239,7 +239,7 @@ def _add_service_routes(app: FastAPI, plane: ControlPlane) -> None:
         openapi_extra=needs("viewer", "read", tenants=True, open=True),
     )
     async def service(name: str) -> wire.Service:
-        return _service(await plane.service(own(name)))
+        return _service(await plane.service(asked(name)))
 
     @app.put(
         f"{wire.PREFIX}/services/{{name}}",
@@ -247,7 +247,10 @@ def _add_service_routes(app: FastAPI, plane: ControlPlane) -> None:
         openapi_extra=needs("operator", "services", tenants=True, open=True),
     )
     async def serve(name: str, body: wire.ServeRequest) -> wire.Service:
-        return _service(await plane.serve(service_spec(own(name), body)))
+        spec = service_spec(asked(name), body)
+        if narrowed() is not None and spec.engine not in OUTSIDE:
+            await seen_model(plane, ModelName.parse(spec.model))
+        return _service(await plane.serve(spec))
 
     @app.delete(
         f"{wire.PREFIX}/services/{{name}}",
@@ -255,7 +258,7 @@ def _add_service_routes(app: FastAPI, plane: ControlPlane) -> None:
         openapi_extra=needs("operator", "services", tenants=True, open=True),
     )
     async def stop(name: str) -> wire.Removed:
-        await plane.stop(own(name))
+        await plane.stop(asked(name))
         return wire.Removed(name=name)
 
     @app.get(
@@ -267,14 +270,16 @@ def _add_service_routes(app: FastAPI, plane: ControlPlane) -> None:
     async def logs(
         name: str, follow: bool = False, tail: Annotated[int, Query(ge=0, le=wire.MAX_TAIL_LINES)] = 100
     ) -> StreamingResponse:
-        lines = await plane.logs(own(name), follow=follow, tail=tail)
+        lines = await plane.logs(asked(name), follow=follow, tail=tail)
         return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
 
 
 def _add_alias_routes(app: FastAPI, plane: ControlPlane) -> None:
     @app.get(f"{wire.PREFIX}/aliases", tags=["aliases"], openapi_extra=needs("viewer", "read", tenants=True, open=True))
     async def aliases() -> wire.Aliases:
-        return wire.Aliases(aliases=[_alias(alias) for alias in plane.aliases.list() if is_theirs(alias.name)])
+        return wire.Aliases(
+            aliases=[_alias(alias) for alias in plane.aliases.list() if is_theirs(alias.name) and is_for_it(alias.name)]
+        )
 
     @app.get(
         f"{wire.PREFIX}/aliases/{{name}}",
@@ -282,7 +287,7 @@ def _add_alias_routes(app: FastAPI, plane: ControlPlane) -> None:
         openapi_extra=needs("viewer", "read", tenants=True, open=True),
     )
     async def alias(name: str) -> wire.Alias:
-        return _alias(plane.aliases.get(own(name)))
+        return _alias(plane.aliases.get(asked(name)))
 
     @app.put(
         f"{wire.PREFIX}/aliases/{{name}}",
@@ -290,9 +295,9 @@ def _add_alias_routes(app: FastAPI, plane: ControlPlane) -> None:
         openapi_extra=needs("operator", "services", tenants=True, open=True),
     )
     async def put_alias(name: str, body: wire.AliasRequest) -> wire.Alias:
-        shares = tuple(Share(service=own(service), weight=weight) for service, weight in body.services.items())
-        canary = None if body.canary is None else own(body.canary)
-        return _alias(await plane.put_alias(Alias(name=own(name), shares=shares, canary=canary)))
+        shares = tuple(Share(service=asked(service), weight=weight) for service, weight in body.services.items())
+        canary = None if body.canary is None else asked(body.canary)
+        return _alias(await plane.put_alias(Alias(name=asked(name), shares=shares, canary=canary)))
 
     @app.delete(
         f"{wire.PREFIX}/aliases/{{name}}",
@@ -300,7 +305,7 @@ def _add_alias_routes(app: FastAPI, plane: ControlPlane) -> None:
         openapi_extra=needs("operator", "services", tenants=True, open=True),
     )
     async def remove_alias(name: str) -> wire.Removed:
-        await plane.remove_alias(own(name))
+        await plane.remove_alias(asked(name))
         return wire.Removed(name=name)
 
     @app.post(
@@ -309,7 +314,7 @@ def _add_alias_routes(app: FastAPI, plane: ControlPlane) -> None:
         openapi_extra=needs("operator", "services", tenants=True, open=True),
     )
     async def return_canary(name: str, body: wire.CanaryReturn) -> wire.Alias:
-        return _alias(await plane.return_canary(own(name), body.revision, body.reason))
+        return _alias(await plane.return_canary(asked(name), body.revision, body.reason))
 
 
 def _service(status: ServiceStatus) -> wire.Service:

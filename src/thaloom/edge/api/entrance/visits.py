@@ -35,6 +35,10 @@ class Visit(Protocol):
         """Whether the key is for that, and its role allows it."""
         ...
 
+    def is_for(self, model: str) -> bool:
+        """Whether this is one of the models the key names, if it names any. `model`: as its holder calls it."""
+        ...
+
     def allow(self, model: str) -> None:
         """`model`: by the name its holder has for it. Raises Forbidden for one the key is not for."""
         ...
@@ -146,9 +150,14 @@ def kept_model(model: str) -> str:
     return model
 
 
-def tenant_of_request() -> str | None:
+def visit_of_request() -> Visit | None:
     tab = CURRENT.get()
-    return None if tab is None or tab.visit is None else tab.visit.tenant
+    return None if tab is None else tab.visit
+
+
+def tenant_of_request() -> str | None:
+    visit = visit_of_request()
+    return None if visit is None else visit.tenant
 
 
 def only_of_node(what: str) -> None:

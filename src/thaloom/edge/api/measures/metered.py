@@ -13,7 +13,7 @@ from typing import Any
 from thaloom.base.access import seen_name, tenant_of
 from thaloom.base.clock import Clock
 from thaloom.base.errors import ThaloomError
-from thaloom.edge.api.entrance.visits import CURRENT, Tab, allow, kept_model, tenant_of_request
+from thaloom.edge.api.entrance.visits import CURRENT, Tab, allow, kept_model, visit_of_request
 from thaloom.edge.api.measures.metrics import DoorMetrics
 from thaloom.edge.api.routes.generation import find_served
 from thaloom.work.runtime.types import (
@@ -46,9 +46,12 @@ class MeteredGeneration:
         self._clock = clock
 
     def models(self) -> list[ServedModel]:
-        """What the holder of the request's key may see, by the names he has for it."""
-        tenant = tenant_of_request()
-        mine = (served for served in self._generation.models() if tenant_of(served.name) == tenant)
+        """What the holder of the request's key may see, by his names for it; of a tenant's, what his key is for."""
+        visit = visit_of_request()
+        tenant = None if visit is None else visit.tenant
+        mine = [served for served in self._generation.models() if tenant_of(served.name) == tenant]
+        if visit is not None and tenant is not None:
+            mine = [served for served in mine if visit.is_for(served.name)]
         return [dataclasses.replace(served, name=seen_name(served.name, tenant)) for served in mine]
 
     async def start(self, request: GenerateRequest) -> AsyncIterator[Delta | Done]:

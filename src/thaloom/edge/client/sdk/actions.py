@@ -13,12 +13,15 @@ _P = wire.PREFIX
 class Actions(Asking):
     """The part of `Node` that is about what was done."""
 
-    def actions(self, *, limit: int = 50, subject: str | None = None, by: str | None = None) -> list[wire.Action]:
-        """What was done, the newest first. `subject`: what was changed or touched, as `service/tiny`.
+    def actions(
+        self, *, limit: int = 50, subject: str | None = None, by: str | None = None, refused: bool = False
+    ) -> list[wire.Action]:
+        """What was done, the newest first. `subject`: what was changed or touched, as `service/tiny`. `refused`: what
+        was asked for in vain, and nothing else.
 
         >>> [action.kind for action in client.node.actions(limit=5)]
         """
-        asked = get(f"{_P}/actions", limit=limit, subject=subject, by=by)
+        asked = get(f"{_P}/actions", limit=limit, subject=subject, by=by, refused=refused or None)
         return (self._connection.ask(wire.Actions, asked)).actions
 
     def action(self, action: str) -> wire.ExplainedAction:

@@ -99,7 +99,8 @@ def translated(settings: Settings, call: Call) -> Iterator[None]:
         raise DeadlineExceeded(f"the node fell silent for {settings.timeout_s:g} s") from error
     except httpx2.TransportError as error:
         lost = NodeNotRunning if call.is_control else WorkerLost
-        raise lost(f"the connection to the node broke: {error}") from error
+        hint = " (a door that speaks TLS is asked by https://)" if settings.url.startswith("http:") else ""
+        raise lost(f"the connection to the node broke: {error}{hint}") from error
     except (httpx2.InvalidURL, httpx2.DecodingError) as error:
         raise BadParameter(f"{call.method} {call.target}: {error}") from error
 
