@@ -10,8 +10,7 @@ from thaloom.base.errors import NotEnforceable
 from thaloom.kernel.sandbox import host
 from thaloom.kernel.sandbox.grouping import NoGroups
 from thaloom.kernel.sandbox.host import NO_WALLS, find_walls, python_paths, real_paths, system_paths
-from thaloom.kernel.sandbox.inside import kernel_calls
-from thaloom.kernel.sandbox.report import latency, report
+from thaloom.kernel.sandbox.report import report
 from thaloom.kernel.sandbox.types import WALLS, Confinement, Limits
 from thaloom.kernel.sandbox.walls import Confined, Sandbox
 
@@ -101,12 +100,3 @@ def test_the_report_explains_everything_that_does_not_hold() -> None:
     for entry in found["entries"]:
         assert entry["by"] if entry["enforced"] else entry["why_not"], entry
     assert found["uid"] == os.getuid()
-
-
-def test_turns_that_a_kernel_takes_and_forgets_are_not_told_as_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before Linux 6.12 every length of a turn is taken without a word, and none is kept."""
-    monkeypatch.setattr(kernel_calls, "set_scheduling", lambda policy, nice, slice_ns: None)
-    for kept, enforced in ((1_000_000, True), (0, False)):
-        monkeypatch.setattr(kernel_calls, "turn_ns", lambda kept=kept: kept)
-        (turns,) = [ability for ability in latency(Path("/")) if ability.name == "turns"]
-        assert turns.enforced is enforced
