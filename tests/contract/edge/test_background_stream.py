@@ -96,7 +96,9 @@ def test_it_is_streamed_as_it_is_made_and_from_every_event_again(tmp_path: Path)
         assert (made.background, made.metadata, text_of(events)) == (True, {"a": "b"}, "Hel")
         assert (await door.client.responses.retrieve(made.id)).status == "in_progress"
         live = [
-            asyncio.create_task(all_of(await door.client.responses.retrieve(made.id, stream=True, starting_after=after)))
+            asyncio.create_task(
+                all_of(await door.client.responses.retrieve(made.id, stream=True, starting_after=after))
+            )
             for after in (0, 4, 5)
         ]
         gates[0].set()
@@ -240,7 +242,9 @@ def test_what_a_dead_worker_had_told_is_gone_on_with(tmp_path: Path) -> None:
         events = await all_of(await door.client.responses.create(**ASK))
         check_numbers(events)
         assert kinds(events).count("response.in_progress") == 1
-        assert kinds(events).count("response.output_item.added") == kinds(events).count("response.output_item.done") == 4
+        assert (
+            kinds(events).count("response.output_item.added") == kinds(events).count("response.output_item.done") == 4
+        )
         thoughts = "".join(event.delta for event in events if event.type == "response.reasoning_text.delta")
         assert (thoughts, text_of(events)) == ("Let me see", "Hello")
         calls = [(item.call_id, item.arguments) for item in events[-1].response.output[2:]]
@@ -459,4 +463,3 @@ async def events_of(answer: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
 
 def text(events: list[dict[str, Any]]) -> str:
     return "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
-

@@ -17,6 +17,8 @@ from thaloom.edge.api.routes.body import ClientGone, while_connected
 from thaloom.edge.api.routes.generation import EVENT_STREAM, stream_headers
 from thaloom.kernel.state.types import ToldEvents
 
+MAX_EVENT = 999_999_999
+"""The highest number of an event that can be asked for; no response has as many."""
 LOOK_S = 2.0
 """Between two looks for what other doors told; what is told here is heard at once."""
 SILENCE_S = 15.0

@@ -21,7 +21,7 @@ from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.measures.metrics import DoorMetrics
 from thaloom.edge.api.openai.kept.keeping import Keeping
 from thaloom.edge.api.openai.kept.responses.before import said_before
-from thaloom.edge.api.openai.kept.responses.following import Following
+from thaloom.edge.api.openai.kept.responses.following import MAX_EVENT, Following
 from thaloom.edge.api.openai.kept.responses.items import new_id
 from thaloom.edge.api.openai.kept.responses.reading import (
     ResponseWanted,
@@ -39,9 +39,6 @@ from thaloom.edge.api.routes.methods import ByMethod, answering
 from thaloom.edge.api.routes.queries import is_descending, is_wished, whole_number
 from thaloom.kernel.state.types import KeptResponse
 from thaloom.work.runtime.types import Generation
-
-MAX_EVENT = 999_999_999
-"""The highest number that an event can be asked for by; no response has as many."""
 
 
 class ResponsesRoute:

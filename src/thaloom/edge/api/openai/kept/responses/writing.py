@@ -7,6 +7,7 @@ Source: OpenAI's API reference, streaming events of the Responses API.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 from thaloom.base.errors import Refused, ThaloomError
@@ -72,9 +73,9 @@ class ResponseForm:
         """Grow to where it was when these were its last events."""
         for event in events:
             if event["type"] == "response.output_item.added":
-                self._open(event["item"])
+                self._open(deepcopy(event["item"]))
             elif event["type"] == "response.content_part.added":
-                self.body["output"][-1]["content"].append(event["part"])
+                self.body["output"][-1]["content"].append(deepcopy(event["part"]))
             elif event["type"].endswith(".delta"):
                 assert self._grown is not None, "what grows is open"
                 for _ in self._grown.grow(event["delta"], event.get("logprobs", [])):
@@ -193,7 +194,7 @@ class _Item:
         yield {"type": "response.output_item.added", "output_index": index, "item": self._told}
         if self.kind != "function_call":
             self._item["content"].append(self._new_part())
-            part = dict(self._item["content"][0])
+            part = self._new_part()  # not the one that grows: this event may be written later
             yield {"type": "response.content_part.added", **self._where, "content_index": 0, "part": part}
 
     def grow(self, delta: str, logprobs: list[dict[str, Any]]) -> Iterator[Event]:
