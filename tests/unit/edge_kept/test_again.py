@@ -31,9 +31,7 @@ def pieces(cuts: list[int], names: str = "c") -> list[Delta]:
     index = -1
     for place, (kind, word) in enumerate(ANSWER):
         index += kind == "call"
-        new = {"thought": lambda w: thought(w), "text": lambda w: text(w, logprobs=(logprob(w),)),
-               "call": lambda w: call(index, id=f"{names}{index}", name=w),
-               "arguments": lambda w: call(index, w)}[kind](word)  # fmt: skip
+        new = said(kind, word, index, names)
         before = deltas[-1] if deltas else None
         kinds = {"thought": 0, "text": 1, "call": 2, "arguments": 2}
         joins = place not in cuts and before is not None and kinds[ANSWER[place - 1][0]] <= kinds[kind]
@@ -49,6 +47,14 @@ def pieces(cuts: list[int], names: str = "c") -> list[Delta]:
         else:
             deltas.append(new)
     return deltas
+
+
+def said(kind: str, word: str, index: int, names: str) -> Delta:
+    if kind == "thought":
+        return thought(word)
+    if kind == "text":
+        return text(word, logprobs=(logprob(word),))
+    return call(index, id=f"{names}{index}", name=word) if kind == "call" else call(index, word)
 
 
 def logprob(word: str) -> PositionLogprobs:

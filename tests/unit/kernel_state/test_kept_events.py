@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.kernel_state.test_kept import clock, open_it, response
+from tests.unit.kernel_state.test_kept import Clock, clock, open_it, response
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, DiskFull, NotKept, WrongState
 from thaloom.kernel.state.kept import Kept, open_kept
 from thaloom.kernel.state.kept.events import ROWS_OF_A_PAGE
+from thaloom.kernel.state.kept.ledger import DAY_S
 from thaloom.kernel.state.kept.migrations import STEPS
 
 DATA = Path(__file__).parent / "kept_data"
@@ -121,6 +122,17 @@ def test_events_go_with_their_response_and_count_among_all_that_is_kept(open_it:
     streamed(kept, "c")
     kept.responses.delete("c")
     assert kept.ledger.database.read("SELECT * FROM events") == []
+
+
+def test_one_that_is_still_to_be_made_is_there_however_long_nobody_asked(open_it: Any, clock: Clock) -> None:
+    kept = open_it(response_days=1)
+    streamed(kept)
+    clock.move(3 * DAY_S)
+    kept.responses.sweep()
+    assert numbers(kept) == [0, 1]
+    kept.responses.finish("a", {}, events=events(2), after=2)
+    with pytest.raises(NotKept):
+        kept.responses.told("a")
 
 
 # -- stores of earlier versions

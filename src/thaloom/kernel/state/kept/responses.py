@@ -68,7 +68,7 @@ class KeptResponses:
     def _row(self, columns: str, response_id: str, holder: str | None) -> sqlite3.Row:
         oldest = self._ledger.clock.now() - self._ledger.limits.response_days * DAY_S
         rows = self._ledger.database.read(
-            f"SELECT {columns} FROM responses WHERE id = ? AND holder IS ? AND used_at >= ?",
+            f"SELECT {columns} FROM responses WHERE id = ? AND holder IS ? AND (used_at >= ? OR NOT {_IS_MADE})",
             (response_id, holder, oldest),
         )
         if not rows:

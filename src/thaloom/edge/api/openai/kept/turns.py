@@ -35,6 +35,7 @@ class Turns:
     @contextmanager
     def given_up(self) -> Iterator[None]:
         """Within `interactive`: what somebody still listens to is made in the background, in its own turn."""
+        assert self.num_interactive, "within `interactive`"
         self.num_interactive -= 1
         self._changed.set()
         try:

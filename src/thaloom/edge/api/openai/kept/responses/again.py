@@ -13,12 +13,18 @@ from thaloom.work.runtime.types import Delta, ToolCallPiece
 
 @dataclass(slots=True)
 class _Told:
-    """What is still to be said again of one item. `name`: of the function, if it is a call that has not begun."""
+    """One item, and how far it is said again. `name`: of the function, if it is a call that has not begun."""
 
     kind: str
     name: str | None
     text: str
     num_logprobs: int
+    """Still to come."""
+    num_said: int = 0
+
+    @property
+    def is_said(self) -> bool:
+        return self.name is None and self.num_said == len(self.text)
 
 
 class Again:
@@ -45,7 +51,7 @@ class Again:
 
     def end(self) -> None:
         """The new answer is over. Raises WorkerLost if it is shorter."""
-        if any(told.text or told.name is not None for told in self._told[self._place :]):
+        if not all(told.is_said for told in self._told[self._place :]):
             raise _another()
 
     def _num_known(self, delta: Delta) -> int:
@@ -67,11 +73,11 @@ class Again:
         if not text or not self._reach(kind):
             return text
         now = self._told[self._place]
-        num_known = min(len(now.text), len(text))
+        num_known = min(len(now.text) - now.num_said, len(text))
         is_last = self._place == len(self._told) - 1
-        if text[:num_known] != now.text[:num_known] or (num_known < len(text) and not is_last):
+        if not now.text.startswith(text[:num_known], now.num_said) or (num_known < len(text) and not is_last):
             raise _another()  # other words, or more of them than there were before the next item
-        now.text = now.text[num_known:]
+        now.num_said += num_known
         return text[num_known:]
 
     def _reach(self, kind: str, new_name: str | None = None) -> bool:
@@ -81,7 +87,7 @@ class Again:
             if (now.kind, now.name) == (kind, new_name):
                 now.name = None
                 return True
-            if now.text or now.name is not None:
+            if not now.is_said:
                 raise _another()
             self._place += 1
         return False

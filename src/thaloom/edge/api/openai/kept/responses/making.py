@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import ThaloomError
+from thaloom.base.errors import NotKept, ThaloomError
 from thaloom.edge.api.openai.kept.keeping import ResponseStore
 from thaloom.edge.api.openai.kept.responses.again import Again
 from thaloom.edge.api.openai.kept.responses.following import Bells
@@ -101,7 +101,12 @@ class Telling:
         """Where another process left it, if one has begun already."""
         has_begun = False
         while True:
-            told = await asyncio.to_thread(self._store.told, self._id, after=self._num_told - 1, holder=self._holder)
+            try:
+                told = await asyncio.to_thread(
+                    self._store.told, self._id, after=self._num_told - 1, holder=self._holder
+                )
+            except NotKept:
+                return  # it was deleted meanwhile, and who looks for that will stop us
             if not told.events:
                 break
             self._form.take_up(told.events)
