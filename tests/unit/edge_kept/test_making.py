@@ -88,12 +88,16 @@ def test_what_comes_during_a_write_is_told_together_and_each_item_for_itself() -
         await made.finish()
 
     asyncio.run(run())
+    closed = ["content_part.done", "output_item.done"]
+    opened = ["output_item.added", "content_part.added"]
     assert [[event["type"].removeprefix("response.") for event in events] for events in store.writes] == [
         ["in_progress"],
-        ["output_item.added", "content_part.added", "reasoning_text.delta"],
-        ["reasoning_text.delta", "reasoning_text.done", "content_part.done", "output_item.done"]
-        + ["output_item.added", "content_part.added", "output_text.delta", "output_text.done", "content_part.done"]
-        + ["output_item.done", "output_item.added", "function_call_arguments.delta"],
+        [*opened, "reasoning_text.delta"],
+        [
+            *("reasoning_text.delta", "reasoning_text.done", *closed),
+            *(*opened, "output_text.delta", "output_text.done", *closed),
+            *("output_item.added", "function_call_arguments.delta"),
+        ],
         ["function_call_arguments.done", "output_item.done", "completed"],
     ]
     deltas = [event["delta"] for event in store.events if event["type"].endswith(".delta")]
