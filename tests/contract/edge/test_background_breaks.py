@@ -33,7 +33,8 @@ from tests.contract.edge.test_batches_kill import busy_door
 from tests.contract.edge.test_door_process import home_with_routes
 from tests.contract.edge.test_openai_client import in_door
 from thaloom.base.clock import SystemClock
-from thaloom.base.errors import DiskFull, WorkerLost
+from thaloom.base.errors import DiskFull, StateUnusable, WorkerLost
+from thaloom.edge.api.openai.kept import errands
 from thaloom.edge.api.openai.kept.responses import background, following
 from thaloom.kernel.state.kept import KeepLimits, open_kept
 from thaloom.kernel.state.kept.responses import KeptResponses
@@ -222,6 +223,55 @@ def test_a_door_ended_in_the_middle_tells_nothing_twice_and_nothing_otherwise(
         assert len(worker.requests) == 2
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("at", [2, 3])
+def test_a_store_that_cannot_be_written_for_a_while_delays_a_response_and_spoils_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr(errands, "REST_S", 0.01)
+    gate = asyncio.Event()
+    failed: list[int] = []
+    tell = KeptResponses.tell
+
+    def telling(*args: Any, **options: Any) -> bool:
+        if options["after"] >= at and not failed:
+            failed.append(options["after"])
+            raise StateUnusable("locked")
+        return tell(*args, **options)
+
+    monkeypatch.setattr(KeptResponses, "tell", telling)
+
+    async def test(door: LiveDoor) -> None:
+        stream = await door.client.responses.create(**ASK)
+        async with asyncio.timeout(10):
+            while not failed:
+                await asyncio.sleep(0.01)
+        gate.set()
+        events = await all_of(stream)
+        check_numbers(events)
+        once = [kind for kind in kinds(events) if kind != "response.output_text.delta"]
+        assert once == [*BEGINNING, *OPENED, *CLOSED, "response.completed"]
+        assert text_of(events) == "Hel" + "l" * 10_000 == events[-1].response.output_text
+        assert failed == [at]
+
+    in_door(tmp_path, test, generation=Scripted([said("Hel"), gate, *[said("l")] * 10_000, ended()]))
+
+
+def test_what_cannot_even_be_begun_for_want_of_room_fails_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def telling(*_: Any, **__: Any) -> bool:
+        raise DiskFull("full")
+
+    monkeypatch.setattr(KeptResponses, "tell", telling)
+
+    async def test(door: LiveDoor) -> None:
+        events = await all_of(await door.client.responses.create(**ASK))
+        assert kinds(events) == [*BEGINNING[:2], "response.failed"]
+        assert events[-1].response.error.type == "disk_full"
+
+    in_door(tmp_path, test, generation=Scripted())
 
 
 async def events_of(answer: httpx2.Response) -> AsyncIterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import DeadlineExceeded, ThaloomError, Unavailable
+from thaloom.base.errors import DeadlineExceeded, DiskFull, StateUnusable, ThaloomError, Unavailable
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.entrance.visits import CURRENT, Doorkeeper, Tab
 from thaloom.edge.api.openai.kept.errands import REST_S, News, unless
@@ -67,9 +67,7 @@ class BackgroundResponses:
         form.body["created_at"] = int(errand.created_at)
         making = self._making(errand, form, is_told=bool(asked.stream))
         try:
-            await making.begin()
-            if not await unless(self._make(errand, making), self._until_stopped(errand)):
-                making.fail(DeadlineExceeded(f"the response was not made within {DEADLINE_S:g} s"))
+            await self._made(errand, making)
             await making.finish()
         finally:
             await making.close()
@@ -80,6 +78,15 @@ class BackgroundResponses:
             return Telling(job, form, store=store, bells=self._bells, clock=self._clock)
         return Collecting(job, form, store=store)
 
+    async def _made(self, job: ResponseJob, making: Making) -> None:
+        try:
+            await making.begin()
+        except DiskFull as error:
+            making.fail(error)
+            return
+        if not await unless(self._make(job, making), self._until_stopped(job)):
+            making.fail(DeadlineExceeded(f"the response was not made within {DEADLINE_S:g} s"))
+
     async def _make(self, job: ResponseJob, making: Making) -> None:
         num_lost = 0
         while True:
@@ -89,6 +96,8 @@ class BackgroundResponses:
                 async with self._turns.patient():
                     making.again()
                     await self._held_by(job.key, asked, making)
+            except StateUnusable:
+                raise  # of what is kept, not of the answer: whoever claims it next goes on
             except ThaloomError as error:
                 num_lost += not isinstance(error, Unavailable)
                 if not error.retryable or num_lost >= MAX_LOST:
