@@ -154,8 +154,8 @@ def operations(node: Any) -> set[tuple[str, str]]:
     return told - {("POST", "/thaloom/v1/down")}
 
 
-_NAMES = ("RESPONSE", "FILE", "BATCH", "resp_gone", "file-gone", "tiny", "absent", "copied:here", "spare", "best", "k",
-          "main", "org", "cpu", "a-0123456789ab", "nightly", "acme", "service")  # fmt: skip
+_NAMES = ("RESPONSE", "STREAM", "FILE", "BATCH", "resp_gone", "file-gone", "tiny", "absent", "copied:here", "spare",
+          "best", "k", "main", "org", "cpu", "a-0123456789ab", "nightly", "acme", "service")  # fmt: skip
 
 
 def _shape(path: str) -> str:

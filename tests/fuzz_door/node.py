@@ -78,6 +78,13 @@ def ask(node: Node, path: str, body: Any = None, content_type: str = "applicatio
         return json.load(answer)
 
 
+def first_event(node: Node, path: str, body: Any) -> Any:
+    """Of a stream that is read to its end."""
+    request = urllib.request.Request(node.url + path, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        return json.loads(next(line for line in answer.read().splitlines() if line.startswith(b"data: "))[6:])
+
+
 def keep_some(node: Node) -> dict[str, str]:
     """Something of each kind that is kept: by the names that `sound` has for their ids."""
     form = (
@@ -87,7 +94,13 @@ def keep_some(node: Node) -> dict[str, str]:
     file = ask(node, "/v1/files", form, "multipart/form-data; boundary=e")["id"]
     wish = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     response = ask(node, "/v1/responses", {"model": SERVICE, "input": "hi", "max_output_tokens": 2})
-    return {"FILE": file, "BATCH": ask(node, "/v1/batches", wish)["id"], "RESPONSE": response["id"]}
+    streamed = {"model": SERVICE, "input": "hi", "max_output_tokens": 2, "background": True, "stream": True}
+    return {
+        "FILE": file,
+        "BATCH": ask(node, "/v1/batches", wish)["id"],
+        "RESPONSE": response["id"],
+        "STREAM": first_event(node, "/v1/responses", streamed)["response"]["id"],
+    }
 
 
 def greedy(node: Node) -> str:

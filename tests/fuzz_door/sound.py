@@ -1,6 +1,6 @@
 """One right request, or several, for every operation of the door: what cases are made from.
 
-Names in capitals (FILE, BATCH, RESPONSE) stand for ids that the node made before the first case.
+Names in capitals (FILE, BATCH, RESPONSE, STREAM) stand for ids that the node made before the first case.
 """
 
 from __future__ import annotations
@@ -145,9 +145,11 @@ SOUND: tuple[Sound, ...] = (
     _post("/v1/responses", {"model": "tiny", "input": "hi", "max_output_tokens": 2, "background": True}, 0.5),
     _post("/v1/responses", {"model": "tiny", "input": "hi", "max_output_tokens": 2,
     "previous_response_id": "RESPONSE"}),
+    _post("/v1/responses", {"model": "tiny", "input": "h", "max_output_tokens": 2, "background": True, "stream": True}),
     _post("/v1/responses/input_tokens", {"model": "tiny", "input": "hi", "tools": RESPONSES["tools"]}),
     _get("/v1/responses/RESPONSE", "include[]=message.output_text.logprobs"),
     _get("/v1/responses/RESPONSE", "stream=true&starting_after=0"),
+    _get("/v1/responses/STREAM", "stream=true&starting_after=2"),
     _get("/v1/responses/RESPONSE/input_items", "limit=2&order=asc&after=x"),
     _post("/v1/responses/RESPONSE/cancel", b"", 0.3),
     Sound(method="DELETE", path="/v1/responses/resp_gone", weight=0.3),

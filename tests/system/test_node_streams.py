@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2
 
@@ -93,6 +94,45 @@ def test_a_client_that_leaves_frees_the_worker(node: Node) -> None:
         next(events)
         eventually(lambda: running(node) == 1)
     eventually(lambda: running(node) == 0)
+
+
+def test_a_response_in_the_background_outlives_its_door_word_for_word(node: Node) -> None:
+    """Drawn, not greedy, and with no seed of its caller's: what was told before the kill is where the next door goes
+    on."""
+    ready(node)
+    told: list[dict[str, Any]] = []
+    with contextlib.suppress(httpx2.TransportError), background(node, "POST") as events:
+        for event in events:
+            told.append(event)
+            if event["type"] == "response.output_text.delta":
+                node.kill(node.process("door").pid)
+    assert told[-1]["type"] == "response.output_text.delta", "it was not killed in the middle"
+    node.wait_for_door()
+    path = f"/{told[0]['response']['id']}?stream=true"
+    with background(node, "GET", f"{path}&starting_after={told[-1]['sequence_number']}") as events:
+        rest = list(events)
+    with background(node, "GET", path) as events:
+        assert list(events) == told + rest
+    assert [event["sequence_number"] for event in told + rest] == list(range(len(told + rest)))
+    final = rest[-1]["response"]
+    assert final["status"] in ("completed", "incomplete")
+    assert text_of(told + rest) == final["output"][0]["content"][0]["text"]
+
+
+@contextlib.contextmanager
+def background(node: Node, method: str, path: str = "") -> Iterator[Iterator[dict[str, Any]]]:
+    """The events of a response that is made in the background."""
+    body = {"model": "tiny", "input": "Tell me of a cat.", "background": True, "stream": True, "temperature": 1.0}
+    body |= {"max_output_tokens": 400}
+    with httpx2.Client(timeout=30.0, trust_env=False) as client:
+        url = f"{node.url}/v1/responses{path}"
+        with client.stream(method, url, json=body if method == "POST" else None) as response:
+            assert response.status_code == 200, response.read()
+            yield (json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: "))
+
+
+def text_of(events: list[dict[str, Any]]) -> str:
+    return "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
 
 
 def complete(node: Node) -> int:

@@ -48,6 +48,8 @@ class FakeWorker:
     """Close the connection after so many tokens, without a last word."""
     pause: asyncio.Event | None = None
     """Wait for it before the last word."""
+    pause_after: int | None = None
+    """Wait for it after so many tokens, too."""
     degraded: str | None = None
     silent_status: bool = False
     requests: list[Generate] = field(default_factory=list)
@@ -127,6 +129,8 @@ class FakeWorker:
             for token in self.tokens:
                 if played == self.die_after:
                     return
+                if played == self.pause_after and self.pause is not None:
+                    await self.pause.wait()
                 if played == request.max_tokens:
                     break
                 started = Started(cached_tokens=16, queue_s=0.001, prefill_s=0.002) if played == 0 else None

@@ -117,6 +117,10 @@ def test_what_one_key_keeps_is_there_for_no_other(tmp_path: Path) -> None:
             said = {"model": "tiny", "input": "my secret"}
             response = (await door.post("/v1/responses", said, headers=bearer(mine))).json()["id"]
             waiting = (await door.post("/v1/responses", BACKGROUND, headers=bearer(mine))).json()["id"]
+            stream = await door.post("/v1/responses", BACKGROUND | {"stream": True}, headers=bearer(mine))
+            told = json.loads(stream.text.split("data: ")[1].split("\n")[0])["response"]["id"]
+            again = await door.http.get(f"/v1/responses/{told}?stream=true", headers=bearer(mine))
+            assert again.text == stream.text
             theirs: list[tuple[str, str, Any]] = [
                 ("GET", f"/v1/files/{file}", None),
                 ("GET", f"/v1/files/{file}/content", None),
@@ -128,6 +132,8 @@ def test_what_one_key_keeps_is_there_for_no_other(tmp_path: Path) -> None:
                 ("POST", f"/v1/batches/{batch}/cancel", {}),
                 ("GET", f"/v1/responses/{response}", None),
                 ("GET", f"/v1/responses/{response}/input_items", None),
+                ("GET", f"/v1/responses/{told}?stream=true", None),
+                ("GET", f"/v1/responses/{told}?stream=true&starting_after=0", None),
                 ("POST", "/v1/responses", said | {"previous_response_id": response}),
                 ("POST", "/v1/responses/input_tokens", said | {"previous_response_id": response}),
                 ("POST", f"/v1/responses/{waiting}/cancel", {}),

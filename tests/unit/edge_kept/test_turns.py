@@ -40,6 +40,30 @@ def test_lines_hold_back_while_somebody_waits_and_go_on_afterwards() -> None:
     asyncio.run(run())
 
 
+def test_who_only_listens_takes_no_turn_from_what_he_listens_to() -> None:
+    async def run() -> None:
+        turns = Turns(alone=2, beside_others=1)
+        end = asyncio.Event()
+
+        async def line() -> None:
+            async with turns.patient():
+                await end.wait()
+
+        with turns.interactive():
+            tasks = [asyncio.create_task(line()) for _ in range(2)]
+            await settle()
+            assert turns.num_patient == 1
+            with turns.given_up():
+                await settle()
+                assert turns.num_patient == 2
+            assert turns.num_interactive == 1
+        end.set()
+        await asyncio.gather(*tasks)
+        assert (turns.num_patient, turns.num_interactive) == (0, 0)
+
+    asyncio.run(run())
+
+
 def test_a_line_that_is_cancelled_gives_its_turn_back() -> None:
     async def run() -> None:
         turns = Turns(alone=1)

@@ -13,7 +13,7 @@ from tests.fuzz_door.node import MOST_GROWN_MB, grown
 from tests.fuzz_door.talking import NotHttp, Talk, talk
 from tests.fuzz_door.transport import Wire, at_once
 
-IDS = {"FILE": "file-1", "BATCH": "batch_1", "RESPONSE": "resp_1"}
+IDS = {"FILE": "file-1", "BATCH": "batch_1", "RESPONSE": "resp_1", "STREAM": "resp_2"}
 ERROR = b'{"error":{"message":"m","type":"t","param":null,"code":"%b"}}'
 
 

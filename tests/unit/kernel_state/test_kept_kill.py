@@ -66,6 +66,15 @@ cut(os, "fsync"), cut(Path, "replace"), cut(Path, "unlink")
 kept = open_kept(folder, SystemClock())
 kept.responses.put(KeptResponse(id="r", previous=None, created_at=1.0, input=[], body={"id": "r"}))
 tell("response")
+kept.responses.put(KeptResponse(id="s", previous=None, created_at=1.0, input=[], body={"status": "queued"}), request={},
+    events=[{"n": 0}, {"n": 1}])
+tell("stream", num=2)
+assert kept.responses.claim().id == "s"
+for number in (2, 3):
+    assert kept.responses.tell("s", [{"n": number}], after=number, body={"status": "in_progress"})
+    tell("stream", num=number + 1)
+assert kept.responses.finish("s", {"status": "completed"}, events=[{"n": 4}, {"n": 5}], after=4)
+tell("stream", num=6)
 incoming = kept.files.begin()
 incoming.write(b"input")
 file = incoming.finish(filename="f", purpose="batch")
@@ -101,6 +110,7 @@ def check_after(folder: Path, told: list[dict[str, object]]) -> None:
             assert (kept.ledger.files / file.id).stat().st_size == file.num_bytes
         if "response" in kinds:
             assert kept.responses.get("r").body == {"id": "r"}
+        check_stream(kept, max((int(str(fact["num"])) for fact in told if fact["kind"] == "stream"), default=0))
         file_ids = [fact["id"] for fact in told if fact["kind"] == "file"]
         if "deleted" in kinds:
             assert file_ids[0] not in ready
@@ -110,6 +120,19 @@ def check_after(folder: Path, told: list[dict[str, object]]) -> None:
             check_batch(kept, told, ready)
     finally:
         kept.close()
+
+
+def check_stream(kept: Kept, num_told: int) -> None:
+    """Every event that was acknowledged, in order, and its end and the response's are one."""
+    if not num_told:
+        return
+    told = kept.responses.told("s")
+    assert [event["n"] for event in told.events] == list(range(len(told.events)))
+    assert len(told.events) >= num_told
+    over = kept.responses.get("s").body["status"] == "completed"
+    assert (told.is_all, len(told.events) == 6) == (over, over)
+    claimed = kept.responses.claim()
+    assert (claimed is None) == over, "who made it is dead"
 
 
 def check_batch(kept: Kept, told: list[dict[str, object]], ready: dict[str, object]) -> None:

@@ -473,6 +473,17 @@ class ResponseJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToldEvents:
+    """Some of what was told of a response as it was made, in order."""
+
+    first: int
+    """The number of the first event; they are counted from 0."""
+    events: tuple[dict[str, Any], ...]
+    is_all: bool
+    """Nothing more will ever be told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeptFile:
     id: str
     filename: str

@@ -177,13 +177,7 @@ class _Answering:
     async def stream(self) -> None:
         answers = await start_all(self._generation, self._wanted.requests)
         try:
-            await self._begin(
-                [
-                    (b"content-type", self._media_type),
-                    (b"cache-control", b"no-cache"),
-                    (b"x-accel-buffering", b"no"),
-                ]
-            )
+            await self._begin(stream_headers(self._media_type))
             if opening := self._form.opening():
                 await self._write(opening)
             await follow(answers, self._forward)
@@ -234,6 +228,10 @@ class _Answering:
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
         except OSError as error:
             raise ClientGone from error
+
+
+def stream_headers(media_type: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"content-type", media_type), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
 def find_served(generation: Generation, name: str) -> ServedModel | None:

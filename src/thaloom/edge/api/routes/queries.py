@@ -17,6 +17,14 @@ def whole_number(request: Request, name: str, *, default: int, low: int, high: i
     return int(text)
 
 
+def is_wished(request: Request, name: str) -> bool:
+    """Raises BadParameter."""
+    text = request.query_params.get(name, "false")
+    if text.lower() not in ("true", "1", "false", "0"):
+        raise BadParameter(f"{name} must be true or false, not {text[:40]!r}", param=name)
+    return text.lower() in ("true", "1")
+
+
 def is_descending(request: Request) -> bool:
     """`order`: newest first unless the client wants it otherwise. Raises BadParameter."""
     order = request.query_params.get("order", "desc")

@@ -1,6 +1,7 @@
 """What the door keeps for its clients: responses, files and batches, within a bound, under one folder of the node.
 
-    kept.db     all facts, and the text of responses and of batches' answers (SQLite, one transaction per change)
+    kept.db     all facts, and the text of responses, of their events and of batches' answers (SQLite, one transaction
+                per change)
     files/      the bytes of files; each has a row in kept.db before its first byte and until after its last
 
 Several doors may use one folder at once: what one of them works on carries the identity of its process, and is

@@ -97,8 +97,7 @@ class KeptLedger:
         allowed = self.allowed_bytes(used)
         while used - replaced_bytes + num_bytes > allowed:
             row = connection.execute(
-                "SELECT seq, num_bytes FROM responses WHERE id NOT IN (SELECT id FROM jobs)"
-                " ORDER BY used_at, seq LIMIT 1"
+                "SELECT seq FROM responses WHERE id NOT IN (SELECT id FROM jobs) ORDER BY used_at, seq LIMIT 1"
             ).fetchone()
             if row is None:
                 raise DiskFull(
@@ -109,11 +108,11 @@ class KeptLedger:
                     used_bytes=used,
                 )
             connection.execute("DELETE FROM responses WHERE seq = ?", (row["seq"],))
-            used -= row["num_bytes"]
+            used = used_bytes(connection)  # what was told of it went with it
 
     def check(self) -> None:
         """What is counted is what is there."""
-        for table in ("responses", "files", "lines"):
+        for table in ("responses", "files", "lines", "events"):
             (row,) = self.database.read(f"SELECT count(*) AS n, coalesce(sum(num_bytes), 0) AS b FROM {table}")
             (total,) = self.database.read("SELECT * FROM totals WHERE name = ?", (table,))
             assert (row["n"], row["b"]) == (total["num_rows"], total["num_bytes"]), table

@@ -81,4 +81,18 @@ STEPS = (
             *_counted("lines"),
         ),
     ),
+    Migration(
+        version=2,
+        summary="what was told of a response as it was made",
+        statements=(
+            """CREATE TABLE events (
+                response TEXT NOT NULL REFERENCES responses (id) ON DELETE CASCADE,
+                last INTEGER NOT NULL,
+                text TEXT NOT NULL,
+                num_bytes INTEGER NOT NULL,
+                PRIMARY KEY (response, last)
+            )""",
+            *_counted("events"),
+        ),
+    ),
 )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from thaloom.base.errors import DiskFull, NotKept
+from thaloom.base.errors import BadParameter, DiskFull, NotKept
+from thaloom.kernel.state.kept import events as told_events
 from thaloom.kernel.state.kept.ledger import DAY_S, KeptLedger, num_rows, owner_lives, owner_now
-from thaloom.kernel.state.types import KeptResponse, ResponseJob
+from thaloom.kernel.state.types import KeptResponse, ResponseJob, ToldEvents
+
+Event = dict[str, Any]
 
 MAX_CHAIN = 10_000
 """Responses that build upon each other; more than any context holds."""
@@ -24,21 +27,30 @@ class KeptResponses:
     def __init__(self, ledger: KeptLedger) -> None:
         self._ledger = ledger
 
-    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None, holder: str | None = None) -> None:
+    def put(
+        self,
+        response: KeptResponse,
+        *,
+        request: dict[str, Any] | None = None,
+        holder: str | None = None,
+        events: Sequence[Event] = (),
+    ) -> None:
         """Keep it, in place of the longest unused ones if there is no room. What it builds upon counts as used now,
         so that a conversation that goes on never loses its beginning. Raises DiskFull, StateUnusable.
 
-        With `request` it is still to be made, and gives way to none until it is.
+        With `request` it is still to be made, and gives way to none until it is. With `events` it is told as it is
+        made, and these are the first ones.
         """
         now = self._ledger.clock.now()
         said, body = _encode(response.input), _encode(response.body)
         job = None if request is None else _encode(request)
         num_bytes = len(said) + len(body) + len(job or "")
+        told = told_events.as_text(events)
         with self._ledger.database.write() as connection:
             for row in _chain(connection, response.previous):
                 connection.execute("UPDATE responses SET used_at = ? WHERE seq = ?", (now, row["seq"]))
             self._drop(connection, now)
-            self._ledger.make_room(connection, num_bytes)
+            self._ledger.make_room(connection, num_bytes + len(told))
             connection.execute(
                 "INSERT INTO responses (id, previous, holder, created_at, used_at, input, body, num_bytes)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -46,16 +58,22 @@ class KeptResponses:
             )
             if job is not None:
                 connection.execute("INSERT INTO jobs (id, request, owner) VALUES (?, ?, '')", (response.id, job))
+            if told:
+                told_events.append(connection, response.id, told, after=0)
 
     def get(self, response_id: str, *, holder: str | None = None) -> KeptResponse:
         """Raises NotKept."""
+        return _read(self._row("*", response_id, holder))
+
+    def _row(self, columns: str, response_id: str, holder: str | None) -> sqlite3.Row:
         oldest = self._ledger.clock.now() - self._ledger.limits.response_days * DAY_S
         rows = self._ledger.database.read(
-            "SELECT * FROM responses WHERE id = ? AND holder IS ? AND used_at >= ?", (response_id, holder, oldest)
+            f"SELECT {columns} FROM responses WHERE id = ? AND holder IS ? AND (used_at >= ? OR NOT {_IS_MADE})",
+            (response_id, holder, oldest),
         )
         if not rows:
             raise NotKept(f"no response {response_id!r} is kept here", param="response_id")
-        return _read(rows[0])
+        return rows[0]
 
     def chain(self, response_id: str, *, holder: str | None = None) -> list[KeptResponse]:
         """The response and all it builds upon, oldest first. Raises NotKept if any of them is gone."""
@@ -114,23 +132,63 @@ class KeptResponses:
         with self._ledger.database.write() as connection:
             return _rewrite(connection, response_id, body)
 
-    def finish(self, response_id: str, body: dict[str, Any]) -> bool:
+    def finish(
+        self, response_id: str, body: dict[str, Any], *, events: Sequence[Event] = (), after: int | None = None
+    ) -> bool:
         """It is made, or will never be; False if nobody wants it any more. Its room was taken when it was asked for:
-        what a model adds is bounded, and not refused now."""
+        what a model adds is bounded, and not refused now. `events`: the last ones, as in `tell`."""
         with self._ledger.database.write() as connection:
             wanted = _rewrite(connection, response_id, body)
+            if wanted and events and after is not None:
+                told_events.append(connection, response_id, told_events.as_text(events), after=after)
             connection.execute("DELETE FROM jobs WHERE id = ?", (response_id,))
             return wanted
 
-    def cancel(self, response_id: str, *, holder: str | None = None) -> KeptResponse:
-        """As it is then: cancelled if it was still to be made, else as it was. Raises NotKept."""
+    def cancel(
+        self, response_id: str, *, holder: str | None = None, ending: Callable[[dict[str, Any]], Event] | None = None
+    ) -> KeptResponse:
+        """As it is then: cancelled if it was still to be made, else as it was. `ending`: of its body then, the event
+        that ends what is told of it. Raises NotKept."""
         with self._ledger.database.write() as connection:
             row = connection.execute(
                 "SELECT * FROM responses WHERE id = ? AND holder IS ?", (response_id, holder)
             ).fetchone()
-            if row is not None and _rewrite(connection, response_id, _read(row).body | {"status": "cancelled"}):
+            body = {} if row is None else _read(row).body | {"status": "cancelled"}
+            if row is not None and _rewrite(connection, response_id, body):
                 connection.execute("DELETE FROM jobs WHERE id = ?", (response_id,))
+                num_told = told_events.num_told(connection, response_id)
+                if num_told and ending is not None:
+                    told_events.append(connection, response_id, told_events.as_text([ending(body)]), after=num_told)
         return self.get(response_id, holder=holder)
+
+    # -- those that are told as they are made
+
+    def tell(
+        self, response_id: str, events: Sequence[Event], *, after: int, body: dict[str, Any] | None = None
+    ) -> bool:
+        """What happened to it next, and how far it is then; False if nobody wants it any more. `after`: how many were
+        told before. Raises DiskFull; WrongState where somebody else has told more of it."""
+        text = told_events.as_text(events)
+        with self._ledger.database.write() as connection:
+            if connection.execute("SELECT 1 FROM jobs WHERE id = ?", (response_id,)).fetchone() is None:
+                return False
+            self._ledger.make_room(connection, len(text))
+            told_events.append(connection, response_id, text, after=after)
+            return body is None or _rewrite(connection, response_id, body)
+
+    def told(self, response_id: str, *, after: int = -1, holder: str | None = None) -> ToldEvents:
+        """What was told of it behind the event of that number, a page of it. Raises NotKept, and BadParameter if
+        nothing ever was."""
+        self._row("id", response_id, holder)
+        database = self._ledger.database
+        found = told_events.page(database, response_id, after=after)
+        if not found.events and not database.read("SELECT 1 FROM events WHERE response = ? LIMIT 1", (response_id,)):
+            raise BadParameter(
+                f"stream: response {response_id!r} was not asked for with background and stream; only what was is told"
+                " again as it was made",
+                param="stream",
+            )
+        return found
 
     def _drop(self, connection: sqlite3.Connection, now: float, *, making_room: bool = True) -> None:
         limits = self._ledger.limits

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from thaloom.edge.api.openai.kept.responses.following import MAX_EVENT
 from thaloom.edge.api.openai.kept.responses.reading import REFUSED
 from thaloom.edge.wire import files, responses
 
@@ -51,14 +52,15 @@ def add_kept_routes(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responses() -> dict[str, Any]:
-    refused = ", ".join([*REFUSED, "truncation (auto)", "hosted tools", "background with stream"])
+    refused = ", ".join([*REFUSED, "truncation (auto)", "hosted tools"])
     stream: dict[str, Any] = {"text/event-stream": {}}
     create = _operation(
         "create_response",
         "Make a response",
         _json("Response") | stream,
         body=_json("ResponsesRequest"),
-        description=f"With `stream`, its events as server-sent events. Unknown fields are ignored; refused: {refused}.",
+        description="With `stream`, its events as server-sent events; with `background`, too, it is made whether or not"
+        f" somebody follows them. Unknown fields are ignored; refused: {refused}.",
     )
     tokens = _operation(
         "count_response_input_tokens",
@@ -74,9 +76,18 @@ def _responses() -> dict[str, Any]:
             get=_operation(
                 "get_response",
                 "A response that is kept",
-                _json("Response"),
+                _json("Response") | stream,
                 parameters=[
-                    _parameter("stream", "What is kept is not streamed.", {"type": "boolean", "enum": [False]})
+                    _parameter(
+                        "stream",
+                        "Its events, live until the last: of one that was asked for with background and stream.",
+                        {"type": "boolean"},
+                    ),
+                    _parameter(
+                        "starting_after",
+                        "An event's sequence_number: the stream begins behind it.",
+                        {"type": "integer", "minimum": 0, "maximum": MAX_EVENT},
+                    ),
                 ],
             ),
             delete=_operation("delete_response", "Keep it no longer", _json("ResponseDeleted")),

@@ -71,11 +71,16 @@ class News:
 
     async def wait(self, coming: asyncio.Event, *others: asyncio.Task[None]) -> None:
         """Until there is news (`coming`, taken before one looked), one of the others ends, or it is time to look."""
-        waiting = [asyncio.create_task(coming.wait()), asyncio.create_task(self._clock.sleep(POLL_S))]
-        try:
-            await asyncio.wait((*waiting, *others), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await _end(waiting)
+        await heard(self._clock, coming, POLL_S, *others)
+
+
+async def heard(clock: Clock, coming: asyncio.Event, seconds: float, *others: asyncio.Task[None]) -> None:
+    """Wait until it comes, one of the others ends, or so long."""
+    waiting = [asyncio.create_task(coming.wait()), asyncio.create_task(clock.sleep(seconds))]
+    try:
+        await asyncio.wait((*waiting, *others), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _end(waiting)
 
 
 class Errands:

@@ -9,15 +9,30 @@ there for no other.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import IO, Any, Protocol
 
-from thaloom.kernel.state.types import BatchLine, BatchStatus, KeptBatch, KeptFile, KeptResponse, ResponseJob
+from thaloom.kernel.state.types import (
+    BatchLine,
+    BatchStatus,
+    KeptBatch,
+    KeptFile,
+    KeptResponse,
+    ResponseJob,
+    ToldEvents,
+)
 
 
 class ResponseStore(Protocol):
-    def put(self, response: KeptResponse, *, request: dict[str, Any] | None = None, holder: str | None = None) -> None:
-        """With `request`, it is still to be made."""
+    def put(
+        self,
+        response: KeptResponse,
+        *,
+        request: dict[str, Any] | None = None,
+        holder: str | None = None,
+        events: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """With `request`, it is still to be made; with `events`, told as it is made, and these are the first."""
         ...
 
     def get(self, response_id: str, *, holder: str | None = None) -> KeptResponse: ...
@@ -40,9 +55,30 @@ class ResponseStore(Protocol):
 
     def progress(self, response_id: str, body: dict[str, Any]) -> bool: ...
 
-    def finish(self, response_id: str, body: dict[str, Any]) -> bool: ...
+    def finish(
+        self, response_id: str, body: dict[str, Any], *, events: Sequence[dict[str, Any]] = (), after: int | None = None
+    ) -> bool: ...
 
-    def cancel(self, response_id: str, *, holder: str | None = None) -> KeptResponse: ...
+    def cancel(
+        self,
+        response_id: str,
+        *,
+        holder: str | None = None,
+        ending: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> KeptResponse:
+        """`ending`: of its body then, the event that ends what is told of it."""
+        ...
+
+    def tell(
+        self, response_id: str, events: Sequence[dict[str, Any]], *, after: int, body: dict[str, Any] | None = None
+    ) -> bool:
+        """What happened to it next, behind the first `after` events; False if nobody wants it any more. Raises
+        WrongState where somebody else has told more of it."""
+        ...
+
+    def told(self, response_id: str, *, after: int = -1, holder: str | None = None) -> ToldEvents:
+        """Some of what was told behind the event of that number. Raises BadParameter if nothing ever was."""
+        ...
 
 
 class Incoming(Protocol):

@@ -20,6 +20,7 @@ from thaloom.edge.api.openai.kept.errands import Errands, News
 from thaloom.edge.api.openai.kept.files.routes import FileRoutes
 from thaloom.edge.api.openai.kept.keeping import Keeping
 from thaloom.edge.api.openai.kept.responses.background import BackgroundResponses
+from thaloom.edge.api.openai.kept.responses.following import Bells, Following
 from thaloom.edge.api.openai.kept.responses.routes import KeptResponseRoutes, ResponsesRoute
 from thaloom.edge.api.openai.kept.turns import Turns
 from thaloom.work.runtime.types import Generation
@@ -44,14 +45,22 @@ class KeptPart:
         self._doorkeeper = doorkeeper
         self._turns = Turns()
         self._news = News(clock)
+        self._bells = Bells()
         kick = self._news.tell
+        following = Following(keeping.responses, self._bells, clock)
         self.streaming: dict[str, ASGIApp] = {
             "/v1/responses": ResponsesRoute(
-                generation=generation, keeping=keeping, clock=clock, metrics=metrics, kick=kick
+                generation=generation,
+                keeping=keeping,
+                following=following,
+                turns=self._turns,
+                clock=clock,
+                metrics=metrics,
+                kick=kick,
             )
         }
         self.routes: list[Route] = [
-            *KeptResponseRoutes(generation, keeping, kick).routes(),
+            *KeptResponseRoutes(generation, keeping, following, self._changed).routes(),
             *FileRoutes(keeping).routes(),
             *BatchRoutes(keeping, clock, kick).routes(),
         ]
@@ -62,7 +71,13 @@ class KeptPart:
         keeping, turns, news, clock = self._keeping, self._turns, self._news, self._clock
         kinds = (
             BackgroundResponses(
-                self._generation, keeping=keeping, turns=turns, news=news, clock=clock, doorkeeper=self._doorkeeper
+                self._generation,
+                keeping=keeping,
+                turns=turns,
+                news=news,
+                bells=self._bells,
+                clock=clock,
+                doorkeeper=self._doorkeeper,
             ),
             Batches(app, keeping=keeping, turns=turns, news=news, clock=clock, emit=self._emit),
         )
@@ -77,6 +92,11 @@ class KeptPart:
     def turn(self, scope: Scope) -> AbstractContextManager[None]:
         """Around a request for an answer: while somebody waits for one, batches hold back."""
         return contextlib.nullcontext() if OF_A_BATCH in scope else self._turns.interactive()
+
+    def _changed(self, response_id: str) -> None:
+        """Whoever makes it stops, and whoever follows it hears of it."""
+        self._news.tell()
+        self._bells.ring(response_id)
 
     def _sweep(self) -> None:
         self._keeping.files.sweep()

@@ -32,6 +32,17 @@ class Turns:
             self.num_interactive -= 1
             self._changed.set()
 
+    @contextmanager
+    def given_up(self) -> Iterator[None]:
+        """Within `interactive`: what somebody still listens to is made in the background, in its own turn."""
+        assert self.num_interactive, "within `interactive`"
+        self.num_interactive -= 1
+        self._changed.set()
+        try:
+            yield
+        finally:
+            self.num_interactive += 1
+
     @asynccontextmanager
     async def patient(self) -> AsyncIterator[None]:
         """Nobody waits for this: a line of a batch, a response in the background. It waits for its turn."""

@@ -70,8 +70,6 @@ def read(data: dict[str, Any]) -> ResponsesRequest:
     """Raises BadParameter."""
     _refuse_hosted(data)
     asked = validate(ResponsesRequest, data)
-    if asked.background and asked.stream:
-        raise BadParameter("stream: a response made in the background is not streamed; ask for it", param="stream")
     if asked.background and asked.store is False:
         raise BadParameter("store: a response made in the background can only be had where it is kept", param="store")
     _use_of_tools(asked.tools, asked.tool_choice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -13,13 +14,14 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from thaloom.base.clock import Clock
-from thaloom.base.errors import BadParameter, NotKept, ThaloomError, WrongState
+from thaloom.base.errors import NotKept, ThaloomError, WrongState
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.entrance.visits import key_of_request
 from thaloom.edge.api.errors import to_json
 from thaloom.edge.api.measures.metrics import DoorMetrics
 from thaloom.edge.api.openai.kept.keeping import Keeping
 from thaloom.edge.api.openai.kept.responses.before import said_before
+from thaloom.edge.api.openai.kept.responses.following import MAX_EVENT, Following
 from thaloom.edge.api.openai.kept.responses.items import new_id
 from thaloom.edge.api.openai.kept.responses.reading import (
     ResponseWanted,
@@ -29,23 +31,35 @@ from thaloom.edge.api.openai.kept.responses.reading import (
     to_tokenize,
     wanted,
 )
-from thaloom.edge.api.openai.kept.responses.writing import ResponseForm
+from thaloom.edge.api.openai.kept.responses.writing import ResponseForm, first_events, last_event
+from thaloom.edge.api.openai.kept.turns import Turns
 from thaloom.edge.api.routes.body import ClientGone, read_object
 from thaloom.edge.api.routes.generation import GenerationRoute, Speaking, get_served
 from thaloom.edge.api.routes.methods import ByMethod, answering
-from thaloom.edge.api.routes.queries import is_descending, whole_number
+from thaloom.edge.api.routes.queries import is_descending, is_wished, whole_number
 from thaloom.kernel.state.types import KeptResponse
 from thaloom.work.runtime.types import Generation
 
 
 class ResponsesRoute:
-    """`POST /v1/responses`, a plain ASGI application: generated as all is, and kept before its last word is sent."""
+    """`POST /v1/responses`, a plain ASGI application: generated as all is, and kept before its last word is sent; or
+    made in the background, where a stream only follows what is told of it."""
 
     def __init__(
-        self, *, generation: Generation, keeping: Keeping, clock: Clock, metrics: DoorMetrics, kick: Callable[[], None]
+        self,
+        *,
+        generation: Generation,
+        keeping: Keeping,
+        following: Following,
+        turns: Turns,
+        clock: Clock,
+        metrics: DoorMetrics,
+        kick: Callable[[], None],
     ) -> None:
         self._generation = generation
         self._keeping = keeping
+        self._following = following
+        self._turns = turns
         self._clock = clock
         self._metrics = metrics
         self._kick = kick
@@ -56,7 +70,11 @@ class ResponsesRoute:
             asked = read(data)
             before = await said_before(self._keeping, asked.previous_response_id, holder=key_of_request())
             response = wanted(asked, RequestId(new_id("resp")), before=before)
-            if asked.background:
+            if asked.background and asked.stream:
+                await self._queued(response, data)
+                with self._turns.given_up():
+                    await self._following.answer(response.id, -1, scope, receive, send)
+            elif asked.background:
                 await _json(await self._queued(response, data))(scope, receive, send)
             else:
                 await self._answer(response, receive, send)
@@ -70,6 +88,8 @@ class ResponsesRoute:
         """The response as it is before anybody works on it. Raises ModelNotFound, DiskFull."""
         get_served(self._generation, wanted.model)
         body = ResponseForm(wanted, now=self._clock.now).body | {"status": "queued"}
+        if wanted.stream and wanted.asked.seed is None:
+            data["seed"] = secrets.randbits(63)  # made again, it is to be the same answer
         kept = KeptResponse(
             id=wanted.id,
             previous=wanted.asked.previous_response_id,
@@ -77,7 +97,8 @@ class ResponsesRoute:
             input=wanted.items,
             body=body,
         )
-        await asyncio.to_thread(self._keeping.responses.put, kept, request=data, holder=key_of_request())
+        events = first_events(body) if wanted.stream else ()
+        await asyncio.to_thread(self._keeping.responses.put, kept, request=data, holder=key_of_request(), events=events)
         self._kick()
         return body
 
@@ -137,28 +158,36 @@ class _Keeper:
 class KeptResponseRoutes:
     """What can be asked about a response that is kept."""
 
-    def __init__(self, generation: Generation, keeping: Keeping, kick: Callable[[], None]) -> None:
+    def __init__(
+        self, generation: Generation, keeping: Keeping, following: Following, changed: Callable[[str], None]
+    ) -> None:
+        """`changed`: told of each response that is cancelled or deleted."""
         self._generation = generation
         self._keeping = keeping
-        self._kick = kick
+        self._following = following
+        self._changed = changed
 
     def routes(self) -> list[Route]:
         return [
             Route("/v1/responses/input_tokens", ByMethod(POST=self.input_tokens)),
-            Route("/v1/responses/{id}", ByMethod(GET=answering(self.get), DELETE=answering(self.delete))),
+            Route("/v1/responses/{id}", ByMethod(GET=self.get, DELETE=answering(self.delete))),
             Route("/v1/responses/{id}/input_items", ByMethod(GET=answering(self.input_items))),
             Route("/v1/responses/{id}/cancel", ByMethod(POST=answering(self.cancel))),
         ]
 
-    async def get(self, request: Request) -> Response:
-        if request.query_params.get("stream", "false").lower() not in ("false", "0"):
-            raise BadParameter("stream: what is kept is not streamed again", param="stream")
-        return _json((await self._kept(request)).body)
+    async def get(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        after = whole_number(request, "starting_after", default=-1, low=0, high=MAX_EVENT)
+        if is_wished(request, "stream"):
+            with contextlib.suppress(ClientGone):
+                await self._following.answer(request.path_params["id"], after, scope, receive, send)
+        else:
+            await _json((await self._kept(request)).body)(scope, receive, send)
 
     async def delete(self, request: Request) -> Response:
         response_id = request.path_params["id"]
         await asyncio.to_thread(self._keeping.responses.delete, response_id, holder=key_of_request())
-        self._kick()  # whoever makes it stops
+        self._changed(response_id)
         return _json({"id": response_id, "object": "response", "deleted": True})
 
     async def input_items(self, request: Request) -> Response:
@@ -181,8 +210,10 @@ class KeptResponseRoutes:
                 f"response {kept.id!r} was not made in the background: closing its connection would have cancelled it",
                 param="response_id",
             )
-        kept = await asyncio.to_thread(self._keeping.responses.cancel, kept.id, holder=key_of_request())
-        self._kick()
+        kept = await asyncio.to_thread(
+            self._keeping.responses.cancel, kept.id, holder=key_of_request(), ending=last_event
+        )
+        self._changed(kept.id)
         return _json(kept.body)
 
     async def input_tokens(self, scope: Scope, receive: Receive, send: Send) -> None:

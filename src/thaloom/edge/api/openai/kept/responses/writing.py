@@ -6,7 +6,8 @@ Source: OpenAI's API reference, streaming events of the Responses API.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 from thaloom.base.errors import Refused, ThaloomError
@@ -49,16 +50,39 @@ class ResponseForm:
         )
 
     def chunk(self, choice: Choice) -> bytes:
-        return self._written(self._grow(choice))
+        return self._written(self.news(choice))
 
     def closing(self, choices: Sequence[Choice]) -> bytes:  # noqa: ARG002 - it stands in `body` already
-        kind = "response.completed" if self.body["status"] == "completed" else "response.incomplete"
-        return self._written([{"type": kind, "response": self.body}])
+        return self._written([last_event(self.body)])
 
     def error_event(self, error: ThaloomError) -> bytes:
+        return self._written(self.failure(error))
+
+    # -- as events, for who keeps and numbers them himself
+
+    def news(self, choice: Choice) -> list[Event]:
+        """Of what has come for it since the last time."""
+        return list(self._grow(choice))
+
+    def failure(self, error: ThaloomError) -> list[Event]:
         events = [] if self._grown is None else list(self._close(self._grown, "incomplete"))
         self.fail(error)
-        return self._written([*events, {"type": "response.failed", "response": self.body}])
+        return [*events, last_event(self.body)]
+
+    def take_up(self, events: Iterable[Event]) -> None:
+        """Grow to where it was when these were its last events."""
+        for event in events:
+            if event["type"] == "response.output_item.added":
+                self._open(deepcopy(event["item"]))
+            elif event["type"] == "response.content_part.added":
+                self.body["output"][-1]["content"].append(deepcopy(event["part"]))
+            elif event["type"].endswith(".delta"):
+                assert self._grown is not None, "what grows is open"
+                for _ in self._grown.grow(event["delta"], event.get("logprobs", [])):
+                    pass
+            elif event["type"] == "response.output_item.done":
+                self.body["output"][-1] = event["item"]
+                self._grown = None
 
     def fail(self, error: ThaloomError) -> None:
         """`type` has our code. Source: the reference's codes of a response's error: what is at fault is the request
@@ -131,10 +155,28 @@ class ResponseForm:
     def _written(self, events: Sequence[Event] | Iterator[Event]) -> bytes:
         lines = []
         for event in events:
-            numbered = {"type": event["type"], "sequence_number": self._num_events} | event
-            lines.append(b"event: " + event["type"].encode() + b"\ndata: " + to_json(numbered) + b"\n\n")
+            lines.append(as_lines(event, self._num_events))
             self._num_events += 1
         return b"".join(lines)
+
+
+def as_lines(event: Event, number: int) -> bytes:
+    """As it travels."""
+    kind: str = event["type"]
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), to_json({"type": kind, "sequence_number": number} | event))
+
+
+def first_events(body: dict[str, Any]) -> list[Event]:
+    """Of a response that waits for its turn."""
+    return [{"type": kind, "response": body} for kind in ("response.created", "response.queued")]
+
+
+def last_event(body: dict[str, Any]) -> Event:
+    """Of a response that is over. The protocol has no event of its own for one that was cancelled: it is one that
+    did not become whole, and says why by its status."""
+    status = body["status"]
+    kind = f"response.{status if status in ('completed', 'failed') else 'incomplete'}"
+    return {"type": kind, "response": body}
 
 
 class _Item:
@@ -152,7 +194,7 @@ class _Item:
         yield {"type": "response.output_item.added", "output_index": index, "item": self._told}
         if self.kind != "function_call":
             self._item["content"].append(self._new_part())
-            part = dict(self._item["content"][0])
+            part = self._new_part()  # not the one that grows: this event may be written later
             yield {"type": "response.content_part.added", **self._where, "content_index": 0, "part": part}
 
     def grow(self, delta: str, logprobs: list[dict[str, Any]]) -> Iterator[Event]:
