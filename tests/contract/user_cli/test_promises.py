@@ -12,7 +12,7 @@ import click
 import pytest
 
 from thaloom.base.errors import ERRORS
-from thaloom.user.cli import main
+from thaloom.user.cli import catalogue, main
 from thaloom.user.cli.catalogue import TEXTS
 from thaloom.user.cli.command import Verb, own_key
 from thaloom.user.cli.output import width
@@ -81,10 +81,14 @@ def test_both_languages_have_the_same_placeholders(key: str) -> None:
     assert all(TEXTS[key])
 
 
+def test_no_text_is_in_two_files() -> None:
+    files = Path(catalogue.__path__[0]).glob("*.py")
+    keys = [key for file in files for key in re.findall(r'^    "([^"]+)": \(', file.read_text(), re.MULTILINE)]
+    assert sorted(keys) == sorted(TEXTS)
+
+
 def test_every_text_is_used() -> None:
-    source = "\n".join(
-        path.read_text() for path in (ROOT / "src/thaloom/user/cli").glob("*.py") if path.name != "catalogue.py"
-    )
+    source = "\n".join(path.read_text() for path in (ROOT / "src/thaloom/user/cli").glob("*.py"))
     # Made from a word: the tests above hold verbs, parameters and errors to theirs.
     made = {"verb", "more", "examples", "argument", "option", "title", "hint", "phase", "problem", "stage", "head",
             "manual", "environment", "exit", "risk", "ending", "fault", "doctor", "applied", "job.phase"}  # fmt: skip
