@@ -24,7 +24,6 @@ from thaloom.base.errors import (
     Forbidden,
     NameTaken,
     ServiceNotFound,
-    WrongState,
 )
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.base.plugins import Absent
@@ -586,9 +585,8 @@ class Syscalls:
         done = await self._do(call(kind, wish), aid=aid)
         if isinstance(done.given, Manifest):
             return done.given
-        if "model" not in done.told:
-            raise WrongState("that was done by this very request, before the node was started anew; ask for the model")
-        return await asyncio.to_thread(self._models.get, done.told["model"])
+        changed = (subject.removeprefix("model/") for subject in done.subjects if subject.startswith("model/"))
+        return await asyncio.to_thread(self._models.get, done.told.get("model") or next(changed))
 
     def _own_names(self) -> tuple[str, ...]:
         """What this machine is called, and what people call it."""

@@ -659,3 +659,18 @@ def test_what_a_guard_a_budget_or_a_lack_of_leave_forbids_is_told_and_shown_as_r
     with store._database.write() as connection:
         connection.execute("UPDATE journal SET by = 'person:other' WHERE action = ?", (one.id,))
     assert [fault.problem for fault in store.journal.verify().faults] == ["altered"], "who tried cannot be rewritten"
+
+
+def test_who_asks_again_hears_what_a_killed_daemon_changed(store: StateStore) -> None:
+    kind = Put({"a": 5})
+    begun(store, kind)
+    kind.values = {"a": 1}
+
+    async def work(performer: Performer) -> None:
+        for entry in store.journal.unfinished():
+            await performer.resume(entry)
+        done = await performer.perform(put(), LOCAL, action="mine")
+        assert (done.subjects, dict(done.told)) == (("value/a",), {})
+
+    run(store, kind, work)
+    assert kind.num_applied == 0

@@ -133,10 +133,11 @@ class RemoveJob:
         self._desk.guard.require_unneeded(given.name)
         if not (job.state.over or given.stop):
             raise WrongState(f"job {given.name!r} is not over yet; stop it first", param="name")
+        gone = Change(subject=_subject(given.name), before=_record(job), after=None)
         return Plan(
             call=call(self.name, given),
             risk="high" if job.state.num_attempts else "low",
-            changes=(Change(subject=_subject(given.name), before=_record(job), after=None),),
+            changes=() if job.state.remove_asked else (gone,),  # else a kill meanwhile would be told as undone
             no_undo="its logs and what it left in its folder are gone; run it again",
         )
 

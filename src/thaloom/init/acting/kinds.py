@@ -31,10 +31,12 @@ NO_AID = Aid()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What came of an action: `told` is for the journal, `given` for the caller alone."""
+    """What came of an action: `told` is for the journal, `given` for the caller alone. Of one that was done earlier
+    `subjects` are what it changed: all there is to tell where a killed daemon did it and the next one found it done."""
 
     told: Mapping[str, Json] = field(default_factory=dict)
     given: Any = None
+    subjects: tuple[str, ...] = ()
 
 
 class ActionKind(Protocol[P]):

@@ -31,7 +31,7 @@ from thaloom.base.errors import (
 )
 from thaloom.init.acting.kinds import NO_AID, ActionKind, Aid, Done, read
 from thaloom.init.acting.leave import Leave
-from thaloom.init.acting.past import Past
+from thaloom.init.acting.past import Past, subjects
 from thaloom.init.acting.resuming import bring_to_an_end
 from thaloom.init.acting.running import Running
 from thaloom.init.refusals import Telling, untold
@@ -142,7 +142,7 @@ class Performer:
             return None
         if "error" in outcome.data:
             raise ThaloomError.from_dict(outcome.data["error"])
-        return Done(told=outcome.data.get("told", {}))
+        return Done(told=outcome.data.get("told", {}), subjects=tuple(subjects(intent.data)))
 
     def _alike(self, kind: ActionKind[Any], given: Any, aid: Aid) -> Running | None:
         """The same, of a kind that can be shared, being done for somebody else on the same terms."""
