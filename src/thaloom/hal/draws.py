@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,9 +110,16 @@ class Drawn:
     token was allowed."""
     num_not_finite: int = 0
     logprobs: Logprobs | None = None
-    further: tuple[Drawn, ...] = ()
-    """In order, all different; fewer than the draw has numbers for where nothing more weighs anything. They have none
-    of their own."""
+    further: tuple[int, ...] = ()
+    """More tokens, in order, all different; fewer than the draw has numbers for where nothing more weighs anything."""
+    further_logprobs: tuple[Logprobs, ...] = ()
+    """Of each of them, where they are asked for."""
+
+    def each(self) -> Iterator[Drawn]:
+        """What was drawn first, and each of the further ones as if it had been."""
+        yield self
+        for place, token in enumerate(self.further):
+            yield Drawn(token=token, logprobs=self.further_logprobs[place] if self.further_logprobs else None)
 
 
 def draw(logits: Row, wish: Draw) -> Drawn:
@@ -128,17 +135,17 @@ def draw(logits: Row, wish: Draw) -> Drawn:
     else:
         tokens = pick_different(candidates(edited, wish), (wish.uniform_steps, *wish.further_steps))
     if wish.num_top is None:
-        return drawn(tokens, [None] * len(tokens))
+        return drawn(tokens)
     top = likeliest(logits, wish.num_top)
     total = int(weigh(logits, 1.0).sum())
     highest = float(logits.max())
     return drawn(tokens, [logprobs(logits, token, top, wish, highest=highest, total=total) for token in tokens])
 
 
-def drawn(tokens: Sequence[int], reports: Sequence[Logprobs | None]) -> Drawn:
-    """Of the token and the further ones, in order."""
-    further = (Drawn(token=token, logprobs=report) for token, report in zip(tokens[1:], reports[1:], strict=True))
-    return Drawn(token=tokens[0], logprobs=reports[0], further=tuple(further))
+def drawn(tokens: Sequence[int], reports: Sequence[Logprobs] = ()) -> Drawn:
+    """Of the token and the further ones, in order; `reports` of each, or of none."""
+    first = reports[0] if reports else None
+    return Drawn(token=tokens[0], logprobs=first, further=tuple(tokens[1:]), further_logprobs=tuple(reports[1:]))
 
 
 def edit(logits: Row, wish: Draw) -> Row:

@@ -60,8 +60,9 @@ def test_draws_follow_the_probabilities() -> None:
 def test_further_tokens_are_drawn_from_what_those_before_them_leave() -> None:
     logits = row(*np.log([0.5, 0.3, 0.15, 0.05]))
     found = draw(logits, Draw(temperature=1.0, uniform=0.1, further=(0.7, 0.6), num_top=1))
-    assert [found.token, *(each.token for each in found.further)] == [0, 2, 1], "of 0.3, 0.15, 0.05; of 0.3, 0.05"
-    for each in found.further:
+    assert (found.token, *found.further) == (0, 2, 1), "of 0.3, 0.15, 0.05; of 0.3, 0.05"
+    assert [each.token for each in found.each()] == [0, 2, 1]
+    for each in found.each():
         assert each.logprobs is not None
         assert math.isclose(each.logprobs.chosen, logits[each.token], abs_tol=1e-6)
     greedy = draw(logits, Draw(further=(0.6, 0.9)))
@@ -72,7 +73,7 @@ def test_further_tokens_are_drawn_from_what_those_before_them_leave() -> None:
 def test_no_more_further_tokens_than_weigh_something() -> None:
     logits = row(*np.log([0.5, 0.3, 0.15, 0.05]))
     found = draw(logits, Draw(temperature=1.0, top_k=3, uniform=0.0, further=(0.0,) * 6))
-    assert [found.token, *(each.token for each in found.further)] == [0, 1, 2]
+    assert (found.token, *found.further) == (0, 1, 2)
 
 
 def test_the_first_of_the_further_ones_that_may_be_is_as_likely_as_among_those_that_may() -> None:
@@ -81,7 +82,7 @@ def test_the_first_of_the_further_ones_that_may_be_is_as_likely_as_among_those_t
     for _ in range(20_000):
         first, *numbers = rng.random(4)
         found = draw(logits, Draw(temperature=1.0, uniform=first, further=tuple(numbers)))
-        counts[next(each.token for each in (found, *found.further) if each.token in (1, 3))] += 1
+        counts[next(token for token in (found.token, *found.further) if token in (1, 3))] += 1
     assert counts[[0, 2]].sum() == 0
     assert abs(counts[1] / 20_000 - 0.75) < 0.015, "some five standard deviations"
 

@@ -67,7 +67,7 @@ class Chooser:
         """
         if not self._draws_freely or drawn.token < 0 or self._matcher is None:
             return drawn
-        for each in (drawn, *drawn.further):
+        for each in drawn.each():
             if self._matcher.permits(each.token):
                 return each
         return self._wish(position, self._allowed(), again=True)

@@ -108,4 +108,6 @@ def uniforms(seed: int, position: int) -> tuple[float, ...]:
         low, high = 0xD2E7470EE14C6C93 * a, 0xCA5A826395121157 * c
         a, b, c, d = (high >> 64) ^ b ^ key_low, high & _MASK, (low >> 64) ^ d ^ key_high, low & _MASK
         key_low, key_high = (key_low + 0x9E3779B97F4A7C15) & _MASK, (key_high + 0xBB67AE8584CAA73B) & _MASK
-    return (a >> 11) * 2.0**-53, *((word >> shift & _HALF) * 2.0**-32 for word in (b, c, d) for shift in (0, 32))
+    first, half = (a >> 11) * 2.0**-53, 2.0**-32  # written out too
+    low_b, low_c, low_d = (b & _HALF) * half, (c & _HALF) * half, (d & _HALF) * half
+    return first, low_b, (b >> 32) * half, low_c, (c >> 32) * half, low_d, (d >> 32) * half

@@ -61,7 +61,7 @@ def draw_rows(
             return Drawn(token=token, num_not_finite=num_not_finite)
         tokens = (token, *(each for each in further if each >= 0))
         if wish.num_top is None:
-            return drawn(tokens, [None] * len(tokens))
+            return drawn(tokens)
         logits = result.data.view(np.float32)[row * stride : (row + 1) * stride]
         likeliest = np.empty(0, np.int32) if top is None else top[index, :num_top]
         return drawn(tokens, [logprobs(logits, each, likeliest, wish, highest=highest, total=total) for each in tokens])
