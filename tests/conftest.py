@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+with contextlib.suppress(ImportError):  # of the guest of tests/hardware, which draws nothing
+    from hypothesis import HealthCheck, settings
+
+    # No test asserts on time, and a fixture of a function may serve all its examples.
+    settings.register_profile(
+        "ours", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    )
+    settings.load_profile("ours")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
@@ -79,13 +79,11 @@ def check(status: int, body: bytes) -> None:
 paths = st.sampled_from(["/v1/chat/completions", "/v1/completions"])
 
 
-@settings(deadline=None)
 @given(paths, st.dictionaries(st.sampled_from(NAMES), values, max_size=6), right)
 def test_any_fields_are_answered_or_refused_by_name(path: str, fields: dict[str, Any], rest: dict[str, Any]) -> None:
     check(*ask(APP, "POST", path, encode(rest | fields)))
 
 
-@settings(deadline=None)
 @given(paths, right, st.sampled_from(NAMES), values)
 def test_one_wrong_field_in_a_right_request(path: str, rest: dict[str, Any], name: str, value: Any) -> None:
     asked = rest | {"messages": [{"role": "user", "content": "x"}], "prompt": "x"} | {name: value}
@@ -96,13 +94,11 @@ def test_one_wrong_field_in_a_right_request(path: str, rest: dict[str, Any], nam
         assert param.split(".")[0].split("[")[0] in (name, "n", "stream_options", "top_logprobs")
 
 
-@settings(deadline=None)
 @given(paths, st.binary(max_size=64) | values.map(encode))
 def test_any_bytes_are_answered(path: str, body: bytes) -> None:
     check(*ask(APP, "POST", path, body))
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"]), st.text(max_size=20))
 def test_any_path_is_answered(method: str, path: str) -> None:
     if not path.startswith("thaloom/v1"):

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.contract.edge.rehearsed import Scripted
@@ -83,7 +83,6 @@ def check(status: int, body: bytes) -> None:
         assert error["message"]
 
 
-@settings(deadline=None)
 @given(st.text(max_size=5) | items, st.dictionaries(st.sampled_from(NAMES), values, max_size=3), st.booleans())
 def test_any_response_is_made_or_refused_by_name(said: Any, fields: dict[str, Any], store: bool) -> None:
     body = {"model": "tiny", "store": store} | fields | {"input": said}
@@ -91,7 +90,6 @@ def test_any_response_is_made_or_refused_by_name(said: Any, fields: dict[str, An
     check(*exchange("POST", "/v1/responses/input_tokens", encode(body)))
 
 
-@settings(deadline=None)
 @given(st.sampled_from(NAMES), values)
 def test_one_wrong_field_of_a_response_is_named(name: str, value: Any) -> None:
     status, body = exchange(
@@ -103,7 +101,6 @@ def test_one_wrong_field_of_a_response_is_named(name: str, value: Any) -> None:
         assert param.split(".")[0].split("[")[0] in (name, "store")
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(BatchRequest.model_fields)), values, max_size=5))
 def test_any_batch_is_answered(fields: dict[str, Any]) -> None:
     check(*exchange("POST", "/v1/batches", encode(fields)))
@@ -122,7 +119,6 @@ parts = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(
     parts.map(b"".join) | st.binary(max_size=80),
     st.sampled_from([b"--b1--\r\n", b"--b1--", b""]),
@@ -136,7 +132,6 @@ def test_any_form_is_a_file_or_refused(body: bytes, end: bytes, noise: bytes) ->
 ids = st.text(max_size=10) | st.sampled_from(["file-x", "../kept.db", "%2e%2e", "\x00"])
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD"]),
     st.sampled_from(["/v1/files", "/v1/batches", "/v1/responses"]),

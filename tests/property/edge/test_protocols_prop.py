@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -144,7 +144,6 @@ changes = st.sampled_from(["leave out", "twice", "replace", "replace"])
 FIELDS = sorted({*MESSAGES, *CHAT, *anthropic.UNSERVED, *ollama.UNSERVED, "prompt", "input", "name", "thread"})
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(paths, st.data())
 def test_changed_bodies_are_answered_or_refused_in_the_protocols_form(path: str, data: st.DataObject) -> None:
     body = copy.deepcopy(data.draw(st.sampled_from(SEEDS[path])))
@@ -157,19 +156,16 @@ def test_changed_bodies_are_answered_or_refused_in_the_protocols_form(path: str,
     check(path, *exchange("POST", path, encode(body), []))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(paths, st.dictionaries(st.sampled_from(FIELDS), values, max_size=5))
 def test_any_fields_are_answered_or_refused(path: str, fields: dict[str, Any]) -> None:
     check(path, *exchange("POST", path, encode({"model": "tiny"} | fields), []))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(paths, st.binary(max_size=64) | values.map(encode))
 def test_any_bytes_are_answered(path: str, body: bytes) -> None:
     check(path, *exchange("POST", path, body, []))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"]),
     st.sampled_from(["/v1/messages", "/v1/messages/", "/v1/messages/batches", "/api/", "/api/delete", "/api/blobs/"]),
@@ -182,7 +178,6 @@ def test_any_path_beneath_is_answered_in_the_protocols_form(method: str, path: s
         assert anthropic.Error.model_validate_json(body).error.message
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from(["limit", "after_id", "before_id", "x"]),

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
@@ -105,13 +105,11 @@ def test_every_route_is_tried_and_what_is_right_is_answered() -> None:
         assert ask(APP, "POST", path, encode(body))[0] == 200, path
 
 
-@settings(deadline=None)
 @given(paths, st.dictionaries(st.sampled_from(NAMES), values, max_size=4))
 def test_any_fields_beside_right_ones(path: str, fields: dict[str, Any]) -> None:
     check(*ask(APP, "POST", path, encode(RIGHT[path] | fields)))
 
 
-@settings(deadline=None)
 @given(paths, st.data())
 def test_any_value_anywhere_in_what_is_right(path: str, data: st.DataObject) -> None:
     body = copy.deepcopy(RIGHT[path])
@@ -135,7 +133,6 @@ def test_any_value_anywhere_in_what_is_right(path: str, data: st.DataObject) -> 
     check(*ask(APP, "POST", path, encode(body)))
 
 
-@settings(deadline=None)
 @given(paths, st.data())
 def test_any_bytes_changed_in_what_is_right(path: str, data: st.DataObject) -> None:
     body = bytearray(encode(RIGHT[path]))

@@ -48,7 +48,7 @@ def same(found: list[np.ndarray], wanted: list[np.ndarray]) -> bool:
     return all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in zip(found, wanted, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(model=st.integers(0, 10_000), kv_dtype=KV, lengths=LENGTHS, seed=SEEDS, largest=st.integers(1, 40))
 def test_reference_rows_are_independent(
     model: int, kv_dtype: DType, lengths: list[int], seed: int, largest: int
@@ -62,7 +62,7 @@ def test_reference_rows_are_independent(
     assert same(results(backend, case, elsewhere, chopped(elsewhere, rng, largest=largest)), alone)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(operator=st.sampled_from(operator_names()), which=st.integers(0, 20), lengths=LENGTHS, seed=SEEDS)
 def test_reference_operators_are_independent(operator: str, which: int, lengths: list[int], seed: int) -> None:
     cases = operator_cases(operator, seed=seed % 1000)
@@ -79,7 +79,7 @@ def test_cpu_rows_are_independent(num_threads: int) -> None:
     backend, one = cpu(num_threads), cpu(1)
     assert backend.support.exact
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(model=st.integers(0, 10_000), kv_dtype=KV, lengths=LENGTHS, seed=SEEDS)
     def check(model: int, kv_dtype: DType, lengths: list[int], seed: int) -> None:
         case, rng = tiny_model(model, kv_dtype=kv_dtype), np.random.default_rng(seed)
@@ -91,7 +91,7 @@ def test_cpu_rows_are_independent(num_threads: int) -> None:
     check()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(model=st.integers(0, 10_000), lengths=LENGTHS, seed=SEEDS)
 def test_cpu_agrees_with_the_reference(model: int, lengths: list[int], seed: int) -> None:
     case, rng = tiny_model(model), np.random.default_rng(seed)

@@ -21,7 +21,7 @@ NUM_BLOCKS = 6
 FIELDS = ("tokens", "positions", "sequences", "block_tables", "outputs")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     field=st.sampled_from(FIELDS),
     index=st.integers(0, 100),

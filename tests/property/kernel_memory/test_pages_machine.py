@@ -62,4 +62,4 @@ class Sequences(RuleBasedStateMachine):
 
 
 TestSequences = Sequences.TestCase
-TestSequences.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestSequences.settings = settings(max_examples=150, stateful_step_count=50)

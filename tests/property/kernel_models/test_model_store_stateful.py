@@ -138,7 +138,7 @@ def two_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelStore, li
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_flipped_bit_is_found_and_the_file_named(
     two_models: tuple[ModelStore, list[Manifest]], data: st.DataObject
 ) -> None:

@@ -39,7 +39,7 @@ names = st.text(max_size=20).filter(lambda name: name != "__metadata__")
 
 
 @given(st.dictionaries(names, tensors(), max_size=8), st.none() | st.dictionaries(st.text(), st.text(), max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_is_written_is_read(weights: dict[str, Tensor], metadata: dict[str, str] | None) -> None:
     data = encode_safetensors(weights, metadata)
     header = parse(data)
@@ -53,7 +53,7 @@ def test_what_is_written_is_read(weights: dict[str, Tensor], metadata: dict[str,
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with contextlib.suppress(MalformedFile):
         parse(data)
@@ -74,7 +74,7 @@ entries = st.fixed_dictionaries(
 
 
 @given(st.dictionaries(st.text(max_size=12) | st.just("__metadata__"), entries | json_values, max_size=4), st.binary())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_json_is_read_or_refused(header: dict[str, object], data: bytes) -> None:
     text = json.dumps(header).encode()
     with contextlib.suppress(MalformedFile):

@@ -75,7 +75,7 @@ def check_safety(plan: StepPlan, snapshot: Snapshot) -> None:
     assert decoding <= set(ids), "decoding waited"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     lives=lives,
     limits=limits,

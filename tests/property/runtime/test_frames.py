@@ -56,7 +56,7 @@ def read(data: bytes) -> Request | None:
     return asyncio.run(story())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(body=st.binary(max_size=60))
 def test_any_body_is_a_request_or_a_bad_one(body: bytes) -> None:
     try:
@@ -65,7 +65,7 @@ def test_any_body_is_a_request_or_a_bad_one(body: bytes) -> None:
         pass
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(at=st.integers(4, len(WHOLE) - 1), byte=st.integers(0, 255))
 def test_a_damaged_request_is_a_request_or_a_bad_one(at: int, byte: int) -> None:
     try:
@@ -79,7 +79,7 @@ def test_a_torn_frame_is_an_end(length: int) -> None:
     assert read(WHOLE[:length]) is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(prompt=st.lists(st.integers(0, 2**31 - 1), max_size=20), seed=st.integers(-(2**63), 2**64 - 1))
 def test_what_is_sent_is_what_is_read(prompt: list[int], seed: int) -> None:
     request = ask(prompt, 3, seed=seed, temperature=0.5)
@@ -112,7 +112,7 @@ def test_replies_are_the_same_however_their_bytes_arrive(cuts: list[int]) -> Non
     assert found == REPLIES
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.binary(max_size=80))
 def test_any_bytes_are_replies_or_a_bad_one(data: bytes) -> None:
     try:

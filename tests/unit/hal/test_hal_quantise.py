@@ -42,7 +42,7 @@ def test_four_bits_err_less_than_the_plain_choice_of_a_scale() -> None:
     assert ((ours - values) ** 2).sum() < 0.9 * ((plain - values) ** 2).sum()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), exponent=st.integers(-30, 1), bits=st.sampled_from([4, 8]), whole_row=st.booleans())
 def test_every_result_is_one_that_the_type_allows(seed: int, exponent: int, bits: int, whole_row: bool) -> None:
     """QuantTensor checks itself; zeros, denormals and outliers among the values."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -88,7 +88,7 @@ def bent(wish: Draw, rng: np.random.Generator, vocab_size: int) -> Draw:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     vocab_size=st.sampled_from(SIZES), seed=st.integers(0, 2**32 - 1), draws=st.lists(WISHES, min_size=1, max_size=6)
 )
@@ -98,7 +98,7 @@ def test_any_rows_and_wishes(build: str, vocab_size: int, seed: int, draws: list
         assert drawn(executable, rows, draws) == defined(rows, draws)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     vocab_size=st.sampled_from(SIZES), seed=st.integers(0, 2**32 - 1), draws=st.lists(WISHES, min_size=1, max_size=6)
 )
@@ -129,7 +129,7 @@ def test_some_rows_are_drawn_from_again_in_any_order(build: str, num_threads: in
                 executable.redraw(some, [Draw()] * count)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), wish=WISHES)
 def test_masks_that_leave_out_long_stretches(build: str, seed: int, wish: Draw) -> None:
     """As a grammar's do: whole words of the mask are empty or full, and logits rise or fall along the vocabulary."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thaloom.hal.checks import MemoryWeights
@@ -55,7 +55,7 @@ def on_every_store() -> list[Case]:
     return [dataclasses.replace(case, kv_dtype=kv_dtype) for kv_dtype in KV_DTYPES[1:] for case in cases]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10_000),
     dtype=st.sampled_from(DTYPES),

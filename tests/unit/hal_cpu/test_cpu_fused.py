@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thaloom.hal.drivers.cpu.driver import CpuDriver
@@ -103,7 +103,7 @@ def test_one_is_what_its_parts_are(build: str, name: str, stored: str) -> None:
         expect_same(case_of(name, whole, weights, weight_format), found, wanted, "what runs as one")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(
     parts=st.lists(st.sampled_from(["residual", "gated.silu", "rows", "both"]), min_size=1, max_size=4),
     num_rows=st.integers(1, 60),

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thaloom.base.actions import LOCAL
@@ -480,7 +480,7 @@ WORKSPACES = st.builds(
 WISHES = st.lists(SERVICES | WORKSPACES, max_size=4, unique_by=lambda one: one.subject)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(st.lists(WISHES, min_size=1, max_size=3))
 def test_what_is_exported_changes_nothing_and_everything_can_be_taken_back(
     tmp_path_factory: pytest.TempPathFactory, wishes: list[list[Document]]

@@ -46,7 +46,7 @@ FAST = build(metadata())
 
 
 @given(st.text(alphabet="theingr  é你\n", max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_text_is_cut_as_sentencepiece_cuts_it(text: str) -> None:
     expected = join_pieces(SPACE + text.replace(" ", SPACE), SCORES) if text else []
     pieces: list[str] = []

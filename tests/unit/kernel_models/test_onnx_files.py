@@ -97,7 +97,7 @@ def test_what_is_no_onnx_is_refused(tmp_path: Path, data: bytes) -> None:
         read_onnx(source_file(path))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(at=some.integers(0, 10**6), value=some.integers(0, 255), cut=some.integers(0, 10**6))
 def test_a_spoilt_file_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, at: int, value: int, cut: int
