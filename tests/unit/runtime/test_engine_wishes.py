@@ -140,6 +140,30 @@ def test_states_are_pooled_over_all_chunks(chunk_tokens: int, pooling: str) -> N
     assert bench.tokens(beside) == greedy(prompt, 5), "an answer beside it"
 
 
+def test_one_that_is_cancelled_between_the_passes_of_a_step_hurts_nobody_beside_it() -> None:
+    """Tokens are the first pass, states the second; who left during the first has no blocks any more."""
+    executable = HistoryExecutable(64)
+    bench = make_bench(executable, num_blocks=64, chunk_tokens=64)
+    answer = bench.submit(ask(PROMPT, 3))
+    left = bench.submit(Embed(id="left", prompt=PROMPT, pooling="mean"))
+    stays = bench.submit(Embed(id="stays", prompt=PROMPT, pooling="mean"))
+    run = executable.run
+
+    def leave_in_the_first(step: Step) -> NDArray[np.float32]:
+        if not step.states:
+            bench.engine.cancel(left)
+        return run(step)
+
+    executable.run = leave_in_the_first  # type: ignore[method-assign]
+    bench.run()
+    (state,) = bench.news[stays]
+    assert isinstance(state, State)
+    assert np.frombuffer(state.values, "<f4")[0] == pytest.approx(np.mean(PROMPT))
+    assert bench.news.get(left, []) == []
+    assert bench.tokens(answer) == greedy(PROMPT, 3)
+    assert bench.engine.load().free_blocks == 64
+
+
 def test_an_unknown_pooling_is_refused() -> None:
     with pytest.raises(BadParameter, match="mean or last"):
         bench_of().engine.submit(Embed(id="e", prompt=[1], pooling="first"))

@@ -22,6 +22,7 @@ from thaloom.base.errors import DeviceLost, InternalError, QueueFull, ThaloomErr
 from thaloom.base.events import Emit
 from thaloom.hal.draws import Drawn
 from thaloom.hal.driver import Executable
+from thaloom.hal.ops import Step
 from thaloom.kernel.memory.pages import root_key
 from thaloom.work.runtime.admission import EngineConfig, admit, as_generate
 from thaloom.work.runtime.batch import Work, lay_out
@@ -136,18 +137,16 @@ class Engine:
         One forward pass, or two where some want tokens and others states. A pass that raises fails the requests in it
         and nobody else. DeviceLost fails all and sets `lost`.
         """
-        with self._lock:
-            work = self._roster.next_work(self._monotonic())
+        with self._lock:  # once for all: whoever is cancelled from here on takes its blocks from no step
+            passes = [(work, lay_out(work)) for work in _passes(self._roster.next_work(self._monotonic()))]
         news: list[Emission] = []
-        for part in _passes(work):
-            news += self._pass(part)
+        for work, step in passes:
+            news += self._pass(work, step)
             if self.lost is not None:
                 break
         return news
 
-    def _pass(self, work: list[Work]) -> list[Emission]:
-        with self._lock:
-            step = lay_out(work)
+    def _pass(self, work: list[Work], step: Step) -> list[Emission]:
         started = self._monotonic()
         try:
             found = results_of(self._executable, work, self._executable.run(step))
