@@ -12,9 +12,11 @@ from tests.unit.kernel_state.test_kept import Clock, clock, open_it, response
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, DiskFull, NotKept, WrongState
 from thaloom.kernel.state.kept import Kept, open_kept
+from thaloom.kernel.state.kept import events as told_events
 from thaloom.kernel.state.kept.events import ROWS_OF_A_PAGE
 from thaloom.kernel.state.kept.ledger import DAY_S
 from thaloom.kernel.state.kept.migrations import STEPS
+from thaloom.kernel.state.types import ToldEvents
 
 DATA = Path(__file__).parent / "kept_data"
 __all__ = ["clock", "open_it"]  # fixtures
@@ -104,6 +106,20 @@ def test_only_its_holder_hears_it_and_only_of_what_was_told(open_it: Any) -> Non
         with pytest.raises(BadParameter) as refused:
             kept.responses.told("b", after=after)
         assert refused.value.param == "stream"
+
+
+def test_one_that_is_deleted_while_somebody_looks_is_not_there(open_it: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = open_it()
+    streamed(kept)
+    page = told_events.page
+
+    def look_too_late(*what: Any, **where: Any) -> ToldEvents:
+        kept.responses.delete("a")
+        return page(*what, **where)
+
+    monkeypatch.setattr(told_events, "page", look_too_late)
+    with pytest.raises(NotKept):
+        kept.responses.told("a", after=1)
 
 
 def test_events_go_with_their_response_and_count_among_all_that_is_kept(open_it: Any) -> None:

@@ -183,6 +183,7 @@ class KeptResponses:
         database = self._ledger.database
         found = told_events.page(database, response_id, after=after)
         if not found.events and not database.read("SELECT 1 FROM events WHERE response = ? LIMIT 1", (response_id,)):
+            self._row("id", response_id, holder)  # it may have been deleted since
             raise BadParameter(
                 f"stream: response {response_id!r} was not asked for with background and stream; only what was is told"
                 " again as it was made",
