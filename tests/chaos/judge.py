@@ -158,7 +158,7 @@ class _Court:
                 return self._lost(request)
             case "service_loading":
                 return self._nobody(request)
-            case "unauthorized":
+            case "unauthorized" | "rate_limited":  # who goes on showing one is slowed down
                 taken = [harm for harm in self._by_kind["key"] if harm.key == request.key]
                 if any(harm.at <= request.ended_at for harm in taken):
                     return "key taken back"
