@@ -110,7 +110,7 @@ def test_a_service_may_turn_away_while_all_its_workers_are_away() -> None:
     assert allowed(TURNED_AWAY, WORKER, health=away) == "nobody to serve it"
     assert allowed(TURNED_AWAY, health=away) is None
     assert allowed(dataclasses.replace(TURNED_AWAY, told_again=False), WORKER, health=away) is None
-    late = dataclasses.replace(TURNED_AWAY, begun_at=11.6, ended_at=11.7)
+    late = dataclasses.replace(TURNED_AWAY, begun_at=13.1, ended_at=13.2)
     assert allowed(late, WORKER, health=away) is None, "it was back by then"
 
 
@@ -141,6 +141,8 @@ def test_a_door_is_not_back_while_nobody_can_say_so() -> None:
 def test_a_key_turns_away_only_when_it_was_taken_back() -> None:
     turned = request(outcome="error", code="unauthorized")
     assert allowed(turned, KEY) == "key taken back"
+    assert allowed(dataclasses.replace(turned, code="rate_limited"), KEY) == "key taken back", "who goes on showing it"
+    assert allowed(dataclasses.replace(turned, code="rate_limited"), DAEMON) is None
     assert allowed(turned, dataclasses.replace(KEY, key="c1")) is None
     assert allowed(dataclasses.replace(turned, begun_at=9.0, ended_at=9.9), KEY) is None
     assert allowed(turned, DAEMON, DOOR, WORKER) is None
