@@ -28,8 +28,8 @@ ERROR_WITHIN_S = 2.0
 SLACK_S = 0.5
 """Between two looks at the node."""
 HEARD_S = 2.0
-"""For the door to hear of a worker that the daemon knows: with half a second, at a load of thirteen on two cores, two of
-24,000 requests were turned away later than that."""
+"""For the door to hear of a worker that the daemon knows: with half a second, at a load of thirteen on two cores, two
+of 24,000 requests were turned away later than that."""
 HEALED_WITHIN_S = 20.0
 """From the end of the last fault until the node is as wished, with the longest back-off in it (10 s)."""
 FOREVER = float("inf")
