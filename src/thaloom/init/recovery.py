@@ -71,7 +71,7 @@ def sort_out(
     for process in running:
         if process.identity.pid in known or not _of_this_home(layout, process.arguments):
             continue
-        lease_found = _lease_of(layout, process, intents, now)
+        lease_found = _lease_of(layout, process, intents, {lease.id for lease in alive}, now)
         if lease_found is None:
             strangers.append(process.identity)
         else:
@@ -101,13 +101,16 @@ def _of_this_home(layout: Layout, arguments: tuple[str, ...]) -> bool:
     return "thaloom.door" in arguments and _after(arguments, "--home") == str(layout.home)
 
 
-def _lease_of(layout: Layout, process: Running, intents: dict[str | None, JournalEntry], now: float) -> Lease | None:
+def _lease_of(
+    layout: Layout, process: Running, intents: dict[str | None, JournalEntry], taken: set[WorkerId], now: float
+) -> Lease | None:
     """The lease it should have had, as far as its command line and the journal tell."""
     if "thaloom.door" in process.arguments:
         host, port = _after(process.arguments, "--host"), _after(process.arguments, "--port")
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        begun = (WorkerId(entry.data["process"]) for entry in reversed(intents.values()) if entry.kind == "StartDoor")
         return Lease(
-            id=new_worker_id(),
+            id=next((door for door in begun if door not in taken), None) or new_worker_id(),  # its group is called so
             role="door",
             service=None,
             pid=process.identity.pid,
