@@ -103,6 +103,29 @@ def test_the_door_does_what_its_document_says(case: Any, url: str) -> None:
         case.validate_response(response, excluded_checks=[negative_data_rejection] if lenient else [])
 
 
+SAID = {"model": "tiny", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", SAID),
+        ("/v1/messages", SAID),
+        ("/v1/completions", {"model": "tiny", "prompt": "Hello", "stream": True}),
+        ("/v1/responses", {"model": "tiny", "input": "Hello", "stream": True}),
+        ("/api/chat", SAID),
+        ("/api/generate", {"model": "tiny", "prompt": "Hello", "stream": True}),
+    ],
+)
+def test_each_event_of_a_stream_is_as_the_document_says(path: str, body: dict[str, Any], url: str) -> None:
+    """Said apart: of the examples above it takes many until one is a request that is answered with a stream."""
+    case = SCHEMA[path]["POST"].Case(body=body, media_type="application/json")
+    response = case.call(base_url=url)
+    assert response.status_code == 200
+    assert response.headers["content-type"][0].startswith(("text/event-stream", "application/x-ndjson"))
+    case.validate_response(response)
+
+
 def refused_field(body: dict[str, Any]) -> str:
     """What a refusal is about, in each protocol's form; of Ollama's, which has but a text, the text."""
     error = body["error"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from thaloom.edge.api.document.described import Protocol
+from thaloom.edge.api.document.described import Protocol, event_of
 from thaloom.edge.wire import anthropic as wire
 
 _EVENTS = (
@@ -16,7 +16,7 @@ _EVENTS = (
 def describe(document: dict[str, Any]) -> None:
     part = Protocol(document, "Anthropic", "anthropic", wire.Error)
     part.add_messages([wire.MessagesRequest, wire.CountTokensRequest, wire.MessageAnswer, wire.TokensCount, *_EVENTS])
-    events = {"type": "string", "x-event": {"oneOf": [part.reference(event) for event in _EVENTS]}}
+    events = event_of({"oneOf": [part.reference(event) for event in _EVENTS]})
     part.add(
         "/v1/messages",
         "post",

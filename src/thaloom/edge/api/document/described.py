@@ -12,6 +12,16 @@ from pydantic.json_schema import models_json_schema
 JSON = "application/json"
 
 
+def event_of(data: dict[str, Any], *, last: str | None = None) -> dict[str, Any]:
+    """One event of a stream, as OpenAPI 3.1 has `schema` of text/event-stream: JSON of the schema `data`.
+
+    `last`: what the last event has in its stead, if anything.
+    """
+    json = {"type": "string", "contentMediaType": JSON, "contentSchema": data}
+    told = json if last is None else {"anyOf": [{"const": last}, json]}
+    return {"type": "object", "required": ["data"], "properties": {"data": told}}
+
+
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """One protocol's share: its messages are kept apart from others' of the same name by `prefix`."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from thaloom.edge.api.anthropic import document as anthropic
+from thaloom.edge.api.document.described import event_of
 from thaloom.edge.api.hub.document import add_hub
 from thaloom.edge.api.ollama import document as ollama
 from thaloom.edge.api.openai.kept.document import add_kept_routes
@@ -145,7 +146,7 @@ def _posted(route: Posted, references: Mapping[type, Schema]) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": references[route.answers]}}
     description = "The answer."
     if route.chunk is not None:
-        content[_STREAMS] = {"schema": _event(references[route.chunk])}
+        content[_STREAMS] = {"schema": event_of({"anyOf": [references[route.chunk], _ERROR]}, last="[DONE]")}
         description = "The answer; with `stream`, its chunks as server-sent events, then `data: [DONE]`."
     return {
         "tags": [route.tag],
@@ -158,13 +159,6 @@ def _posted(route: Posted, references: Mapping[type, Schema]) -> dict[str, Any]:
         },
         "responses": {"200": {"description": description, "headers": _headers(route), "content": content}} | _errors(),
     }
-
-
-def _event(chunk: Schema) -> Schema:
-    """Of one event of a stream, as OpenAPI has `schema` of this media type."""
-    told = {"anyOf": [chunk, _ERROR]}
-    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": told}
-    return {"type": "object", "required": ["data"], "properties": {"data": {"anyOf": [{"const": "[DONE]"}, data]}}}
 
 
 def _headers(route: Posted) -> dict[str, Any]:
