@@ -90,10 +90,10 @@ def test_a_door_without_a_lease_is_found(tmp_path: Path) -> None:
 def test_a_door_without_a_lease_keeps_the_name_its_group_has(tmp_path: Path) -> None:
     """Under another its control group belonged to nobody, and was swept away with the door in it."""
     layout = Layout(tmp_path)
-    living = lease(STRANGE, id=WorkerId("d-old"), role="door")
+    living = lease(STRANGE, id=WorkerId("d-known"), role="door")
     begun = [
         JournalEntry(id=i, time=2.0, action=f"a-{i}", kind="StartDoor", phase="intent", data={"process": door})
-        for i, door in enumerate(("d-older", "d-new", "d-old"))
+        for i, door in enumerate(("d-known", "d-newest", "d-older"))
     ]
     place = door_command(tmp_path, "[::1]:7411")
     running = [
@@ -101,7 +101,7 @@ def test_a_door_without_a_lease_keeps_the_name_its_group_has(tmp_path: Path) -> 
         Running(identity=ProcessIdentity(pid=4_000_001, start_ticks=8), arguments=tuple(place)),
     ]
     found = sort_out(layout, [living], begun, running, 9.0)
-    assert [lease.id for lease in found.alive] == [WorkerId("d-old"), WorkerId("d-new")]
+    assert [lease.id for lease in found.alive] == [WorkerId("d-known"), WorkerId("d-newest")]
 
 
 def test_processes_of_other_homes_are_none_of_ours(tmp_path: Path) -> None:
