@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.system.node import PATIENCE_S, Node, eventually, free_port
 from thaloom.base.files import free_bytes
 from thaloom.base.units import MIB
+from thaloom.edge.wire.control import JobRequest
 from thaloom.kernel.state.reserve import DEFAULT_BYTES, PLENTY_BYTES
 
 
@@ -26,6 +27,9 @@ def main(home: Path) -> None:
         assert (home / "reserve").stat().st_blocks * 512 >= DEFAULT_BYTES
         fill(home / "hog")
         print(f"free {free_bytes(home)}", flush=True)
+        with node.client() as client:
+            client.run_job("later", JobRequest(command=["true"], network="host"))
+            eventually(lambda: client.job("later").conditions[0].reason == "DiskFull")
         before = node.process("worker", "tiny").pid
         node.kill(before)
         with node.client() as client:
@@ -45,6 +49,10 @@ def main(home: Path) -> None:
         node.serve_tiny()
         assert (home / "reserve").stat().st_blocks * 512 >= DEFAULT_BYTES
         print("whole", flush=True)
+        with node.client() as client:
+            eventually(lambda: client.job("later").phase == "succeeded")
+            assert [attempt.number for attempt in client.job("later").attempts] == [1]
+        print("begun", flush=True)
     finally:
         node.clean_up()
 

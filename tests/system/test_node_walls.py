@@ -196,4 +196,4 @@ def test_a_full_disk_stops_neither_stop_nor_heal_nor_journal(tmp_path_factory: p
     command = [*namespace, sys.executable, "-m", "tests.system.full_disk", str(home)]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, cwd=root)
-    assert done.stdout.split("\n") == ["free 0", "healed", "stopped", "written", "whole", ""], done.stderr
+    assert done.stdout.split("\n") == ["free 0", "healed", "stopped", "written", "whole", "begun", ""], done.stderr

@@ -128,16 +128,14 @@ class Locksmith:
         """Tell the door."""
         self._version += 1
         self._ring = None
-        publish(
-            self._path,
-            Keys(
-                version=self._version,
-                published_at=self._clock.now(),
-                require_keys=self._require_keys,
-                keys=tuple(self._store.keys()),
-                tenants=tuple(self._store.tenants()),
-            ),
+        keys = Keys(
+            version=self._version,
+            published_at=self._clock.now(),
+            require_keys=self._require_keys,
+            keys=tuple(self._store.keys()),
+            tenants=tuple(self._store.tenants()),
         )
+        self._store.with_room(lambda: publish(self._path, keys))
 
     def _known(self) -> KeyRing[AccessKey]:
         if self._ring is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from thaloom.base.clock import Clock
@@ -56,24 +56,33 @@ class TextFiles:
 class Publisher:
     """Writes `routes.json` whenever what it says would be new."""
 
-    def __init__(self, path: Path, control_socket: Path, clock: Clock) -> None:
+    def __init__(
+        self,
+        path: Path,
+        control_socket: Path,
+        clock: Clock,
+        with_room: Callable[[Callable[[], None]], None] = lambda work: work(),
+    ) -> None:
+        """`with_room`: does what needs a little of a disk that may be full (StateStore.with_room)."""
         self._path = path
+        self._with_room = with_room
         self._control_socket = str(control_socket)
         self._clock = clock
         self._last: Routes | None = None
 
     def publish(self, routes: tuple[Route, ...], aliases: tuple[Alias, ...] = ()) -> bool:
-        """Whether there was anything new to say."""
+        """Whether there was anything new to say. Raises DiskFull: then nothing was said, and it is still new."""
         if self._last is not None and (self._last.routes, self._last.aliases) == (routes, aliases):
             return False
-        self._last = Routes(
+        latest = Routes(
             version=1 if self._last is None else self._last.version + 1,
             published_at=self._clock.now(),
             control_socket=self._control_socket,
             routes=routes,
             aliases=aliases,
         )
-        publish(self._path, self._last)
+        self._with_room(lambda: publish(self._path, latest))
+        self._last = latest
         return True
 
     def withdraw(self) -> None:

@@ -162,7 +162,7 @@ class Node:
             engine_hosts=config.engine_hosts,
         )
         self._earlier = _routes_of_an_earlier_daemon(layout)
-        self._publisher = Publisher(layout.routes, layout.control_socket, clock)
+        self._publisher = Publisher(layout.routes, layout.control_socket, clock, store.with_room)
         self._locksmith = Locksmith(
             layout.keys,
             require_keys=config.require_keys,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.models import make_model
 from thaloom.base.clock import ManualClock
+from thaloom.base.errors import DiskFull
 from thaloom.base.ids import ServiceName
 from thaloom.init.publishing import Publisher, TextFiles
 from thaloom.kernel.models.store import ModelStore
@@ -35,6 +38,23 @@ def test_routes_are_published_when_they_are_new(tmp_path: Path) -> None:
     assert (published.version, published.published_at) == (2, 3.0)
     assert published.routes == (route("ready"),)
     assert published.control_socket == str(tmp_path / "control.sock")
+
+
+def test_what_could_not_be_published_is_still_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the door went by old routes until something else changed."""
+    path = tmp_path / "routes.json"
+    publisher = Publisher(path, tmp_path / "control.sock", ManualClock(3.0))
+    publisher.publish((route(),))
+
+    def full(*_: object) -> None:
+        raise DiskFull("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("thaloom.init.publishing.publish", full)
+        with pytest.raises(DiskFull):
+            publisher.publish((route("ready"),))
+    assert publisher.publish((route("ready"),))
+    assert RouteReader(path).current().routes == (route("ready"),)
 
 
 def test_a_new_daemon_publishes_even_what_looks_the_same(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from thaloom.base.ids import JobName
 from thaloom.init.jobs.decide import (
+    DISK_FULL,
     PATIENCE_S,
     Ask,
     Close,
@@ -23,6 +24,7 @@ from thaloom.init.jobs.decide import (
     obstacle,
 )
 from thaloom.init.jobs.lifecycle import End, begun
+from thaloom.init.jobs.reporting import conditions
 from thaloom.kernel.state.jobs.types import Dependency, Job, JobPhase, JobResources, JobSpec, JobState
 
 GIB = 1 << 30
@@ -68,6 +70,15 @@ def test_what_is_wished_is_started_and_what_runs_is_left_alone() -> None:
 
 def test_an_attempt_of_which_nothing_ever_ran_is_begun_again_under_its_number() -> None:
     assert decide(snapshot(running(job("a")))) == (Start(job=JobName("a"), attempt=1),)
+
+
+def test_nothing_begins_on_a_full_disk_and_what_was_begun_can_be_stopped() -> None:
+    begun_already, waits, is_stopped = running(job("a")), job("b"), running(job("c", state={"stop_asked": True}))
+    look = snapshot(begun_already, waits, is_stopped, disk_full=True)
+    assert decide(look) == (Conclude(job=JobName("c"), attempt=1, end=End(by="stopped", at=NOW)),)
+    assert obstacle(look, waits) == DISK_FULL
+    (condition,) = conditions(begun_already, look)
+    assert (condition.status, condition.reason) == (False, "DiskFull")
 
 
 def test_an_end_is_concluded_even_when_the_node_goes_down_and_nothing_else_begins_then() -> None:

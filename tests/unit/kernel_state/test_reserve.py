@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from thaloom.base.clock import ManualClock
+from thaloom.base.errors import DiskFull
 from thaloom.base.events import Recorder
 from thaloom.kernel.state import reserve as module
 from thaloom.kernel.state.reserve import LOW_BYTES, PIECE_BYTES, PLENTY_BYTES, Reserve, ReserveOpened, ReserveWhole
@@ -89,6 +91,7 @@ ON_A_SMALL_DISK = """
 import os, subprocess, sys
 from pathlib import Path
 from thaloom.base.clock import ManualClock
+from thaloom.base.errors import DiskFull
 from thaloom.kernel.state import reserve as module
 from thaloom.kernel.state.reserve import PIECE_BYTES, Reserve
 from thaloom.kernel.state.store import StateStore
@@ -120,3 +123,25 @@ def test_a_full_disk_still_takes_the_journal(tmp_path: Path) -> None:
     command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", ON_A_SMALL_DISK, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.split("\n") == ["No space left on device", "whole", ""], done.stderr
+
+
+def test_what_needs_a_little_room_gets_piece_after_piece_until_none_is_left(tmp_path: Path, disk: Disk) -> None:
+    reserve = Reserve(tmp_path / "reserve", num_bytes=SIZE)
+    with contextlib.closing(StateStore(tmp_path / "state.db", ManualClock(), reserve=reserve)) as store:
+        disk.free = LOW_BYTES
+        tries = []
+
+        def work() -> None:
+            tries.append(reserve.held_bytes)
+            if len(tries) < 3:
+                raise DiskFull("no space left")
+
+        store.with_room(work)
+        assert tries == [SIZE, SIZE - PIECE_BYTES, SIZE - 2 * PIECE_BYTES]
+
+        def in_vain() -> None:
+            raise DiskFull("no space left")
+
+        with pytest.raises(DiskFull):
+            store.with_room(in_vain)
+        assert reserve.held_bytes == 0

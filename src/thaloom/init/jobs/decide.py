@@ -47,6 +47,8 @@ class Snapshot:
     default_bytes: int
     """Booked for a job that asks for no amount."""
     max_running: int
+    disk_full: bool = False
+    """The node's own: nothing begins that could not write down how it ended."""
     expired: tuple[JobName, ...] = ()
     """Over, and to be forgotten if nobody waits for them."""
 
@@ -105,6 +107,9 @@ class Obstacle:
     message: str
 
 
+DISK_FULL = Obstacle(reason="DiskFull", message="the node's disk is full; it begins when there is room again")
+
+
 def decide(snapshot: Snapshot) -> tuple[Step, ...]:
     """The steps that bring the machine nearer to what is wished; none when it is there."""
     steps = list(_of_runs(snapshot))
@@ -144,6 +149,8 @@ def obstacle(snapshot: Snapshot, job: Job) -> Obstacle | None:
     if state.next_try_at > snapshot.now:
         wait = f"it is tried again in {state.next_try_at - snapshot.now:.1f} s"
         return Obstacle(reason="BackOff", message=f"{wait}: {state.message}" if state.message else wait)
+    if snapshot.disk_full:
+        return DISK_FULL
     return _short(snapshot, job, snapshot.free_bytes, snapshot.free_devices, len(snapshot.runs))
 
 
@@ -186,7 +193,11 @@ def _of_active(snapshot: Snapshot) -> Iterator[Step]:
     for name, job in snapshot.active.items():
         state = job.state
         if state.phase == "running":
-            if name not in runs:
+            if name in runs:
+                continue
+            if state.stop_asked:
+                yield Conclude(job=name, attempt=state.num_attempts, end=End(by="stopped", at=now))
+            elif not snapshot.disk_full:
                 yield Start(job=name, attempt=state.num_attempts)
                 num_free -= 1
                 free_bytes -= needed_bytes(job, default_bytes)
@@ -202,6 +213,8 @@ def _of_active(snapshot: Snapshot) -> Iterator[Step]:
             )
         elif state.next_try_at <= now:
             waiting.append(job)
+    if snapshot.disk_full:
+        return
     for job in waiting:
         if num_free <= 0:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import os
 import shutil
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from typing import Any
 
 from thaloom.base.actions import RECONCILER
 from thaloom.base.clock import Clock
-from thaloom.base.errors import BadParameter, ThaloomError
+from thaloom.base.errors import BadParameter, DiskFull, ThaloomError
 from thaloom.base.events import Emit
 from thaloom.base.ids import JobName
 from thaloom.init.jobs.config import JobsConfig
@@ -27,6 +28,7 @@ from thaloom.init.jobs.reaper.plan import ReaperPlan
 from thaloom.init.jobs.runs import Runs
 from thaloom.kernel.sandbox.disk import make_disk
 from thaloom.kernel.state.jobs.types import Job, JobSpec
+from thaloom.kernel.state.reserve import is_full
 from thaloom.kernel.state.store import StateStore
 
 
@@ -73,7 +75,8 @@ class Hands:
             journal.append(intent.kind, outcome, action=intent.action, by=by)
 
     async def _start(self, job: Job, attempt: int) -> str | None:
-        """Why it cannot be started; None if it was."""
+        """Why it cannot be started; None if it was. Raises OSError, DiskFull while the node's disk is full: that says
+        nothing about the job, which is begun again under the same number."""
         spec, state, now = job.spec, job.state, self._clock.now()
         files = self._runs.files(spec.name)
         self._memory.release(spec.name)
@@ -94,10 +97,18 @@ class Hands:
             self._runs.start(spec, plan, environment)
         except (ThaloomError, OSError) as error:
             self._walls.end(spec.name, attempt, files, self._runs.mark(spec.name, attempt))
+            if self._for_want_of_room(error):
+                raise
             message = error.message if isinstance(error, ThaloomError) else str(error)
             self._conclude(spec.name, attempt, End(by="not_started", at=self._clock.now(), message=message))
             return message
         return None
+
+    def _for_want_of_room(self, error: ThaloomError | OSError) -> bool:
+        """For all who would write anything; not for a job that wants a larger disk than can be had."""
+        if isinstance(error, OSError):
+            return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return isinstance(error, DiskFull) and is_full(self._runs.jobs)
 
     def _plan(
         self, spec: JobSpec, attempt: int, files: JobFiles, devices: tuple[str, ...], started_at: float | None

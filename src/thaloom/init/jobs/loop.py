@@ -28,6 +28,7 @@ from thaloom.init.jobs.runs import REAPER, Runs
 from thaloom.init.layout import Layout
 from thaloom.init.recovery import Running
 from thaloom.kernel.state.jobs.types import Job
+from thaloom.kernel.state.reserve import is_full
 from thaloom.kernel.state.store import StateStore
 
 _MOST_PASSES = 10_000
@@ -181,6 +182,7 @@ class JobLoop:
             free_devices=self._memory.free_devices() if jobs.active else 0,
             default_bytes=self._config.memory_bytes,
             max_running=self._config.max_running,
+            disk_full=is_full(self._layout.home),
             expired=self._expired(),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thaloom.init.jobs.decide import Snapshot, obstacle
+from thaloom.init.jobs.decide import DISK_FULL, Snapshot, obstacle
 from thaloom.kernel.state.jobs.types import Job, JobStatus
 from thaloom.kernel.state.types import Condition
 
@@ -47,7 +47,9 @@ def _ready(job: Job, snapshot: Snapshot) -> Condition:
     match state.phase:
         case "running":
             good, reason = True, "Running"
-            if state.stop_asked:
+            if snapshot.disk_full and job.spec.name not in snapshot.runs:
+                good, reason, message = False, DISK_FULL.reason, DISK_FULL.message
+            elif state.stop_asked:
                 good, reason, message = False, "Stopping", "it was asked to end"
         case "succeeded":
             good, reason = True, "Succeeded"

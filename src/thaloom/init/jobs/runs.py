@@ -65,7 +65,7 @@ class Runs:
         emit: Emit,
         wake: Callable[[], None],
     ) -> None:
-        self._jobs = jobs
+        self.jobs = jobs
         self._walls = walls
         self._tasks = tasks
         self._clock = clock
@@ -85,7 +85,7 @@ class Runs:
         return len(self._kept)
 
     def files(self, job: JobName) -> JobFiles:
-        return JobFiles(self._jobs / job)
+        return JobFiles(self.jobs / job)
 
     def start(self, spec: JobSpec, plan: ReaperPlan, variables: Mapping[str, str]) -> None:
         """Start a reaper for the attempt; harmless where it was made already. Raises OSError."""
@@ -138,13 +138,14 @@ class Runs:
                 self._walls.kill(job, kept.attempt, kept.files)
 
     def forget(self, job: JobName) -> None:
-        """Its end is written down."""
-        kept = self._kept.pop(job)
-        self._stumbles.pop((job, kept.attempt), None)
+        """Its end is written down. It may never have run."""
+        kept = self._kept.pop(job, None)
+        if kept is not None:
+            self._stumbles.pop((job, kept.attempt), None)
 
     def mark(self, job: JobName, attempt: int) -> str:
         """What its processes bear among their variables."""
-        home = hashlib.sha256(os.fsencode(self._jobs)).hexdigest()[:8]
+        home = hashlib.sha256(os.fsencode(self.jobs)).hexdigest()[:8]
         return f"{home}/{job}/{attempt}"
 
     def _keep(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,16 @@ class Database:
                 if self._writing():  # a full disk has rolled back already
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def with_room(self, work: Callable[[], None]) -> None:
+        """Do it, again with a piece of the reserve for as long as the disk is full. Raises DiskFull."""
+        while True:
+            try:
+                return work()
+            except DiskFull:
+                with self._lock:
+                    if self._reserve is None or not self._reserve.release():
+                        raise
 
     def _writing(self) -> bool:
         return self._connection.in_transaction

@@ -44,6 +44,11 @@ class ReserveWhole(Event):
     held_bytes: int
 
 
+def is_full(folder: Path) -> bool:
+    """Whether next to nothing is left on its disk for work that can wait."""
+    return free_bytes(folder) < GIVEN_UP_BYTES
+
+
 class Reserve:
     """The file at `path`. One owner; not safe from several threads at once."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from thaloom.base.clock import Clock
@@ -60,6 +60,11 @@ class StateStore:
 
     def close(self) -> None:
         self._database.close()
+
+    def with_room(self, work: Callable[[], None]) -> None:
+        """Do what takes a little of the disk and may be done again; while it is full, in the place kept for that.
+        Raises DiskFull when that is used up."""
+        self._database.with_room(work)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:

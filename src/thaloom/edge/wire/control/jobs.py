@@ -90,8 +90,8 @@ class JobAttempt(Answer):
     started_at: float
     ended_at: float | None
     ended_by: str | None
-    """`exit`, `signal`, `memory`, `pids`, `walls`, `deadline`, `stopped`, `down`, `lost` or `not_started`; null: it
-    runs."""
+    """`exit`, `signal`, `memory`, `pids`, `disk`, `walls`, `deadline`, `stopped`, `down`, `lost` or `not_started`;
+    null: it runs."""
     exit_code: int | None
     signal: int | None
     message: str
