@@ -25,8 +25,8 @@ $(BIN)/pytest: $(BIN)/thaloom
 run: $(BIN)/thaloom   ## boot a node, load the bundled model, ask it a prompt; stays up until Ctrl-C (ONCE=1: stops by itself)
 	@sh tools/first_run.sh $(BIN)
 
-test: $(BIN)/pytest   ## every test that is not slow: some minutes on two cores
-	$(BIN)/pytest -q -n 4 --dist worksteal -m 'not slow' $(if $(REPORT),--junit-xml=$(REPORT))
+test: $(BIN)/pytest   ## every test that is not slow, but those of test-guests: some minutes on two cores
+	$(BIN)/pytest -q -n 4 --dist worksteal -m 'not slow' --ignore tests/guests $(if $(REPORT),--junit-xml=$(REPORT))
 
 check: $(BIN)/pytest  ## format, lint, types, floors, unit and property tests
 	$(BIN)/ruff format --check src tests tools benchmarks models hatch_build.py
