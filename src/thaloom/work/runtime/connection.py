@@ -62,13 +62,18 @@ class Connection:
 
     async def attend(self, refusal: ThaloomError | None = None) -> None:
         """Serve it to its end. `refusal`: why it is turned away whatever it asks. Cancelling closes it at once."""
+        is_closed = False
         try:
             with contextlib.suppress(ConnectionError, TimeoutError):
                 await self._attend(refusal)
                 self._writer.close()
                 await asyncio.wait_for(self._writer.wait_closed(), self._patience.stalled_s)
+                is_closed = True
         finally:
-            self._writer.transport.abort()
+            if (
+                not is_closed
+            ):  # asyncio fails where something was left to be sent when it was closed, and is gone by now
+                self._writer.transport.abort()
 
     async def _attend(self, refusal: ThaloomError | None) -> None:
         try:
