@@ -5,7 +5,8 @@
     nobody to serve it              `service_loading` with a time to come again, only while as many of the service's
                                     workers are away by our doing as it has
     a key that was taken back       `unauthorized`, from the moment the wish for it was sent; and nothing else from the
-                                    moment the node said it is done
+                                    moment the node said it is done; `rate_limited` for who goes on showing it, and for
+                                    a while for the key he gets in its stead
     a full disk                     `disk_full`, for who writes, only while it is full
 
     a job that was killed           another attempt for each kill, or its failure where it is not to be tried again
@@ -27,6 +28,9 @@ from tests.chaos.facts import Facts, Harm, Health, Served, Worked
 ERROR_WITHIN_S = 2.0
 SLACK_S = 0.5
 """Between two looks at the node."""
+SLOWED_S = 60.0
+"""A client that goes on showing a key that was taken back may show no other that the door has not seen yet, for some
+seconds from its last (sched.guesses); it gets another one after half a minute at most."""
 HEARD_S = 2.0
 """For the door to hear of a worker that the daemon knows: with half a second, at a load of thirteen on two cores, two
 of 24,000 requests were turned away later than that."""
@@ -164,6 +168,10 @@ class _Court:
                 taken = [harm for harm in self._by_kind["key"] if harm.key == request.key]
                 if any(harm.at <= request.ended_at for harm in taken):
                     return "key taken back"
+                mine = [harm for harm in self._by_kind["key"] if _holder(harm.key) == _holder(request.key)]
+                slowed = any(harm.at <= request.ended_at <= harm.done_at + SLOWED_S for harm in mine)
+                if request.code == "rate_limited" and request.told_again and slowed:
+                    return "slowed down"
                 return "!a key that nobody had taken back was turned away"
             case "disk_full" if request.what == "write":
                 if any(harm.at <= request.ended_at and request.begun_at <= harm.over_at for harm in self._disks()):
@@ -341,3 +349,8 @@ def _spread(seconds: list[float]) -> Spread:
 def _name(request: Served) -> str:
     when = f"{request.begun_at:.2f} to {request.ended_at:.2f} s"
     return f"{request.client} to {request.service!r} with {request.key}, {when}"
+
+
+def _holder(key: str) -> str:
+    """The client a key is for, by its name (Striking): c14, then c14-57-0."""
+    return key.partition("-")[0]

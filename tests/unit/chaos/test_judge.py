@@ -143,6 +143,12 @@ def test_a_key_turns_away_only_when_it_was_taken_back() -> None:
     assert allowed(turned, KEY) == "key taken back"
     assert allowed(dataclasses.replace(turned, code="rate_limited"), KEY) == "key taken back", "who goes on showing it"
     assert allowed(dataclasses.replace(turned, code="rate_limited"), DAEMON) is None
+    fresh = dataclasses.replace(turned, key=f"{KEY.key}-57-3", code="rate_limited", told_again=True)
+    assert allowed(fresh, KEY) == "slowed down", "its holder has shown the old one too often"
+    assert allowed(dataclasses.replace(fresh, told_again=False), KEY) is None
+    assert allowed(dataclasses.replace(fresh, code="unauthorized"), KEY) is None
+    assert allowed(dataclasses.replace(fresh, key="c99-57-3"), KEY) is None
+    assert allowed(dataclasses.replace(fresh, begun_at=90.0, ended_at=90.0), KEY) is None
     assert allowed(turned, dataclasses.replace(KEY, key="c1")) is None
     assert allowed(dataclasses.replace(turned, begun_at=9.0, ended_at=9.9), KEY) is None
     assert allowed(turned, DAEMON, DOOR, WORKER) is None
