@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from thaloom.hal.ops import BLOCK_TOKENS
+from thaloom.kernel.memory.eviction import LeastRecentlyUsed
 from thaloom.kernel.memory.pages import BlockPool, block_keys, blocks_for, root_key
 
 ROOT = root_key(b"model")
@@ -74,8 +75,8 @@ def test_a_shared_block_is_free_when_the_last_lets_go() -> None:
     pool.check([])
 
 
-def test_the_least_recently_used_prefix_goes_first() -> None:
-    pool = BlockPool(2)
+def test_what_goes_first_is_the_policys_to_say() -> None:
+    pool = BlockPool(2, eviction=LeastRecentlyUsed())
     first, second = pool.allocate(2) or []
     pool.publish(first, keys(1)[0])
     pool.publish(second, keys(2)[0])

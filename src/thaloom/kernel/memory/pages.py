@@ -4,7 +4,8 @@ The pool counts; it holds no bytes. A block is in one of three states:
 
 - *held*: one or more sequences refer to it;
 - *cached*: nobody refers to it, but it is full, computed and published under its key, so a prompt that begins the
-  same way can have it back; it counts as free and is given away, least recently used first, when blank ones run out;
+  same way can have it back; it counts as free and is given away when blank ones run out, whichever promises least
+  to be asked for again (kernel.memory.eviction);
 - *blank*: nobody refers to it and nothing worth keeping is in it.
 
 A key names a block's tokens *and everything before them* (a hash chain), so equal keys mean equal keys and values.
@@ -14,13 +15,14 @@ One thread at a time; no clock, no randomness.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import NewType
 
 import numpy as np
 
 from thaloom.hal.ops import BLOCK_TOKENS
+from thaloom.kernel.memory.eviction import Eviction, LearnedReuse
 
 BlockKey = NewType("BlockKey", bytes)
 
@@ -52,7 +54,8 @@ def blocks_for(num_tokens: int) -> int:
 class BlockPool:
     """Who holds which block. Every method either does all it was asked or changes nothing."""
 
-    def __init__(self, num_blocks: int, *, prefix_reuse: bool = True) -> None:
+    def __init__(self, num_blocks: int, *, prefix_reuse: bool = True, eviction: Eviction | None = None) -> None:
+        """`eviction`: what is given away of what is cached; LearnedReuse if none is named."""
         if num_blocks < 1:
             raise ValueError(f"a pool needs at least one block, not {num_blocks}")
         self._prefix_reuse = prefix_reuse
@@ -60,7 +63,7 @@ class BlockPool:
         self._key_of: list[BlockKey | None] = [None] * num_blocks
         self._by_key: dict[BlockKey, int] = {}
         self._blank: deque[int] = deque(range(num_blocks))
-        self._cached: OrderedDict[int, None] = OrderedDict()  # least recently used first
+        self._cached = LearnedReuse(num_blocks) if eviction is None else eviction
 
     @property
     def num_blocks(self) -> int:
@@ -89,7 +92,7 @@ class BlockPool:
         if self._blank:
             block = self._blank.popleft()
         else:
-            block, _ = self._cached.popitem(last=False)
+            block = self._cached.evict()
             self._forget(block)
         self._references[block] = 1
         return block
@@ -117,7 +120,9 @@ class BlockPool:
             if self._references[block] == 0 and block not in self._cached:
                 raise ValueError(f"block {block} is blank: there is nothing to share")
         for block in blocks:
-            self._cached.pop(block, None)
+            key = self._key_of[block]
+            if key is not None:
+                self._cached.use(block, key)
             self._references[block] += 1
 
     def release(self, blocks: Sequence[int]) -> None:
@@ -128,13 +133,17 @@ class BlockPool:
         for block, count in Counter(blocks).items():
             if self._references[block] < count:
                 raise ValueError(f"block {block} is released more often than it is held")
-        for block in reversed(blocks):
+        kept, keys = [], []
+        for block in blocks:
             self._references[block] -= 1
             if self._references[block] == 0:
-                if self._key_of[block] is None:
+                key = self._key_of[block]
+                if key is None:
                     self._blank.append(block)
                 else:
-                    self._cached[block] = None
+                    kept.append(block)
+                    keys.append(key)
+        self._cached.keep(kept, keys)
 
     def publish(self, block: int, key: BlockKey) -> bool:
         """Let others find a held block, full and computed, under `key`. False if one is known by that key already
@@ -145,6 +154,7 @@ class BlockPool:
             return False
         self._by_key[key] = block
         self._key_of[block] = key
+        self._cached.compute(key)
         return True
 
     def check(self, holders: Iterable[Sequence[int]] | None = None) -> None:
