@@ -249,10 +249,11 @@ def test_absent_fields_stay_the_models_own() -> None:
 def test_given_fields_arrive() -> None:
     (request,) = ask_chat(
         temperature=1, top_p=0.5, top_k=-1, min_p=0.1, seed=3, max_completion_tokens=7, stop="x", ignore_eos=True,
-        logprobs=True, top_logprobs=4,
+        logprobs=True, top_logprobs=4, cache_salt="mine",
     ).requests  # fmt: skip
     assert request.sampling_changes == {"temperature": 1.0, "top_p": 0.5, "top_k": 0, "min_p": 0.1, "seed": 3}
     assert (request.max_tokens, request.stop, request.ignore_eos, request.logprobs) == (7, ("x",), True, 4)
+    assert request.cache_salt == "mine"
     assert ask_chat(logprobs=True).requests[0].logprobs == 0
     assert ask_chat(max_tokens=7, max_completion_tokens=8).requests[0].max_tokens == 7
     assert ask_chat(max_tokens=9, max_completion_tokens=8).requests[0].max_tokens == 8

@@ -64,6 +64,7 @@ def test_whole_sampling_goes_to_an_engine_that_has_it_all() -> None:
         ({"sampling_changes": {"min_p": 0.5}}, "min_p"),
         ({"sampling_changes": {"repetition_penalty": 1.5}}, "repetition_penalty"),
         ({"ignore_eos": True}, "ignore_eos"),
+        ({"cache_salt": "mine"}, "cache_salt"),
         ({"show_special_tokens": True}, "skip_special_tokens"),
         ({"templating": Templating(variables={"a": 1})}, "chat_template_kwargs"),
         ({"templating": Templating(add_generation_prompt=False)}, "add_generation_prompt"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import pytest
 
 from tests.unit.runtime.doubles import VOCAB, Bench, HistoryExecutable, ask, greedy, logits_of, lost, make_bench
@@ -77,6 +78,18 @@ def test_an_answer_is_reused_as_part_of_the_next_prompt() -> None:
     engine.run()
     assert engine.finished(second).cached_tokens == 48, "49 of the 50 tokens were computed: 3 full blocks"
     assert engine.tokens(second) == greedy(prompt, 2)
+
+
+def test_prefixes_are_shared_among_those_of_one_salt_alone() -> None:
+    """Else whoever has the time to a first token could tell what somebody else has asked."""
+    engine, _ = bench(chunk_tokens=64)
+    found = []
+    for salt in ("", "mine", "theirs", "mine", ""):
+        ticket = engine.submit(msgspec.structs.replace(ask([1] * 40, 2), cache_salt=salt))
+        engine.run()
+        assert engine.tokens(ticket) == greedy([1] * 40, 2)
+        found.append(engine.finished(ticket).cached_tokens)
+    assert found == [0, 0, 0, 2 * BLOCK_TOKENS, 2 * BLOCK_TOKENS]
 
 
 def test_without_prefix_reuse_nothing_is_found() -> None:

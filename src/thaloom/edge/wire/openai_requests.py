@@ -64,7 +64,6 @@ UNSERVED: Neutral = {
     "repetition_detection": (),
     "guided_whitespace_pattern": (),
     "logits_processors": ([],),
-    "cache_salt": (),
     "priority": (0,),
     "mirostat": (0,),
     "typical_p": (1,),
@@ -178,6 +177,9 @@ class GenerationFields(Ask):
     guided_grammar: Grammar | None = None
     grammar: Grammar | None = None
     json_schema: dict[str, Any] | None = None
+    cache_salt: str | None = Field(default=None, min_length=1, max_length=256)
+    """What this prompt leaves in the cache of prefixes is found by requests with the same salt alone, and it finds what
+    they left alone: nobody else can tell by the time to a first token what was asked. As vLLM has it."""
     user: str | None = None
     service_tier: str | None = None
     """There is one tier, `default`; asked for another, the answer says so."""

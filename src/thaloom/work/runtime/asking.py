@@ -49,6 +49,7 @@ def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, cont
         grammar=None if constraint is None else _grammar(constraint, speech),
         prompt_logprobs=request.logprobs if request.echo else None,
         rank=PRIORITIES.index(request.priority),
+        cache_salt=request.cache_salt,
     )
 
 

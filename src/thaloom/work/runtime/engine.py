@@ -87,7 +87,8 @@ class Engine:
             request, pooling = as_generate(request)
         sampling = admit(request, self._config)
         chooser = Chooser(request, sampling, vocab_size=self._config.vocab_size, matcher=matcher)
-        sequence = Sequence(request, chooser, root=self._root, now=self._monotonic(), pooling=pooling)
+        root = root_key(self._root + request.cache_salt.encode()) if request.cache_salt else self._root
+        sequence = Sequence(request, chooser, root=root, now=self._monotonic(), pooling=pooling)
         if self._config.prefix_reuse:
             sequence.reusable_keys()  # hashed here, in the caller's time, not under the lock
         with self._lock:

@@ -68,6 +68,8 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     """How many of the likeliest tokens to report for each position of the prompt but the first; None: none of it."""
     rank: int = 1
     """Where requests wait, the lower comes first: 0 high, 1 normal, 2 low (types.Priority)."""
+    cache_salt: str = ""
+    """Blocks are shared with requests of the same salt alone."""
     report: list[int] = []
     """Tokens whose log-probabilities are reported too, with every token of the answer; needs `logprobs`."""
 

@@ -66,11 +66,11 @@ class Balancer:
         """By socket: tokens of prompts not begun, answers not ended."""
         self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
 
-    def choose(self, sockets: Sequence[str], prompt: Sequence[int]) -> tuple[str, Work]:
-        """One of them, not none, and the account of what it then has to do."""
+    def choose(self, sockets: Sequence[str], prompt: Sequence[int], salt: str = "") -> tuple[str, Work]:
+        """One of them, not none, and the account of what it then has to do. `salt`: of its prefixes."""
         if len(sockets) == 1:
             return sockets[0], Work(self._loads, sockets[0], len(prompt))
-        keys = _chain(prompt)
+        keys = _chain(prompt, salt)
         matched = [self._matched(socket, keys) for socket in sockets]
         loads = [self._loads.get(socket, [0, 0]) for socket in sockets]
         candidates = [Candidate(load[0], load[1], found) for load, found in zip(loads, matched, strict=True)]
@@ -97,10 +97,10 @@ class Balancer:
             self._seen.popitem(last=False)
 
 
-def _chain(prompt: Sequence[int]) -> list[int]:
+def _chain(prompt: Sequence[int], salt: str) -> list[int]:
     """A number for each whole piece of the prompt, which depends on all before it. That two prompts share one by chance
     costs time, nothing else."""
-    keys, key = [], 0
+    keys, key = [], hash(salt)
     for begin in range(0, len(prompt) - PIECE_TOKENS + 1, PIECE_TOKENS):
         key = hash((key, *prompt[begin : begin + PIECE_TOKENS]))
         keys.append(key)

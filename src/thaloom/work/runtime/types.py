@@ -154,6 +154,8 @@ class GenerateRequest:
     templating: Templating = field(default_factory=Templating)
     priority: Priority = "normal"
     """Who comes first where requests wait."""
+    cache_salt: str = ""
+    """Prompts share what was computed of a prefix only with prompts of the same salt."""
     separate_reasoning: bool = True
     """What a model thinks aloud comes as Delta.reasoning, if its dialect is known to mark it."""
 

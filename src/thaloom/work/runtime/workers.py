@@ -55,7 +55,7 @@ class Workers:
             sockets = [socket for socket in route.sockets if socket not in passed_over]
             if not sockets:
                 raise refusal or ServiceLoading(f"no other worker serves {service!r} yet", retry_after_s=1.0)
-            socket, work = self._balancer.choose(sockets, _prompt_of(message))
+            socket, work = self._balancer.choose(sockets, _prompt_of(message), _salt_of(message))
             try:
                 call = await Call.begin(socket, message, self._deadlines, work)
             except (WorkerLost, ServiceLoading, QueueFull) as error:
@@ -113,6 +113,13 @@ class Workers:
             why = f": {route.reason}" if route.reason else ""
             raise ServiceLoading(f"{route.name!r} is {route.phase}{why}", retry_after_s=route.retry_after_s or 2.0)
         return route
+
+
+def _salt_of(message: Task) -> str:
+    """Of the prefixes it may share."""
+    if isinstance(message, Generate):
+        return message.cache_salt
+    return message.request.cache_salt if isinstance(message, Ask) else ""
 
 
 def _prompt_of(message: Task) -> Sequence[int]:

@@ -148,6 +148,7 @@ def _shared(fields: GenerationFields) -> dict[str, Any]:
         "stop_tokens": tuple(fields.stop_token_ids or ()),
         "include_stop": bool(fields.include_stop_str_in_output),
         "ignore_eos": bool(fields.ignore_eos),
+        "cache_salt": fields.cache_salt or "",
         "show_special_tokens": fields.skip_special_tokens is False,
     }
 

@@ -43,6 +43,7 @@ class GenerationOptions(TypedDict, total=False):
     ignore_eos: bool | None
     response_format: Json | None
     structured_outputs: Json | None
+    cache_salt: str | None
     user: str | None
     service_tier: str | None
 

@@ -66,6 +66,7 @@ def _ends(request: GenerateRequest, kind: Kind) -> dict[str, Any]:
     _extra(body, kind, "include_stop_str_in_output", request.include_stop, neutral=False)
     _extra(body, kind, "min_tokens", request.min_tokens, neutral=0)
     _extra(body, kind, "ignore_eos", request.ignore_eos, neutral=False)
+    _extra(body, kind, "cache_salt", request.cache_salt, neutral="")
     _extra(body, kind, "skip_special_tokens", not request.show_special_tokens, neutral=True)
     if request.constraint is not None:
         body |= _constraint(request.constraint, kind)

@@ -20,7 +20,7 @@ from thaloom.work.runtime.types import ConstraintKind
 
 Extra = Literal[
     "top_k", "min_p", "stop_token_ids", "include_stop_str_in_output", "min_tokens", "ignore_eos", "skip_special_tokens",
-    "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
+    "cache_salt", "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
 ]  # fmt: skip
 """Fields beyond the protocol, by the name they are sent under."""
 
@@ -177,7 +177,8 @@ VLLM = Kind(
     extras=frozenset(
         {
             "top_k", "min_p", "stop_token_ids", "include_stop_str_in_output", "min_tokens", "ignore_eos",
-            "skip_special_tokens", "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
+            "cache_salt", "skip_special_tokens", "chat_template_kwargs", "add_generation_prompt",
+            "continue_final_message",
         }
     ),
     repetition="repetition_penalty",
