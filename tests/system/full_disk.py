@@ -33,7 +33,7 @@ def main(home: Path) -> None:
         before = node.process("worker", "tiny").pid
         node.kill(before)
         with node.client() as client:
-            eventually(lambda: node.process("worker", "tiny").pid != before if workers(node) else False)
+            eventually(lambda: (found := workers(node)) and before not in found)
             client.wait_ready("tiny", timeout_s=PATIENCE_S)
             print("healed", flush=True)
             client.stop("tiny")

@@ -34,6 +34,7 @@ class Locksmith:
         self._clock = clock
         self._emit = emit
         self._version = 0
+        self._is_told = False
         self._ring: KeyRing[AccessKey] | None = None
 
     @property
@@ -125,7 +126,8 @@ class Locksmith:
             self._emit(KeyRemoved(key=each))
 
     def publish(self) -> None:
-        """Tell the door."""
+        """Tell the door. Raises DiskFull; `catch_up` does it then."""
+        self._is_told = False
         self._version += 1
         self._ring = None
         keys = Keys(
@@ -136,6 +138,12 @@ class Locksmith:
             tenants=tuple(self._store.tenants()),
         )
         self._store.with_room(lambda: publish(self._path, keys))
+        self._is_told = True
+
+    def catch_up(self) -> None:
+        """Tell the door what it could not be told when it changed: a key taken back is good there till then."""
+        if not self._is_told:
+            self.publish()
 
     def _known(self) -> KeyRing[AccessKey]:
         if self._ring is None:

@@ -77,6 +77,8 @@ class ReconcileLoop:
         self.going_down = False
         self.on_going_down: Callable[[], None] = lambda: None
         """Who else has something to end."""
+        self.on_published: Callable[[], None] = lambda: None
+        """Who else has something to tell the door, at the end of each round."""
         self.on_memory_error: Callable[[], None] = lambda: None
         """Who has memory to give back."""
         self.failures = 0
@@ -216,6 +218,7 @@ class ReconcileLoop:
         else:
             raise RuntimeError(f"{_MOST_ACTIONS} actions and no end; the last one: {todo!r}")
         self._publisher.publish(self._reporter.routes(), tuple(self._store.aliases()))
+        self.on_published()
         return self.going_down and not snapshot.processes
 
     async def _perform(self, action: Action) -> bool:

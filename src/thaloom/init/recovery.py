@@ -71,7 +71,7 @@ def sort_out(
     for process in running:
         if process.identity.pid in known or not _of_this_home(layout, process.arguments):
             continue
-        lease_found = _lease_of(layout, process, intents, {lease.id for lease in alive}, now)
+        lease_found = _lease_of(layout, process, intents, {lease.id for lease in (*alive, *dead)}, now)
         if lease_found is None:
             strangers.append(process.identity)
         else:

@@ -196,6 +196,7 @@ class Node:
             clock=clock,
             emit=history,
         )
+        self.reconcile_loop.on_published = self._locksmith.catch_up
         self._pulls = Pulls(
             layout,
             air_gap=config.air_gap,

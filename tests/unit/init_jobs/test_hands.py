@@ -29,7 +29,9 @@ from thaloom.kernel.state.store import StateStore
 A = JobName("a")
 
 
-def start(tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, *, disk_full: bool = False) -> Job:
+def start(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, *, disk_full: bool = False, times: int = 1
+) -> Job:
     """The job after its start failed so."""
 
     def create(_: JobFiles) -> None:
@@ -38,18 +40,22 @@ def start(tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, *, 
     monkeypatch.setattr(JobFiles, "create", create)
     monkeypatch.setattr(module, "is_full", lambda _: disk_full)
     walls = cast(JobWalls, SimpleNamespace(end=lambda *_: True))
-    memory = cast(JobMemory, SimpleNamespace(book=lambda _: (), release=lambda _: None))
+    booked: set[str] = set()
+    memory = cast(JobMemory, SimpleNamespace(book=lambda spec: booked.add(spec.name) or (), release=booked.discard))
     clock = ManualClock()
 
     async def act() -> Job:
+        tmp_path.mkdir(exist_ok=True)
         with contextlib.closing(StateStore(tmp_path / "state.db", clock)) as store:
             store.jobs.put(JobSpec(name=A, command=("true",)))
             async with asyncio.TaskGroup() as tasks:
                 runs = Runs(tmp_path, walls=walls, tasks=tasks, clock=clock, emit=ignore, wake=lambda: None)
                 config = JobsConfig()
                 hands = Hands(store, runs=runs, walls=walls, memory=memory, config=config, clock=clock, emit=ignore)
-                with contextlib.suppress(type(error)):
-                    await hands.start(Start(job=A, attempt=1))
+                for _ in range(times):
+                    with contextlib.suppress(type(error)):
+                        await hands.start(Start(job=A, attempt=1))
+                assert not booked
                 before, outcome = store.journal.latest(2)[::-1]
                 assert (before.phase, outcome.data["done"]) == ("intent", False)
                 return store.jobs.get(A)
@@ -76,3 +82,13 @@ def test_for_want_of_room_it_is_begun_again_under_its_number(
 def test_anything_else_is_its_end(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = start(tmp_path, error, monkeypatch)
     assert (job.state.phase, job.state.ended_by, job.state.failures) == ("failed", "not_started", 1)
+
+
+def test_a_shortage_that_does_not_show_is_believed_some_times_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of inodes, or a quota: else it was tried each second for ever, and its job said to run."""
+    error = OSError(errno.ENOSPC, "No space left on device")
+    assert start(tmp_path, error, monkeypatch, times=3).state.phase == "running"
+    job = start(tmp_path / "b", error, monkeypatch, times=4)
+    assert (job.state.phase, job.state.ended_by) == ("failed", "not_started")

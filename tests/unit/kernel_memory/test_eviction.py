@@ -49,7 +49,7 @@ def conversations(num_requests: int, *, seed: int, pause: int) -> list[list[int]
     return requests
 
 
-@pytest.mark.parametrize("make", [LeastRecentlyUsed, lambda: LearnedReuse(8)])
+@pytest.mark.parametrize("make", [LeastRecentlyUsed, lambda: LearnedReuse(8), lambda: LearnedReuse(6400)])
 def test_before_anything_is_known_the_oldest_goes_first_and_the_end_before_the_beginning(
     make: Callable[[], Eviction],
 ) -> None:
@@ -87,13 +87,51 @@ def test_what_it_remembers_is_bounded() -> None:
         eviction.compute(number)
         eviction.keep([0], [number])
         assert eviction.evict() == 0
-    assert len(eviction._past) <= 16 + 16_384
-    assert len(eviction._runs) == 0
+    assert len(eviction._ghosts) <= 16_384
+    assert (len(eviction._present), len(eviction._key_of), len(eviction._runs)) == (0, 0, 0)
     for _ in range(100):  # a conversation that is never evicted leaves nothing behind either
         eviction.keep([0, 1], ["a", "b"])
         eviction.use(0, "a")
         eviction.use(1, "b")
     assert len(eviction._runs) == 0
+
+
+def test_before_anything_is_known_the_oldest_goes_first_whatever_the_room() -> None:
+    eviction = LearnedReuse(6400)
+    for number in range(180):
+        eviction.compute(number)
+        eviction.keep([number], [number])
+    assert [eviction.evict() for _ in range(180)] == list(range(180))
+
+
+def test_what_many_begin_with_does_not_pile_up() -> None:
+    """Each prompt leaves a run behind of which only the end is its own."""
+    eviction = LearnedReuse(2000)
+    common = list(range(500))
+    for block in common:
+        eviction.compute(block)
+    for number in range(500, 900):
+        eviction.compute(number)
+        eviction.keep([*common, number], [*common, number])
+        for block in common:
+            eviction.use(block, block)
+    assert sum(len(run.blocks) for run in eviction._runs.values()) < 10_000
+
+
+def test_what_is_held_or_cached_is_not_forgotten_for_what_is_gone() -> None:
+    eviction = LearnedReuse(16)
+    for _ in range(3):
+        eviction.compute("held")
+    eviction.compute("cached")
+    eviction.keep([1], ["cached"])
+    for number in range(20_000):
+        eviction.compute(number)
+        eviction._ghosts[number] = eviction._present.pop(number)
+        if len(eviction._ghosts) > 16_384:
+            eviction._ghosts.popitem(last=False)
+    assert eviction._present["held"].uses == 3
+    eviction.use(1, "cached")
+    assert eviction._returns.sum() == 1
 
 
 def test_the_same_requests_are_answered_the_same() -> None:

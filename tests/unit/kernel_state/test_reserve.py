@@ -125,10 +125,10 @@ def test_a_full_disk_still_takes_the_journal(tmp_path: Path) -> None:
     assert done.stdout.split("\n") == ["No space left on device", "whole", ""], done.stderr
 
 
-def test_what_needs_a_little_room_gets_piece_after_piece_until_none_is_left(tmp_path: Path, disk: Disk) -> None:
+def test_what_needs_a_little_room_gets_a_piece_and_another_if_that_is_what_it_lacks(tmp_path: Path, disk: Disk) -> None:
     reserve = Reserve(tmp_path / "reserve", num_bytes=SIZE)
     with contextlib.closing(StateStore(tmp_path / "state.db", ManualClock(), reserve=reserve)) as store:
-        disk.free = LOW_BYTES
+        disk.free = LOW_BYTES - 1
         tries = []
 
         def work() -> None:
@@ -145,3 +145,8 @@ def test_what_needs_a_little_room_gets_piece_after_piece_until_none_is_left(tmp_
         with pytest.raises(DiskFull):
             store.with_room(in_vain)
         assert reserve.held_bytes == 0
+        disk.free = SIZE + PLENTY_BYTES
+        reserve.keep()
+        with pytest.raises(DiskFull):
+            store.with_room(in_vain)
+        assert reserve.held_bytes == SIZE, "what is lacking is something else"

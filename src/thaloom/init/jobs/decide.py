@@ -48,7 +48,7 @@ class Snapshot:
     """Booked for a job that asks for no amount."""
     max_running: int
     disk_full: bool = False
-    """The node's own: nothing begins that could not write down how it ended."""
+    """The node's own: nothing begins, or begins again, that could not write down how it ended."""
     expired: tuple[JobName, ...] = ()
     """Over, and to be forgotten if nobody waits for them."""
 

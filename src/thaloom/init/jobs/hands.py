@@ -97,17 +97,19 @@ class Hands:
             self._runs.start(spec, plan, environment)
         except (ThaloomError, OSError) as error:
             self._walls.end(spec.name, attempt, files, self._runs.mark(spec.name, attempt))
-            if self._for_want_of_room(error):
+            if self._for_want_of_room(error, spec.name, attempt):
+                self._memory.release(spec.name)
                 raise
             message = error.message if isinstance(error, ThaloomError) else str(error)
             self._conclude(spec.name, attempt, End(by="not_started", at=self._clock.now(), message=message))
             return message
         return None
 
-    def _for_want_of_room(self, error: ThaloomError | OSError) -> bool:
-        """For all who would write anything; not for a job that wants a larger disk than can be had."""
-        if isinstance(error, OSError):
-            return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    def _for_want_of_room(self, error: ThaloomError | OSError, job: JobName, attempt: int) -> bool:
+        """Whether it is the host that lacks room at this moment, and not this job that asks for too large a disk. A
+        shortage that does not show by now (it is over, or one of inodes, or a quota) is believed some times."""
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return is_full(self._runs.jobs) or self._runs.may_stumble(job, attempt)
         return isinstance(error, DiskFull) and is_full(self._runs.jobs)
 
     def _plan(

@@ -47,10 +47,10 @@ def _ready(job: Job, snapshot: Snapshot) -> Condition:
     match state.phase:
         case "running":
             good, reason = True, "Running"
-            if snapshot.disk_full and job.spec.name not in snapshot.runs:
-                good, reason, message = False, DISK_FULL.reason, DISK_FULL.message
-            elif state.stop_asked:
+            if state.stop_asked:
                 good, reason, message = False, "Stopping", "it was asked to end"
+            elif snapshot.disk_full and job.spec.name not in snapshot.runs:
+                good, reason, message = False, DISK_FULL.reason, DISK_FULL.message
         case "succeeded":
             good, reason = True, "Succeeded"
         case "failed" | "stopped":

@@ -148,6 +148,11 @@ class Runs:
         home = hashlib.sha256(os.fsencode(self.jobs)).hexdigest()[:8]
         return f"{home}/{job}/{attempt}"
 
+    def may_stumble(self, job: JobName, attempt: int) -> bool:
+        """Whether to try once more what failed by no fault of its own, as far as is known."""
+        times = self._stumbles[job, attempt] = self._stumbles.get((job, attempt), 0) + 1
+        return times < _STUMBLES
+
     def _keep(
         self, spec: JobSpec, attempt: int, files: JobFiles, reaper: ProcessIdentity | None, log_offset: int
     ) -> None:
@@ -179,13 +184,12 @@ class Runs:
     async def _stumbled(self, kept: Kept) -> None:
         """Its reaper has ended, and nothing was ever run: it can be started again."""
         key = (kept.spec.name, kept.attempt)
-        times = self._stumbles[key] = self._stumbles.get(key, 0) + 1
-        if times >= _STUMBLES or kept.asked:
+        if not self.may_stumble(*key) or kept.asked:
             words = last_lines(kept.files.reaper_log) or "its reaper ended before it could start it"
             by: EndedBy = kept.asked or "not_started"
             kept.end = End(by=by, at=self._clock.now(), message=words)
             return
-        await self._clock.sleep(_STUMBLE_S * 2 ** (times - 1))
+        await self._clock.sleep(_STUMBLE_S * 2 ** (self._stumbles[key] - 1))
         kept.files.claim_file(kept.attempt).unlink(missing_ok=True)
         self._kept.pop(kept.spec.name, None)
 

@@ -1,11 +1,11 @@
 """Which cached block is given away when none is blank: the one whose stay is least likely to pay.
 
-Least recently used is the plain answer, and a poor one where most prompts never come back: whoever does must do so
-before as many blocks of strangers have gone by as there is room for. `LearnedReuse` watches what comes back and after
-how long, apart for blocks used once, twice and more often, and holds whatever promises most returns for the room and
-the time it takes: the Gittins index of a job that may be given up at any moment. Source: Gittins, Bandit processes and
-dynamic allocation indices, J. R. Statist. Soc. B 41 (1979); of caches: Beckmann, Chen, Cidon, LHD: improving cache hit
-rate by maximizing hit density, NSDI 2018.
+Least recently used is the plain answer, and a poor one where most prompts never come back: one that does finds its
+blocks only if fewer blocks of strangers than there is room for came between. `LearnedReuse` watches what comes back and
+after how long, apart for blocks used once, twice and more often, and holds whatever promises most returns for the room
+and the time it takes: the Gittins index of a job that may be given up at any moment. Source: Gittins, Bandit processes
+and dynamic allocation indices, J. R. Statist. Soc. B 41 (1979); of caches: Beckmann, Chen, Cidon, LHD: improving cache
+hit rate by maximizing hit density, NSDI 2018.
 
 Time is counted in blocks that were asked for, not in seconds: a quiet hour makes nothing older, and what is decided
 follows from the requests alone. One thread at a time; no randomness.
@@ -77,7 +77,7 @@ class LeastRecentlyUsed:
 _KINDS = 3
 """Blocks used once, twice, three times and more: a prompt of its own, a conversation, what many begin with."""
 _FINEST = 64
-"""Ages below the room divided by this are not told apart: nothing is given away so soon."""
+"""Ages below the room divided by this are not told apart."""
 _PER_DOUBLING = 4
 _BUCKETS = 2 + 12 * _PER_DOUBLING
 """Of ages, each a quarter of a doubling wide; the last is for all beyond 64 times the room."""
@@ -89,7 +89,7 @@ _PRIOR = 50.0
 _FORGET = 0.999
 """Of what was seen, this much still counts each time as many blocks as half the room were asked for."""
 _AT_ONCE = 64
-"""The worst 64th is chosen at once: to look at everybody for each block would cost more than it gains."""
+"""The worst 64th is chosen at once, in whole runs: to look at everybody for each block would cost too much."""
 
 
 @dataclass(slots=True)
@@ -113,19 +113,23 @@ class _Past:
 class LearnedReuse:
     """Holds whatever promises most returns for the room it takes, by what has come back so far.
 
-    `room`: blocks there are. Some 200 bytes for each key that is remembered.
+    `room`: blocks there are. Some 300 bytes for each key that is remembered.
     """
 
     def __init__(self, room: int) -> None:
         self._room = room
-        self._most_known = room + min(max(_GHOSTS * room, _FEWEST_GHOSTS), _MOST_GHOSTS)
+        self._most_ghosts = min(max(_GHOSTS * room, _FEWEST_GHOSTS), _MOST_GHOSTS)
         self._now = 0
         self._runs: dict[int, _Run] = {}
         self._run_of: dict[int, int] = {}
+        self._key_of: dict[int, Hashable] = {}
         self._num_runs = 0
         self._doomed: list[int] = []
         """Numbers of runs, the next to go last."""
-        self._past: OrderedDict[Hashable, _Past] = OrderedDict()
+        self._present: dict[Hashable, _Past] = {}
+        """Of blocks that are held or cached."""
+        self._ghosts: OrderedDict[Hashable, _Past] = OrderedDict()
+        """Of blocks that were given away, the longest gone first."""
         self._returns = np.zeros((_KINDS, _BUCKETS))
         self._let_go = np.zeros(_KINDS)
         finest = max(1.0, room / _FINEST)
@@ -148,9 +152,8 @@ class LearnedReuse:
     def keep(self, blocks: Sequence[int], keys: Sequence[Hashable]) -> None:
         made: dict[int, int] = {}
         for block, key in zip(blocks, keys, strict=True):
-            past = self._past.pop(key, None) or _Past(1, None)
+            past = self._present.setdefault(key, _Past(1, None))
             past.at = self._now
-            self._past[key] = past
             kind = min(past.uses, _KINDS) - 1
             self._let_go[kind] += 1
             if kind not in made:
@@ -161,8 +164,7 @@ class LearnedReuse:
             run.blocks.append(block)
             run.num_alive += 1
             self._run_of[block] = made[kind]
-        while len(self._past) > self._most_known:
-            self._past.popitem(last=False)
+            self._key_of[block] = key
 
     def use(self, block: int, key: Hashable) -> None:
         self._came(key)
@@ -180,35 +182,43 @@ class LearnedReuse:
             while run is not None and run.blocks:
                 block = run.blocks.pop()
                 if self._run_of.get(block) == number:
+                    key = self._key_of[block]
                     self._leave(block)
+                    self._ghosts[key] = self._present.pop(key)
+                    if len(self._ghosts) > self._most_ghosts:
+                        self._ghosts.popitem(last=False)
                     return block
             self._doomed.pop()
 
     def _leave(self, block: int) -> None:
         number = self._run_of.pop(block, None)
-        if number is not None:
-            self._runs[number].num_alive -= 1
-            if not self._runs[number].num_alive:
-                del self._runs[number]
+        if number is None:
+            return
+        del self._key_of[block]
+        run = self._runs[number]
+        run.num_alive -= 1
+        if not run.num_alive:
+            del self._runs[number]
+        elif len(run.blocks) > 2 * run.num_alive + 16:  # of a prefix that many begin with, each run keeps the end alone
+            run.blocks = [each for each in run.blocks if self._run_of.get(each) == number]
 
     def _came(self, key: Hashable) -> None:
         """Whatever has this key is asked for."""
         self._now += 1
-        past = self._past.get(key)
+        past = self._present.get(key)
         if past is None:
-            self._past[key] = _Past(1, None)
-        else:
-            if past.at is not None:
-                bucket = bisect.bisect_right(self._begins, self._now - past.at) - 1
-                self._returns[min(past.uses, _KINDS) - 1, bucket] += 1
-            past.uses += 1
-            past.at = None
+            past = self._present[key] = self._ghosts.pop(key, _Past(0, None))
+        if past.at is not None:
+            bucket = bisect.bisect_right(self._begins, self._now - past.at) - 1
+            self._returns[min(past.uses, _KINDS) - 1, bucket] += 1
+        past.uses += 1
+        past.at = None
 
     def _worst(self) -> list[int]:
         """Runs to give away, the worst last."""
-        if self._now - self._learned_at >= self._room // 2:
-            self._returns *= _FORGET
-            self._let_go *= _FORGET
+        if (num_halves := (self._now - self._learned_at) // max(1, self._room // 2)) > 0:
+            self._returns *= _FORGET**num_halves
+            self._let_go *= _FORGET**num_halves
             self._worth = self._indices()
             self._learned_at = self._now
         numbers, runs = list(self._runs), list(self._runs.values())
@@ -223,7 +233,9 @@ class LearnedReuse:
         """(kinds, buckets) returns to be had for a block of the kind and age, over what it is kept for them: the most
         that any moment of giving it up promises."""
         every, all_returns = self._returns.sum(axis=0), self._returns.sum()
-        when = (every + 1e-3) / (all_returns + 1e-3 * _BUCKETS)
+        guess = np.full(_BUCKETS, 1e-3)  # the older, the less likely
+        guess[0] *= 2 * self._widths[0] / self._widths[1]  # which is much wider than the others
+        when = (every + guess) / (all_returns + guess.sum())
         whether = (all_returns + 1) / (self._let_go.sum() + 3)
         chances = (self._returns + _PRIOR * whether * when) / (self._let_go[:, None] + _PRIOR)
         gone = np.concatenate([np.zeros((_KINDS, 1)), np.cumsum(chances, axis=1)], axis=1)

@@ -82,14 +82,15 @@ class Database:
                 raise
 
     def with_room(self, work: Callable[[], None]) -> None:
-        """Do it, again with a piece of the reserve for as long as the disk is full. Raises DiskFull."""
-        while True:
+        """Do it, again with a piece of the reserve if the disk is full, and with a second one. Raises DiskFull."""
+        for _ in range(2):
             try:
                 return work()
             except DiskFull:
                 with self._lock:
-                    if self._reserve is None or not self._reserve.release():
+                    if self._reserve is None or not self._reserve.make_room():
                         raise
+        return work()
 
     def _writing(self) -> bool:
         return self._connection.in_transaction

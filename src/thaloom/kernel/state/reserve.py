@@ -77,6 +77,10 @@ class Reserve:
             elif held < self._num_bytes and free >= self._num_bytes - held + PLENTY_BYTES:
                 self._grow()
 
+    def make_room(self) -> bool:
+        """Give up one piece if the disk is full; False if it is not, or there is none left."""
+        return free_bytes(self._path.parent) < LOW_BYTES and self.release()
+
     def release(self) -> bool:
         """Give up one piece; False if there is none left."""
         held = self.held_bytes

@@ -63,7 +63,7 @@ class StateStore:
 
     def with_room(self, work: Callable[[], None]) -> None:
         """Do what takes a little of the disk and may be done again; while it is full, in the place kept for that.
-        Raises DiskFull when that is used up."""
+        Raises DiskFull where that is used up, or somebody else took it."""
         self._database.with_room(work)
 
     @contextlib.contextmanager

@@ -70,9 +70,8 @@ class Connection:
                 await asyncio.wait_for(self._writer.wait_closed(), self._patience.stalled_s)
                 is_closed = True
         finally:
-            if (
-                not is_closed
-            ):  # asyncio fails where something was left to be sent when it was closed, and is gone by now
+            # asyncio fails on what was left to be sent when it was closed, and is gone by now
+            if not is_closed:
                 self._writer.transport.abort()
 
     async def _attend(self, refusal: ThaloomError | None) -> None:

@@ -188,11 +188,12 @@ class Roster:
 
     def _admit(self, sequence: Sequence, now: float) -> bool:
         found = self._find_prefix(sequence)
+        missing = blocks_for(len(sequence.tokens)) - len(found)
+        if missing > self._pool.free_blocks - sum(self._pool.is_free(block) for block in found):
+            return False  # before anything is shared: the pool would take it for a use
         self._pool.share(found)
-        fresh = self._pool.allocate(blocks_for(len(sequence.tokens)) - len(found))
-        if fresh is None:
-            self._pool.release(found)
-            return False
+        fresh = self._pool.allocate(missing)
+        assert fresh is not None, "free blocks were counted that are not there"
         self._waiting.remove(sequence)
         self._running.append(sequence)
         sequence.state = "running"
