@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from thaloom.base.clock import ManualClock
-from thaloom.base.errors import BadParameter, Forbidden, KeyNotFound, NameTaken, TenantNotFound
+from thaloom.base.errors import BadParameter, DiskFull, Forbidden, KeyNotFound, NameTaken, TenantNotFound
 from thaloom.base.events import Recorder
 from thaloom.init.events import KeyMade, KeyRemoved
 from thaloom.init.locksmith import Locksmith
@@ -62,6 +62,30 @@ def test_what_is_no_name_or_taken_or_absent_is_refused(tmp_path: Path, store: St
         smith.make(wish("alice@example.org"))
     with pytest.raises(KeyNotFound):
         smith.remove("bob")
+
+
+def test_the_door_hears_later_of_what_a_full_disk_kept_from_it(
+    tmp_path: Path, store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a key that was taken back was good there until another changed."""
+    door, smith = KeyReader(tmp_path / "keys.json"), locksmith(tmp_path, store, Recorder())
+    smith.make(KeyWish(name="alice"))
+
+    def full(*_: object) -> None:
+        raise DiskFull("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("thaloom.init.locksmith.publish", full)
+        with pytest.raises(DiskFull):
+            smith.remove("alice")
+        with pytest.raises(DiskFull):
+            smith.catch_up()
+    assert [key.name for key in door.current().keys] == ["alice"]
+    smith.catch_up()
+    assert door.current().keys == ()
+    version = door.current().version
+    smith.catch_up()
+    assert door.current().version == version, "there was nothing to tell"
 
 
 def test_a_restart_tells_the_door_again(tmp_path: Path, store: StateStore) -> None:

@@ -151,6 +151,8 @@ class Runs:
     def may_stumble(self, job: JobName, attempt: int) -> bool:
         """Whether to try once more what failed by no fault of its own, as far as is known."""
         times = self._stumbles[job, attempt] = self._stumbles.get((job, attempt), 0) + 1
+        if times >= _STUMBLES:
+            del self._stumbles[job, attempt]
         return times < _STUMBLES
 
     def _keep(
