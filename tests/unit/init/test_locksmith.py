@@ -69,7 +69,7 @@ def test_the_door_hears_later_of_what_a_full_disk_kept_from_it(
 ) -> None:
     """Else a key that was taken back was good there until another changed."""
     door, smith = KeyReader(tmp_path / "keys.json"), locksmith(tmp_path, store, Recorder())
-    smith.make(KeyWish(name="alice"))
+    smith.make(wish("alice"))
 
     def full(*_: object) -> None:
         raise DiskFull("no space left")

@@ -2,8 +2,8 @@
 
 A file of allocated blocks lies beside the database. When next to nothing is free any more, a piece of it is given up
 before each transaction, and no more than a piece (what is published beside may take two): what is given up may be taken
-by whoever fills the disk. Once there is room again, the file grows back. A node's actions are all written to its journal
-first, so that whatever an action writes later finds the same room.
+by whoever fills the disk. Once there is room again, the file grows back. A node's actions are all written to its
+journal first, so that whatever an action writes later finds the same room.
 """
 
 from __future__ import annotations
