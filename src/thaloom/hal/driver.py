@@ -92,6 +92,25 @@ class Buffer(Protocol):
     def free(self) -> None: ...
 
 
+@runtime_checkable
+class ElasticBuffer(Buffer, Protocol):
+    """A Buffer whose end comes and goes: of the `capacity_bytes` it has addresses for, the first `num_bytes` have
+    memory. Its owner alone resizes it, and not while something is computed in it."""
+
+    @property
+    def capacity_bytes(self) -> int: ...
+
+    @property
+    def page_bytes(self) -> int:
+        """In units of which memory comes and goes."""
+        ...
+
+    def resize(self, num_bytes: int) -> None:
+        """Have memory for the first `num_bytes`, rounded up to whole pages. What lies beyond goes back to the system at
+        once, and is zero if it ever comes again. Raises OutOfMemory, and then nothing has changed."""
+        ...
+
+
 class Executable(Protocol):
     """A program made ready for one device."""
 
@@ -168,6 +187,15 @@ class Driver(Protocol):
 
     def open(self, device: DeviceId, *, num_threads: int) -> Backend:
         """Raises DriverUnavailable with the reason, DeviceNotFound, or DeviceLost."""
+        ...
+
+
+@runtime_checkable
+class ReservesMemory(Protocol):
+    """Optional power of a Backend: buffers that grow and shrink while an Executable uses them as its pool."""
+
+    def reserve(self, capacity_bytes: int) -> ElasticBuffer:
+        """Addresses without memory; what it grows to is taken from the device's budget then. Raises OutOfMemory."""
         ...
 
 

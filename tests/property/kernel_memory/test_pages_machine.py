@@ -54,11 +54,31 @@ class Sequences(RuleBasedStateMachine):
         _, blocks = self.sequences.pop(data.draw(st.integers(0, len(self.sequences) - 1)))
         self.pool.release(blocks)
 
+    @rule(more=st.integers(0, NUM_BLOCKS))
+    def grow(self, more: int) -> None:
+        self.pool.grow(min(NUM_BLOCKS, self.pool.room + more))
+
+    @rule(data=st.data())
+    def shrink(self, data: st.DataObject) -> None:
+        room = data.draw(st.integers(self.pool.held_blocks, self.pool.room))
+        kept = self.pool.held_blocks + self.pool.cached_blocks
+        moves = self.pool.shrink(room)
+        assert self.pool.held_blocks + self.pool.cached_blocks == min(kept, room), "more given away than must be"
+        assert all(move.target < room <= move.source for move in moves)
+        content = self.content
+        for source, target in moves:
+            content[target] = content[source]
+        self.content = {block: tokens for block, tokens in content.items() if block < room}
+        renamed = dict(moves)
+        for _, blocks in self.sequences:
+            blocks[:] = [renamed.get(block, block) for block in blocks]
+
     @invariant()
     def holds(self) -> None:
         self.pool.check(blocks for _, blocks in self.sequences)
         held = {block for _, blocks in self.sequences for block in blocks}
-        assert self.pool.free_blocks == NUM_BLOCKS - len(held)
+        assert self.pool.held_blocks == len(held)
+        assert self.pool.free_blocks == self.pool.room - len(held)
 
 
 TestSequences = Sequences.TestCase

@@ -6,9 +6,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.runtime.doubles import Cost, HistoryExecutable, ask, greedy, line, lost, make_bench
+from tests.unit.runtime.doubles import Cost, HistoryExecutable, PagedBuffer, ask, greedy, line, lost, make_bench
 from thaloom.base.errors import QueueFull
+from thaloom.hal.ops import BLOCK_TOKENS
+from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.sched.chunks import StepTargets
+from thaloom.work.runtime.kv_memory import ElasticKv
 from thaloom.work.runtime.messages import Finished, Generate
 from thaloom.work.runtime.sequence import Ticket
 
@@ -26,6 +29,7 @@ class Requests(RuleBasedStateMachine):
         habit=st.sampled_from([0.0, 4.0]),
         draft_rows=st.sampled_from([0, 3, 16]),
         cost=st.builds(line, st.sampled_from([0.0, 1e-3, 1e-1]), st.sampled_from([0.0, 1e-5, 1e-3])),
+        elastic=st.booleans(),
     )
     def begin(
         self,
@@ -36,10 +40,13 @@ class Requests(RuleBasedStateMachine):
         habit: float,
         draft_rows: int,
         cost: Cost,
+        elastic: bool,
     ) -> None:
         self.num_blocks = num_blocks
         self.habit = habit
         self.executable = HistoryExecutable(num_blocks, habit)
+        self.buffer = PagedBuffer(self.executable) if elastic else None
+        memory = None if self.buffer is None else ElasticKv(self.buffer, self.executable, floor=blocks_for(LONGEST))
         self.bench = make_bench(
             self.executable,
             num_blocks=num_blocks,
@@ -51,6 +58,7 @@ class Requests(RuleBasedStateMachine):
             draft_rows=draft_rows,
             targets=StepTargets(least_rows=1),
             cost=cost,
+            memory=memory,
         )
         self.asked: dict[Ticket, Generate] = {}
         self.excused: set[Ticket] = set()
@@ -77,6 +85,17 @@ class Requests(RuleBasedStateMachine):
     @rule(count=st.integers(1, 6))
     def step(self, count: int) -> None:
         self.bench.step(count)
+
+    @rule()
+    def rest(self) -> None:
+        self.bench.engine.rest()
+
+    @precondition(lambda self: self.buffer is not None)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        """Others take more of the memory, or less, but never what was promised."""
+        promised = blocks_for(LONGEST) * BLOCK_TOKENS + self.buffer.page_bytes
+        self.buffer.limit = data.draw(st.integers(promised, max(promised, self.buffer.capacity_bytes)))
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data())

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from thaloom.base.errors import OutOfMemory
-from thaloom.hal.drivers.cpu.memory import ALIGNMENT, HostMemory
+from thaloom.base.ids import DeviceId
+from thaloom.base.units import MIB
+from thaloom.hal.drivers.cpu.memory import ALIGNMENT, ElasticHostMemory, HostMemory
+from thaloom.hal.host import Budget
+from thaloom.hal.types import Device
 
 
 def ignore(num_bytes: int) -> None:
@@ -46,3 +53,76 @@ def test_too_much_is_refused() -> None:
 def test_a_negative_size_is_refused() -> None:
     with pytest.raises(ValueError, match="-1"):
         HostMemory(-1, ignore)
+
+
+# -- memory that comes and goes ---------------------------------------------------------------------------------------
+
+
+def budget(num_bytes: int) -> Budget:
+    return Budget(
+        Device(
+            id=DeviceId("cpu"),
+            driver="cpu",
+            kind="cpu",
+            name="a processor",
+            vendor="somebody",
+            memory_bytes=num_bytes,
+            num_cores=1,
+            dtypes=frozenset({"f32"}),
+            isolation="none",
+        )
+    )
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_addresses_alone_take_nothing_of_the_budget() -> None:
+    shared = budget(8 * ALIGNMENT)
+    memory = ElasticHostMemory(8 * ALIGNMENT, shared)
+    assert (memory.num_bytes, memory.capacity_bytes, shared.used_bytes) == (0, 8 * ALIGNMENT, 0)
+
+
+def test_it_is_resized_in_whole_pages_up_to_its_capacity() -> None:
+    shared = budget(8 * ALIGNMENT)
+    memory = ElasticHostMemory(2 * ALIGNMENT + 100, shared)
+    memory.resize(1)
+    assert (memory.num_bytes, shared.used_bytes) == (ALIGNMENT, ALIGNMENT)
+    memory.resize(memory.capacity_bytes)
+    assert (memory.num_bytes, shared.used_bytes) == (2 * ALIGNMENT + 100, 3 * ALIGNMENT)
+    memory.resize(0)
+    assert (memory.num_bytes, shared.used_bytes) == (0, 0)
+
+
+def test_what_goes_back_is_the_systems_again_and_comes_back_as_zeros() -> None:
+    memory = ElasticHostMemory(96 * MIB, budget(96 * MIB))
+    memory.resize(96 * MIB)
+    memory.data[:] = 7
+    full = resident_bytes()
+    memory.resize(32 * MIB)
+    assert full - resident_bytes() > 60 * MIB
+    memory.resize(96 * MIB)
+    assert (memory.data[: 32 * MIB] == 7).all()
+    assert not memory.data[32 * MIB :].any()
+
+
+def test_more_than_the_budget_has_is_refused_and_changes_nothing() -> None:
+    shared = budget(4 * ALIGNMENT)
+    first, second = ElasticHostMemory(4 * ALIGNMENT, shared), ElasticHostMemory(4 * ALIGNMENT, shared)
+    first.resize(3 * ALIGNMENT)
+    second.resize(ALIGNMENT)
+    with pytest.raises(OutOfMemory):
+        second.resize(2 * ALIGNMENT)
+    assert (second.num_bytes, shared.used_bytes) == (ALIGNMENT, 4 * ALIGNMENT)
+    first.free()
+    first.free()
+    assert shared.used_bytes == ALIGNMENT
+    with pytest.raises(ValueError, match="freed"):
+        first.resize(0)
+
+
+@pytest.mark.parametrize("num_bytes", [-1, ALIGNMENT + 1])
+def test_a_size_beyond_its_addresses_is_refused(num_bytes: int) -> None:
+    with pytest.raises(ValueError, match=str(num_bytes)):
+        ElasticHostMemory(ALIGNMENT, budget(4 * ALIGNMENT)).resize(num_bytes)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.clock import ManualClock
-from thaloom.base.errors import DeviceLost
+from thaloom.base.errors import DeviceLost, OutOfMemory
 from thaloom.base.events import Recorder
 from thaloom.hal.draws import Draw, Drawn
 from thaloom.hal.driver import Buffer, Executable, SamplesNatively
@@ -21,6 +21,7 @@ from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.engine import Emission, Engine
 from thaloom.work.runtime.grammars import Matcher
+from thaloom.work.runtime.kv_memory import KvMemory
 from thaloom.work.runtime.messages import Embed, Failed, Finished, Generate, PromptLogprobs, State, Tokens
 from thaloom.work.runtime.sequence import Ticket
 
@@ -93,6 +94,29 @@ class HistoryExecutable:
 
     def close(self) -> None:
         pass
+
+
+class PagedBuffer:
+    """driver.ElasticBuffer of a HistoryExecutable: what goes back is forgotten. `limit`: bytes that others leave."""
+
+    page_bytes = 3 * BLOCK_TOKENS // 2  # no whole number of blocks
+
+    def __init__(self, executable: HistoryExecutable) -> None:
+        self._executable = executable
+        self.capacity_bytes = len(executable.blocks) * BLOCK_TOKENS
+        self.limit = self.capacity_bytes + self.page_bytes
+        self.num_bytes = 0
+
+    def resize(self, num_bytes: int) -> None:
+        assert 0 <= num_bytes <= self.capacity_bytes
+        pages = -(-num_bytes // self.page_bytes)
+        if pages * self.page_bytes > max(self.limit, self.num_bytes):
+            raise OutOfMemory("others have it")
+        self.num_bytes = min(pages * self.page_bytes, self.capacity_bytes)
+        self._executable.blocks[self.num_bytes // BLOCK_TOKENS :] = -1
+
+    def free(self) -> None:
+        self.resize(0)
 
 
 Cost = Callable[[Step], float]
@@ -235,6 +259,7 @@ def make_bench(
     draft_rows: int = 0,
     targets: StepTargets = DEFAULT_TARGETS,
     cost: Cost | None = None,
+    memory: KvMemory | None = None,
 ) -> Bench:
     """`cost`: what steps take; without it no time passes, and the engine learns nothing about its device."""
     clock, events = ManualClock(), Recorder()
@@ -249,7 +274,7 @@ def make_bench(
         prefix_reuse=prefix_reuse,
         salt=b"test",
     )
-    engine = Engine(device, config, monotonic=lambda: clock.monotonic() + device.now_s, emit=events)
+    engine = Engine(device, config, monotonic=lambda: clock.monotonic() + device.now_s, emit=events, memory=memory)
     return Bench(engine, clock, events)
 
 

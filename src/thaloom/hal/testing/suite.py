@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from thaloom.base.ids import DeviceId
 from thaloom.base.plugins import Manifest
-from thaloom.hal.driver import Backend, Driver, InjectsFaults, ReportsLinks, SamplesNatively
+from thaloom.hal.driver import Backend, Driver, InjectsFaults, ReportsLinks, ReservesMemory, SamplesNatively
 from thaloom.hal.ops import VERSION
 from thaloom.hal.testing.report import Report, Result
 from thaloom.hal.types import Device, Support
@@ -73,6 +73,12 @@ class Subject:
         with bench(self.open(), tiny_model(1)) as made:
             return isinstance(made.executable, SamplesNatively)
 
+    def reserves(self) -> ReservesMemory:
+        backend = self.open()
+        if not isinstance(backend, ReservesMemory):
+            raise Nonconforming("the backend reserves no memory")
+        return backend
+
     def faults(self) -> InjectsFaults:
         if not isinstance(self.driver, InjectsFaults):
             raise Nonconforming("the driver injects no faults")
@@ -98,6 +104,7 @@ _CLAIMS: dict[str, Claim] = {
     "exact": lambda subject: subject.support().exact,
     "links": lambda subject: isinstance(subject.driver, ReportsLinks),
     "faults": lambda subject: isinstance(subject.driver, InjectsFaults),
+    "elastic": lambda subject: isinstance(subject.open(), ReservesMemory),
     "draws": lambda subject: subject.draws(),
 }
 

@@ -44,6 +44,9 @@ class Eviction(Protocol):
     def evict(self) -> int:
         """The block that goes next; it is not cached any more. There is one."""
 
+    def rename(self, block: int, name: int) -> None:
+        """What a cached block holds stands in block `name` now, which was not cached."""
+
 
 class LeastRecentlyUsed:
     """Of one prefix the end goes before its beginning."""
@@ -72,6 +75,9 @@ class LeastRecentlyUsed:
 
     def evict(self) -> int:
         return self._blocks.popitem(last=False)[0]
+
+    def rename(self, block: int, name: int) -> None:
+        self._blocks = OrderedDict((name if each == block else each, None) for each in self._blocks)
 
 
 _KINDS = 3
@@ -189,6 +195,12 @@ class LearnedReuse:
                         self._ghosts.popitem(last=False)
                     return block
             self._doomed.pop()
+
+    def rename(self, block: int, name: int) -> None:
+        number = self._run_of[name] = self._run_of.pop(block)
+        self._key_of[name] = self._key_of.pop(block)
+        blocks = self._runs[number].blocks
+        blocks[blocks.index(block)] = name
 
     def _leave(self, block: int) -> None:
         number = self._run_of.pop(block, None)

@@ -1,12 +1,15 @@
 """The block pool: numbered blocks of 16 tokens' keys and values, counted references, and reuse of equal prefixes.
 
-The pool counts; it holds no bytes. A block is in one of three states:
+The pool counts; it holds no bytes. Of its numbers, those below its *room* have memory behind them. The room grows and
+shrinks while the pool is used; a block that stands where the room ends moves to a lower number, so that what is given
+back is always the end of the memory, in one piece, whatever was let go. A block within the room is in one of three
+states:
 
 - *held*: one or more sequences refer to it;
 - *cached*: nobody refers to it, but it is full, computed and published under its key, so a prompt that begins the
   same way can have it back; it counts as free and is given away when blank ones run out, whichever promises least
   to be asked for again (kernel.memory.eviction);
-- *blank*: nobody refers to it and nothing worth keeping is in it.
+- *blank*: nobody refers to it and nothing worth keeping is in it. The lowest number is given first.
 
 A key names a block's tokens *and everything before them* (a hash chain), so equal keys mean equal keys and values.
 One thread at a time; no clock, no randomness.
@@ -15,9 +18,10 @@ One thread at a time; no clock, no randomness.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, deque
+import heapq
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NewType
+from typing import NamedTuple, NewType
 
 import numpy as np
 
@@ -51,28 +55,60 @@ def blocks_for(num_tokens: int) -> int:
     return -(-num_tokens // BLOCK_TOKENS)
 
 
+class Move(NamedTuple):
+    """What block `source` holds is to be copied to `target`, which has its number's place from now on."""
+
+    source: int
+    target: int
+
+
 class BlockPool:
     """Who holds which block. Every method either does all it was asked or changes nothing."""
 
-    def __init__(self, num_blocks: int, *, prefix_reuse: bool = True, eviction: Eviction | None = None) -> None:
-        """`eviction`: what is given away of what is cached; LearnedReuse if none is named."""
+    def __init__(
+        self,
+        num_blocks: int,
+        *,
+        room: int | None = None,
+        prefix_reuse: bool = True,
+        eviction: Eviction | None = None,
+    ) -> None:
+        """`num_blocks`: the most there will ever be; `room`: those that have memory now, all if not said; `eviction`:
+        what is given away of what is cached, LearnedReuse if none is named."""
         if num_blocks < 1:
             raise ValueError(f"a pool needs at least one block, not {num_blocks}")
+        self._num_blocks = num_blocks
         self._prefix_reuse = prefix_reuse
-        self._references = [0] * num_blocks
-        self._key_of: list[BlockKey | None] = [None] * num_blocks
+        self._references: list[int] = []
+        self._key_of: list[BlockKey | None] = []
         self._by_key: dict[BlockKey, int] = {}
-        self._blank: deque[int] = deque(range(num_blocks))
+        self._blank: list[int] = []  # a heap
         self._cached = LearnedReuse(num_blocks) if eviction is None else eviction
+        self.grow(num_blocks if room is None else room)
 
     @property
     def num_blocks(self) -> int:
+        """The most there will ever be."""
+        return self._num_blocks
+
+    @property
+    def room(self) -> int:
+        """Blocks that have memory: those of lower numbers."""
         return len(self._references)
+
+    @property
+    def held_blocks(self) -> int:
+        """Blocks that somebody refers to: the room cannot be less."""
+        return self.room - self.free_blocks
 
     @property
     def free_blocks(self) -> int:
         """Blocks that `allocate` can give: blank and cached."""
         return len(self._blank) + len(self._cached)
+
+    @property
+    def blank_blocks(self) -> int:
+        return len(self._blank)
 
     @property
     def cached_blocks(self) -> int:
@@ -89,12 +125,13 @@ class BlockPool:
         return [self._take_one() for _ in range(count)]
 
     def _take_one(self) -> int:
-        if self._blank:
-            block = self._blank.popleft()
-        else:
-            block = self._cached.evict()
-            self._forget(block)
+        block = heapq.heappop(self._blank) if self._blank else self._evict()
         self._references[block] = 1
+        return block
+
+    def _evict(self) -> int:
+        block = self._cached.evict()
+        self._forget(block)
         return block
 
     def _forget(self, block: int) -> None:
@@ -139,7 +176,7 @@ class BlockPool:
             if self._references[block] == 0:
                 key = self._key_of[block]
                 if key is None:
-                    self._blank.append(block)
+                    heapq.heappush(self._blank, block)
                 else:
                     kept.append(block)
                     keys.append(key)
@@ -157,18 +194,53 @@ class BlockPool:
         self._cached.compute(key)
         return True
 
+    def grow(self, room: int) -> None:
+        """There is memory for so many blocks now."""
+        if not self.room <= room <= self._num_blocks:
+            raise ValueError(f"a pool of {self._num_blocks} blocks cannot grow from {self.room} to {room}")
+        self._blank += range(self.room, room)  # above all others: still a heap
+        missing = room - self.room
+        self._references += [0] * missing
+        self._key_of += [None] * missing
+
+    def shrink(self, room: int) -> list[Move]:
+        """There will be memory for so many blocks only: as many cached ones as must be are given away, and what stays
+        moves below. Before anything else is done the moves are to be carried out, in any order, and whoever holds a
+        block is to call it by its new number; then the memory beyond is nobody's."""
+        if not self.held_blocks <= room <= self.room:
+            raise ValueError(f"{self.held_blocks} of {self.room} blocks are held: the room cannot be {room}")
+        while self.held_blocks + self.cached_blocks > room:
+            heapq.heappush(self._blank, self._evict())
+        blank = set(self._blank)
+        targets = iter(sorted(block for block in blank if block < room))
+        moves = [Move(block, next(targets)) for block in range(room, self.room) if block not in blank]
+        for source, target in moves:
+            self._move(source, target)
+        self._blank = list(targets)  # sorted: a heap
+        del self._references[room:], self._key_of[room:]
+        return moves
+
+    def _move(self, source: int, target: int) -> None:
+        self._references[target] = self._references[source]
+        key = self._key_of[target] = self._key_of[source]
+        if key is not None:
+            self._by_key[key] = target
+            if source in self._cached:
+                self._cached.rename(source, target)
+
     def check(self, holders: Iterable[Sequence[int]] | None = None) -> None:
         """Prove the invariants (AssertionError otherwise). `holders`: the block lists of all sequences, if known."""
         free = [*self._blank, *self._cached]
         assert len(free) == len(set(free)), "a block is free twice"
         assert set(free) == {b for b, n in enumerate(self._references) if n == 0}, "free is not 'no references'"
-        assert min(self._references) >= 0, "negative references"
+        assert min(self._references, default=0) >= 0, "negative references"
         assert all(self._key_of[block] is None for block in self._blank), "a blank block has a key"
+        assert self.room <= self._num_blocks, "more room than there are numbers"
         assert all(self._key_of[block] is not None for block in self._cached), "a cached block has no key"
         known = {key: block for block, key in enumerate(self._key_of) if key is not None}
         assert known == self._by_key, "keys and blocks disagree"
         if holders is not None:
-            counted = [0] * self.num_blocks
+            counted = [0] * self.room
             for blocks in holders:
                 for block in blocks:
                     counted[block] += 1

@@ -33,5 +33,7 @@ class EngineLoad:
     running: int
     waiting: int
     num_blocks: int
+    """The most there will ever be; `room` of them have memory."""
+    room: int
     free_blocks: int
     cached_blocks: int

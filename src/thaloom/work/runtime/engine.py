@@ -30,6 +30,7 @@ from thaloom.work.runtime.choosing import Chooser
 from thaloom.work.runtime.counters import EngineCounters, EngineLoad
 from thaloom.work.runtime.events import StepFailed
 from thaloom.work.runtime.grammars import Matcher
+from thaloom.work.runtime.kv_memory import FixedKv, KvMemory
 from thaloom.work.runtime.messages import (
     Embed,
     Failed,
@@ -53,8 +54,15 @@ class Engine:
     """Owns nothing of the device: the Executable, its pool bound, is lent for the engine's life."""
 
     def __init__(
-        self, executable: Executable, config: EngineConfig, *, monotonic: Callable[[], float], emit: Emit
+        self,
+        executable: Executable,
+        config: EngineConfig,
+        *,
+        monotonic: Callable[[], float],
+        emit: Emit,
+        memory: KvMemory | None = None,
     ) -> None:
+        """`memory`: behind the blocks of the pool; for all of them, if none is named."""
         self.counters = EngineCounters()
         self.lost: DeviceLost | None = None
         """Set when the device went away: this engine is of no further use."""
@@ -65,7 +73,7 @@ class Engine:
         self._root = root_key(config.salt)
         self._lock = threading.Lock()  # guards all below, and the counters
         self._tickets = itertools.count(1)
-        self._roster = Roster(config, self.counters)
+        self._roster = Roster(config, self.counters, memory or FixedKv(config.num_blocks))
         self._pace = Pace()
 
     @property
@@ -131,6 +139,11 @@ class Engine:
         """Prove the invariants (AssertionError otherwise). Cheap enough for whenever there is nothing to do."""
         with self._lock:
             self._roster.check()
+
+    def rest(self) -> None:
+        """There has been nothing to do for a while. Called by the thread that calls `step`."""
+        with self._lock:
+            self._roster.give_back()
 
     def step(self) -> list[Emission]:
         """What there is to do next, and the news of it. Nothing to do: no news.

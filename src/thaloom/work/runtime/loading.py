@@ -12,7 +12,16 @@ from thaloom.base.events import Emit, ignore
 from thaloom.base.ids import WorkerId
 from thaloom.base.plugins import Registry
 from thaloom.base.units import GIB, format_bytes
-from thaloom.hal.driver import Backend, Buffer, Driver, Executable, Limits, WeightSource
+from thaloom.hal.driver import (
+    Backend,
+    Buffer,
+    Driver,
+    ElasticBuffer,
+    Executable,
+    Limits,
+    ReservesMemory,
+    WeightSource,
+)
 from thaloom.hal.ops import BLOCK_TOKENS, Program
 from thaloom.hal.tensors import QuantTensor, Tensor
 from thaloom.hal.types import Device, DType, WeightFormat
@@ -26,6 +35,7 @@ from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.grammars import Grammars
+from thaloom.work.runtime.kv_memory import ElasticKv, FixedKv, KvMemory
 from thaloom.work.runtime.spec import WorkerSpec
 from thaloom.work.runtime.text import read_vocabulary
 
@@ -52,6 +62,16 @@ class LoadedModel:
     manifest: Manifest
     operator_levels: dict[str, str]
     grammars: Grammars
+
+    @property
+    def kv_bytes(self) -> int:
+        """What keys and values may take."""
+        return self.config.num_blocks * self.executable.block_bytes
+
+    def kv_memory(self) -> KvMemory:
+        if isinstance(self.pool, ElasticBuffer):
+            return ElasticKv(self.pool, self.executable, floor=blocks_for(self.config.context_length))
+        return FixedKv(self.config.num_blocks)
 
     def close(self) -> None:
         self.executable.close()
@@ -277,11 +297,12 @@ class KeptWeights(CheckedWeights):
 
 
 def _bind_pool(executable: Executable, num_blocks: int, backend: Backend, ledger: Ledger, worker: WorkerId) -> Buffer:
-    """Book scratch and pool, then take the pool. Raises OutOfMemory."""
+    """Book scratch and pool, then take the pool: of a device that can, without memory, which comes as it is needed.
+    Raises OutOfMemory."""
     kv_bytes = num_blocks * executable.block_bytes
     for purpose, num_bytes in (("scratch", executable.scratch_bytes), ("kv", kv_bytes)):
         ledger.reserve(worker, backend.device.id, num_bytes, purpose=purpose, measured=True)
-    pool = backend.allocate(kv_bytes)
+    pool = backend.reserve(kv_bytes) if isinstance(backend, ReservesMemory) else backend.allocate(kv_bytes)
     executable.bind_pool(pool, num_blocks)
     return pool
 

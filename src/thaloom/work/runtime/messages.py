@@ -258,6 +258,8 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     steps_total: int
     step_seconds_total: float
     preemptions_total: int
+    kv_committed_bytes: int = 0
+    """Of `kv_bytes`, what has memory behind it now."""
     failed_total: int = 0
     """Accepted requests that ended with an error of ours."""
     failed_steps_total: int = 0

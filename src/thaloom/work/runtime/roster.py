@@ -1,4 +1,5 @@
-"""Who is in the engine: sequences that wait, sequences that run, and the blocks they hold.
+"""Who is in the engine: sequences that wait, sequences that run, and the blocks they hold, with memory for as many
+as they need.
 
 Makes the snapshot that `kernel.sched` plans from and carries the plan out. One thread at a time (its engine's lock).
 """
@@ -18,6 +19,7 @@ from thaloom.kernel.sched.steps import Running, Snapshot, StepPlan, Waiting, pla
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.batch import Work, shape_of
 from thaloom.work.runtime.counters import EngineCounters, EngineLoad
+from thaloom.work.runtime.kv_memory import KvMemory
 from thaloom.work.runtime.sequence import Sequence, Ticket
 from thaloom.work.runtime.speculation import Speculation
 
@@ -26,12 +28,13 @@ class Roster:
     """Those that run stand in the order they were let in; those that wait in the order they will be
     (kernel.sched.line): that of their arrival, where all are equally urgent."""
 
-    def __init__(self, config: EngineConfig, counters: EngineCounters) -> None:
+    def __init__(self, config: EngineConfig, counters: EngineCounters, memory: KvMemory) -> None:
         self._limits = config.limits
         self._targets = config.targets
         self._prefix_reuse = config.prefix_reuse
         self._counters = counters
-        self._pool = BlockPool(config.num_blocks, prefix_reuse=config.prefix_reuse)
+        self._memory = memory
+        self._pool = BlockPool(config.num_blocks, room=memory.room, prefix_reuse=config.prefix_reuse)
         self._live: dict[Ticket, Sequence] = {}
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
@@ -47,8 +50,9 @@ class Roster:
             running=len(self._running),
             waiting=len(self._waiting),
             num_blocks=self._pool.num_blocks,
-            free_blocks=self._pool.free_blocks,
+            free_blocks=self._pool.num_blocks - self._pool.held_blocks,
             cached_blocks=self._pool.cached_blocks,
+            room=self._pool.room,
         )
 
     def find(self, ticket: Ticket) -> Sequence | None:
@@ -101,8 +105,22 @@ class Roster:
         self._let_go(sequence)
         sequence.state = "ended"
 
+    def give_back(self) -> None:
+        """Memory in which nothing is kept goes back; what is kept moves together for that."""
+        if self._memory.is_fixed:
+            return
+        used = self._pool.held_blocks + self._pool.cached_blocks
+        moves = self._pool.shrink(used)
+        for source, target in moves:
+            self._memory.copy(source, target)
+        renamed = dict(moves)
+        for sequence in self._running:
+            sequence.blocks = [renamed.get(block, block) for block in sequence.blocks]
+        self._pool.grow(self._memory.shrink(used))
+
     def check(self) -> None:
         """Prove the invariants (AssertionError otherwise)."""
+        assert self._pool.room == self._memory.room, "blocks without memory, or memory without blocks"
         self._pool.check(sequence.blocks for sequence in self._running)
         order = [(sequence.request.rank, sequence.ticket) for sequence in self.everybody()]
         assert sorted(order) == sorted(order, key=lambda one: one[0]), "someone overtook an equal"
@@ -116,6 +134,8 @@ class Roster:
             assert not sequence.blocks, "a waiting request holds blocks"
 
     def _snapshot(self) -> Snapshot:
+        arrivals = tuple(self._arrivals())
+        self._provide(sum(arrival.new_blocks for arrival in arrivals))
         return Snapshot(
             running=tuple(
                 Running(
@@ -127,7 +147,7 @@ class Roster:
                 )
                 for sequence in self._running
             ),
-            waiting=tuple(self._arrivals()),
+            waiting=arrivals,
             free_blocks=self._pool.free_blocks,
             limits=self._limits,
             targets=self._targets,
@@ -138,7 +158,7 @@ class Roster:
     def _arrivals(self) -> list[Waiting]:
         """Those that could be let in: nobody overtakes, so none behind the first for whom there are no blocks."""
         arrivals = []
-        free = self._pool.free_blocks
+        free = self._pool.num_blocks - self._pool.held_blocks  # with those that get memory only when they are needed
         for sequence in itertools.islice(self._waiting, self._limits.max_sequences - len(self._running)):
             found = self._find_prefix(sequence)
             num_in_use = sum(not self._pool.is_free(block) for block in found)
@@ -154,6 +174,16 @@ class Roster:
             if free < 0:
                 break
         return arrivals
+
+    def _provide(self, new_blocks: int) -> None:
+        """Memory for so many blocks and for what those that run will want next, as far as it can be had, so that what
+        is cached is given away only where it cannot."""
+        room = self._pool.room
+        if room == self._pool.num_blocks:
+            return
+        wanted = new_blocks + 2 * len(self._running)  # one for the next token, one for guesses
+        if wanted > self._pool.blank_blocks:
+            self._pool.grow(self._memory.grow(room + wanted - self._pool.blank_blocks))
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
         return self._pool.lookup(sequence.reusable_keys()) if self._prefix_reuse else []

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from thaloom.base.errors import InternalError, ThaloomError
 from thaloom.work.runtime.engine import Emission, Engine
 
+REST_S = 10.0
+"""Of nothing to do, after which memory that keeps nothing goes back to the system: longer than between two requests of
+a busy hour."""
+
 
 class EngineRunner:
     """`deliver` and `broken` are called on this thread; they must not block.
@@ -56,4 +60,6 @@ class EngineRunner:
             self._deliver(news)
         if not self._engine.busy and self._engine.lost is None:
             self._engine.check()
-            self._wake.wait()
+            if not self._wake.wait(REST_S):
+                self._engine.rest()
+                self._wake.wait()

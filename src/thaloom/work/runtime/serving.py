@@ -85,7 +85,13 @@ class EngineServed:
     def __init__(self, model: LoadedModel, site: Site) -> None:
         self._model = model
         self._site = site
-        self._engine = Engine(model.executable, model.config, monotonic=site.clock.monotonic, emit=site.emit)
+        self._engine = Engine(
+            model.executable,
+            model.config,
+            monotonic=site.clock.monotonic,
+            emit=site.emit,
+            memory=model.kv_memory(),
+        )
         self._async_engine = AsyncEngine(
             self._engine, broken=site.broken, emit=site.emit, max_tokens_behind=site.max_tokens_behind
         )
@@ -104,7 +110,7 @@ class EngineServed:
             driver=model.driver,
             num_threads=model.num_threads,
             weight_bytes=model.executable.weight_bytes,
-            kv_bytes=model.pool.num_bytes,
+            kv_bytes=model.kv_bytes,
             scratch_bytes=model.executable.scratch_bytes,
             context_length=model.config.context_length,
             exact=model.backend.support.exact,

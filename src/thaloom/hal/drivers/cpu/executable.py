@@ -15,7 +15,7 @@ from thaloom.hal.driver import Buffer, Limits, WeightSource
 from thaloom.hal.drivers.cpu import native
 from thaloom.hal.drivers.cpu.drawing import draw_rows
 from thaloom.hal.drivers.cpu.encode import OPERATORS, encode
-from thaloom.hal.drivers.cpu.memory import HostMemory
+from thaloom.hal.drivers.cpu.memory import ElasticHostMemory, HostMemory
 from thaloom.hal.drivers.cpu.native import Library
 from thaloom.hal.drivers.cpu.weights import PackedWeights
 from thaloom.hal.host import Budget
@@ -71,6 +71,10 @@ class CpuBackend:
         except OutOfMemory:
             self._budget.give_back(num_bytes)
             raise
+
+    def reserve(self, capacity_bytes: int) -> ElasticHostMemory:
+        """driver.ReservesMemory."""
+        return ElasticHostMemory(capacity_bytes, self._budget)
 
     def compile(self, program: Program, weights: WeightSource, limits: Limits) -> CpuExecutable:
         check_program(program, SUPPORT)
@@ -139,7 +143,7 @@ class CpuExecutable:
             raise ValueError("the pool was not allocated by this backend")
         if not 0 <= num_blocks < 2**31:
             raise ValueError(f"a pool cannot have {num_blocks} blocks")
-        self._library.bind_pool(self._living(), pool.address, pool.num_bytes, num_blocks)
+        self._library.bind_pool(self._living(), pool.address, pool.capacity_bytes, num_blocks)
         self._pool = pool
 
     def run(self, step: Step) -> NDArray[np.float32]:

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from thaloom.base.errors import OutOfMemory
 from thaloom.base.units import MIB
+from thaloom.hal.host import Budget
 
+_NO_RESERVE = 0x4000
+"""Linux's MAP_NORESERVE on x86-64 and aarch64: addresses are not counted as if all of them were to be used."""
 ALIGNMENT = 2 * MIB
 """The size of a huge page on x86-64 and, with 4 KiB base pages, on aarch64."""
 
@@ -21,6 +24,8 @@ class HostMemory:
     Arrays made from `data` keep the memory alive after `free`, so nothing of ours can ever point at nothing.
     """
 
+    _flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
     def __init__(self, num_bytes: int, release: Callable[[int], None]) -> None:
         """Raises OutOfMemory. `release(num_bytes)` is called once, by `free`."""
         if num_bytes < 0:
@@ -28,7 +33,7 @@ class HostMemory:
         self._num_bytes = num_bytes
         self._release = release
         try:
-            mapping = mmap.mmap(-1, num_bytes + ALIGNMENT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            mapping = mmap.mmap(-1, num_bytes + ALIGNMENT, flags=self._flags)
         except (OSError, OverflowError, ValueError) as error:
             raise OutOfMemory(f"the kernel refused {num_bytes} bytes: {error}", needed_bytes=num_bytes) from error
         if hasattr(mmap, "MADV_HUGEPAGE") and num_bytes >= ALIGNMENT:
@@ -37,12 +42,19 @@ class HostMemory:
             except OSError:
                 pass  # a kernel without transparent huge pages: slower, not wrong
         whole = np.frombuffer(mapping, np.uint8)
-        offset = -whole.ctypes.data % ALIGNMENT
-        self._address = int(whole.ctypes.data) + offset  # NumPy gives an empty slice the address of what it is cut from
-        self._data: NDArray[np.uint8] | None = whole[offset : offset + num_bytes]
+        self._offset = -whole.ctypes.data % ALIGNMENT
+        # NumPy gives an empty slice the address of what it is cut from.
+        self._address = int(whole.ctypes.data) + self._offset
+        self._data: NDArray[np.uint8] | None = whole[self._offset : self._offset + num_bytes]
+        self._mapping: mmap.mmap | None = mapping
 
     @property
     def num_bytes(self) -> int:
+        return self._num_bytes
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What it has addresses for."""
         return self._num_bytes
 
     @property
@@ -62,5 +74,34 @@ class HostMemory:
     def free(self) -> None:
         """Harmless when repeated."""
         if self._data is not None:
-            self._data = None
+            self._data = self._mapping = None
             self._release(self._num_bytes)
+
+
+class ElasticHostMemory(HostMemory):
+    """A driver.ElasticBuffer: addresses for all of it, memory for its beginning, which the budget counts."""
+
+    page_bytes = ALIGNMENT
+    _flags = HostMemory._flags | _NO_RESERVE
+
+    def __init__(self, capacity_bytes: int, budget: Budget) -> None:
+        """Raises OutOfMemory where there are not so many addresses."""
+        super().__init__(capacity_bytes, lambda _: budget.give_back(self._committed_bytes))
+        self._budget = budget
+        self._committed_bytes = 0
+
+    @property
+    def num_bytes(self) -> int:
+        return min(self._committed_bytes, self.capacity_bytes)
+
+    def resize(self, num_bytes: int) -> None:
+        if self._mapping is None or not 0 <= num_bytes <= self.capacity_bytes:
+            raise ValueError(f"{num_bytes} bytes of {self.capacity_bytes}, or this buffer was freed")
+        committed = -(-num_bytes // ALIGNMENT) * ALIGNMENT  # the mapping is a page longer than what is asked for
+        more = committed - self._committed_bytes
+        if more > 0:
+            self._budget.reserve(more)
+        elif more < 0:
+            self._mapping.madvise(mmap.MADV_DONTNEED, self._offset + committed, -more)
+            self._budget.give_back(-more)
+        self._committed_bytes = committed

@@ -142,6 +142,59 @@ def blocks_can_be_copied(subject: Subject) -> None:
     expect_close(case, found, [wanted[0][35:]])
 
 
+@check("memory.elastic_takes_what_it_is_resized_to", "elastic")
+def elastic_takes_what_it_is_resized_to(subject: Subject) -> None:
+    """Addresses cost nothing; memory is the device's, is refused by name beyond what there is, and comes back."""
+    backend, device = subject.reserves(), subject.device()
+    buffer, other = backend.reserve(device.memory_bytes), backend.reserve(device.memory_bytes)
+    expect(buffer.num_bytes == 0, f"{buffer.num_bytes} bytes have memory before anybody asked")
+    expect(buffer.capacity_bytes == device.memory_bytes, f"addresses for {buffer.capacity_bytes} bytes")
+    buffer.resize(buffer.page_bytes + 1)
+    expect(buffer.num_bytes == 2 * buffer.page_bytes, f"a page and a byte have become {buffer.num_bytes} bytes")
+    half = device.memory_bytes // 2 // buffer.page_bytes * buffer.page_bytes
+    buffer.resize(half)
+    try:
+        other.resize(device.memory_bytes - half + 1)
+    except OutOfMemory as error:
+        expect("needed_bytes" in error.details, "the refusal does not say how much was needed")
+    else:
+        raise Nonconforming("two buffers have the same memory")
+    expect(other.num_bytes == 0, "what was refused was taken all the same")
+    buffer.resize(0)
+    other.resize(device.memory_bytes - half + 1)
+    for one in (buffer, other, buffer):
+        one.free()
+    backend.reserve(device.memory_bytes).free()
+
+
+@check("memory.elastic_pool_grows_and_shrinks", "elastic")
+def elastic_pool_grows_and_shrinks(subject: Subject) -> None:
+    """A sequence whose blocks moved from the end of the pool to its beginning goes on while the end goes and comes."""
+    case = tiny_model(3)
+    sequences = sequences_for(case, lengths=(40,))
+    wanted = right(case, sequences)
+    table = sequences[0].table
+    with bench(subject.open(), case) as made:
+        block_bytes = made.executable.block_bytes
+        elastic = subject.reserves().reserve(1)
+        num_blocks = 4 * elastic.page_bytes // block_bytes
+        elastic.free()
+        elastic = subject.reserves().reserve(num_blocks * block_bytes)
+        made.executable.bind_pool(elastic, num_blocks)
+        elastic.resize(elastic.capacity_bytes)
+        table[:] = range(num_blocks - len(table), num_blocks)
+        made.play(sequences, [[(0, 0, 35)]])
+        for place, block in enumerate(table):
+            made.executable.copy_block(int(block), place)
+        table[:] = range(len(table))
+        elastic.resize(len(table) * block_bytes)
+        expect(elastic.num_bytes < elastic.capacity_bytes, f"all {elastic.capacity_bytes} bytes still have memory")
+        elastic.resize(elastic.capacity_bytes)
+        found = made.play(sequences, [[(0, 35, 40)]])
+    elastic.free()
+    expect_close(case, found, [wanted[0][35:]])
+
+
 @check("memory.copying_outside_the_pool_is_refused")
 def copying_outside_the_pool_is_refused(subject: Subject) -> None:
     with bench(subject.open(), tiny_model(1)) as made:
