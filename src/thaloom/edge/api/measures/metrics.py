@@ -47,6 +47,7 @@ _WORKER_GAUGES = {
     "cached_blocks": ("kv_blocks_cached", "Blocks that nobody holds and that a new request may find its prefix in."),
     "weight_bytes": ("weight_bytes", "Bytes of the model's weights as the device holds them."),
     "kv_bytes": ("kv_bytes", "Bytes of the block pool."),
+    "kv_committed_bytes": ("kv_committed_bytes", "Of these, bytes that have memory behind them now."),
     "scratch_bytes": ("scratch_bytes", "Bytes for a step's intermediate results."),
     "num_threads": ("threads", "Threads the worker computes with."),
     "context_length": ("context_tokens", "Longest sequence the worker serves, in tokens."),
