@@ -18,6 +18,14 @@ from thaloom.work.runtime.sequence import Ticket
 LONGEST = 71
 
 
+class Lent(ElasticKv):
+    """May have what others leave."""
+
+    @property
+    def limit(self) -> int:
+        return min(self._num_blocks, self._buffer.limit // self._block_bytes)
+
+
 class Requests(RuleBasedStateMachine):
     """Requests with common beginnings come, are stepped, cancelled, and hit by steps that raise."""
 
@@ -46,7 +54,7 @@ class Requests(RuleBasedStateMachine):
         self.habit = habit
         self.executable = HistoryExecutable(num_blocks, habit)
         self.buffer = PagedBuffer(self.executable) if elastic else None
-        memory = None if self.buffer is None else ElasticKv(self.buffer, self.executable, floor=blocks_for(LONGEST))
+        memory = None if self.buffer is None else Lent(self.buffer, self.executable, floor=blocks_for(LONGEST))
         self.bench = make_bench(
             self.executable,
             num_blocks=num_blocks,

@@ -77,6 +77,34 @@ def test_who_finds_no_memory_waits_for_those_who_have_it() -> None:
     assert buffer.num_bytes <= buffer.limit
 
 
+def test_what_others_are_to_have_back_is_given_up_by_who_came_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, buffer = elastic()
+    prompts = [[number] * 40 for number in range(4)]
+    asked = [bench.submit(ask(prompt, 20)) for prompt in prompts]
+    bench.step(14)
+    assert bench.engine.load().running == len(prompts)
+    monkeypatch.setattr(ElasticKv, "limit", FLOOR + 2)
+    buffer.limit = buffer.page_bytes * -(-(FLOOR + 2) * BLOCK_TOKENS // buffer.page_bytes)
+    bench.step()
+    assert room(bench) <= FLOOR + 3
+    assert 1 <= bench.engine.load().running < len(prompts)
+    assert bench.engine.counters.preemptions
+    bench.run()
+    assert [bench.tokens(ticket) for ticket in asked] == [greedy(prompt, 20) for prompt in prompts]
+
+
+def test_a_cache_that_others_want_is_given_up_without_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, _ = elastic()
+    for number in range(6):
+        bench.submit(ask([number] * 40, 8))
+    bench.run()
+    assert bench.engine.load().cached_blocks > FLOOR + 2
+    monkeypatch.setattr(ElasticKv, "limit", FLOOR)
+    bench.step()
+    load = bench.engine.load()
+    assert load.cached_blocks <= load.room <= FLOOR + 2
+
+
 def test_what_cannot_even_have_its_floor_is_refused() -> None:
     with pytest.raises(OutOfMemory):
         elastic(limit=BLOCK_TOKENS)

@@ -22,6 +22,15 @@ class KvMemory(Protocol):
         """Whether the room never changes."""
         ...
 
+    @property
+    def limit(self) -> int:
+        """Blocks it may have memory for now: fewer than the room where others are to have some of it back."""
+        ...
+
+    def want(self, num_blocks: int) -> None:
+        """How many would be of use now: what is lent to others meanwhile is decided by that."""
+        ...
+
     def grow(self, room: int) -> int:
         """Have memory for at least so many blocks, or for as many as can be had. How many there are then."""
         ...
@@ -42,7 +51,10 @@ class FixedKv:
     is_fixed = True
 
     def __init__(self, num_blocks: int) -> None:
-        self.room = num_blocks
+        self.room = self.limit = num_blocks
+
+    def want(self, num_blocks: int) -> None:
+        pass
 
     def grow(self, room: int) -> int:  # noqa: ARG002
         return self.room
@@ -73,9 +85,16 @@ class ElasticKv:
     def room(self) -> int:
         return self._buffer.num_bytes // self._block_bytes
 
+    @property
+    def limit(self) -> int:
+        return self._num_blocks
+
+    def want(self, num_blocks: int) -> None:
+        pass
+
     def grow(self, room: int) -> int:
         try:
-            self._resize(min(room, self._num_blocks))
+            self._resize(room)
         except OutOfMemory:
             pass  # others have it: who asked goes on with what there is
         return self.room

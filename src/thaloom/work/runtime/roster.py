@@ -76,6 +76,7 @@ class Roster:
 
     def next_work(self, now: float) -> list[Work]:
         """What goes into the next step; nothing if there is nobody. Preempts and admits as planned."""
+        self._make_way()
         while (plan := plan_step(self._snapshot())).preempt is not None:
             self._preempt(self._live[Ticket(plan.preempt)])
         self._pressure = next_pressure(self._pressure, plan.left_waiting)
@@ -107,9 +108,22 @@ class Roster:
 
     def give_back(self) -> None:
         """Memory in which nothing is kept goes back; what is kept moves together for that."""
-        if self._memory.is_fixed:
+        if not self._memory.is_fixed:
+            self._keep(self._pool.held_blocks + self._pool.cached_blocks)
+
+    def _make_way(self) -> None:
+        """Where others are to have memory back: what is cached goes first, then who came last waits again. Whoever is
+        alone stays: its memory is promised."""
+        limit = self._memory.limit
+        if limit >= self._pool.room:
             return
-        used = self._pool.held_blocks + self._pool.cached_blocks
+        while self._pool.held_blocks > limit and len(self._running) > 1:
+            self._preempt(self._running[-1])
+        held = self._pool.held_blocks
+        self._keep(max(held, min(held + self._pool.cached_blocks, limit)))
+
+    def _keep(self, used: int) -> None:
+        """So many blocks, moved to the beginning, and memory for no more than must be."""
         moves = self._pool.shrink(used)
         for source, target in moves:
             self._memory.copy(source, target)
@@ -135,7 +149,7 @@ class Roster:
 
     def _snapshot(self) -> Snapshot:
         arrivals = tuple(self._arrivals())
-        self._provide(sum(arrival.new_blocks for arrival in arrivals))
+        self._provide(sum(arrival.new_blocks for arrival in arrivals) + 2 * len(self._running))
         return Snapshot(
             running=tuple(
                 Running(
@@ -176,14 +190,13 @@ class Roster:
         return arrivals
 
     def _provide(self, new_blocks: int) -> None:
-        """Memory for so many blocks and for what those that run will want next, as far as it can be had, so that what
-        is cached is given away only where it cannot."""
-        room = self._pool.room
-        if room == self._pool.num_blocks:
+        """Memory for so many blocks (of those that run one for the next token, one for guesses), as far as it can be
+        had, so that what is cached is given away only where it cannot."""
+        if self._memory.is_fixed:
             return
-        wanted = new_blocks + 2 * len(self._running)  # one for the next token, one for guesses
-        if wanted > self._pool.blank_blocks:
-            self._pool.grow(self._memory.grow(room + wanted - self._pool.blank_blocks))
+        self._memory.want(min(self._pool.held_blocks + new_blocks, self._pool.num_blocks))
+        if (missing := new_blocks - self._pool.blank_blocks) > 0 and self._pool.room < self._pool.num_blocks:
+            self._pool.grow(self._memory.grow(min(self._pool.room + missing, self._pool.num_blocks)))
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
         return self._pool.lookup(sequence.reusable_keys()) if self._prefix_reuse else []
