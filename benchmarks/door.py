@@ -137,7 +137,8 @@ def serve_directly(home: Path, model: str) -> None:
     drivers.discover()
     architectures.discover()
     loaded = load(spec, ModelStore(Path(spec.store), SystemClock()), drivers, architectures, threading.Event())
-    engine = Engine(loaded.executable, loaded.config, monotonic=time.monotonic, emit=lambda _: None)
+    memory = loaded.pool.memory
+    engine = Engine(loaded.executable, loaded.config, monotonic=time.monotonic, emit=lambda _: None, memory=memory)
     for line in sys.stdin:
         num_streams, num_tokens = map(int, line.split())
         begin = time.perf_counter()

@@ -41,7 +41,7 @@ def main():
         **settings["spec"],
     )
     loaded = load(spec, store, drivers, architectures, threading.Event())
-    engine = Engine(loaded.executable, loaded.config, monotonic=time.monotonic, emit=ignore)
+    engine = Engine(loaded.executable, loaded.config, monotonic=time.monotonic, emit=ignore, memory=loaded.pool.memory)
 
     def generate(prompts, new_tokens):
         for index, ids in enumerate(prompts):

@@ -41,14 +41,23 @@ class Estimate:
     process_bytes: int
     """Interpreter and libraries of the worker."""
     context_length: int
+    kv_ceiling_bytes: int = 0
+    """What keys and values may grow to on pages that others lend; 0: no further than what is promised."""
+
+    @property
+    def lent_bytes(self) -> int:
+        """The most it may hold beyond what is promised."""
+        return max(0, self.kv_ceiling_bytes - self.kv_bytes)
 
     @property
     def total_bytes(self) -> int:
+        """What is promised."""
         return self.weight_bytes + self.kv_bytes + self.scratch_bytes + self.process_bytes
 
 
-def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> Estimate:
-    """What serving the model like this takes. `config` is the model's config.json.
+def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any], *, lends: bool = False) -> Estimate:
+    """What serving the model like this takes. `config` is the model's config.json. `lends`: pages of keys and values
+    are lent where it runs, so that one context is all that must be promised.
 
     Raises BadParameter for a wish that no worker could ever meet, so that it takes no healthy one's place.
     """
@@ -65,7 +74,10 @@ def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> E
             f"{format_bytes(one_context)} for keys and values",
             param="kv_bytes",
         )
-    if kv_bytes is None:
+    ceiling = 0
+    if kv_bytes is None and lends:
+        kv_bytes, ceiling = one_context, spec.max_sequences * one_context
+    elif kv_bytes is None:
         kv_bytes = min(DEFAULT_CONTEXTS * one_context, max(MAX_DEFAULT_KV_BYTES, one_context))
     return Estimate(
         weight_bytes=_weight_bytes(spec, card, config),
@@ -73,6 +85,7 @@ def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any]) -> E
         scratch_bytes=_scratch_bytes(spec, card, config),
         process_bytes=WORKER_BASE_BYTES,
         context_length=context_length,
+        kv_ceiling_bytes=ceiling,
     )
 
 

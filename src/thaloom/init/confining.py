@@ -215,6 +215,7 @@ class Confiner:
             read=tuple(path for path in read if Path(path).exists()),
             moved=packed,
             sockets=str(socket.parent),
+            write=(str(layout.pages),) if plan.lends else (),
             files=(f"{socket}.failure.json",),
             devices=accelerators() if anywhere or plan.device.split(":")[0] not in ("cpu", "virtual") else (),
             whole_host=anywhere,
@@ -226,7 +227,7 @@ class Confiner:
     def _limits(self, spec: ServiceSpec, plan: Placement) -> Limits:
         """Only what holds here: nobody asked for these, so none of them is missed."""
         enforced = self._sandbox.enforced_limits()
-        estimate = plan.estimate.total_bytes
+        estimate = plan.estimate.total_bytes + plan.estimate.lent_bytes
         memory = estimate + estimate // 4 + self._config.memory_slack_bytes + self._config.scratch_bytes
         held = spec.engine in MEASURED and "memory" in enforced
         return Limits(

@@ -16,18 +16,19 @@ from typing import Any
 
 from thaloom.base.actions import RECONCILER
 from thaloom.base.clock import Clock
-from thaloom.base.ids import DeviceId, ServiceName, WorkerId, new_worker_id
+from thaloom.base.ids import ServiceName, WorkerId, new_worker_id
 from thaloom.hal.inventory import Inventory
 from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, to_record
 from thaloom.init.confining import Confiner
 from thaloom.init.fencing import Fences
 from thaloom.init.layout import Layout
 from thaloom.init.node_memory import NodeMemory
-from thaloom.init.placement import Planner
+from thaloom.init.placement import Placement, Planner
 from thaloom.init.publishing import TextFiles
 from thaloom.init.supervisor import Supervisor
 from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.sandbox.types import Latency
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Lease, Service
 from thaloom.work.runtime.spec import WorkerSpec, write_spec
@@ -111,13 +112,13 @@ class Executor:
     async def _start_worker(self, action: StartWorker, worker: WorkerId) -> None:
         service = self._store.service(action.service)
         plan = await self._planner.make(service.spec)
-        self._memory.reserve(worker, plan.device, plan.estimate)
+        await self._memory.admit(worker, plan.device, plan.estimate, lends=plan.lends)
         try:
             if plan.manifest is not None:
                 await asyncio.to_thread(self._text_files.prepare, self._models.open(plan.manifest))
             lease = self._lease(worker, service.spec.name, service.revision)
             spec_path = self._layout.worker_spec(worker)
-            write_spec(spec_path, self._spec(worker, service, plan.device))
+            write_spec(spec_path, self._spec(worker, service, plan))
             command = worker_command(spec_path)
             command = await asyncio.to_thread(self._confiner.confine, worker, service.spec, plan, command)
             encrypted = plan.manifest is not None and plan.manifest.encrypted
@@ -187,10 +188,11 @@ class Executor:
             revision=revision,
         )
 
-    def _spec(self, worker: WorkerId, service: Service, device: DeviceId) -> WorkerSpec:
+    def _spec(self, worker: WorkerId, service: Service, plan: Placement) -> WorkerSpec:
         wish = dataclasses.asdict(service.spec)
         del wish["name"], wish["replicas"], wish["labels"], wish["latency"]
-        found = self._inventory.device(device)
+        found = self._inventory.device(plan.device)
+        lending = self._memory.lending if plan.lends else None
         return WorkerSpec(
             worker=worker,
             service=service.spec.name,
@@ -198,6 +200,8 @@ class Executor:
             socket=str(self._layout.worker_socket(worker)),
             driver=found.driver,
             engine_hosts=self.engine_hosts,
+            pages=None if lending is None else str(lending.path),
+            page_priority=_PRIORITY[self._confiner.latency(service.spec)],
             **wish | {"device": found.id},
         )
 
@@ -208,6 +212,9 @@ class Executor:
 _CLEARING, _CLEARING_S = 20, 0.05
 """How often, and how long between, a worker's group is tried to be removed: the kernel takes a moment to clear away
 what was killed. What is left then is removed with the next."""
+
+_PRIORITY: dict[Latency, int] = {"interactive": 2, "normal": 1, "batch": 0}
+"""Who goes first where several want what is left of the memory: they answer somebody."""
 
 _PYTHON = (sys.executable, "-P")
 """-P: a file in the folder somebody happened to start the node from must not stand in for a module."""

@@ -94,6 +94,11 @@ class Layout:
         return self.run / "workers"
 
     @property
+    def pages(self) -> Path:
+        """The board where workers lend each other memory of the host (kernel.memory.board)."""
+        return self.run / "pages"
+
+    @property
     def workspaces(self) -> Path:
         """Folders that outlive what works in them, by name."""
         return self.home / "workspaces"

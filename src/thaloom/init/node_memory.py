@@ -9,6 +9,7 @@ from thaloom.base.ids import DeviceId, WorkerId
 from thaloom.base.procs import resident_bytes
 from thaloom.hal.types import Device, Reading
 from thaloom.init.admission import WORKER_BASE_BYTES, Estimate
+from thaloom.init.lending import Lending
 from thaloom.init.supervisor import Supervised
 from thaloom.kernel.memory.ledger import Ledger
 from thaloom.kernel.state.types import GUESTS, DeviceMemory
@@ -43,8 +44,31 @@ class NodeMemory:
         self._host_available = host_available
         self._readings = readings
         self._headroom_bytes = headroom_bytes
+        self.lending: Lending | None = None
+        """Where workers of the host lend each other pages, if they do."""
+        self._coming: dict[str, int] = {}
+        """Bytes promised to workers that have not sat down there yet, if they lived to."""
         self.others: Callable[[], Mapping[str, int]] = dict
         """What those hold now who book memory and are no workers, by owner, as far as it is counted."""
+
+    async def admit(self, worker: WorkerId, device: DeviceId, estimate: Estimate, *, lends: bool) -> None:
+        """Book an estimate, and wait for what of it is lent. Raises OutOfMemory with the figures, and then nothing is
+        booked."""
+        self.reserve(worker, device, estimate)
+        try:
+            if lends:
+                self._coming[worker] = estimate.kv_bytes
+            if device in self._on_host:
+                await self.take_back(worker, estimate.total_bytes)
+        except BaseException:
+            self.release(worker)
+            raise
+
+    async def take_back(self, owner: str, num_bytes: int) -> None:
+        """When what was just booked of the host's memory is lent to nobody any more. Raises OutOfMemory naming those
+        who keep it."""
+        if self.lending is not None:
+            await self.lending.take_back(owner, num_bytes, self._coming)
 
     def reserve(self, worker: WorkerId, device: DeviceId, estimate: Estimate) -> None:
         """Book an estimate. Raises OutOfMemory with the figures, and then nothing is booked."""
@@ -90,17 +114,21 @@ class NodeMemory:
 
     def release(self, worker: WorkerId) -> None:
         self._ledger.release(worker)
+        self._coming.pop(worker, None)
+        if self.lending is not None:
+            self.lending.sweep()
 
     def free_bytes(self, processes: Iterable[Supervised]) -> dict[DeviceId, int]:
         """What each device can still be asked for: by the ledger, and by measure less what is promised but not yet
         in use."""
         resident: dict[str, int] = {process.id: _resident(process) for process in processes if process.alive}
         resident |= self.others()
+        lent = {} if self.lending is None else self.lending.lent_bytes()
         readings = self._readings()
         free = {}
         for device in self._capacity:
             measured = self._measured_free(device, readings)
-            promised = self._promised(device, resident) if device in self._on_host else 0
+            promised = self._promised(device, resident, lent) if device in self._on_host else 0
             by_ledger = self._ledger.free_bytes(device)
             free[device] = by_ledger if measured is None else min(by_ledger, measured - promised)
         return free
@@ -174,11 +202,17 @@ class NodeMemory:
         reading = readings.get(device)
         return None if reading is None else reading.memory_free_bytes
 
-    def _promised(self, device: DeviceId, resident: Mapping[str, int]) -> int:
+    def _promised(self, device: DeviceId, resident: Mapping[str, int], lent: Mapping[str, int]) -> int:
+        """What is promised and not yet in use, less what is in use and only lent."""
         booked: dict[str, int] = {}
         for entry in self._ledger.holdings(device):
             booked[entry.owner] = booked.get(entry.owner, 0) + entry.num_bytes
-        return sum(max(0, num_bytes - resident.get(owner, 0)) for owner, num_bytes in booked.items())
+        return sum(max(num_bytes - resident.get(owner, 0), -lent.get(owner, 0)) for owner, num_bytes in booked.items())
+
+    def settle(self, processes: Iterable[Supervised]) -> None:
+        """Lend what nobody has booked, and no more than there is."""
+        if self.lending is not None:
+            self.lending.settle(self._coming, self.free_bytes(processes)[self.lending.device])
 
 
 def _resident(process: Supervised) -> int:

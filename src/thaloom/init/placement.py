@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -27,6 +28,8 @@ class Placement:
     """None: a foreign engine serves what does not lie in the store."""
     device: DeviceId
     estimate: Estimate
+    lends: bool = False
+    """Whether its worker takes part in lending pages."""
 
 
 REFUSED_S = 5.0
@@ -40,7 +43,16 @@ class Planner:
     """Reads the store in threads, once for all wishes that differ in no more than their names. A refusal is remembered
     until a model comes or a device changes, and for a while at most: what stood in the way may go by itself."""
 
-    def __init__(self, models: ModelStore, inventory: Inventory, clock: Clock) -> None:
+    def __init__(
+        self,
+        models: ModelStore,
+        inventory: Inventory,
+        clock: Clock,
+        *,
+        lends: Callable[[ServiceSpec, DeviceId], bool] = lambda *_: False,
+    ) -> None:
+        """`lends`: whether a service takes part in lending pages on a device."""
+        self._lends = lends
         self._models = models
         self._inventory = inventory
         self._clock = clock
@@ -127,7 +139,9 @@ class Planner:
         if spec.engine == "onnx":
             return Placement(manifest=manifest, device=device, estimate=onnx_estimate(spec, manifest.card))
         config = self._models.open(manifest).config()
-        return Placement(manifest=manifest, device=device, estimate=estimate(spec, manifest.card, config))
+        lends = self._lends(spec, device)
+        found = estimate(spec, manifest.card, config, lends=lends)
+        return Placement(manifest=manifest, device=device, estimate=found, lends=lends)
 
 
 def _said(spec: ServiceSpec) -> str:

@@ -61,8 +61,9 @@ class Quantising:
         async with self._turn:
             plan = await self._planner.make(ServiceSpec(name=ServiceName("quantise"), model=str(wish.model)))
             owner = WorkerId(f"quantise-{next(self._serial)}")
-            self._book(owner, plan)
+            needed_bytes = self._book(owner, plan)
             try:
+                await self._memory.take_back(owner, needed_bytes)
                 estimate = plan.estimate.total_bytes
                 await self._run(self._spec(wish), estimate + estimate // 4 + _SLACK_BYTES, progress)
             finally:
@@ -75,8 +76,8 @@ class Quantising:
         names = {"model": str(wish.model), "name": str(wish.name)}
         return dataclasses.asdict(wish) | names | {"store": str(self._layout.models)}
 
-    def _book(self, owner: WorkerId, plan: Placement) -> None:
-        """Its weights, for as long as it runs; what it computes with is small."""
+    def _book(self, owner: WorkerId, plan: Placement) -> int:
+        """Bytes of its weights, for as long as it runs; what it computes with is small."""
         needed = dataclasses.replace(plan.estimate, kv_bytes=0)
         free = self._memory.free_bytes(self._supervisor)[plan.device]
         if needed.total_bytes > free:
@@ -87,6 +88,7 @@ class Quantising:
                 free_bytes=free,
             )
         self._memory.reserve(owner, plan.device, needed)
+        return needed.total_bytes
 
     async def _run(self, spec: dict[str, Any], memory_bytes: int, progress: OnProgress) -> None:
         try:

@@ -171,6 +171,7 @@ class ReconcileLoop:
         """The present, frozen."""
         for process in self._supervisor:
             self._memory.measured(process)
+        self._memory.settle(self._supervisor)
         return Snapshot(
             now=self._clock.monotonic(),
             going_down=self.going_down,

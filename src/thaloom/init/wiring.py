@@ -7,10 +7,11 @@ import contextlib
 import os
 from collections.abc import Iterable
 
+from thaloom.base.access import tenant_of
 from thaloom.base.clock import Clock
 from thaloom.base.errors import NodeNotRunning, ThaloomError
 from thaloom.base.events import Degraded, Emit
-from thaloom.base.ids import WorkerId
+from thaloom.base.ids import DeviceId, WorkerId
 from thaloom.base.plugins import Registry
 from thaloom.base.procs import ProcessIdentity
 from thaloom.hal.driver import Driver
@@ -39,6 +40,7 @@ from thaloom.init.jobs.guarding import JobGuard
 from thaloom.init.jobs.loop import JobLoop
 from thaloom.init.jobs.memory import JobMemory
 from thaloom.init.layout import Layout
+from thaloom.init.lending import Lending
 from thaloom.init.locksmith import Locksmith
 from thaloom.init.low_memory import MemoryWatch
 from thaloom.init.node_memory import NodeMemory
@@ -63,7 +65,7 @@ from thaloom.kernel.sandbox.protection import protect_node
 from thaloom.kernel.sandbox.walls import Sandbox
 from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.store import StateStore
-from thaloom.kernel.state.types import Lease, Route
+from thaloom.kernel.state.types import Lease, Route, ServiceSpec
 from thaloom.kernel.trust.master_key import MasterSecret
 
 _HAND_OVER_S = 5.0
@@ -119,7 +121,7 @@ class Node:
         models = self._models = ModelStore(layout.models, clock, history, key=self._vault)
         self._vault.open()
         inventory = Inventory(registry, history)
-        planner = Planner(models, inventory, clock)
+        planner = Planner(models, inventory, clock, lends=lambda spec, device: _lends(memory, spec, device))
         memory = NodeMemory(
             inventory.refresh().devices,
             host_total_bytes=host_memory.total_bytes(),
@@ -127,6 +129,8 @@ class Node:
             readings=lambda: {reading.device: reading for reading in inventory.readings()},
             headroom_bytes=config.memory_headroom_bytes,
         )
+        if memory.host is not None:
+            memory.lending = Lending(layout.pages, memory.host)
         text_files = self._text_files = TextFiles(layout.tokenizers)
         sandbox = self._sandbox = _sandbox(layout, config)
         confiner = self._confiner = Confiner(layout, config.sandbox, sandbox=sandbox, models=models)
@@ -419,6 +423,13 @@ def _sandbox(layout: Layout, config: NodeConfig) -> Sandbox:
     groups = find_groups(folder_name(layout.home))
     groups.settle()  # before there is a door or a worker, which would be born where we are
     return Sandbox(walls=find_walls(layout.run), groups=groups, mode=config.sandbox.walls)
+
+
+def _lends(memory: NodeMemory, spec: ServiceSpec, device: DeviceId) -> bool:
+    """Whether its worker sits at the board: who does can write what stands there, so no tenant's does, and no foreign
+    engine."""
+    lending = memory.lending
+    return lending is not None and lending.device == device and spec.engine == "thaloom" and not tenant_of(spec.name)
 
 
 def _routes_of_an_earlier_daemon(layout: Layout) -> tuple[Route, ...]:

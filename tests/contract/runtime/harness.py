@@ -27,6 +27,8 @@ from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.connection import Patience
 from thaloom.work.runtime.events import WorkerListening
 from thaloom.work.runtime.grammars import Grammars
+from thaloom.work.runtime.kv_memory import FixedKv
+from thaloom.work.runtime.kv_pool import KvPool
 from thaloom.work.runtime.loading import LoadedModel
 from thaloom.work.runtime.messages import (
     Failed,
@@ -104,7 +106,7 @@ def loaded(executable: HistoryExecutable, *, max_sequences: int = 4, max_queue: 
     )
     return LoadedModel(
         executable=executable,
-        pool=NoBuffer(),
+        pool=KvPool(buffer=NoBuffer(), memory=FixedKv(NUM_BLOCKS), num_blocks=NUM_BLOCKS, promised_bytes=0),
         config=EngineConfig(
             vocab_size=VOCAB,
             context_length=CONTEXT,

@@ -59,6 +59,9 @@ class Machine:
     def free_bytes(self, processes: object) -> dict[DeviceId, int]:
         return {CPU: self.free}
 
+    def settle(self, processes: object) -> None:
+        pass
+
     async def perform(self, action: Action) -> None:
         self.performed.append(action)
         if self.fault is not None:

@@ -33,7 +33,8 @@ from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
 from thaloom.work.runtime.architectures import Architecture
 from thaloom.work.runtime.architectures.llama import ARCHITECTURE
-from thaloom.work.runtime.loading import LoadedModel, LoadingStopped, choose_context, choose_kv_dtype, load, size_pool
+from thaloom.work.runtime.kv_pool import size_pool
+from thaloom.work.runtime.loading import LoadedModel, LoadingStopped, choose_context, choose_kv_dtype, load
 from thaloom.work.runtime.spec import WorkerSpec, read_spec, write_spec
 
 DEVICE = DeviceId("virtual:0")
@@ -80,13 +81,13 @@ def test_a_model_comes_with_its_figures(store: ModelStore, tmp_path: Path) -> No
     put(store, tmp_path / "model")
     model = loading(store, tmp_path)
     assert (model.config.context_length, model.config.num_blocks) == (256, 4 * 16)
-    assert model.pool.num_bytes == 64 * model.executable.block_bytes
+    assert model.pool.promised_bytes == 64 * model.executable.block_bytes
     assert model.num_threads == 3
     assert model.operator_levels["paged_attention"] == "L3"
     booked = {entry.purpose: (entry.num_bytes, entry.measured) for entry in model.ledger.holdings()}
     assert booked == {
         "weights": (model.executable.weight_bytes, True),
-        "kv": (model.pool.num_bytes, True),
+        "kv": (model.pool.promised_bytes, True),
         "scratch": (model.executable.scratch_bytes, True),
     }
     model.ledger.check()

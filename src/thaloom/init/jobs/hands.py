@@ -93,6 +93,7 @@ class Hands:
             self._memory.release(spec.name)
             raise
         try:
+            await self._memory.returned(spec)
             plan, environment = await asyncio.to_thread(self._plan, spec, attempt, files, devices, state.started_at)
             self._runs.start(spec, plan, environment)
         except (ThaloomError, OSError) as error:

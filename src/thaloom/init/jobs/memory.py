@@ -52,6 +52,10 @@ class JobMemory:
         A second time it books the same."""
         return self.memory.book(owner(spec.name), self.needed_bytes(spec), spec.resources.num_devices)
 
+    async def returned(self, spec: JobSpec) -> None:
+        """When what is booked for it is lent to nobody any more. Raises OutOfMemory."""
+        await self.memory.take_back(owner(spec.name), self.needed_bytes(spec))
+
     def adopt(self, spec: JobSpec, devices: tuple[str, ...]) -> None:
         """Of one that runs already."""
         self.memory.adopt(owner(spec.name), self.needed_bytes(spec), devices)

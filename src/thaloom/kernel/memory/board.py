@@ -25,8 +25,26 @@ from thaloom.base.errors import BadParameter, NameTaken, StateUnusable
 from thaloom.base.units import MIB
 from thaloom.kernel.memory.board_books import Books
 from thaloom.kernel.memory.board_file import (
-    BELL, CEILING, FLOOR, GOAL_AT, HELD, NAME, NUM_PAGES_AT, OWED_AT, PAGE_BYTES_AT, PRIORITY, SEATS, SECURED, TAKEN_AT, TARGET,
-    UNSETTLED_AT, WANTED, BoardFile, base_of, name_words, seat_at,
+    BELL,
+    CEILING,
+    FLOOR,
+    GOAL_AT,
+    HELD,
+    NAME,
+    NUM_PAGES_AT,
+    OWED_AT,
+    PAGE_BYTES_AT,
+    PRIORITY,
+    SEATS,
+    SECURED,
+    TAKEN_AT,
+    TARGET,
+    UNSETTLED_AT,
+    WANTED,
+    BoardFile,
+    base_of,
+    name_words,
+    seat_at,
 )  # fmt: skip
 from thaloom.kernel.memory.sharing import ENDLESS, Share, admit, admit_size, reclaims, targets
 
@@ -126,7 +144,9 @@ class Board:
     ) -> None:
         """What is promised to a seat. Raises KeyError if nobody of that name sits, OutOfMemory as `join`."""
         with self._books:
-            shares = {share.owner: (begin, share) for begin, share in zip(self._books.seats(), self._shares(), strict=True)}
+            shares = {
+                share.owner: (begin, share) for begin, share in zip(self._books.seats(), self._shares(), strict=True)
+            }
             begin, now = shares[owner]
             floor = now.floor if floor is None else floor
             ceiling = now.ceiling if ceiling is None else ceiling
@@ -283,4 +303,6 @@ class Seat:
 
 def _refuse_bounds(floor: int, ceiling: int) -> None:
     if not 0 <= floor <= ceiling <= ENDLESS:
-        raise BadParameter(f"a floor of {floor} pages does not lie between none and a ceiling of {ceiling}", param="floor")
+        raise BadParameter(
+            f"a floor of {floor} pages does not lie between none and a ceiling of {ceiling}", param="floor"
+        )

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 import threading
-from types import TracebackType
 
 from thaloom.base import futex
 from thaloom.base.errors import DeadlineExceeded
 from thaloom.kernel.memory.board_file import (
-    BELL, FLOOR, GOAL_AT, HELD, HOLDER_AT, NUM_PAGES_AT, OWED_AT, PATIENCE_S, ROOM_AT, SECURED, TAKEN_AT, TARGET,
-    UNSETTLED_AT, WANTED, SEATS, BoardFile, base_of, seat_at,
+    BELL,
+    GOAL_AT,
+    HELD,
+    HOLDER_AT,
+    NUM_PAGES_AT,
+    OWED_AT,
+    PATIENCE_S,
+    ROOM_AT,
+    SEATS,
+    SECURED,
+    TAKEN_AT,
+    TARGET,
+    UNSETTLED_AT,
+    WANTED,
+    BoardFile,
+    base_of,
+    seat_at,
 )  # fmt: skip
 from thaloom.kernel.memory.sharing import Share, room, settled, targets
-
 
 
 class Books:

@@ -160,7 +160,9 @@ class BoardFile:
 
     def name(self, seat: int) -> str:
         begin = base_of(seat) + NAME
-        return struct.pack(f"<{SEAT_WORDS - NAME}q", *self.words[begin : begin + SEAT_WORDS - NAME]).rstrip(b"\0").decode()
+        return (
+            struct.pack(f"<{SEAT_WORDS - NAME}q", *self.words[begin : begin + SEAT_WORDS - NAME]).rstrip(b"\0").decode()
+        )
 
 
 def name_words(name: str) -> tuple[int, ...]:

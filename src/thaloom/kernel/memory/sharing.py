@@ -97,8 +97,6 @@ def room(shares: Sequence[Share], num_pages: int) -> int:
     return num_pages - sum([max(share.held, share.secured) for share in shares])
 
 
-
-
 def settled(shares: Sequence[Share], num_pages: int, goal: int) -> tuple[int, list[int]]:
     """What pages that are free now are for, before anybody may take them: first the pool comes as near to `goal` as it
     can, then floors are secured, in the order of priority. Gives the pages of the pool and what of each floor is."""

@@ -30,7 +30,13 @@ class AsyncEngine:
     """Public methods are for the event loop's thread. `broken` is called there once the engine is of no further use."""
 
     def __init__(
-        self, engine: Engine, *, broken: Callable[[ThaloomError], None], emit: Emit, max_tokens_behind: int
+        self,
+        engine: Engine,
+        *,
+        broken: Callable[[ThaloomError], None],
+        emit: Emit,
+        max_tokens_behind: int,
+        rung: Callable[[float], bool] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._broken = broken
@@ -38,7 +44,7 @@ class AsyncEngine:
         self._emit = emit
         self._max_tokens_behind = max_tokens_behind
         self._outboxes: dict[Ticket, tuple[Generate | Embed, Outbox]] = {}
-        self._runner = EngineRunner(engine, deliver=self._deliver, broken=self._tell_broken)
+        self._runner = EngineRunner(engine, deliver=self._deliver, broken=self._tell_broken, rung=rung)
 
     def _deliver(self, news: list[Emission]) -> None:
         """On the engine's thread."""

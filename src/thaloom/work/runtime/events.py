@@ -51,6 +51,15 @@ class EngineReady(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PagesNotLent(Event):
+    """The worker found no board of pages: it keeps to the memory that is promised to it."""
+
+    worker: str
+    service: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerDraining(Event):
     """No new requests; the running ones have `grace_s` left."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Protocol
 
 from thaloom.base.errors import OutOfMemory
 from thaloom.hal.driver import ElasticBuffer, Executable
+from thaloom.kernel.memory.board import Seat
 
 
 class KvMemory(Protocol):
@@ -72,18 +74,19 @@ class ElasticKv:
 
     is_fixed = False
 
-    def __init__(self, buffer: ElasticBuffer, executable: Executable, *, floor: int) -> None:
-        """Raises OutOfMemory if not even the floor can be had."""
+    def __init__(self, buffer: ElasticBuffer, executable: Executable, *, floor: int, most: int | None = None) -> None:
+        """`most`: blocks there may ever be, if fewer than the buffer has addresses for. Raises OutOfMemory if not even
+        the floor can be had."""
         self._buffer = buffer
         self._block_bytes = executable.block_bytes
-        self._num_blocks = buffer.capacity_bytes // executable.block_bytes
+        self._num_blocks = min(buffer.capacity_bytes // executable.block_bytes, most or sys.maxsize)
         self._floor = min(floor, self._num_blocks)
         self._copy: Callable[[int, int], None] = executable.copy_block
         self._resize(self._floor)
 
     @property
     def room(self) -> int:
-        return self._buffer.num_bytes // self._block_bytes
+        return min(self._buffer.num_bytes // self._block_bytes, self._num_blocks)
 
     @property
     def limit(self) -> int:
@@ -109,3 +112,40 @@ class ElasticKv:
 
     def _resize(self, num_blocks: int) -> None:
         self._buffer.resize(num_blocks * self._block_bytes)
+
+
+class LentKv(ElasticKv):
+    """On pages that workers of the device lend each other: none is touched before it is taken at the board, and none
+    given back there before the system has it."""
+
+    def __init__(self, buffer: ElasticBuffer, executable: Executable, seat: Seat) -> None:
+        """The seat's floor must be held already."""
+        self._seat = seat
+        floor_bytes = min(seat.held() * buffer.page_bytes, buffer.capacity_bytes)
+        super().__init__(buffer, executable, floor=floor_bytes // executable.block_bytes)
+
+    @property
+    def limit(self) -> int:
+        return max(self._floor, self._blocks_of(self._seat.target()))
+
+    def want(self, num_blocks: int) -> None:
+        self._seat.want(self._pages_of(max(num_blocks, self._floor)))
+
+    def grow(self, room: int) -> int:
+        missing = self._pages_of(room) - self._seat.held()
+        if missing > 0:
+            self._seat.take(missing)
+        return super().grow(min(room, self._blocks_of(self._seat.held())))
+
+    def shrink(self, used: int) -> int:
+        room = super().shrink(used)
+        kept = self._pages_of(max(used, self._floor))
+        if (spare := self._seat.held() - kept) > 0:
+            self._seat.give(spare)
+        return room
+
+    def _pages_of(self, num_blocks: int) -> int:
+        return -(-num_blocks * self._block_bytes // self._buffer.page_bytes)
+
+    def _blocks_of(self, num_pages: int) -> int:
+        return min(num_pages * self._buffer.page_bytes // self._block_bytes, self._num_blocks)

@@ -7,26 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaloom.base.errors import BadParameter, DeviceNotFound, MalformedFile, NotServable, OutOfMemory, ThaloomError
+from thaloom.base.errors import BadParameter, DeviceNotFound, MalformedFile, NotServable, ThaloomError
 from thaloom.base.events import Emit, ignore
-from thaloom.base.ids import WorkerId
 from thaloom.base.plugins import Registry
-from thaloom.base.units import GIB, format_bytes
-from thaloom.hal.driver import (
-    Backend,
-    Buffer,
-    Driver,
-    ElasticBuffer,
-    Executable,
-    Limits,
-    ReservesMemory,
-    WeightSource,
-)
-from thaloom.hal.ops import BLOCK_TOKENS, Program
+from thaloom.hal.driver import Backend, Driver, Executable, Limits, WeightSource
+from thaloom.hal.ops import Program
 from thaloom.hal.tensors import QuantTensor, Tensor
 from thaloom.hal.types import Device, DType, WeightFormat
 from thaloom.kernel.memory.ledger import Ledger
-from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.models.events import PackedWeightsLost
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
@@ -35,13 +23,11 @@ from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.grammars import Grammars
-from thaloom.work.runtime.kv_memory import ElasticKv, FixedKv, KvMemory
+from thaloom.work.runtime.kv_pool import KvPool, make_pool
 from thaloom.work.runtime.spec import WorkerSpec
 from thaloom.work.runtime.text import read_vocabulary
 
 DEFAULT_CONTEXT = 8192
-DEFAULT_CONTEXTS_IN_POOL = 4
-DEFAULT_KV_BYTES = 1 * GIB
 
 
 class LoadingStopped(Exception):
@@ -53,7 +39,7 @@ class LoadedModel:
     """A model ready to run and what there is to say of it. `close` gives everything back."""
 
     executable: Executable
-    pool: Buffer
+    pool: KvPool
     config: EngineConfig
     ledger: Ledger
     backend: Backend
@@ -63,19 +49,9 @@ class LoadedModel:
     operator_levels: dict[str, str]
     grammars: Grammars
 
-    @property
-    def kv_bytes(self) -> int:
-        """What keys and values may take."""
-        return self.config.num_blocks * self.executable.block_bytes
-
-    def kv_memory(self) -> KvMemory:
-        if isinstance(self.pool, ElasticBuffer):
-            return ElasticKv(self.pool, self.executable, floor=blocks_for(self.config.context_length))
-        return FixedKv(self.config.num_blocks)
-
     def close(self) -> None:
         self.executable.close()
-        self.pool.free()
+        self.pool.close()
 
 
 def load(
@@ -126,8 +102,7 @@ def load(
     vocab_size = shape.vocab_size
     ledger.correct(spec.worker, device.id, executable.weight_bytes, purpose="weights")
     try:
-        num_blocks = size_pool(spec.kv_bytes, context, executable.block_bytes)
-        pool = _bind_pool(executable, num_blocks, backend, ledger, spec.worker)
+        pool = make_pool(spec, context, executable, backend, ledger, emit)
     except ThaloomError:
         executable.close()
         raise
@@ -137,7 +112,7 @@ def load(
         config=EngineConfig(
             vocab_size=vocab_size,
             context_length=context,
-            num_blocks=num_blocks,
+            num_blocks=pool.num_blocks,
             limits=limits,
             max_queue=spec.max_queue,
             prefix_reuse=spec.prefix_reuse,
@@ -209,23 +184,6 @@ def check_weight_format(wanted: WeightFormat, backend: Backend) -> None:
         )
 
 
-def size_pool(wanted_bytes: int | None, context: int, block_bytes: int) -> int:
-    """Blocks of the pool. Raises OutOfMemory if not even one full context fits into what was asked for."""
-    one_context = blocks_for(context)
-    if wanted_bytes is None:
-        return max(one_context, min(DEFAULT_CONTEXTS_IN_POOL * one_context, DEFAULT_KV_BYTES // block_bytes))
-    if wanted_bytes // block_bytes < one_context:
-        needed = one_context * block_bytes
-        raise OutOfMemory(
-            f"one context of {context} tokens needs {format_bytes(needed)} for keys and values "
-            f"({format_bytes(block_bytes)} for each {BLOCK_TOKENS}); kv_bytes is {format_bytes(wanted_bytes)}",
-            param="kv_bytes",
-            needed_bytes=needed,
-            free_bytes=wanted_bytes,
-        )
-    return wanted_bytes // block_bytes
-
-
 def checked_weights(
     source: WeightSource,
     program: Program,
@@ -294,17 +252,6 @@ class KeptWeights(CheckedWeights):
 
     def packed_lost(self, reason: str) -> None:
         self._emit(PackedWeightsLost(model=self._model, reason=reason))
-
-
-def _bind_pool(executable: Executable, num_blocks: int, backend: Backend, ledger: Ledger, worker: WorkerId) -> Buffer:
-    """Book scratch and pool, then take the pool: of a device that can, without memory, which comes as it is needed.
-    Raises OutOfMemory."""
-    kv_bytes = num_blocks * executable.block_bytes
-    for purpose, num_bytes in (("scratch", executable.scratch_bytes), ("kv", kv_bytes)):
-        ledger.reserve(worker, backend.device.id, num_bytes, purpose=purpose, measured=True)
-    pool = backend.reserve(kv_bytes) if isinstance(backend, ReservesMemory) else backend.allocate(kv_bytes)
-    executable.bind_pool(pool, num_blocks)
-    return pool
 
 
 def _free_bytes(driver: Driver, device: Device) -> int:

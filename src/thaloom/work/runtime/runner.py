@@ -13,6 +13,9 @@ REST_S = 10.0
 a busy hour."""
 
 
+_LISTEN_S = 1.0
+
+
 class EngineRunner:
     """`deliver` and `broken` are called on this thread; they must not block.
 
@@ -20,17 +23,26 @@ class EngineRunner:
     """
 
     def __init__(
-        self, engine: Engine, *, deliver: Callable[[list[Emission]], None], broken: Callable[[ThaloomError], None]
+        self,
+        engine: Engine,
+        *,
+        deliver: Callable[[list[Emission]], None],
+        broken: Callable[[ThaloomError], None],
+        rung: Callable[[float], bool] | None = None,
     ) -> None:
+        """`rung`: sleeps until somebody wants memory back, or so many seconds; whether somebody does."""
         self._engine = engine
         self._deliver = deliver
         self._broken = broken
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="thaloom-engine", daemon=True)
+        self._rung = rung
 
     def start(self) -> None:
         self._thread.start()
+        if self._rung is not None:
+            threading.Thread(target=self._listen, args=(self._rung,), name="thaloom-pages", daemon=True).start()
 
     def wake(self) -> None:
         """There is work."""
@@ -52,6 +64,12 @@ class EngineRunner:
             return
         if self._engine.lost is not None:
             self._broken(self._engine.lost)
+
+    def _listen(self, rung: Callable[[float], bool]) -> None:
+        """Between two steps the engine looks for itself; one that has nothing to do is woken for it."""
+        while not self._stopping and self._thread.is_alive():
+            if rung(_LISTEN_S):
+                self._wake.set()
 
     def _turn(self) -> None:
         self._wake.clear()  # before looking: whoever submits from here on sets it again

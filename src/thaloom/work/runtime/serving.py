@@ -90,10 +90,14 @@ class EngineServed:
             model.config,
             monotonic=site.clock.monotonic,
             emit=site.emit,
-            memory=model.kv_memory(),
+            memory=model.pool.memory,
         )
         self._async_engine = AsyncEngine(
-            self._engine, broken=site.broken, emit=site.emit, max_tokens_behind=site.max_tokens_behind
+            self._engine,
+            broken=site.broken,
+            emit=site.emit,
+            max_tokens_behind=site.max_tokens_behind,
+            rung=None if model.pool.seat is None else model.pool.seat.wait,
         )
         self._num_compiling = 0
 
@@ -110,7 +114,7 @@ class EngineServed:
             driver=model.driver,
             num_threads=model.num_threads,
             weight_bytes=model.executable.weight_bytes,
-            kv_bytes=model.kv_bytes,
+            kv_bytes=model.pool.promised_bytes,
             scratch_bytes=model.executable.scratch_bytes,
             context_length=model.config.context_length,
             exact=model.backend.support.exact,

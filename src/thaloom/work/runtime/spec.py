@@ -47,7 +47,12 @@ class WorkerSpec:
     context_length: int | None = None
     """None: the model's own, at most 8,192."""
     kv_bytes: int | None = None
-    """None: four full contexts, at most 1 GiB, at least one full context."""
+    """None: four full contexts, at most 1 GiB, at least one full context; where pages are lent one full context is
+    promised, and one for each of `max_sequences` may be had."""
+    pages: str | None = None
+    """The board where workers of this device lend each other pages (kernel.memory.board). None: they do not."""
+    page_priority: int = 0
+    """Who goes first where several want what is left."""
     max_sequences: int = 16
     max_queue: int = 128
     chunk_tokens: int = 256
