@@ -73,7 +73,7 @@ def policies(room: int, requests: Sequence[Request]) -> dict[str, Callable[[], E
     return {
         "least recently used": LeastRecentlyUsed,
         "S3-FIFO": lambda: S3Fifo(room),
-        "learned": lambda: LearnedReuse(room),
+        "learned": LearnedReuse,
         "clairvoyant": lambda: Clairvoyant(requests),
     }
 

@@ -1,12 +1,10 @@
-"""Memory of keys and values on a real node: it comes with the need, goes to whoever needs it more, and is nobody's debt."""
+"""Memory of keys and values on a real node: it comes with the need, goes where it is needed more, and is paid back."""
 
 from __future__ import annotations
 
 import json
-import os
 import urllib.request
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -144,8 +142,7 @@ def test_a_damaged_board_stops_nobody(node: Node) -> None:
     serve(node)
     node.kill(node.daemon.pid)
     path = node.home / "run" / "pages"
-    away = Path(f"{path}.away")
-    os.replace(path, away)
+    path.rename(node.home / "run" / "pages.away")
     path.write_bytes(b"nonsense" * 4000)
     node.start()
     complete(node, prompt(1))

@@ -93,7 +93,8 @@ class NodeMemory:
         taken = {"weights": stats.weight_bytes, "kv": stats.kv_bytes, "scratch": stats.scratch_bytes}
         held = sum(taken.values())
         if device in self._on_host:  # pages not touched yet are not resident: never below what an empty worker takes
-            taken[_PROCESS] = max(WORKER_BASE_BYTES, (resident_bytes(stats.pid) or 0) - held)
+            lent = 0 if self.lending is None else self.lending.lent_bytes().get(process.id, 0)
+            taken[_PROCESS] = max(WORKER_BASE_BYTES, (resident_bytes(stats.pid) or 0) - held - lent)
         for purpose, num_bytes in taken.items():
             if not any(entry.owner == process.id and entry.purpose == purpose for entry in self._ledger.holdings()):
                 self._ledger.reserve(process.id, device, 0, purpose=purpose)
@@ -182,13 +183,18 @@ class NodeMemory:
         """All it has booked."""
         self._ledger.release(owner)
 
-    def report(self) -> tuple[DeviceMemory, ...]:
+    def report(self, processes: Iterable[Supervised] = ()) -> tuple[DeviceMemory, ...]:
+        """The books, and beside them what the system says the processes hold that are in them."""
+        lent = sum(self.lending.lent_bytes().values()) if self.lending is not None else 0
+        measured = sum(_resident(process) for process in processes if process.alive) + sum(self.others().values())
         return tuple(
             DeviceMemory(
                 device=device,
                 capacity_bytes=capacity,
                 reserved_bytes=capacity - self._ledger.free_bytes(device),
                 free_bytes=self._ledger.free_bytes(device),
+                lent_bytes=lent if device in self._on_host else 0,
+                measured_bytes=measured if device in self._on_host else None,
             )
             for device, capacity in self._capacity.items()
         )

@@ -200,7 +200,7 @@ class Syscalls:
             conditions=self._reporter.node_conditions(
                 self._reconcile_loop.failures, (*self._certificates.conditions(), *self._low_memory.conditions())
             ),
-            memory=self._memory.report(),
+            memory=self._memory.report(self._supervisor),
             num_models=len(await asyncio.to_thread(self._models.list)),
             services=(page := self._reporter.statuses(limit=SHOWN)).items,
             num_services=page.total,

@@ -49,7 +49,7 @@ def conversations(num_requests: int, *, seed: int, pause: int) -> list[list[int]
     return requests
 
 
-@pytest.mark.parametrize("make", [LeastRecentlyUsed, lambda: LearnedReuse(8), lambda: LearnedReuse(6400)])
+@pytest.mark.parametrize("make", [LeastRecentlyUsed, LearnedReuse])
 def test_before_anything_is_known_the_oldest_goes_first_and_the_end_before_the_beginning(
     make: Callable[[], Eviction],
 ) -> None:
@@ -82,7 +82,7 @@ def test_it_learns_anew_when_times_change() -> None:
 
 
 def test_what_it_remembers_is_bounded() -> None:
-    eviction = LearnedReuse(16)
+    eviction = LearnedReuse()
     for number in range(40_000):
         eviction.compute(number)
         eviction.keep([0], [number])
@@ -97,7 +97,7 @@ def test_what_it_remembers_is_bounded() -> None:
 
 
 def test_before_anything_is_known_the_oldest_goes_first_whatever_the_room() -> None:
-    eviction = LearnedReuse(6400)
+    eviction = LearnedReuse()
     for number in range(180):
         eviction.compute(number)
         eviction.keep([number], [number])
@@ -106,7 +106,7 @@ def test_before_anything_is_known_the_oldest_goes_first_whatever_the_room() -> N
 
 def test_what_many_begin_with_does_not_pile_up() -> None:
     """Each prompt leaves a run behind of which only the end is its own."""
-    eviction = LearnedReuse(2000)
+    eviction = LearnedReuse()
     common = list(range(500))
     for block in common:
         eviction.compute(block)
@@ -119,7 +119,7 @@ def test_what_many_begin_with_does_not_pile_up() -> None:
 
 
 def test_what_is_held_or_cached_is_not_forgotten_for_what_is_gone() -> None:
-    eviction = LearnedReuse(16)
+    eviction = LearnedReuse()
     for _ in range(3):
         eviction.compute("held")
     eviction.compute("cached")
@@ -141,7 +141,7 @@ def test_the_same_requests_are_answered_the_same() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=6), max_size=60), st.booleans())
 def test_a_pool_keeps_its_books_whatever_the_policy(requests: list[list[int]], is_learned: bool) -> None:
-    pool = BlockPool(8, eviction=LearnedReuse(8) if is_learned else LeastRecentlyUsed())
+    pool = BlockPool(8, eviction=LearnedReuse() if is_learned else LeastRecentlyUsed())
     for request in requests:
         prefix = [sum(31**i * number for i, number in enumerate(request[:end])) for end in range(1, len(request) + 1)]
         replay([prefix], pool)

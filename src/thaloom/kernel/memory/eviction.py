@@ -82,11 +82,11 @@ class LeastRecentlyUsed:
 
 _KINDS = 3
 """Blocks used once, twice, three times and more: a prompt of its own, a conversation, what many begin with."""
-_FINEST = 64
-"""Ages below the room divided by this are not told apart."""
+_FINEST = 16.0
+"""Ages below so many blocks are not told apart. Nothing here depends on how much room there is, for that changes."""
 _PER_DOUBLING = 4
-_BUCKETS = 2 + 12 * _PER_DOUBLING
-"""Of ages, each a quarter of a doubling wide; the last is for all beyond 64 times the room."""
+_BUCKETS = 2 + 20 * _PER_DOUBLING
+"""Of ages, each a quarter of a doubling wide; the last is for all beyond some sixteen million blocks."""
 _GHOSTS, _FEWEST_GHOSTS, _MOST_GHOSTS = 4, 16_384, 131_072
 """Times the room, but not fewer and not more: how many blocks are remembered after they were given away, to see whether
 and when they come back."""
@@ -119,12 +119,10 @@ class _Past:
 class LearnedReuse:
     """Holds whatever promises most returns for the room it takes, by what has come back so far.
 
-    `room`: blocks there are. Some 300 bytes for each key that is remembered.
+    The room is what is held and cached, whatever that is at the moment. Some 300 bytes for each key that is remembered.
     """
 
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._most_ghosts = min(max(_GHOSTS * room, _FEWEST_GHOSTS), _MOST_GHOSTS)
+    def __init__(self) -> None:
         self._now = 0
         self._runs: dict[int, _Run] = {}
         self._run_of: dict[int, int] = {}
@@ -138,8 +136,7 @@ class LearnedReuse:
         """Of blocks that were given away, the longest gone first."""
         self._returns = np.zeros((_KINDS, _BUCKETS))
         self._let_go = np.zeros(_KINDS)
-        finest = max(1.0, room / _FINEST)
-        steps = finest * 2.0 ** (np.arange(_BUCKETS) / _PER_DOUBLING)
+        steps = _FINEST * 2.0 ** (np.arange(_BUCKETS) / _PER_DOUBLING)
         self._begins = [0.0, *steps[:-1].tolist()]
         """Of each bucket of ages."""
         self._widths = np.diff([0.0, *steps])
@@ -191,7 +188,8 @@ class LearnedReuse:
                     key = self._key_of[block]
                     self._leave(block)
                     self._ghosts[key] = self._present.pop(key)
-                    if len(self._ghosts) > self._most_ghosts:
+                    most = min(max(_GHOSTS * len(self._present), _FEWEST_GHOSTS), _MOST_GHOSTS)
+                    while len(self._ghosts) > most:
                         self._ghosts.popitem(last=False)
                     return block
             self._doomed.pop()
@@ -228,7 +226,7 @@ class LearnedReuse:
 
     def _worst(self) -> list[int]:
         """Runs to give away, the worst last."""
-        if (num_halves := (self._now - self._learned_at) // max(1, self._room // 2)) > 0:
+        if (num_halves := (self._now - self._learned_at) // max(1, len(self._present) // 2)) > 0:
             self._returns *= _FORGET**num_halves
             self._let_go *= _FORGET**num_halves
             self._worth = self._indices()

@@ -83,7 +83,7 @@ class BlockPool:
         self._key_of: list[BlockKey | None] = []
         self._by_key: dict[BlockKey, int] = {}
         self._blank: list[int] = []  # a heap
-        self._cached = LearnedReuse(num_blocks) if eviction is None else eviction
+        self._cached = LearnedReuse() if eviction is None else eviction
         self.grow(num_blocks if room is None else room)
 
     @property

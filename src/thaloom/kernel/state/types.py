@@ -369,6 +369,11 @@ class DeviceMemory:
     capacity_bytes: int
     reserved_bytes: int
     free_bytes: int
+    lent_bytes: int = 0
+    """Of what is free, what workers have beyond what is promised to them, until somebody books it."""
+    measured_bytes: int | None = None
+    """What the system says they hold who are in the ledger; less than promised and lent where memory was not touched
+    yet, more where somebody holds what nobody booked. None where nobody measures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

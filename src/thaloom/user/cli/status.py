@@ -33,9 +33,12 @@ def command(output: Output) -> None:
             output.line(paint(f"{condition.kind}: {condition.message} ({condition.reason})", "yellow"))
     if status.memory:
         output.line()
-        rows = [[m.device, size(m.capacity_bytes), size(m.reserved_bytes), size(m.free_bytes)] for m in status.memory]
-        head = [text("head.device"), text("head.capacity"), text("head.promised"), text("head.free")]
-        output.table(head, rows, right=frozenset({1, 2, 3}))
+        rows = [
+            [m.device, *map(size, (m.capacity_bytes, m.reserved_bytes, m.lent_bytes, m.measured_bytes, m.free_bytes))]
+            for m in status.memory
+        ]
+        head = [text(f"head.{name}") for name in ("device", "capacity", "promised", "lent", "measured", "free")]
+        output.table(head, rows, right=frozenset({1, 2, 3, 4, 5}))
     if status.services:
         output.line()
         show_services(output, status.services)

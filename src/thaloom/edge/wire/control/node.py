@@ -85,6 +85,11 @@ class Memory(Answer):
     capacity_bytes: int
     reserved_bytes: int
     free_bytes: int
+    lent_bytes: int = 0
+    """Of what is free, what workers have beyond what is promised to them, until somebody books it."""
+    measured_bytes: int | None = None
+    """What the system says they hold who are in the ledger: less than promised and lent where memory was not touched
+    yet. Null where nobody measures."""
 
 
 class NodeStatus(Answer):

@@ -110,6 +110,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.used": ("USED", "已用"),
     "head.capacity": ("CAPACITY", "容量"),
     "head.promised": ("PROMISED", "已承诺"),
+    "head.lent": ("LENT", "已借出"),
+    "head.measured": ("MEASURED", "实测"),
     "head.cores": ("CORES", "核心数"),
     "head.health": ("HEALTH", "健康"),
     "head.isolation": ("ISOLATION", "隔离"),
