@@ -18,9 +18,10 @@ from thaloom.base.actions import RECONCILER
 from thaloom.base.clock import Clock
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId, new_worker_id
 from thaloom.hal.inventory import Inventory
-from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, to_record
+from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, Unload, to_record
 from thaloom.init.confining import Confiner
 from thaloom.init.fencing import Fences
+from thaloom.init.idling import Idling
 from thaloom.init.layout import Layout
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Planner
@@ -51,6 +52,7 @@ class Executor:
         fences: Fences,
         clock: Clock,
         vault: Vault,
+        idling: Idling,
         engine_hosts: tuple[str, ...] = (),
     ) -> None:
         self._layout = layout
@@ -65,6 +67,7 @@ class Executor:
         self._fences = fences
         self._clock = clock
         self._vault = vault
+        self._idling = idling
         self.engine_hosts = engine_hosts
 
     async def perform(self, action: Action) -> None:
@@ -86,8 +89,10 @@ class Executor:
     def _subject(self, action: Action) -> WorkerId:
         """The process it is about: a new id for one that is to be started."""
         match action:
-            case StopWorker(worker=worker):
+            case StopWorker(worker=worker) | Unload(workers=(worker, *_)):
                 return worker
+            case Unload():
+                raise ValueError("a service without workers cannot be unloaded")
             case StopDoor(door=door):
                 return door
             case Forget(id=process):
@@ -103,6 +108,8 @@ class Executor:
                 await self._start_door(action, process)
             case StopWorker() | StopDoor():
                 self._stop(process, action.reason, action.grace_s)
+            case Unload():
+                await self._idling.unload(action)
             case Forget():
                 await self._forget(process)
             case Hold():
@@ -189,7 +196,8 @@ class Executor:
 
     def _spec(self, worker: WorkerId, service: Service, device: DeviceId) -> WorkerSpec:
         wish = dataclasses.asdict(service.spec)
-        del wish["name"], wish["replicas"], wish["labels"], wish["latency"]
+        for name in ("name", "replicas", "labels", "latency", "keep_alive_s", "priority"):
+            del wish[name]
         found = self._inventory.device(device)
         return WorkerSpec(
             worker=worker,

@@ -9,7 +9,6 @@ one), and promise a device more than it has.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
-from thaloom.base.units import format_bytes
-from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker
+from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, Unload
+from thaloom.init.shortage import shortage
+from thaloom.kernel.sched.idling import SETTLED_S, Loaded, room_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,8 @@ class Wish:
     replicas: int = 1
     obstacle: Hold | None = None
     """Why it cannot be tried at all (no such model ...)."""
+    idle: bool = False
+    """It is to have no workers until somebody asks for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,18 +68,29 @@ class Snapshot:
     processes: tuple[Observed, ...] = ()
     free_bytes: Mapping[DeviceId, int] = field(default_factory=dict)
     """What each device can still be asked for, by the ledger and by measure."""
+    loaded: tuple[Loaded, ...] = ()
+    """Services that have workers and are to have them, and for how long nobody has asked them anything."""
+    leaving_bytes: Mapping[DeviceId, int] = field(default_factory=dict)
+    """What is about to come back from workers that are being unloaded."""
 
 
 def decide(snapshot: Snapshot) -> tuple[Action, ...]:
     """The actions that bring the machine nearer to the wishes; none when it is there."""
     if snapshot.going_down:
         return tuple(_forget_dead(snapshot)) + tuple(_go_down(snapshot))
-    return (*_forget_dead(snapshot), *_keep_door(snapshot), *_stop_unwanted(snapshot), *_start_missing(snapshot))
+    return (
+        *_forget_dead(snapshot),
+        *_keep_door(snapshot),
+        *_stop_unwanted(snapshot),
+        *_unload_idle(snapshot),
+        *_start_missing(snapshot),
+    )
 
 
 def next_look_at(snapshot: Snapshot) -> float | None:
     """When the same snapshot could ask for something new by the passing of time alone; None: never."""
     moments = [wish.next_try_at for wish in snapshot.wishes] + [snapshot.door_next_try_at]
+    moments += [snapshot.now + one.due_in_s for one in snapshot.loaded if one.due_in_s is not None]
     return min((moment for moment in moments if snapshot.now < moment < math.inf), default=None)
 
 
@@ -145,11 +158,23 @@ def _may_leave(process: Observed, wish: Wish, workers: list[Observed], snapshot:
     return len(others) + 1 >= wish.replicas or free_bytes < wish.needed_bytes
 
 
+def _unload_idle(snapshot: Snapshot) -> Iterator[Action]:
+    """What nobody has asked for as long as it is kept; and what a killed daemon had not unloaded to the end."""
+    idle = {wish.service for wish in snapshot.wishes if wish.idle}
+    for service in sorted(idle & _workers(snapshot).keys()):
+        yield _unload(snapshot, service, "idle", if_idle_s=0.0)
+    for one in snapshot.loaded:
+        if one.due_in_s is not None and one.due_in_s <= 0:
+            yield _unload(snapshot, one.service, "idle", if_idle_s=one.keep_alive_s, idle_s=one.idle_s or 0.0)
+
+
 def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
     """In order of the wishes. One that is leaving holds its place until it has ended: its memory is not back yet."""
-    free = dict(snapshot.free_bytes)
+    free, leaving = dict(snapshot.free_bytes), Counter(snapshot.leaving_bytes)
+    loaded = list(snapshot.loaded)
     taken = Counter(process.service for process in _alive(snapshot) if process.role == "worker")
-    missing = [wish for wish in snapshot.wishes for _ in range(wish.replicas - taken[wish.service])]
+    wished = [wish for wish in snapshot.wishes if not wish.idle]
+    missing = [wish for wish in wished for _ in range(wish.replicas - taken[wish.service])]
     for wish in missing:
         if wish.obstacle is not None:
             yield wish.obstacle
@@ -158,9 +183,20 @@ def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
         elif snapshot.now < wish.next_try_at:
             continue
         elif wish.needed_bytes > free[wish.device]:
-            left = free[wish.device]
-            short = shortage(wish.service, wish.device, wish.needed_bytes, left)
-            yield Hold(service=wish.service, reason="OutOfMemory", message=short, free_bytes=left)
+            left, others = free[wish.device], [one for one in loaded if one.service != wish.service]
+            there = [one for one in others if one.device == wish.device]
+            making_room = room_for(wish.needed_bytes, left + leaving[wish.device], there)
+            if making_room is None:
+                short = shortage(wish.service, wish.device, wish.needed_bytes, left, others)
+                yield Hold(service=wish.service, reason="OutOfMemory", message=short, free_bytes=left)
+                continue
+            for one in making_room:
+                loaded.remove(one)
+                leaving[wish.device] += one.num_bytes
+                reason = f"{wish.service!r} needs its memory"
+                yield _unload(snapshot, one.service, reason, if_idle_s=SETTLED_S, idle_s=one.idle_s or 0.0)
+            leaving[wish.device] -= wish.needed_bytes - max(0, left)  # promised to this one, once it is back
+            free[wish.device] = min(0, left)
         else:
             free[wish.device] -= wish.needed_bytes
             yield StartWorker(
@@ -168,14 +204,18 @@ def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
             )
 
 
-def shortage(service: ServiceName, device: DeviceId, needed_bytes: int, free_bytes: int) -> str:
-    return f"{service!r} {_needs(device, needed_bytes, free_bytes)}"
+def _unload(snapshot: Snapshot, service: ServiceName, reason: str, *, if_idle_s: float, idle_s: float = 0.0) -> Unload:
+    workers = tuple(_workers(snapshot)[service])
+    return Unload(service=service, workers=workers, reason=reason, if_idle_s=if_idle_s, idle_s=idle_s)
 
 
-@functools.lru_cache(maxsize=64)
-def _needs(device: DeviceId, needed_bytes: int, free_bytes: int) -> str:
-    """Kept, for thousands of wishes may be short of the same bytes."""
-    return f"needs about {format_bytes(needed_bytes)} on {device}, {format_bytes(max(0, free_bytes))} can be given"
+def _workers(snapshot: Snapshot) -> dict[ServiceName, list[WorkerId]]:
+    """By service: those that are not leaving."""
+    found: dict[ServiceName, list[WorkerId]] = {}
+    for process in _alive(snapshot):
+        if process.role == "worker" and process.service is not None and not process.stopping:
+            found.setdefault(process.service, []).append(process.id)
+    return found
 
 
 def _alive(snapshot: Snapshot) -> list[Observed]:

@@ -13,6 +13,8 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from thaloom.base.clock import Clock
 from thaloom.base.events import Emit
 from thaloom.base.ids import WorkerId
@@ -56,6 +58,11 @@ class Supervised:
     @property
     def id(self) -> WorkerId:
         return self.lease.id
+
+    def idle_s(self, now: float) -> float | None:
+        """For how long nobody has asked it anything, as far as is known; None: it is answering, or not ready."""
+        told = None if self.stats is None else self.stats.idle_s
+        return None if not told or self.answered_at is None else told + now - self.answered_at
 
     def observed(self) -> Observed:
         return Observed(
@@ -134,6 +141,18 @@ class Supervisor:
         if process.stop_reason is None and process.alive:
             process.stop_reason = reason
             self._tasks.create_task(self._stop(process, grace_s), name=f"stop {process.id}")
+
+    async def unload(self, process: Supervised, if_idle_s: float, *, reason: str) -> bool:
+        """Begin to stop a worker if it agrees that nobody has asked it anything for so long; whether it did. It has
+        nothing to finish then."""
+        if not process.alive or process.stop_reason is not None:
+            return True
+        if not await probes.ask_to_unload(Path(process.lease.socket), if_idle_s=if_idle_s, grace_s=0.0):
+            if process.stats is not None:  # until it says otherwise
+                process.stats = msgspec.structs.replace(process.stats, idle_s=None)
+            return not process.alive
+        self.stop(process, reason=reason, grace_s=0.0)
+        return True
 
     def kill_all(self) -> None:
         """Cut short what is being stopped, and stop the rest the same way."""
