@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from tests.system.node import Node, eventually, node
-from thaloom.edge.wire.control import PullRequest, Service, ServeRequest
+from thaloom.edge.wire.control import PullRequest, ServeRequest, Service
 
 __all__ = ["node"]
 

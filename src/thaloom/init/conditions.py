@@ -66,10 +66,10 @@ def judge(evidence: Evidence, who: str = "the worker") -> Verdict:
 
 
 def conditions(evidence: Evidence, verdict: Verdict) -> tuple[Condition, ...]:
-    """Ready, then Degraded and Outdated where that is so. `since` is left to `keep_since`."""
-    ready = Condition(
-        kind="Ready", status=verdict.phase == "ready", reason=verdict.reason, message=verdict.message, since=0.0
-    )
+    """Ready, then Degraded and Outdated where that is so. `since` is left to `keep_since`. What is idle is as it shall
+    be: who asks is answered."""
+    is_ready = verdict.phase in ("ready", "idle")
+    ready = Condition(kind="Ready", status=is_ready, reason=verdict.reason, message=verdict.message, since=0.0)
     told = [ready]
     if evidence.alive and evidence.late:
         told.append(_bad("Degraded", "HeartbeatLate", "it does not answer process one; it is left alone"))

@@ -133,6 +133,7 @@ class Reporter:
             ready_replicas=len(ready),
             latency=self._latency(service.spec),
             idle_since=service.idle_since,
+            keep_alive_s=self._idling.keep_alive_s(service),
         )
         if process is None or service.idle_since is not None:
             return status
@@ -142,10 +143,9 @@ class Reporter:
         idle_s = self._idling.idle_s(service.spec.name)
         if idle_s is None:
             return status
-        since, keep_alive_s = self._clock.now() - idle_s, self._idling.keep_alive_s(service)
-        return dataclasses.replace(
-            status, idle_since=since, unload_at=None if keep_alive_s < 0 else since + keep_alive_s
-        )
+        since = self._clock.now() - idle_s
+        unload_at = None if status.keep_alive_s < 0 else since + status.keep_alive_s
+        return dataclasses.replace(status, idle_since=since, unload_at=unload_at)
 
     def _route(self, service: Service) -> Route:
         process = self._newest(service.spec.name, "worker")

@@ -416,9 +416,9 @@ def test_with_nothing_to_say_a_model_is_loaded_or_unloaded(tmp_path: Path) -> No
         assert "big:q4" in store.services_now
         unloaded = await client.chat("big:q4", keep_alive=0)
         assert (unloaded.done_reason, unloaded.message.content) == ("unload", "")
-        assert "big:q4" not in store.services_now
+        assert store.services_now["big:q4"].phase == "idle"
         assert (await client.generate("tiny", keep_alive="0s")).done_reason == "unload"
-        assert "tiny" not in store.services_now
+        assert store.services_now["tiny"].phase == "idle"
         assert (await client.generate("big:q4", keep_alive=0)).done_reason == "unload"
         with pytest.raises(ResponseError) as caught:
             await client.generate("none", keep_alive=0)

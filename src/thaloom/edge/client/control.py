@@ -371,7 +371,7 @@ class ControlClient:
     def wait_ready(
         self, name: str, *, timeout_s: float, on_change: Callable[[wire.Service], None] | None = None
     ) -> wire.Service:
-        """The service once it is ready. Raises ServiceFailed with its reason, or DeadlineExceeded."""
+        """The service once it takes requests. Raises ServiceFailed with its reason, or DeadlineExceeded."""
         deadline = time.monotonic() + timeout_s
         seen: wire.Service | None = None
         while True:
@@ -380,7 +380,7 @@ class ControlClient:
                 on_change(service)
             seen = service
             ready = service.condition("Ready")
-            if service.phase == "ready":
+            if service.phase in ("ready", "idle"):
                 return service
             if service.phase == "failed":
                 raise ServiceFailed(f"{name!r}: {ready.message if ready else 'failed'}", service=name)

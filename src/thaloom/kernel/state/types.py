@@ -303,8 +303,10 @@ class ServiceStatus:
     """The class its workers are started in."""
     idle_since: float | None = None
     """Since when nobody has asked it anything, whether it is loaded or not; None: it is answering, or not ready."""
+    keep_alive_s: float = -1.0
+    """For how long its workers stay when nobody asks them anything, as things are; below 0: always."""
     unload_at: float | None = None
-    """When its workers are unloaded if nobody asks it anything; None: never, or they are not there."""
+    """When they are unloaded if nobody asks them anything; None: never, they are answering, or not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

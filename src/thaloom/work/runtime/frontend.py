@@ -289,6 +289,7 @@ def served(name: str, routes: Sequence[Route], created_at: float) -> ServedModel
         name=name,
         ready=any(route.takes_requests for route in routes),
         idle=bool(routes) and all(route.phase == "idle" for route in routes),
+        keep_alive_s=routes[0].keep_alive_s if len(routes) == 1 else None,
         context_length=min(lengths, default=None),
         created_at=created_at,
     )

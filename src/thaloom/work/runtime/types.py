@@ -308,6 +308,8 @@ class ServedModel:
     created_at: float
     idle: bool = False
     """It holds no memory now."""
+    keep_alive_s: float | None = None
+    """For how long it stays loaded when nobody asks it anything, below 0: always; None: of several, not one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

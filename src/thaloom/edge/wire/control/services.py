@@ -97,8 +97,10 @@ class Service(Answer):
     """The class its workers are started in."""
     idle_since: float | None = None
     """Since when nobody has asked it anything, loaded or not; null: it is answering, or not ready."""
+    keep_alive_s: float = -1.0
+    """For how long it stays loaded when nobody asks it anything, as things are; below 0: always."""
     unload_at: float | None = None
-    """When it is unloaded if nobody asks it anything; null: never, or it is not loaded."""
+    """When it is unloaded if nobody asks it anything; null: never, it is answering, or not loaded."""
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.kind == kind), None)
