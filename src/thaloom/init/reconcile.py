@@ -20,6 +20,8 @@ from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, S
 from thaloom.init.shortage import shortage
 from thaloom.kernel.sched.idling import SETTLED_S, Loaded, room_for
 
+Workers = Mapping[ServiceName, tuple[WorkerId, ...]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
@@ -160,18 +162,20 @@ def _may_leave(process: Observed, wish: Wish, workers: list[Observed], snapshot:
 
 def _unload_idle(snapshot: Snapshot) -> Iterator[Action]:
     """What nobody has asked for as long as it is kept; and what a killed daemon had not unloaded to the end."""
+    workers = _workers(snapshot)
     idle = {wish.service for wish in snapshot.wishes if wish.idle}
-    for service in sorted(idle & _workers(snapshot).keys()):
-        yield _unload(snapshot, service, "idle", if_idle_s=0.0)
+    for service in sorted(idle & workers.keys()):
+        yield Unload(service=service, workers=workers[service], reason="idle", if_idle_s=0.0)
     for one in snapshot.loaded:
-        if one.due_in_s is not None and one.due_in_s <= 0:
-            yield _unload(snapshot, one.service, "idle", if_idle_s=one.keep_alive_s, idle_s=one.idle_s or 0.0)
+        if one.due_in_s is not None and one.due_in_s <= 0 and one.service in workers:
+            yield _unload(one, workers, "idle", if_idle_s=one.keep_alive_s)
 
 
 def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
     """In order of the wishes. One that is leaving holds its place until it has ended: its memory is not back yet."""
     free, leaving = dict(snapshot.free_bytes), Counter(snapshot.leaving_bytes)
-    loaded = list(snapshot.loaded)
+    workers = _workers(snapshot)
+    loaded = [one for one in snapshot.loaded if one.service in workers]
     taken = Counter(process.service for process in _alive(snapshot) if process.role == "worker")
     wished = [wish for wish in snapshot.wishes if not wish.idle]
     missing = [wish for wish in wished for _ in range(wish.replicas - taken[wish.service])]
@@ -193,8 +197,7 @@ def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
             for one in making_room:
                 loaded.remove(one)
                 leaving[wish.device] += one.num_bytes
-                reason = f"{wish.service!r} needs its memory"
-                yield _unload(snapshot, one.service, reason, if_idle_s=SETTLED_S, idle_s=one.idle_s or 0.0)
+                yield _unload(one, workers, f"{wish.service!r} needs its memory", if_idle_s=SETTLED_S)
             leaving[wish.device] -= wish.needed_bytes - max(0, left)  # promised to this one, once it is back
             free[wish.device] = min(0, left)
         else:
@@ -204,17 +207,22 @@ def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
             )
 
 
-def _unload(snapshot: Snapshot, service: ServiceName, reason: str, *, if_idle_s: float, idle_s: float = 0.0) -> Unload:
-    workers = tuple(_workers(snapshot)[service])
-    return Unload(service=service, workers=workers, reason=reason, if_idle_s=if_idle_s, idle_s=idle_s)
+def _unload(one: Loaded, workers: Workers, reason: str, *, if_idle_s: float) -> Unload:
+    return Unload(
+        service=one.service,
+        workers=workers[one.service],
+        reason=reason,
+        if_idle_s=if_idle_s,
+        idle_s=one.idle_s or 0.0,
+    )
 
 
-def _workers(snapshot: Snapshot) -> dict[ServiceName, list[WorkerId]]:
+def _workers(snapshot: Snapshot) -> Workers:
     """By service: those that are not leaving."""
-    found: dict[ServiceName, list[WorkerId]] = {}
+    found: dict[ServiceName, tuple[WorkerId, ...]] = {}
     for process in _alive(snapshot):
         if process.role == "worker" and process.service is not None and not process.stopping:
-            found.setdefault(process.service, []).append(process.id)
+            found[process.service] = (*found.get(process.service, ()), process.id)
     return found
 
 

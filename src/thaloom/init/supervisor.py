@@ -30,6 +30,8 @@ _YOUNG_POLL_S = 0.1
 """Between two looks at a process that is not ready yet."""
 LATE_AFTER_S = 10.0
 """Silence of a worker that is worth a condition."""
+UNLOADING_S = 10.0
+"""For what has nothing to answer any more: to give back what it holds, of which there may be much."""
 LAST_STEP_S = 1.0
 """What a process may take beyond its grace to end by itself, before it is killed."""
 
@@ -62,7 +64,7 @@ class Supervised:
     def idle_s(self, now: float) -> float | None:
         """For how long nobody has asked it anything, as far as is known; None: it is answering, or not ready."""
         told = None if self.stats is None else self.stats.idle_s
-        return None if not told or self.answered_at is None else told + now - self.answered_at
+        return None if told is None or self.answered_at is None else told + now - self.answered_at
 
     def observed(self) -> Observed:
         return Observed(
@@ -143,15 +145,14 @@ class Supervisor:
             self._tasks.create_task(self._stop(process, grace_s), name=f"stop {process.id}")
 
     async def unload(self, process: Supervised, if_idle_s: float, *, reason: str) -> bool:
-        """Begin to stop a worker if it agrees that nobody has asked it anything for so long; whether it did. It has
-        nothing to finish then."""
+        """Begin to stop a worker if it agrees that nobody has asked it anything for so long; whether it did."""
         if not process.alive or process.stop_reason is not None:
             return True
-        if not await probes.ask_to_unload(Path(process.lease.socket), if_idle_s=if_idle_s, grace_s=0.0):
+        if not await probes.ask_to_unload(Path(process.lease.socket), if_idle_s=if_idle_s, grace_s=UNLOADING_S):
             if process.stats is not None:  # until it says otherwise
                 process.stats = msgspec.structs.replace(process.stats, idle_s=None)
             return not process.alive
-        self.stop(process, reason=reason, grace_s=0.0)
+        self.stop(process, reason=reason, grace_s=UNLOADING_S)
         return True
 
     def kill_all(self) -> None:

@@ -275,7 +275,7 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     phase: str = "ready"
     """`loading`, `ready` or `stopping`."""
     idle_s: float | None = None
-    """For how long nobody has asked it anything, 0 while somebody is owed an answer; None: not ready, or too old to
+    """For how long nobody has asked it anything; None: somebody is owed an answer, or it is not ready, or too old to
     tell."""
 
 

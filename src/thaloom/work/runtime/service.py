@@ -108,18 +108,19 @@ class WorkerService:
 
     def stop_if_idle(self, idle_s: float, grace_s: float) -> None:
         """Decided here and at once, so that whoever asks in this moment is either answered or refused."""
-        if self._idle_s() >= idle_s:
+        idle = self._idle_s()
+        if idle is not None and idle >= idle_s:
             self.stop(grace_s)
 
     def status(self) -> WorkerStats:
         if self._served is None:
             return loading_stats(self._spec, self.phase)
-        idle_s = round(self._idle_s(), 3) if self.phase == "ready" else None
-        return msgspec.structs.replace(self._served.status(self.phase), idle_s=idle_s)
+        return msgspec.structs.replace(self._served.status(self.phase), idle_s=self._idle_s())
 
-    def _idle_s(self) -> float:
+    def _idle_s(self) -> float | None:
+        """None: somebody is owed an answer."""
         if any(connection.asking for connection in self._connections.values()):
-            return 0.0
+            return None
         return self._clock.monotonic() - self._asked_at
 
     async def take(self, request: Task) -> Submission:
