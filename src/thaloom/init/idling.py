@@ -7,10 +7,12 @@ comes just then is answered by this worker, or wakes the next.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 
 from thaloom.base.clock import Clock
+from thaloom.base.errors import ServiceNotFound
 from thaloom.base.events import Emit
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.init.actions import Hold, Unload
@@ -38,7 +40,7 @@ class Idling:
         clock: Clock,
         emit: Emit,
     ) -> None:
-        self._config = config
+        self.config = config
         self._store = store
         self._memory = memory
         self._supervisor = supervisor
@@ -47,25 +49,22 @@ class Idling:
         self.tell_doors: Callable[[], None] = lambda: None
         """Publish the routes as they are now."""
 
-    def use(self, config: IdleConfig) -> None:
-        """Heed other settings."""
-        self._config = config
-
     def keep_alive_s(self, service: Service) -> float:
         """As things are: what was asked for last, else what is wished, else what is usual here."""
         for said in (service.asked_keep_alive_s, service.spec.keep_alive_s):
             if said is not None:
                 return said
-        return self._config.keep_alive_s
+        return self.config.keep_alive_s
 
     def loaded(self) -> tuple[Loaded, ...]:
         """Services that have workers, and are to have them."""
-        workers = self._workers()
-        return tuple(
-            self._loaded(service, workers[service.spec.name])
-            for service in self._store.services()
-            if service.spec.name in workers and service.idle_since is None
-        )
+        found = []
+        for name, workers in sorted(self._workers().items()):
+            with contextlib.suppress(ServiceNotFound):  # it is leaving
+                service = self._store.service(name)
+                if service.idle_since is None:
+                    found.append(self._loaded(service, workers))
+        return tuple(found)
 
     def leaving_bytes(self) -> dict[DeviceId, int]:
         """What comes back from workers that are being unloaded."""

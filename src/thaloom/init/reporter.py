@@ -90,7 +90,7 @@ class Reporter:
         changed: of ten thousand wishes most are like that."""
         serving = {process.lease.service for process in self._supervisor}
         records, copies, planned = self._records, self._text_files.now, self._planner.known
-        before, now = self._idle, {}
+        before, now, settings = self._idle, {}, self._idling.config
         routes = []
         for service in self._store.services():
             name = service.spec.name
@@ -98,7 +98,7 @@ class Reporter:
                 routes.append(self._route(service))
                 continue
             told = (records.hold(name), records.backoff(name), records.last_words(name))
-            made_of = (service, *told, planned(service), copies, self._idling.keep_alive_s(service))
+            made_of = (service, *told, planned(service), copies, settings)
             known = before.get(name)
             if known is None or known[0] != made_of:  # mostly the very same, which is seen at once
                 known = (made_of, self._route(service))

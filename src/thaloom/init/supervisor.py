@@ -148,12 +148,14 @@ class Supervisor:
         """Begin to stop a worker if it agrees that nobody has asked it anything for so long; whether it did."""
         if not process.alive or process.stop_reason is not None:
             return True
-        if not await probes.ask_to_unload(Path(process.lease.socket), if_idle_s=if_idle_s, grace_s=UNLOADING_S):
-            if process.stats is not None:  # until it says otherwise
-                process.stats = msgspec.structs.replace(process.stats, idle_s=None)
-            return not process.alive
-        self.stop(process, reason=reason, grace_s=UNLOADING_S)
-        return True
+        process.stop_reason = reason  # before it is asked: it may have ended before its answer is read
+        if await probes.ask_to_unload(Path(process.lease.socket), if_idle_s=if_idle_s, grace_s=UNLOADING_S):
+            self._tasks.create_task(self._stop(process, UNLOADING_S), name=f"stop {process.id}")
+            return True
+        process.stop_reason = None
+        if process.stats is not None:  # until it says otherwise
+            process.stats = msgspec.structs.replace(process.stats, idle_s=None)
+        return not process.alive
 
     def kill_all(self) -> None:
         """Cut short what is being stopped, and stop the rest the same way."""

@@ -377,7 +377,7 @@ class Node:
         self._config = settings
         self.reconcile_loop.use(settings)
         self.supervisor.heartbeat_s = settings.heartbeat_s
-        self._idling.use(settings.idle)
+        self._idling.config = settings.idle
         self._executor.engine_hosts = self._guard.engine_hosts = settings.engine_hosts
         self._pulls.use(air_gap=settings.air_gap, read_through=settings.hub_read_through)
         self._locksmith.require(settings.require_keys)
