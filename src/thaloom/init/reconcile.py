@@ -17,8 +17,8 @@ from typing import Literal
 
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, Unload
-from thaloom.init.shortage import shortage
-from thaloom.kernel.sched.idling import SETTLED_S, Loaded, room_for
+from thaloom.init.room import Room
+from thaloom.kernel.sched.idling import SETTLED_S, Loaded
 
 Workers = Mapping[ServiceName, tuple[WorkerId, ...]]
 
@@ -173,38 +173,29 @@ def _unload_idle(snapshot: Snapshot) -> Iterator[Action]:
 
 def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
     """In order of the wishes. One that is leaving holds its place until it has ended: its memory is not back yet."""
-    free, leaving = dict(snapshot.free_bytes), Counter(snapshot.leaving_bytes)
     workers = _workers(snapshot)
-    loaded = [one for one in snapshot.loaded if one.service in workers]
+    room = Room(snapshot.free_bytes, snapshot.leaving_bytes, [one for one in snapshot.loaded if one.service in workers])
     taken = Counter(process.service for process in _alive(snapshot) if process.role == "worker")
     wished = [wish for wish in snapshot.wishes if not wish.idle]
     missing = [wish for wish in wished for _ in range(wish.replicas - taken[wish.service])]
     for wish in missing:
         if wish.obstacle is not None:
             yield wish.obstacle
-        elif wish.device is None or wish.device not in free:
+        elif wish.device is None or wish.device not in room:
             yield Hold(service=wish.service, reason="DeviceNotFound", message=f"no device {wish.device or 'to run on'}")
         elif snapshot.now < wish.next_try_at:
             continue
-        elif wish.needed_bytes > free[wish.device]:
-            left, others = free[wish.device], [one for one in loaded if one.service != wish.service]
-            there = [one for one in others if one.device == wish.device]
-            making_room = room_for(wish.needed_bytes, left + leaving[wish.device], there)
-            if making_room is None:
-                short = shortage(wish.service, wish.device, wish.needed_bytes, left, others)
-                yield Hold(service=wish.service, reason="OutOfMemory", message=short, free_bytes=left)
-                continue
-            for one in making_room:
-                loaded.remove(one)
-                leaving[wish.device] += one.num_bytes
-                yield _unload(one, workers, f"{wish.service!r} needs its memory", if_idle_s=SETTLED_S)
-            leaving[wish.device] -= wish.needed_bytes - max(0, left)  # promised to this one, once it is back
-            free[wish.device] = min(0, left)
-        else:
-            free[wish.device] -= wish.needed_bytes
+        elif room.take(wish.device, wish.needed_bytes):
             yield StartWorker(
                 service=wish.service, revision=wish.revision, device=wish.device, needed_bytes=wish.needed_bytes
             )
+        elif (making_room := room.promise(wish.service, wish.device, wish.needed_bytes)) is not None:
+            for one in making_room:
+                yield _unload(one, workers, f"{wish.service!r} needs its memory", if_idle_s=SETTLED_S)
+        else:
+            short = room.shortage(wish.service, wish.device, wish.needed_bytes)
+            left = room.free_bytes(wish.device)
+            yield Hold(service=wish.service, reason="OutOfMemory", message=short, free_bytes=left)
 
 
 def _unload(one: Loaded, workers: Workers, reason: str, *, if_idle_s: float) -> Unload:

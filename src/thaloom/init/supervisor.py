@@ -62,8 +62,8 @@ class Supervised:
         return self.lease.id
 
     def idle_s(self, now: float) -> float | None:
-        """For how long nobody has asked it anything, as far as is known; None: it is answering, or not ready."""
-        told = None if self.stats is None else self.stats.idle_s
+        """For how long nobody has asked it anything; None: it is answering, or not ready, or silent: nobody knows."""
+        told = None if self.stats is None or self.late else self.stats.idle_s
         return None if told is None or self.answered_at is None else told + now - self.answered_at
 
     def observed(self) -> Observed:
