@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,11 +11,11 @@ from thaloom.base.units import format_bytes, format_duration
 from thaloom.kernel.sched.idling import Loaded, would_make_room
 
 
-def shortage(
-    service: ServiceName, device: DeviceId, needed_bytes: int, free_bytes: int, loaded: Iterable[Loaded] = ()
-) -> str:
-    """`loaded`: who else has workers there."""
-    return f"{service!r} {_needs(device, needed_bytes, free_bytes, _in_sight(service, device, loaded))}"
+def needs(service: ServiceName, device: DeviceId, needed_bytes: int, free_bytes: int, loaded: Iterable[Loaded]) -> str:
+    """What is said after the service's name. `loaded`: all that have workers."""
+    short = f"needs about {format_bytes(needed_bytes)} on {device}, {format_bytes(max(0, free_bytes))} can be given"
+    found = would_make_room(needed_bytes, free_bytes, _in_sight(service, device, loaded))
+    return short if not found else f"{short}; would fit if {' and '.join(map(_unloaded, found))}"
 
 
 def counterfactual(
@@ -37,19 +36,11 @@ def counterfactual(
     ]
 
 
-def _in_sight(service: ServiceName, device: DeviceId, loaded: Iterable[Loaded]) -> tuple[Loaded, ...]:
+def _in_sight(service: ServiceName, device: DeviceId, loaded: Iterable[Loaded]) -> list[Loaded]:
     """A tenant hears of no other's services."""
     tenant = tenant_of(service)
     others = (one for one in loaded if one.device == device and one.service != service)
-    return tuple(one for one in others if tenant is None or tenant_of(one.service) == tenant)
-
-
-@functools.lru_cache(maxsize=64)
-def _needs(device: DeviceId, needed_bytes: int, free_bytes: int, loaded: tuple[Loaded, ...]) -> str:
-    """Kept, for thousands of wishes may be short of the same bytes."""
-    short = f"needs about {format_bytes(needed_bytes)} on {device}, {format_bytes(max(0, free_bytes))} can be given"
-    found = would_make_room(needed_bytes, free_bytes, loaded)
-    return short if not found else f"{short}; would fit if {' and '.join(map(_unloaded, found))}"
+    return [one for one in others if tenant is None or tenant_of(one.service) == tenant]
 
 
 def _unloaded(one: Loaded) -> str:

@@ -14,7 +14,7 @@ from thaloom.init.aliasing import Aliasing
 from thaloom.init.idling import Idling
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Placement, Planner
-from thaloom.init.shortage import counterfactual, shortage
+from thaloom.init.shortage import counterfactual, needs
 from thaloom.init.supervisor import Supervisor
 from thaloom.init.tenancy import Tenancy
 from thaloom.kernel.models.store import ModelStore
@@ -96,7 +96,7 @@ class ServiceGuard:
         if room_for(needed_bytes, free_bytes, there) is not None:
             return
         raise OutOfMemory(
-            shortage(service, device, needed_bytes, free_bytes, others),
+            f"{service!r} {needs(service, device, needed_bytes, free_bytes, others)}",
             retry_after_s=_soon_settled_s(room_for(needed_bytes, free_bytes, map(_settled, there))),
             device=device,
             needed_bytes=needed_bytes,
