@@ -37,6 +37,8 @@ from thaloom.edge.api.entrance.handshakes import Handshakes
 from thaloom.edge.api.entrance.hosts import LOOPBACK, Hosts, is_loopback_name
 from thaloom.edge.api.entrance.refusals import Refusals, TurnedAway
 from thaloom.edge.api.measures.tls_metrics import TlsMetrics
+from thaloom.edge.client.control_async import AsyncControlClient
+from thaloom.kernel.sched.idling import IdleConfig
 from thaloom.kernel.state.kept import KeepLimits, open_kept
 from thaloom.kernel.state.keys import KeyReader
 from thaloom.kernel.state.routes import RouteReader
@@ -98,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = arguments.home / "run"
     try:
         limits = config.read_table(KeepLimits, arguments.home / "config.toml", "keep")
+        idle = config.read_table(IdleConfig, arguments.home / "config.toml", "idle")
         beyond = not is_loopback_name(arguments.host)
         shown = ShownCertificate(arguments.home, clock, emit) if beyond or arguments.tls else None
         listener = listen(arguments.host, arguments.port, tls=shown is not None)
@@ -109,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _hear_libraries(emit)
     with closing(rows):
         doorkeeper = Doorkeeper(KeyReader(run / "keys.json", emit), rows, clock, always=beyond)
-        asyncio.run(_serve(arguments.home, limits, listener, doorkeeper, shown, key, clock, emit))
+        asyncio.run(_serve(arguments.home, limits, idle, listener, doorkeeper, shown, key, clock, emit))
     return 0
 
 
@@ -152,6 +155,7 @@ def openapi_document() -> dict[str, Any]:
 async def _serve(
     home: Path,
     limits: KeepLimits,
+    idle: IdleConfig,
     listener: socket.socket,
     doorkeeper: Doorkeeper,
     shown: ShownCertificate | None,
@@ -168,7 +172,15 @@ async def _serve(
         sent_home.add(task)
         task.add_done_callback(sent_home.discard)
 
-    frontend = Frontend(RouteReader(run / "routes.json", emit), clock, emit, on_return=send_home)
+    client = AsyncControlClient(run / "control.sock")
+    frontend = Frontend(
+        RouteReader(run / "routes.json", emit),
+        clock,
+        emit,
+        wake=client.wake,
+        wake_limit_s=idle.wake_limit_s,
+        on_return=send_home,
+    )
     tracing = traces(os.environ, emit)
     connection: Callable[..., asyncio.Protocol] = with_bounds(max_connections=_room_for_connections())
     handshakes = None if shown is None else Handshakes(shown.context, connection)
@@ -219,6 +231,7 @@ async def _serve(
         await server.serve(sockets=[listener])
     finally:
         frontend.close()
+        await client.close()
         kept.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)

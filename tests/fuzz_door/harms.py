@@ -41,7 +41,7 @@ FIELDS = (
     "max_tokens", "max_completion_tokens", "temperature", "seed", "priority", "user", "chat_template",
     "add_generation_prompt", "continue_final_message", "replace", "__proto__", "",
 )  # fmt: skip
-"""Not keep_alive: with 0 it ends the service."""
+"""Not keep_alive: with 0 the model is unloaded in the middle of it all."""
 LETTERS = (
     b"9", b"0", b"-1", b"-", b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\", b"1e9", b"null", b"true", b"1.5", b"NaN",
     b"Infinity", b"9" * 40, b"[[[[", b'{"a":' * 20, b"\\ud800", b"\\u0000", b"\x00", b"\xff\xfe", b"\xed\xa0\x80",

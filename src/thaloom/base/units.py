@@ -33,6 +33,16 @@ def parse_duration(text: str) -> float:
     return float(int(number) * _DURATIONS[unit])
 
 
+def parse_keep_alive(text: str) -> float:
+    """Seconds as `parse_duration`; also 0 (no longer than it is asked) and -1 (always). Raises ValueError."""
+    if text in ("0", "-1"):
+        return float(text)
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"not a duration: {text!r} (as 90s, 15m or 12h; 0: not at all, -1: always)") from error
+
+
 def format_bytes(num_bytes: int) -> str:
     """The largest binary unit that leaves a number of at least one: `1.5 GiB`, `640 KiB`, `12 B`."""
     size = float(num_bytes)

@@ -30,6 +30,20 @@ class StopWorker:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Unload:
+    """Give back the memory of a service that nobody asks anything; the next request wakes it."""
+
+    service: ServiceName
+    workers: tuple[WorkerId, ...]
+    """All it has."""
+    reason: str
+    if_idle_s: float
+    """Only if nobody has asked any of them for so long, by their own word."""
+    idle_s: float = 0.0
+    """For how long nobody has, as far as is known here."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StartDoor:
     address: str
     """`host:port`."""
@@ -67,7 +81,7 @@ class Hold:
         return self.reason == other.reason and abs(self.free_bytes - other.free_bytes) * 8 <= max(0, self.free_bytes)
 
 
-Action = StartWorker | StopWorker | StartDoor | StopDoor | Forget | Hold
+Action = StartWorker | StopWorker | Unload | StartDoor | StopDoor | Forget | Hold
 
 
 def to_record(action: Action) -> dict[str, Any]:
@@ -78,7 +92,7 @@ def to_record(action: Action) -> dict[str, Any]:
 def subject(action: Action) -> str:
     """Whom it concerns, for logs."""
     match action:
-        case StartWorker() | Hold():
+        case StartWorker() | Unload() | Hold():
             return action.service
         case StopWorker():
             return action.service or action.worker

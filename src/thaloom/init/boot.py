@@ -27,6 +27,7 @@ from thaloom.base.files import FolderLock
 from thaloom.init.confining import SandboxConfig
 from thaloom.init.gate import uid_of
 from thaloom.init.jobs.config import JobsConfig
+from thaloom.kernel.sched.idling import IdleConfig
 from thaloom.kernel.state.kept import KeepLimits
 from thaloom.kernel.trust.tls import DoorConfig
 
@@ -81,6 +82,9 @@ class NodeConfig:
 
     door: DoorConfig = dataclasses.field(default_factory=DoorConfig)
     """Its certificate, and by which names it may be asked for. The door reads this table itself."""
+
+    idle: IdleConfig = dataclasses.field(default_factory=IdleConfig)
+    """For how long what nobody asks anything stays loaded. The door reads this table itself."""
 
     sandbox: SandboxConfig = dataclasses.field(default_factory=SandboxConfig)
     """Walls around workers and jobs."""

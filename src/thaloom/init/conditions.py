@@ -24,6 +24,9 @@ class Evidence:
     """A limit that it keeps meeting while it lives."""
     replicas: tuple[int, int] = (1, 1)
     """How many are ready, of how many wished."""
+    idle: bool = False
+    """It is unloaded, or about to be."""
+    waking: bool = False
     outdated: str | None = None
     """How the model it runs differs from what the store has under that name now."""
     backoff: Backoff = field(default_factory=Backoff)
@@ -41,10 +44,12 @@ class Verdict:
 
 def judge(evidence: Evidence, who: str = "the worker") -> Verdict:
     """Phase, and the reason of the Ready condition. Silence is no reason for anything but being told."""
-    if evidence.alive and evidence.stopping is not None:
+    if evidence.idle:
+        return Verdict(phase="idle", reason="Idle", message="unloaded, for nobody asks it anything; a request wakes it")
+    if evidence.alive and evidence.stopping is not None and not evidence.waking:
         leaving = evidence.stopping != "wish changed"
         return Verdict(phase="stopping" if leaving else "loading", reason="Stopping", message=evidence.stopping)
-    if evidence.alive and evidence.ready:
+    if evidence.alive and evidence.ready and evidence.stopping is None:
         return Verdict(phase="ready", reason="Serving")
     words = evidence.last_words
     if evidence.backoff.failed:
@@ -55,14 +60,16 @@ def judge(evidence: Evidence, who: str = "the worker") -> Verdict:
         return Verdict(phase="pending", reason=evidence.hold.reason, message=evidence.hold.message)
     if evidence.backoff.failures:
         return Verdict(phase="loading", reason="Restarting", message=f"{who} ended: {words.message}")
+    if evidence.waking:
+        return Verdict(phase="loading", reason="Waking", message=f"{who} is being started, for somebody asks for it")
     return Verdict(phase="loading", reason="Starting", message=f"{who} is being started")
 
 
 def conditions(evidence: Evidence, verdict: Verdict) -> tuple[Condition, ...]:
-    """Ready, then Degraded and Outdated where that is so. `since` is left to `keep_since`."""
-    ready = Condition(
-        kind="Ready", status=verdict.phase == "ready", reason=verdict.reason, message=verdict.message, since=0.0
-    )
+    """Ready, then Degraded and Outdated where that is so. `since` is left to `keep_since`. What is idle is as it shall
+    be: who asks is answered."""
+    is_ready = verdict.phase in ("ready", "idle")
+    ready = Condition(kind="Ready", status=is_ready, reason=verdict.reason, message=verdict.message, since=0.0)
     told = [ready]
     if evidence.alive and evidence.late:
         told.append(_bad("Degraded", "HeartbeatLate", "it does not answer process one; it is left alone"))

@@ -39,6 +39,31 @@ class ServiceRemoved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceUnloaded(Event):
+    """Nobody asked it anything for `idle_s`; its memory comes back, and the next request wakes it."""
+
+    service: ServiceName
+    reason: str
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceKept(Event):
+    """It was about to be unloaded, and was asked something in that moment."""
+
+    service: ServiceName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceWoken(Event):
+    """It was idle and is started again. `idle_s`: for how long nobody had asked it anything."""
+
+    service: ServiceName
+    reason: str
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AliasWished(Event):
     alias: ServiceName
     services: tuple[str, ...]

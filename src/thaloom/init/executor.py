@@ -18,9 +18,10 @@ from thaloom.base.actions import RECONCILER
 from thaloom.base.clock import Clock
 from thaloom.base.ids import ServiceName, WorkerId, new_worker_id
 from thaloom.hal.inventory import Inventory
-from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, to_record
+from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, Unload, to_record
 from thaloom.init.confining import Confiner
 from thaloom.init.fencing import Fences
+from thaloom.init.idling import Idling
 from thaloom.init.layout import Layout
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Placement, Planner
@@ -30,7 +31,7 @@ from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.sandbox.types import Latency
 from thaloom.kernel.state.store import StateStore
-from thaloom.kernel.state.types import Lease, Service
+from thaloom.kernel.state.types import Lease, Priority, Service
 from thaloom.work.runtime.spec import WorkerSpec, write_spec
 
 
@@ -52,6 +53,7 @@ class Executor:
         fences: Fences,
         clock: Clock,
         vault: Vault,
+        idling: Idling,
         engine_hosts: tuple[str, ...] = (),
     ) -> None:
         self._layout = layout
@@ -66,6 +68,7 @@ class Executor:
         self._fences = fences
         self._clock = clock
         self._vault = vault
+        self._idling = idling
         self.engine_hosts = engine_hosts
 
     async def perform(self, action: Action) -> None:
@@ -87,8 +90,10 @@ class Executor:
     def _subject(self, action: Action) -> WorkerId:
         """The process it is about: a new id for one that is to be started."""
         match action:
-            case StopWorker(worker=worker):
+            case StopWorker(worker=worker) | Unload(workers=(worker, *_)):
                 return worker
+            case Unload():
+                raise ValueError("a service without workers cannot be unloaded")
             case StopDoor(door=door):
                 return door
             case Forget(id=process):
@@ -104,6 +109,8 @@ class Executor:
                 await self._start_door(action, process)
             case StopWorker() | StopDoor():
                 self._stop(process, action.reason, action.grace_s)
+            case Unload():
+                await self._idling.unload(action)
             case Forget():
                 await self._forget(process)
             case Hold():
@@ -190,7 +197,8 @@ class Executor:
 
     def _spec(self, worker: WorkerId, service: Service, plan: Placement) -> WorkerSpec:
         wish = dataclasses.asdict(service.spec)
-        del wish["name"], wish["replicas"], wish["labels"], wish["latency"]
+        for name in ("name", "replicas", "labels", "latency", "keep_alive_s", "priority"):
+            del wish[name]
         found = self._inventory.device(plan.device)
         lending = self._memory.lending if plan.lends else None
         return WorkerSpec(
@@ -201,7 +209,7 @@ class Executor:
             driver=found.driver,
             engine_hosts=self.engine_hosts,
             pages=None if lending is None else str(lending.path),
-            page_priority=_PRIORITY[self._confiner.latency(service.spec)],
+            page_priority=3 * _PRIORITY[service.spec.priority] + _LATENCY[self._confiner.latency(service.spec)],
             **wish | {"device": found.id},
         )
 
@@ -213,8 +221,9 @@ _CLEARING, _CLEARING_S = 20, 0.05
 """How often, and how long between, a worker's group is tried to be removed: the kernel takes a moment to clear away
 what was killed. What is left then is removed with the next."""
 
-_PRIORITY: dict[Latency, int] = {"interactive": 2, "normal": 1, "batch": 0}
-"""Who goes first where several want what is left of the memory: they answer somebody."""
+_PRIORITY: dict[Priority, int] = {"low": 0, "normal": 1, "high": 2}
+_LATENCY: dict[Latency, int] = {"batch": 0, "normal": 1, "interactive": 2}
+"""Who goes first where several want what is left of the memory: who was named so, then who answers somebody."""
 
 _PYTHON = (sys.executable, "-P")
 """-P: a file in the folder somebody happened to start the node from must not stand in for a module."""

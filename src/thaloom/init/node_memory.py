@@ -139,6 +139,10 @@ class NodeMemory:
         owners = set(workers)
         return sum(entry.num_bytes for entry in self._ledger.holdings(device) if entry.owner in owners)
 
+    def devices_of(self, worker: WorkerId) -> tuple[DeviceId, ...]:
+        """Where it holds anything."""
+        return tuple({entry.device: None for entry in self._ledger.holdings() if entry.owner == worker})
+
     # -- programs that are no workers: memory of the host, and devices for themselves alone
 
     @property

@@ -36,6 +36,19 @@ async def ask_to_finish(socket: Path, grace_s: float) -> bool:
         return False
 
 
+async def ask_to_unload(socket: Path, *, if_idle_s: float, grace_s: float) -> bool:
+    """Whether the worker agreed to end itself, because nobody has asked it anything for so long."""
+    try:
+        async with (
+            asyncio.timeout(PROBE_TIMEOUT_S),
+            _connected(socket, Shutdown(grace_s=grace_s, if_idle_s=if_idle_s)) as reader,
+        ):
+            reply = await read_reply(reader)
+    except (OSError, TimeoutError, BadRequest):
+        return False
+    return isinstance(reply, WorkerStats) and reply.phase == "stopping"
+
+
 async def door_answers(address: str) -> bool:
     """Whether the door at `host:port`, or `https://host:port`, answers `GET /healthz` with 200."""
     place = address.removeprefix("https://")

@@ -9,7 +9,6 @@ one), and promise a device more than it has.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,8 +16,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
-from thaloom.base.units import format_bytes
-from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker
+from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, Unload
+from thaloom.init.room import Room
+from thaloom.kernel.sched.idling import SETTLED_S, Loaded
+
+Workers = Mapping[ServiceName, tuple[WorkerId, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,8 @@ class Wish:
     replicas: int = 1
     obstacle: Hold | None = None
     """Why it cannot be tried at all (no such model ...)."""
+    idle: bool = False
+    """It is to have no workers until somebody asks for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,18 +70,29 @@ class Snapshot:
     processes: tuple[Observed, ...] = ()
     free_bytes: Mapping[DeviceId, int] = field(default_factory=dict)
     """What each device can still be asked for, by the ledger and by measure."""
+    loaded: tuple[Loaded, ...] = ()
+    """Services that have workers and are to have them, and for how long nobody has asked them anything."""
+    leaving_bytes: Mapping[DeviceId, int] = field(default_factory=dict)
+    """What is about to come back from workers that are being unloaded."""
 
 
 def decide(snapshot: Snapshot) -> tuple[Action, ...]:
     """The actions that bring the machine nearer to the wishes; none when it is there."""
     if snapshot.going_down:
         return tuple(_forget_dead(snapshot)) + tuple(_go_down(snapshot))
-    return (*_forget_dead(snapshot), *_keep_door(snapshot), *_stop_unwanted(snapshot), *_start_missing(snapshot))
+    return (
+        *_forget_dead(snapshot),
+        *_keep_door(snapshot),
+        *_stop_unwanted(snapshot),
+        *_unload_idle(snapshot),
+        *_start_missing(snapshot),
+    )
 
 
 def next_look_at(snapshot: Snapshot) -> float | None:
     """When the same snapshot could ask for something new by the passing of time alone; None: never."""
     moments = [wish.next_try_at for wish in snapshot.wishes] + [snapshot.door_next_try_at]
+    moments += [snapshot.now + one.due_in_s for one in snapshot.loaded if one.due_in_s is not None]
     return min((moment for moment in moments if snapshot.now < moment < math.inf), default=None)
 
 
@@ -145,37 +160,61 @@ def _may_leave(process: Observed, wish: Wish, workers: list[Observed], snapshot:
     return len(others) + 1 >= wish.replicas or free_bytes < wish.needed_bytes
 
 
+def _unload_idle(snapshot: Snapshot) -> Iterator[Action]:
+    """What nobody has asked for as long as it is kept; and what a killed daemon had not unloaded to the end."""
+    workers = _workers(snapshot)
+    idle = {wish.service for wish in snapshot.wishes if wish.idle}
+    for service in sorted(idle & workers.keys()):
+        yield Unload(service=service, workers=workers[service], reason="idle", if_idle_s=0.0)
+    for one in snapshot.loaded:
+        if one.due_in_s is not None and one.due_in_s <= 0 and one.service in workers:
+            yield _unload(one, workers, "idle", if_idle_s=one.keep_alive_s)
+
+
 def _start_missing(snapshot: Snapshot) -> Iterator[Action]:
     """In order of the wishes. One that is leaving holds its place until it has ended: its memory is not back yet."""
-    free = dict(snapshot.free_bytes)
+    workers = _workers(snapshot)
+    room = Room(snapshot.free_bytes, snapshot.leaving_bytes, [one for one in snapshot.loaded if one.service in workers])
     taken = Counter(process.service for process in _alive(snapshot) if process.role == "worker")
-    missing = [wish for wish in snapshot.wishes for _ in range(wish.replicas - taken[wish.service])]
+    wished = [wish for wish in snapshot.wishes if not wish.idle]
+    missing = [wish for wish in wished for _ in range(wish.replicas - taken[wish.service])]
     for wish in missing:
         if wish.obstacle is not None:
             yield wish.obstacle
-        elif wish.device is None or wish.device not in free:
+        elif wish.device is None or wish.device not in room:
             yield Hold(service=wish.service, reason="DeviceNotFound", message=f"no device {wish.device or 'to run on'}")
         elif snapshot.now < wish.next_try_at:
             continue
-        elif wish.needed_bytes > free[wish.device]:
-            left = free[wish.device]
-            short = shortage(wish.service, wish.device, wish.needed_bytes, left)
-            yield Hold(service=wish.service, reason="OutOfMemory", message=short, free_bytes=left)
-        else:
-            free[wish.device] -= wish.needed_bytes
+        elif room.take(wish.device, wish.needed_bytes):
             yield StartWorker(
                 service=wish.service, revision=wish.revision, device=wish.device, needed_bytes=wish.needed_bytes
             )
+        elif (making_room := room.promise(wish.service, wish.device, wish.needed_bytes)) is not None:
+            for one in making_room:
+                yield _unload(one, workers, f"{wish.service!r} needs its memory", if_idle_s=SETTLED_S)
+        else:
+            short = room.shortage(wish.service, wish.device, wish.needed_bytes)
+            left = room.free_bytes(wish.device)
+            yield Hold(service=wish.service, reason="OutOfMemory", message=short, free_bytes=left)
 
 
-def shortage(service: ServiceName, device: DeviceId, needed_bytes: int, free_bytes: int) -> str:
-    return f"{service!r} {_needs(device, needed_bytes, free_bytes)}"
+def _unload(one: Loaded, workers: Workers, reason: str, *, if_idle_s: float) -> Unload:
+    return Unload(
+        service=one.service,
+        workers=workers[one.service],
+        reason=reason,
+        if_idle_s=if_idle_s,
+        idle_s=one.idle_s or 0.0,
+    )
 
 
-@functools.lru_cache(maxsize=64)
-def _needs(device: DeviceId, needed_bytes: int, free_bytes: int) -> str:
-    """Kept, for thousands of wishes may be short of the same bytes."""
-    return f"needs about {format_bytes(needed_bytes)} on {device}, {format_bytes(max(0, free_bytes))} can be given"
+def _workers(snapshot: Snapshot) -> Workers:
+    """By service: those that are not leaving."""
+    found: dict[ServiceName, tuple[WorkerId, ...]] = {}
+    for process in _alive(snapshot):
+        if process.role == "worker" and process.service is not None and not process.stopping:
+            found[process.service] = (*found.get(process.service, ()), process.id)
+    return found
 
 
 def _alive(snapshot: Snapshot) -> list[Observed]:

@@ -22,6 +22,7 @@ from thaloom.init.backoff import Backoff
 from thaloom.init.boot import NodeConfig
 from thaloom.init.events import ActionFailed, NodeStopping, ProcessLost, RoundFailed, ServiceFailing, ServiceHeld
 from thaloom.init.executor import Executor
+from thaloom.init.idling import Idling
 from thaloom.init.last_words import LastWords
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.passes import Passes
@@ -54,6 +55,7 @@ class ReconcileLoop:
         records: Records,
         reporter: Reporter,
         publisher: Publisher,
+        idling: Idling,
         clock: Clock,
         emit: Emit,
     ) -> None:
@@ -66,6 +68,8 @@ class ReconcileLoop:
         self._records = records
         self._reporter = reporter
         self._publisher = publisher
+        self._idling = idling
+        idling.tell_doors = self._publish
         self._clock = clock
         self._emit = emit
         self._news = asyncio.Event()
@@ -181,6 +185,8 @@ class ReconcileLoop:
             wishes=tuple([await self._wish(service) for service in self._store.services()]),
             processes=self._supervisor.observe(),
             free_bytes=self._memory.free_bytes(self._supervisor),
+            loaded=self._idling.loaded(),
+            leaving_bytes=self._idling.leaving_bytes(),
         )
 
     async def _wish(self, service: Service) -> Wish:
@@ -204,6 +210,7 @@ class ReconcileLoop:
             next_try_at=self._records.backoff(service.spec.name).next_try_at,
             replicas=service.spec.replicas,
             obstacle=plan if isinstance(plan, Hold) else None,
+            idle=service.idle_since is not None,
         )
 
     async def _round(self) -> bool:
@@ -211,16 +218,21 @@ class ReconcileLoop:
         for _ in range(_MOST_ACTIONS):
             self._seen = snapshot = await self.look()
             actions = decide(snapshot)
-            for hold in self._records.keep_holds(action for action in actions if isinstance(action, Hold)):
+            holds = [action for action in actions if isinstance(action, Hold)]
+            for hold in self._records.keep_holds(holds):
                 self._emit(ServiceHeld(service=hold.service, reason=hold.reason, message=hold.message))
+            self._idling.settle_waking(holds)
             todo = next((action for action in actions if not isinstance(action, Hold)), None)
             if todo is None or not await self._perform(todo):
                 break
         else:
             raise RuntimeError(f"{_MOST_ACTIONS} actions and no end; the last one: {todo!r}")
-        self._publisher.publish(self._reporter.routes(), tuple(self._store.aliases()))
+        self._publish()
         self.on_published()
         return self.going_down and not snapshot.processes
+
+    def _publish(self) -> None:
+        self._publisher.publish(self._reporter.routes(), tuple(self._store.aliases()))
 
     async def _perform(self, action: Action) -> bool:
         """Whether to go on with this round: what failed is tried again later."""

@@ -25,6 +25,7 @@ LIVE = frozenset(
         "engine_hosts",
         "encrypt_models",
         "door",
+        "idle",
         "socket_users",
     }
 )

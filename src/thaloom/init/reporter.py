@@ -11,6 +11,7 @@ from thaloom.base.clock import Clock
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.base.procs import resident_bytes
 from thaloom.init.conditions import Evidence, complete, conditions, judge, keep_since
+from thaloom.init.idling import Idling
 from thaloom.init.placement import Planner
 from thaloom.init.publishing import TextFiles
 from thaloom.init.records import Owner, Records
@@ -34,6 +35,7 @@ class Reporter:
         planner: Planner,
         records: Records,
         text_files: TextFiles,
+        idling: Idling,
         wall: Callable[[WorkerId], str | None],
         latency: Callable[[ServiceSpec], Latency],
         clock: Clock,
@@ -45,6 +47,7 @@ class Reporter:
         self._planner = planner
         self._records = records
         self._text_files = text_files
+        self._idling = idling
         self._wall = wall
         self._latency = latency
         self._clock = clock
@@ -87,7 +90,7 @@ class Reporter:
         changed: of ten thousand wishes most are like that."""
         serving = {process.lease.service for process in self._supervisor}
         records, copies, planned = self._records, self._text_files.now, self._planner.known
-        before, now = self._idle, {}
+        before, now, settings = self._idle, {}, self._idling.config
         routes = []
         for service in self._store.services():
             name = service.spec.name
@@ -95,7 +98,7 @@ class Reporter:
                 routes.append(self._route(service))
                 continue
             told = (records.hold(name), records.backoff(name), records.last_words(name))
-            made_of = (service, *told, planned(service), copies)
+            made_of = (service, *told, planned(service), copies, settings)
             known = before.get(name)
             if known is None or known[0] != made_of:  # mostly the very same, which is seen at once
                 known = (made_of, self._route(service))
@@ -113,7 +116,13 @@ class Reporter:
         evidence = self._evidence(name, process)
         ready = self._serving(name)
         replicas = (len(ready), service.spec.replicas)
-        evidence = dataclasses.replace(evidence, outdated=self._outdated(service, process), replicas=replicas)
+        evidence = dataclasses.replace(
+            evidence,
+            outdated=self._outdated(service, process),
+            replicas=replicas,
+            idle=service.idle_since is not None,
+            waking=service.waking,
+        )
         verdict = judge(evidence)
         status = ServiceStatus(
             spec=service.spec,
@@ -123,12 +132,25 @@ class Reporter:
             restarts=self._records.restarts(name),
             ready_replicas=len(ready),
             latency=self._latency(service.spec),
+            idle_since=service.idle_since,
+            keep_alive_s=self._idling.keep_alive_s(service),
         )
-        return status if process is None else _with_figures(status, process, ready)
+        if process is None or service.idle_since is not None:
+            return status
+        return _with_figures(self._with_idleness(status, service), process, ready)
+
+    def _with_idleness(self, status: ServiceStatus, service: Service) -> ServiceStatus:
+        idle_s = self._idling.idle_s(service.spec.name)
+        if idle_s is None:
+            return status
+        since = self._clock.now() - idle_s
+        unload_at = None if status.keep_alive_s < 0 else since + status.keep_alive_s
+        return dataclasses.replace(status, idle_since=since, unload_at=unload_at)
 
     def _route(self, service: Service) -> Route:
         process = self._newest(service.spec.name, "worker")
-        verdict = judge(self._evidence(service.spec.name, process))
+        evidence = self._evidence(service.spec.name, process)
+        verdict = judge(dataclasses.replace(evidence, idle=service.idle_since is not None, waking=service.waking))
         plan = self._planner.known(service)
         stats = process.stats if process is not None else None
         digest = stats.model_digest if stats is not None else plan.manifest.digest if plan and plan.manifest else ""
@@ -138,13 +160,15 @@ class Reporter:
             name=service.spec.name,
             model=service.spec.model,
             phase=verdict.phase,
-            sockets=tuple(worker.lease.socket for worker in serving),
+            sockets=() if verdict.phase == "idle" else tuple(worker.lease.socket for worker in serving),
             context_length=(stats.context_length if stats is not None and stats.ready else context_length) or None,
             created_at=service.created_at,
             engine=service.spec.engine,
             tokenizer_files=self._text_files.of(digest) if digest else {},
             reason=verdict.message,
-            retry_after_s=None if verdict.phase == "ready" else _RETRY_AFTER_S,
+            retry_after_s=None if verdict.phase in ("ready", "idle") else _RETRY_AFTER_S,
+            waking=service.waking,
+            keep_alive_s=self._idling.keep_alive_s(service),
         )
 
     def _outdated(self, service: Service, process: Supervised | None) -> str | None:

@@ -13,6 +13,8 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from thaloom.base.clock import Clock
 from thaloom.base.events import Emit
 from thaloom.base.ids import WorkerId
@@ -28,6 +30,8 @@ _YOUNG_POLL_S = 0.1
 """Between two looks at a process that is not ready yet."""
 LATE_AFTER_S = 10.0
 """Silence of a worker that is worth a condition."""
+UNLOADING_S = 10.0
+"""For what has nothing to answer any more: to give back what it holds, of which there may be much."""
 LAST_STEP_S = 1.0
 """What a process may take beyond its grace to end by itself, before it is killed."""
 
@@ -56,6 +60,11 @@ class Supervised:
     @property
     def id(self) -> WorkerId:
         return self.lease.id
+
+    def idle_s(self, now: float) -> float | None:
+        """For how long nobody has asked it anything; None: it is answering, or not ready, or silent: nobody knows."""
+        told = None if self.stats is None or self.late else self.stats.idle_s
+        return None if told is None or self.answered_at is None else told + now - self.answered_at
 
     def observed(self) -> Observed:
         return Observed(
@@ -134,6 +143,19 @@ class Supervisor:
         if process.stop_reason is None and process.alive:
             process.stop_reason = reason
             self._tasks.create_task(self._stop(process, grace_s), name=f"stop {process.id}")
+
+    async def unload(self, process: Supervised, if_idle_s: float, *, reason: str) -> bool:
+        """Begin to stop a worker if it agrees that nobody has asked it anything for so long; whether it did."""
+        if not process.alive or process.stop_reason is not None:
+            return True
+        process.stop_reason = reason  # before it is asked: it may have ended before its answer is read
+        if await probes.ask_to_unload(Path(process.lease.socket), if_idle_s=if_idle_s, grace_s=UNLOADING_S):
+            self._tasks.create_task(self._stop(process, UNLOADING_S), name=f"stop {process.id}")
+            return True
+        process.stop_reason = None
+        if process.stats is not None:  # until it says otherwise
+            process.stats = msgspec.structs.replace(process.stats, idle_s=None)
+        return not process.alive
 
     def kill_all(self) -> None:
         """Cut short what is being stopped, and stop the rest the same way."""

@@ -84,6 +84,7 @@ from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervisor
 from thaloom.init.tenancy import Tenancy
 from thaloom.init.vault import Vault
+from thaloom.init.waking import Waking
 from thaloom.kernel.models.bundled import NAMES, bundled_model
 from thaloom.kernel.models.pulling.sources import is_hub_name, parse_source
 from thaloom.kernel.models.store import ModelStore
@@ -154,6 +155,7 @@ class Syscalls:
         jobs: JobDesk,
         certificates: Certificates,
         low_memory: MemoryWatch,
+        waking: Waking,
         clock: Clock,
     ) -> None:
         self._layout = layout
@@ -177,6 +179,7 @@ class Syscalls:
         self._jobs = jobs
         self._certificates = certificates
         self._low_memory = low_memory
+        self._waking = waking
         self._clock = clock
         self._started_at = clock.now()
         self.aliases = aliasing
@@ -408,6 +411,16 @@ class Syscalls:
     async def stop(self, name: ServiceName) -> None:
         await self._do(call(Stop.name, Named(name=name)))
 
+    async def wake(self, name: ServiceName) -> ServiceStatus:
+        _refuse_dry_run()
+        await self._waking.wake(name, f"{TERMS.get().caller} asks for it")
+        return self._reporter.status(name)
+
+    async def keep_alive(self, name: ServiceName, seconds: float) -> ServiceStatus:
+        _refuse_dry_run()
+        await self._waking.keep(name, seconds)
+        return self._reporter.status(name)
+
     async def put_alias(self, alias: Alias) -> Alias:
         await self._do(call(PutAlias.name, AliasWish.of(alias)))
         return self.aliases.get(alias.name)
@@ -568,8 +581,7 @@ class Syscalls:
         return await asyncio.to_thread(self._past.get, chosen)
 
     async def approve(self, digest: str, until: float) -> None:
-        if TERMS.get().dry_run:
-            raise BadParameter("there is nothing to look at before an approval", param="dry_run")
+        _refuse_dry_run()
         with self._refusing("plan.approve"):
             self._performer.leave.approve(digest, until, TERMS.get().caller)
 
@@ -622,6 +634,11 @@ class Syscalls:
 
     def _wished(self, name: ServiceName) -> bool:
         return any(service.spec.name == name for service in self._store.services())
+
+
+def _refuse_dry_run() -> None:
+    if TERMS.get().dry_run:
+        raise BadParameter("this has no plan to be looked at before", param="dry_run")
 
 
 def _text(name: ModelName | None) -> str | None:

@@ -34,6 +34,7 @@ from thaloom.init.executor import Executor
 from thaloom.init.fencing import Fences
 from thaloom.init.gate import Gate
 from thaloom.init.history import History
+from thaloom.init.idling import Idling
 from thaloom.init.jobs.confining import JobWalls
 from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.jobs.guarding import JobGuard
@@ -56,6 +57,7 @@ from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.init.syscalls import Syscalls
 from thaloom.init.tenancy import Tenancy
 from thaloom.init.vault import Vault
+from thaloom.init.waking import Waking
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest
 from thaloom.kernel.sandbox.finding import find_groups
@@ -150,6 +152,9 @@ class Node:
             on_end=lambda process, last_words: self.reconcile_loop.process_lost(process, last_words),
             named=confiner.named,
         )
+        idling = self._idling = Idling(
+            config.idle, store=store, memory=memory, supervisor=self.supervisor, clock=clock, emit=history
+        )
         executor = self._executor = Executor(
             layout,
             store=store,
@@ -163,6 +168,7 @@ class Node:
             fences=fences,
             clock=clock,
             vault=self._vault,
+            idling=idling,
             engine_hosts=config.engine_hosts,
         )
         self._earlier = _routes_of_an_earlier_daemon(layout)
@@ -183,6 +189,7 @@ class Node:
             planner=planner,
             records=records,
             text_files=text_files,
+            idling=idling,
             wall=confiner.running_into,
             latency=confiner.latency,
             clock=clock,
@@ -197,6 +204,7 @@ class Node:
             records=records,
             reporter=reporter,
             publisher=self._publisher,
+            idling=idling,
             clock=clock,
             emit=history,
         )
@@ -229,6 +237,7 @@ class Node:
             supervisor=self.supervisor,
             aliasing=aliasing,
             tenancy=tenancy,
+            idling=idling,
             engine_hosts=config.engine_hosts,
             walls=confiner.require_latency,
         )
@@ -291,6 +300,7 @@ class Node:
             jobs=desk,
             certificates=self._certificates,
             low_memory=self._low_memory,
+            waking=Waking(store, self.reconcile_loop, guard=guard, clock=clock, emit=history),
             clock=clock,
         )
         self.emit: Emit = history
@@ -371,6 +381,7 @@ class Node:
         self._config = settings
         self.reconcile_loop.use(settings)
         self.supervisor.heartbeat_s = settings.heartbeat_s
+        self._idling.config = settings.idle
         self._executor.engine_hosts = self._guard.engine_hosts = settings.engine_hosts
         self._pulls.use(air_gap=settings.air_gap, read_through=settings.hub_read_through)
         self._locksmith.require(settings.require_keys)

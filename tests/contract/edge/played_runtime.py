@@ -127,6 +127,9 @@ class Scripted:
             chat_template=self.template,
         )  # fmt: skip
 
+    async def awake(self, model: str) -> None:
+        self._known(model)
+
     async def embed(self, request: EmbedRequest) -> Embedding:
         self._known(request.model)
         if self.refuse_with is not None:

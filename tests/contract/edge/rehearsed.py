@@ -88,6 +88,9 @@ class Scripted:
     async def detokenize(self, model: str, tokens: tuple[int, ...]) -> str:
         raise NotImplementedError
 
+    async def awake(self, model: str) -> None:
+        pass
+
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         raise NotImplementedError
 

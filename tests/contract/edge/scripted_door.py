@@ -92,6 +92,9 @@ class Scripted:
             raise BadParameter("tokens: there is no such token", param="tokens")
         return bytes(tokens).decode(errors="replace")
 
+    async def awake(self, model: str) -> None:
+        self._check(model)
+
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         self._check(model)
         return TokenizerInfo(

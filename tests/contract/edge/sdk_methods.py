@@ -106,6 +106,8 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "node.narrow_key": ("ci", "ci-nightly"),
     "node.remove_key": ("ci",),
     "node.remove_tenant": ("acme",),
+    "node.wake": ("tiny",),
+    "node.keep_alive": ("tiny", 600),
     "node.stop": ("tiny",),
     "node.openapi": (),
     "node.down": (),

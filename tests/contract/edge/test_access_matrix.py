@@ -92,6 +92,8 @@ MATRIX: dict[str, Who] = {
     "GET /services/chat": who(ALL, ALL, "read", open=True),
     "PUT /services/chat": who(OPERATORS, OPERATORS, "services", open=True, body={"model": "tiny"}),
     "DELETE /services/chat": who(OPERATORS, OPERATORS, "services", open=True),
+    "POST /services/chat/wake": who(OPERATORS, OPERATORS, "services", open=True),
+    "PUT /services/chat/keep-alive": who(OPERATORS, OPERATORS, "services", open=True, body={"seconds": 60}),
     "GET /services/chat/logs": who(OPERATORS, OPERATORS, "services", open=True),
     "GET /aliases": who(ALL, ALL, "read", open=True),
     "GET /aliases/talk": who(ALL, ALL, "read", open=True),
@@ -167,6 +169,14 @@ class Recording(Plane):
 
     async def stop(self, name: ServiceName) -> None:
         self.asked.append(name)
+
+    async def wake(self, name: ServiceName) -> Any:
+        self.asked.append(name)
+        return await self.service(name)
+
+    async def keep_alive(self, name: ServiceName, seconds: float) -> Any:
+        self.asked.append(name)
+        return await self.service(name)
 
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> Any:
         self.asked.append(name)

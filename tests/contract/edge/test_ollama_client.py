@@ -416,14 +416,68 @@ def test_with_nothing_to_say_a_model_is_loaded_or_unloaded(tmp_path: Path) -> No
         assert "big:q4" in store.services_now
         unloaded = await client.chat("big:q4", keep_alive=0)
         assert (unloaded.done_reason, unloaded.message.content) == ("unload", "")
-        assert "big:q4" not in store.services_now
+        assert store.services_now["big:q4"].phase == "idle"
         assert (await client.generate("tiny", keep_alive="0s")).done_reason == "unload"
-        assert "tiny" not in store.services_now
+        assert store.services_now["tiny"].phase == "idle"
         assert (await client.generate("big:q4", keep_alive=0)).done_reason == "unload"
         with pytest.raises(ResponseError) as caught:
             await client.generate("none", keep_alive=0)
         assert caught.value.status_code == 404
         assert script.requests == []
+
+    spoken(tmp_path, test)
+
+
+def test_how_long_a_model_stays_is_told_to_the_node(tmp_path: Path) -> None:
+    async def test(client: AsyncClient, script: Scripted, store: Store) -> None:
+        def kept() -> float:
+            return store.services_now["tiny"].keep_alive_s
+
+        script.play(*says("Hi"), done())
+        await client.chat("tiny", USER)
+        assert kept() == -1.0, "nobody said anything"
+        await client.chat("tiny", USER, keep_alive="5m")
+        assert kept() == 300.0
+        [line async for line in await client.generate("tiny", "x", stream=True, keep_alive=90)]
+        assert kept() == 90.0
+        await client.generate("tiny", keep_alive="1h")
+        assert kept() == 3600.0
+        await client.embed("tiny", "x", keep_alive="-1")
+        assert kept() == -1.0
+        await client.chat("tiny", USER, keep_alive=0)
+        async with asyncio.timeout(30):
+            while store.services_now["tiny"].phase != "idle":  # once it was answered
+                await asyncio.sleep(0.001)
+
+    spoken(tmp_path, test)
+
+
+def test_what_stays_how_long_is_told(tmp_path: Path) -> None:
+    async def test(client: AsyncClient, script: Scripted, store: Store) -> None:
+        def of(**facts: Any) -> None:
+            store.services_now["tiny"] = dataclasses.replace(store.services_now["tiny"], **facts)
+
+        async def expires() -> Any:
+            (loaded,) = (await client.ps()).models
+            return loaded.expires_at
+
+        assert (await expires()).year == 9999
+        of(keep_alive_s=300.0, unload_at=2_000_000_000.0)
+        assert (await expires()).timestamp() == 2_000_000_000.0
+        of(unload_at=None)  # it is answering
+        assert (await expires()).year < 9999
+
+    spoken(tmp_path, test)
+
+
+def test_what_is_unloaded_can_be_deleted_and_what_is_served_cannot(tmp_path: Path) -> None:
+    async def test(client: AsyncClient, script: Scripted, store: Store) -> None:
+        await client.generate("tiny", keep_alive=0)
+        await client.generate("big:q4")
+        await client.delete("tiny")
+        await client.delete("big:q4")
+        assert store.removed == ["tiny", "big:q4"]
+        assert list(store.services_now) == ["big:q4"], "it is not idle: whether it may be removed is the node's to say"
 
     spoken(tmp_path, test)
 
@@ -440,6 +494,8 @@ def test_a_key_asks_models_and_changes_nothing_of_the_node(tmp_path: Path) -> No
             async with AsyncClient(host=door.url, headers=bearer(key), timeout=10.0, trust_env=False) as client:
                 assert (await client.chat("tiny", USER)).done
                 assert (await client.generate("tiny")).done_reason == "load"
+                assert (await client.chat("tiny", USER, keep_alive="1h")).done
+                assert store.services_now["tiny"].keep_alive_s == -1.0
                 for asked in (
                     client.delete("big:q4"),
                     client.copy("tiny", "big:q4"),

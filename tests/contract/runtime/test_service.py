@@ -329,6 +329,34 @@ class TestStopping:
 
         play(tmp_path, story)
 
+    def test_it_ends_for_idleness_only_while_nobody_asks_it(self, tmp_path: Path) -> None:
+        async def story(made: Site) -> None:
+            made.executable.hold()
+            client = await made.connect()
+            await client.say(ask([5], 3))
+            assert isinstance(await client.hear(), Accepted)
+            assert (await made.status()).idle_s is None
+            (refused,) = await made.call(Shutdown(grace_s=0.0, if_idle_s=0.0))
+            assert isinstance(refused, WorkerStats)
+            assert refused.phase == "ready"
+            made.executable.go_on()
+            assert tokens_of(await client.rest()) == greedy([5], 3)
+            client.hang_up()
+            await made.until(lambda stats: stats.idle_s is not None)
+            (refused,) = await made.call(Shutdown(grace_s=0.0, if_idle_s=3600.0))
+            assert isinstance(refused, WorkerStats)
+            assert refused.phase == "ready"
+            assert tokens_of(await made.call(ask([1], 2))) == greedy([1], 2)
+            await made.until(lambda stats: stats.idle_s is not None)
+            (agreed,) = await made.call(Shutdown(grace_s=0.0, if_idle_s=0.0))
+            assert isinstance(agreed, WorkerStats)
+            assert agreed.phase == "stopping"
+            await made.task
+            (event,) = made.events.of(WorkerStopped)
+            assert event.fields()["cut_off"] == 0
+
+        play(tmp_path, story)
+
     def test_what_grace_does_not_suffice_for_is_told(self, tmp_path: Path) -> None:
         async def story(made: Site) -> None:
             client = await made.connect()

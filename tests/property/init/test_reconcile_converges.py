@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
-from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker
+from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, Unload
 from thaloom.init.reconcile import Observed, Snapshot, Wish, decide
+from thaloom.kernel.sched.idling import Loaded
 
 NAMES = ["a", "b", "c"]
 ADDRESSES = ["127.0.0.1:1", "127.0.0.1:2"]
@@ -28,6 +29,7 @@ def snapshots(draw: st.DrawFn, *, going_down: st.SearchStrategy[bool] = st.boole
             replicas=draw(st.sampled_from([1, 1, 2, 3])),
             next_try_at=draw(st.sampled_from([0.0, 5.0, 50.0])),
             obstacle=draw(st.sampled_from([None, None, Hold(service=ServiceName(name), reason="R", message="m")])),
+            idle=draw(st.sampled_from([False, False, True])),
         )
         for name in names
     )
@@ -53,6 +55,19 @@ def snapshots(draw: st.DrawFn, *, going_down: st.SearchStrategy[bool] = st.boole
         wishes=wishes,
         processes=processes,
         free_bytes={CPU: draw(st.integers(0, 250))},
+        loaded=tuple(draw(loaded(wish)) for wish in wishes if not wish.idle),
+    )
+
+
+def loaded(wish: Wish) -> st.SearchStrategy[Loaded]:
+    return st.builds(
+        Loaded,
+        service=st.just(wish.service),
+        device=st.just(CPU),
+        num_bytes=st.integers(0, 100),
+        idle_s=st.sampled_from([None, 0.0, 20.0, 400.0]),
+        keep_alive_s=st.sampled_from([-1.0, 0.0, 300.0]),
+        priority=st.sampled_from(["high", "normal", "low"]),
     )
 
 
@@ -91,6 +106,13 @@ def apply(snapshot: Snapshot, action: Action, number: int) -> Snapshot:
             )
         case StopWorker(worker=process) | StopDoor(door=process):
             processes = [dataclasses.replace(p, stopping=p.stopping or p.id == process) for p in processes]
+        case Unload(service=service, workers=workers):
+            processes = [dataclasses.replace(p, stopping=p.stopping or p.id in workers) for p in processes]
+            wishes = tuple(dataclasses.replace(w, idle=w.idle or w.service == service) for w in snapshot.wishes)
+            left = tuple(one for one in snapshot.loaded if one.service != service)
+            freed = sum(one.num_bytes for one in snapshot.loaded if one.service == service)
+            free[CPU] += freed
+            snapshot = dataclasses.replace(snapshot, wishes=wishes, loaded=left)
         case Forget(id=process):
             processes = [p for p in processes if p.id != process]
         case Hold():
@@ -161,7 +183,18 @@ def test_every_wish_is_met_held_or_waits_for_its_turn(snapshot: Snapshot) -> Non
     held = {action.service for action in decide(rest) if isinstance(action, Hold)}
     served = {process.service for process in rest.processes}
     for wish in rest.wishes:
-        assert wish.service in held | served or wish.next_try_at > rest.now
+        assert wish.service in held | served or wish.next_try_at > rest.now or wish.idle
+
+
+@given(snapshots(going_down=st.just(False)))
+def test_what_is_idle_comes_to_have_no_worker_and_what_is_pinned_or_asked_stays(snapshot: Snapshot) -> None:
+    rest = run_to_rest(snapshot)
+    served = {process.service for process in rest.processes}
+    assert not any(wish.idle and wish.service in served for wish in rest.wishes)
+    was_idle = {wish.service for wish in snapshot.wishes if wish.idle}
+    unloaded = {wish.service for wish in rest.wishes if wish.idle} - was_idle
+    for one in snapshot.loaded:
+        assert not (one.service in unloaded and (one.pinned or one.idle_s is None))
 
 
 @given(snapshots())

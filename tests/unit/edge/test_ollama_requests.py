@@ -172,6 +172,16 @@ def test_nothing_to_generate_is_about_the_models_presence(keep_alive: Any, unloa
         assert (wanted.model, wanted.unload) == ("m", unload)
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [(None, None), ("5m", 300), ("1h30m", 5400), ("1.5h", 5400), (".5s", 0.5), ("300", 300), (300, 300), (0.5, 0.5),
+     (-1, -1), ("-1", -1), ("-1m", -60), ("+2s", 2), ("100ms", 0.1), ("0s", 0), ("-0", 0), (1e300, 1e10)],
+)  # fmt: skip
+def test_how_long_a_model_stays_is_said_in_durations_or_seconds(said: Any, seconds: float | None) -> None:
+    wanted = chat({"model": "m", "messages": [{"role": "user", "content": "hi"}], "keep_alive": said}, RequestId("id"))
+    assert wanted.keep_alive_s == (seconds if seconds is None else pytest.approx(seconds))
+
+
 def test_a_name_may_be_said_the_old_way() -> None:
     assert read(wire.NamedRequest, {"name": "m"}).model == "m"
     assert read(wire.NamedRequest, {"model": "n", "name": "m"}).model == "n"

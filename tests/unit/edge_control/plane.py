@@ -272,6 +272,16 @@ class Plane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption, JobsPla
         await self.service(name)
         del self.services_now[name]
 
+    async def wake(self, name: ServiceName) -> ServiceStatus:
+        self.services_now[name] = standing((await self.service(name)).spec, "loading")
+        return self.services_now[name]
+
+    async def keep_alive(self, name: ServiceName, seconds: float) -> ServiceStatus:
+        """0: it is idle at once."""
+        status = dataclasses.replace(await self.service(name), keep_alive_s=seconds)
+        self.services_now[name] = status if seconds else standing(status.spec, "idle")
+        return self.services_now[name]
+
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
         await self.service(name)
 

@@ -6,8 +6,20 @@ import dataclasses
 import math
 
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
-from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, subject, to_record
+from thaloom.init.actions import (
+    Action,
+    Forget,
+    Hold,
+    StartDoor,
+    StartWorker,
+    StopDoor,
+    StopWorker,
+    Unload,
+    subject,
+    to_record,
+)
 from thaloom.init.reconcile import Observed, Snapshot, Wish, decide, next_look_at
+from thaloom.kernel.sched.idling import SETTLED_S, Loaded
 
 CPU = DeviceId("cpu")
 ADDRESS = "127.0.0.1:7411"
@@ -163,3 +175,90 @@ def test_every_action_has_a_subject_and_a_record_of_plain_values() -> None:
         record = to_record(action)
         assert record["action"] == type(action).__name__
         assert all(isinstance(value, str | int | float | None) for value in record.values())
+
+
+# -- idle services ---------------------------------------------------------------------------------------------------
+
+
+def loaded(name: str = "a", **changes: object) -> Loaded:
+    base = Loaded(service=ServiceName(name), device=CPU, num_bytes=40, idle_s=60.0, keep_alive_s=300.0)
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_what_nobody_asked_for_as_long_as_it_is_kept_is_unloaded() -> None:
+    kept = snapshot(wishes=(wish(),), processes=(door(), worker()), loaded=(loaded(),))
+    assert decide(kept) == ()
+    assert next_look_at(kept) == 100.0 + 240.0
+    due = dataclasses.replace(kept, loaded=(loaded(idle_s=300.0),))
+    (unload,) = decide(due)
+    assert unload == Unload(
+        service=ServiceName("a"), workers=(WorkerId("w-a"),), reason="idle", if_idle_s=300.0, idle_s=300.0
+    )
+    for stays in (loaded(idle_s=None), loaded(idle_s=1e9, keep_alive_s=-1.0)):
+        assert decide(dataclasses.replace(kept, loaded=(stays,))) == ()
+        assert next_look_at(dataclasses.replace(kept, loaded=(stays,))) is None
+
+
+def test_an_idle_service_is_given_no_worker_and_keeps_none_that_a_killed_daemon_left() -> None:
+    assert decide(snapshot(wishes=(wish(idle=True),))) == ()
+    (unload,) = decide(snapshot(wishes=(wish(idle=True),), processes=(door(), worker())))
+    assert isinstance(unload, Unload)
+    assert unload.if_idle_s == 0.0
+    assert decide(snapshot(wishes=(wish(idle=True),), processes=(door(), worker(stopping=True)))) == ()
+
+
+def test_idle_services_make_room_for_what_starts() -> None:
+    short = snapshot(wishes=(wish("b", needed_bytes=120), wish()), processes=(door(), worker()), loaded=(loaded(),))
+    (unload,) = decide(short)
+    assert isinstance(unload, Unload)
+    assert (unload.service, unload.reason, unload.if_idle_s) == ("a", "'b' needs its memory", SETTLED_S)
+    leaving = dataclasses.replace(
+        short, wishes=(wish("b", needed_bytes=120), wish(idle=True)), processes=(door(), worker(stopping=True)),
+        loaded=(), leaving_bytes={CPU: 40},
+    )  # fmt: skip
+    assert decide(leaving) == (), "its memory is on its way"
+    there = dataclasses.replace(leaving, processes=(door(),), leaving_bytes={}, free_bytes={CPU: 140})
+    assert [type(action) for action in decide(there)] == [StartWorker]
+
+
+def test_nothing_is_unloaded_where_that_would_not_be_enough() -> None:
+    short = snapshot(wishes=(wish("b", needed_bytes=141), wish()), processes=(door(), worker()), loaded=(loaded(),))
+    (hold,) = decide(short)
+    assert isinstance(hold, Hold)
+    assert "would fit" not in hold.message
+
+
+def test_who_is_kept_loaded_is_named_in_the_refusal() -> None:
+    short = snapshot(wishes=(wish("b", needed_bytes=120), wish()), processes=(door(), worker()))
+    for stays, words in (
+        (loaded(idle_s=840.0, keep_alive_s=-1.0), "would fit if 'a' were unloaded, idle for 14m, and is kept loaded"),
+        (loaded(idle_s=2.0), "would fit if 'a' were unloaded, idle for 2s"),
+        (loaded(idle_s=None), "would fit if 'a' were unloaded, which is in use"),
+    ):
+        (hold,) = decide(dataclasses.replace(short, loaded=(stays,)))
+        assert isinstance(hold, Hold)
+        assert hold.message.endswith(words), hold.message
+
+
+def test_the_same_memory_is_not_promised_twice() -> None:
+    two = snapshot(
+        wishes=(wish(), wish("b", needed_bytes=120), wish("c", needed_bytes=120)),
+        processes=(door(), worker()),
+        loaded=(loaded(),),
+    )
+    unload, hold = decide(two)
+    assert isinstance(unload, Unload)
+    assert isinstance(hold, Hold)
+    assert hold.service == "c"
+
+
+def test_a_tenant_hears_of_no_others_services() -> None:
+    short = snapshot(
+        wishes=(wish("b@acme", needed_bytes=120), wish(), wish("d@acme")),
+        processes=(door(), worker(), worker("d@acme")),
+        loaded=(loaded(idle_s=None), loaded("d@acme", idle_s=None, num_bytes=10)),
+    )
+    (hold,) = decide(short)
+    assert isinstance(hold, Hold)
+    assert "'a'" not in hold.message
+    assert "would fit" not in hold.message

@@ -21,6 +21,7 @@ from thaloom.init.admission import Estimate
 from thaloom.init.backoff import CRASH_LOOP, FIRST_S, LONGEST_S
 from thaloom.init.boot import NodeConfig
 from thaloom.init.events import ActionFailed, ProcessLost, RoundFailed, ServiceFailing, ServiceHeld
+from thaloom.init.idling import Idling
 from thaloom.init.last_words import LastWords
 from thaloom.init.placement import Placement, Planner
 from thaloom.init.publishing import Publisher
@@ -29,6 +30,7 @@ from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.records import Records
 from thaloom.init.reporter import Reporter
 from thaloom.init.supervisor import Supervised
+from thaloom.kernel.sched.idling import IdleConfig
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Service, ServiceSpec
 
@@ -111,6 +113,9 @@ class Bench:
             records=self.records,
             reporter=cast(Reporter, SimpleNamespace(routes=lambda: (), forget=lambda service: None)),
             publisher=cast(Publisher, SimpleNamespace(publish=lambda routes, _aliases: self.published.append(routes))),
+            idling=Idling(
+                IdleConfig(), store=store, memory=self.machine, supervisor=self.machine, clock=clock, emit=self.events
+            ),
             clock=clock,
             emit=self.events,
         )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from thaloom.base.clock import ManualClock
@@ -173,6 +174,51 @@ def test_a_worker_tells_how_it_is_and_takes_the_word_to_finish(tmp_path: Path) -
             stage.supervisor.stop(process, reason="down", grace_s=5.0)
             await stage.until_ended(process)
         assert Shutdown(grace_s=5.0) in asked
+
+    run(tmp_path, test)
+
+
+def test_a_worker_is_unloaded_when_it_agrees_and_not_before(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        asked: list[Shutdown] = []
+        agrees = False
+        process = stage.start(SLEEPER)
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            request = await read_request(reader)
+            told = msgspec.structs.replace(stats(pid=process.lease.pid), idle_s=60.0)
+            if isinstance(request, Shutdown):
+                asked.append(request)
+                told = msgspec.structs.replace(told, phase="stopping" if agrees else "ready")
+            writer.write(encode(told))
+            writer.close()
+
+        async with await asyncio.start_unix_server(answer, str(stage.socket)):
+            await stage.let_time_pass(lambda: process.ready_since is not None)
+            now = stage.clock.monotonic()
+            assert process.idle_s(now + 5.0) == pytest.approx(65.0 + now - (process.answered_at or 0.0))
+            assert not await stage.supervisor.unload(process, 30.0, reason="idle")
+            assert (process.stop_reason, process.idle_s(now)) == (None, None)
+            agrees = True
+            assert await stage.supervisor.unload(process, 30.0, reason="idle")
+            assert process.stop_reason == "idle"
+            assert [one.if_idle_s for one in asked[:2]] == [30.0, 30.0]
+        process.identity.send(signal.SIGTERM)
+        await stage.until_ended(process)
+        assert stage.ended == []
+
+    run(tmp_path, test)
+
+
+def test_a_worker_that_is_silent_is_not_unloaded(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        process = stage.start(SLEEPER)
+        process.stats, process.answered_at = msgspec.structs.replace(stats(), idle_s=60.0), 0.0
+        process.late = True
+        assert process.idle_s(1000.0) is None
+        assert not await stage.supervisor.unload(process, 0.0, reason="idle")
+        assert process.stop_reason is None
+        assert process.identity.alive()
 
     run(tmp_path, test)
 

@@ -246,11 +246,11 @@ def test_what_is_written_is_flushed(path: Path) -> None:
 def test_a_block_that_fails_writes_nothing(path: Path) -> None:
     opened = Database(path, ManualClock())
     with pytest.raises(KeyError), opened.write() as connection:
-        connection.execute("INSERT INTO services VALUES ('a', '{}', 0, 1)")
+        connection.execute("INSERT INTO services VALUES ('a', '{}', 0, 1, NULL, 0, NULL)")
         raise KeyError
     assert opened.read("SELECT * FROM services") == []
     with pytest.raises(sqlite3.IntegrityError), opened.write() as connection:
-        connection.execute("INSERT INTO services VALUES ('a', '{}', 0, 0)")
+        connection.execute("INSERT INTO services VALUES ('a', '{}', 0, 0, NULL, 0, NULL)")
     assert opened.read("SELECT * FROM services") == []
     opened.close()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from thaloom.base.clock import ManualClock
-from thaloom.base.errors import DiskFull, RevisionConflict, ServiceNotFound, StateUnusable
+from thaloom.base.errors import BadParameter, DiskFull, RevisionConflict, ServiceNotFound, StateUnusable
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import JournalEntry, Lease, ServiceSpec
@@ -226,3 +228,27 @@ def test_a_spec_is_kept_as_plain_json(store: StateStore) -> None:
 def test_a_path_that_is_no_utf8_can_be_journalled(store: StateStore) -> None:
     store.journal.append("pull", {"path": "/srv/\udcff", "name": "模型"})
     assert store.journal.latest(1)[0].data == {"path": "/srv/\udcff", "name": "模型"}
+
+
+def test_a_service_that_is_idle_stays_so_over_a_restart_and_labels(path: Path) -> None:
+    with contextlib.closing(StateStore(path, ManualClock(7.0))) as store:
+        store.put_service(SPEC)
+        assert store.put_rest(SPEC.name, idle_since=5.0) == store.service(SPEC.name)
+        relabelled = dataclasses.replace(SPEC, labels={"team": "a"}, keep_alive_s=60.0, priority="low")
+        assert store.put_service(relabelled).revision == 1, "no worker has to hear of it"
+    with contextlib.closing(StateStore(path, ManualClock(8.0))) as store:
+        kept = store.service(SPEC.name)
+        assert (kept.idle_since, kept.waking, kept.spec.keep_alive_s) == (5.0, False, 60.0)
+        woken = store.put_rest(SPEC.name, idle_since=None, waking=True, asked_keep_alive_s=-1.0)
+        assert (woken.idle_since, woken.waking, woken.asked_keep_alive_s) == (None, True, -1.0)
+        changed = store.put_service(dataclasses.replace(relabelled, num_threads=7))
+        assert (changed.revision, changed.waking, changed.asked_keep_alive_s) == (2, False, None)
+        with pytest.raises(ServiceNotFound):
+            store.put_rest(ServiceName("none"), idle_since=1.0)
+
+
+@pytest.mark.parametrize("seconds", [math.inf, -math.inf, math.nan])
+def test_how_long_a_service_is_kept_is_a_number(seconds: float) -> None:
+    with pytest.raises(BadParameter) as caught:
+        ServiceSpec(name=ServiceName("a"), model="m", keep_alive_s=seconds)
+    assert caught.value.param == "keep_alive_s"

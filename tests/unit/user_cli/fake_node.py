@@ -292,6 +292,14 @@ class FakePlane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
             raise ServiceNotFound(f"no service {name!r}")
         del self.services_by_name[name]
 
+    async def wake(self, name: ServiceName) -> ServiceStatus:
+        self._note("wake", name)
+        return await self.service(name)
+
+    async def keep_alive(self, name: ServiceName, seconds: float) -> ServiceStatus:
+        self._note("keep_alive", (name, seconds))
+        return await self.service(name)
+
     async def logs(self, name: ServiceName, *, follow: bool, tail: int) -> AsyncIterator[bytes]:
         self._note("logs", (name, follow, tail))
         await self.service(name)

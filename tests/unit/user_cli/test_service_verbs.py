@@ -41,6 +41,10 @@ def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
         "off",
         "--latency",
         "batch",
+        "--keep-alive",
+        "10m",
+        "--priority",
+        "low",
         "--token-time",
         "0.2",
         "--no-wait",
@@ -62,8 +66,23 @@ def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
         weights="int8",
         speculation="off",
         latency="batch",
+        keep_alive_s=600.0,
+        priority="low",
         token_s=0.2,
     )
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("0", 0.0), ("-1", -1.0), ("90", 90.0), ("12h", 43200.0)])
+def test_serve_takes_durations_and_what_is_none(shell: Shell, plane: FakePlane, said: str, seconds: float) -> None:
+    assert shell("serve", "tiny", "--no-wait", "--keep-alive", said).code == 0
+    assert _wish(plane).keep_alive_s == seconds
+
+
+@pytest.mark.parametrize("said", ["-2", "soon", "1.5h", ""])
+def test_serve_refuses_what_is_no_duration(shell: Shell, said: str) -> None:
+    run = shell("serve", "tiny", "--keep-alive", said)
+    assert run.code == 2
+    assert "15m" in run.err
 
 
 @pytest.mark.parametrize("option", ["--weights", "--kv"])

@@ -228,6 +228,15 @@ class ControlClient:
         """Wish for a service, or change the wish. Returns at once; see `wait_ready`."""
         return self._call(wire.Service, "PUT", f"/services/{quote(name, safe='')}", request)
 
+    def wake(self, name: str) -> wire.Service:
+        """Begin to start it again, if it is idle."""
+        return self._call(wire.Service, "POST", f"/services/{quote(name, safe='')}/wake")
+
+    def keep_alive(self, name: str, seconds: float) -> wire.Service:
+        """Have it stay loaded for so long after each request, until it is unloaded; below 0: always."""
+        request = wire.KeepAliveRequest(seconds=seconds)
+        return self._call(wire.Service, "PUT", f"/services/{quote(name, safe='')}/keep-alive", request)
+
     def stop(self, name: str) -> wire.Removed:
         """Wish for the service no longer. Its worker ends what it is answering first."""
         return self._call(wire.Removed, "DELETE", f"/services/{quote(name, safe='')}")
@@ -362,7 +371,7 @@ class ControlClient:
     def wait_ready(
         self, name: str, *, timeout_s: float, on_change: Callable[[wire.Service], None] | None = None
     ) -> wire.Service:
-        """The service once it is ready. Raises ServiceFailed with its reason, or DeadlineExceeded."""
+        """The service once it takes requests. Raises ServiceFailed with its reason, or DeadlineExceeded."""
         deadline = time.monotonic() + timeout_s
         seen: wire.Service | None = None
         while True:
@@ -371,7 +380,7 @@ class ControlClient:
                 on_change(service)
             seen = service
             ready = service.condition("Ready")
-            if service.phase == "ready":
+            if service.phase in ("ready", "idle"):
                 return service
             if service.phase == "failed":
                 raise ServiceFailed(f"{name!r}: {ready.message if ready else 'failed'}", service=name)

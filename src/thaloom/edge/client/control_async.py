@@ -81,6 +81,13 @@ class AsyncControlClient:
     async def stop(self, name: str) -> wire.Removed:
         return await self._call(wire.Removed, "DELETE", f"/services/{_path(name)}")
 
+    async def wake(self, name: str) -> wire.Service:
+        return await self._call(wire.Service, "POST", f"/services/{_path(name)}/wake")
+
+    async def keep_alive(self, name: str, seconds: float) -> wire.Service:
+        request = wire.KeepAliveRequest(seconds=seconds)
+        return await self._call(wire.Service, "PUT", f"/services/{_path(name)}/keep-alive", request)
+
     # -- below: HTTP
 
     async def _call(self, kind: type[A], method: str, path: str, body: wire.Ask | None = None) -> A:

@@ -25,8 +25,8 @@ _DURATION = r"^[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[+
 
 
 KeepAlive = Annotated[str, Field(pattern=_DURATION, max_length=64)] | int | float
-"""How long a model stays loaded after the request. Read only where it is all there is: with nothing to generate, 0 ends
-the service. Otherwise services stay until somebody stops them."""
+"""How long a model stays loaded after the request, and after those that say nothing of it: a duration, or seconds;
+below 0: always."""
 NAME = (
     r"^([A-Za-z0-9][A-Za-z0-9._-]*(:[0-9]{1,5})?/)?([A-Za-z0-9_][A-Za-z0-9._-]*/)?"
     r"[A-Za-z0-9_][A-Za-z0-9._-]*(:[A-Za-z0-9_][A-Za-z0-9._-]*)?$"

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from thaloom.base.errors import BadParameter, OutOfMemory, ThaloomError
 from thaloom.base.ids import DeviceId, ServiceName
 from thaloom.init.aliasing import Aliasing
+from thaloom.init.idling import Idling
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Placement, Planner
-from thaloom.init.reconcile import shortage
+from thaloom.init.shortage import counterfactual, needs
 from thaloom.init.supervisor import Supervisor
 from thaloom.init.tenancy import Tenancy
 from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.sched.idling import SETTLED_S, Loaded, room_for
 from thaloom.kernel.state.types import ServiceSpec
 from thaloom.work.runtime.engines.places import place_of
 
@@ -38,6 +40,7 @@ class ServiceGuard:
         supervisor: Supervisor,
         aliasing: Aliasing,
         tenancy: Tenancy,
+        idling: Idling,
         engine_hosts: tuple[str, ...],
         walls: Callable[[ServiceSpec], None],
     ) -> None:
@@ -48,6 +51,7 @@ class ServiceGuard:
         self._supervisor = supervisor
         self._aliasing = aliasing
         self._tenancy = tenancy
+        self._idling = idling
         self.engine_hosts = engine_hosts
         self._walls = walls
 
@@ -72,21 +76,36 @@ class ServiceGuard:
         mine = [process.id for process in self._supervisor if process.lease.service in changing]
         free = self._memory.free_bytes(self._supervisor)
         held = {device: self._memory.held_bytes(mine, device) for device in {plan.device for plan in plans}}
+        for device, num_bytes in self._idling.leaving_bytes().items():
+            free[device] += num_bytes
+        others = [one for one in self._idling.loaded() if one.service not in changing]
         needed: Counter[DeviceId] = Counter()
         for spec, plan in zip(specs, plans, strict=True):
             needed[plan.device] += plan.estimate.total_bytes * spec.replicas
             free_bytes = free[plan.device] + held[plan.device]
             if needed[plan.device] > free_bytes:
-                raise OutOfMemory(
-                    shortage(spec.name, plan.device, needed[plan.device], free_bytes),
-                    device=plan.device,
-                    needed_bytes=needed[plan.device],
-                    free_bytes=free_bytes,
-                    weight_bytes=plan.estimate.weight_bytes,
-                    kv_bytes=plan.estimate.kv_bytes,
-                    subject=f"service/{spec.name}",
-                )
+                self._require_room(spec.name, plan, needed[plan.device], free_bytes, others)
             await self._tenancy.check_service(spec, plan.estimate.total_bytes * spec.replicas)
+
+    def _require_room(
+        self, service: ServiceName, plan: Placement, needed_bytes: int, free_bytes: int, others: Sequence[Loaded]
+    ) -> None:
+        """Idle services make it, if they hold enough (init.reconcile sees to that). Raises OutOfMemory."""
+        device = plan.device
+        there = [one for one in others if one.device == device]
+        if room_for(needed_bytes, free_bytes, there) is not None:
+            return
+        raise OutOfMemory(
+            f"{service!r} {needs(service, device, needed_bytes, free_bytes, others)}",
+            retry_after_s=_soon_settled_s(room_for(needed_bytes, free_bytes, map(_settled, there))),
+            device=device,
+            needed_bytes=needed_bytes,
+            free_bytes=free_bytes,
+            weight_bytes=plan.estimate.weight_bytes,
+            kv_bytes=plan.estimate.kv_bytes,
+            subject=f"service/{service}",
+            would_fit_without=counterfactual(service, device, needed_bytes, free_bytes, others),
+        )
 
     async def _planned(self, spec: ServiceSpec, known: dict[str, Placement]) -> Placement:
         try:
@@ -103,6 +122,17 @@ class ServiceGuard:
     def workers(self, service: ServiceName) -> list[str]:
         """Who serves it now."""
         return [process.id for process in self._supervisor if process.lease.service == service and process.alive]
+
+
+def _settled(one: Loaded) -> Loaded:
+    """As it will be in a moment, if nobody asks it anything."""
+    return one if one.idle_s is None else dataclasses.replace(one, idle_s=one.idle_s + SETTLED_S)
+
+
+def _soon_settled_s(chosen: Iterable[Loaded] | None) -> float | None:
+    """When these may be unloaded; None: waiting does not help."""
+    left = [2 * SETTLED_S - one.idle_s for one in chosen or () if one.idle_s is not None]
+    return round(max(left), 3) if left else None
 
 
 def is_service_name(name: str) -> bool:

@@ -40,7 +40,8 @@ class Serve:
         await self._guard.check(given)
         present = _present(self._store, given.name)
         if present is not None and present.spec == given:
-            return Plan(call=call(self.name, given), risk="low", changes=(), no_undo="it changes nothing")
+            nothing = "it changes nothing" if present.idle_since is None else "it is loaded again, and changes nothing"
+            return Plan(call=call(self.name, given), risk="low", changes=(), no_undo=nothing)
         return Plan(
             call=call(self.name, given),
             risk="low" if present is None else "medium",
@@ -51,6 +52,8 @@ class Serve:
 
     async def apply(self, given: ServiceSpec, _: Aid) -> Done:
         service = self._store.put_service(given)
+        if service.idle_since is not None:  # somebody insists
+            self._store.put_rest(given.name, idle_since=None, waking=True)
         self._emit(ServiceWished(service=given.name, model=given.model, revision=service.revision))
         self._loop.renewed(given.name)
         await self._loop.settle()

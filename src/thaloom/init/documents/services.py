@@ -106,6 +106,9 @@ class Services:
             "restarts": found.restarts,
             "running": found.running,
             "waiting": found.waiting,
+            "keep_alive_s": found.keep_alive_s,
+            "idle_since": found.idle_since,
+            "unload_at": found.unload_at,
         }
         return DocumentStatus(
             document=written(KIND, found.spec), created_at=found.created_at, conditions=found.conditions, facts=facts

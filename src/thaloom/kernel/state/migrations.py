@@ -142,6 +142,15 @@ MIGRATIONS = (
             )""",
         ),
     ),
+    Migration(
+        version=9,
+        summary="services that are idle, and for how long who asked wants them kept",
+        statements=(
+            "ALTER TABLE services ADD COLUMN idle_since REAL",
+            "ALTER TABLE services ADD COLUMN waking INTEGER NOT NULL DEFAULT 0",
+            "ALTER TABLE services ADD COLUMN asked_keep_alive_s REAL",
+        ),
+    ),
 )
 
 _VERSIONS = """CREATE TABLE IF NOT EXISTS schema_version (

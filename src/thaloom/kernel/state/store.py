@@ -88,7 +88,7 @@ class StateStore:
 
     def put_service(self, spec: ServiceSpec, *, expected_revision: int | None = None) -> Service:
         """Wish for a service, or change the wish. The same wish again changes nothing, not even the revision; nor do
-        other labels change that, for nothing that runs depends on them.
+        other labels change that, for nothing that runs depends on them. What runs anew is not idle any more.
 
         `expected_revision` (0: it must be new) refuses to overwrite what somebody else changed: RevisionConflict.
         """
@@ -102,14 +102,37 @@ class StateStore:
             if present is not None and present.spec == spec:
                 return present
             created_at = present.created_at if present else self._clock.now()
-            relabelled = present is not None and dataclasses.replace(present.spec, labels=spec.labels) == spec
-            service = Service(spec=spec, created_at=created_at, revision=revision if relabelled else revision + 1)
-            connection.execute(
-                "INSERT OR REPLACE INTO services (name, spec, created_at, revision) VALUES (?, ?, ?, ?)",
-                (spec.name, encode(dataclasses.asdict(spec)), service.created_at, service.revision),
-            )
-            self._keep(spec.name, service)
+            if present is not None and _runs_alike(present.spec, spec):
+                service = dataclasses.replace(present, spec=spec)
+            else:
+                service = Service(spec=spec, created_at=created_at, revision=revision + 1)
+            self._write(connection, service)
             return service
+
+    def put_rest(
+        self,
+        name: ServiceName,
+        *,
+        idle_since: float | None,
+        waking: bool = False,
+        asked_keep_alive_s: float | None = None,
+    ) -> Service:
+        """Let a service be idle, or have it no longer so (Service). The same again writes nothing. Raises
+        ServiceNotFound."""
+        present = self.service(name)
+        rest = {"idle_since": idle_since, "waking": waking, "asked_keep_alive_s": asked_keep_alive_s}
+        service = dataclasses.replace(present, **rest)  # type: ignore[arg-type]  # by their names, as above
+        if service != present:
+            with self._of_services() as connection:
+                self._write(connection, service)
+        return service
+
+    def _write(self, connection: sqlite3.Connection, service: Service) -> None:
+        values = dataclasses.asdict(service)
+        values |= {"name": service.spec.name, "spec": encode(values["spec"])}
+        columns, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        connection.execute(f"INSERT OR REPLACE INTO services ({columns}) VALUES ({marks})", values)
+        self._keep(service.spec.name, service)
 
     def services(self) -> list[Service]:
         """All, by name."""
@@ -294,7 +317,20 @@ def _service(connection: sqlite3.Connection, name: ServiceName) -> Service | Non
 
 def _read_service(row: sqlite3.Row) -> Service:
     spec = read(ServiceSpec, decode(row["spec"]))
-    return Service(spec=spec, created_at=row["created_at"], revision=row["revision"])
+    return Service(
+        spec=spec,
+        created_at=row["created_at"],
+        revision=row["revision"],
+        idle_since=row["idle_since"],
+        waking=bool(row["waking"]),
+        asked_keep_alive_s=row["asked_keep_alive_s"],
+    )
+
+
+def _runs_alike(present: ServiceSpec, wished: ServiceSpec) -> bool:
+    """Whether workers of the one are as good for the other: they differ in what only process one heeds."""
+    heeded_here = {name: getattr(wished, name) for name in ("labels", "keep_alive_s", "priority")}
+    return dataclasses.replace(present, **heeded_here) == wished
 
 
 def _read_alias(row: sqlite3.Row) -> Alias:

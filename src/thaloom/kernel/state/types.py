@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, Literal, TypeVar
 
@@ -12,7 +13,7 @@ from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.kernel.state.labels import check_labels
 
 T = TypeVar("T")
-Phase = Literal["pending", "loading", "ready", "failed", "stopping"]
+Phase = Literal["pending", "loading", "ready", "idle", "failed", "stopping"]
 EngineName = Literal["thaloom", "llama.cpp", "vllm", "openai", "onnx", "transformers"]
 """Ours; two that a worker starts; a server that speaks the OpenAI protocol and runs already; ONNX Runtime in the
 worker, for what is no language model; and transformers, for architectures that are not among ours."""
@@ -61,6 +62,11 @@ class ServiceSpec:
     latency: Literal["interactive", "normal", "batch"] | None = None
     """How soon its workers are let onto the processors, and how much of them they get where all want more than there
     is. What is named is enforced or refused; None: the node's `[sandbox] latency`, as far as the host can."""
+    keep_alive_s: float | None = None
+    """For how long its workers stay when nobody asks them anything; below 0: always, and they are never unloaded to
+    make room either. None: the node's `[idle] keep_alive_s`."""
+    priority: Priority = "normal"
+    """Of services that are idle, those of a lower one make room first."""
     stretch: float = 3.0
     token_s: float = 0.05
     keep_throughput: float = 0.95
@@ -82,15 +88,29 @@ class ServiceSpec:
         for field_name, low, high in (("stretch", 1.0, 1e6), ("token_s", 0.0, 1e6), ("keep_throughput", 0.0, 1.0)):
             if not low <= getattr(self, field_name) <= high:  # also refuses NaN
                 raise BadParameter(f"{field_name} must be between {low:g} and {high:g}", param=field_name)
+        check_keep_alive(self.keep_alive_s)
+
+
+def check_keep_alive(seconds: float | None) -> None:
+    """Raises BadParameter for what is no duration."""
+    if seconds is not None and not -math.inf < seconds < math.inf:
+        raise BadParameter("keep_alive_s must be a number of seconds; below 0: always", param="keep_alive_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A wish as it is kept. `revision` grows with every change; `created_at` in seconds since the epoch."""
+    """A wish as it is kept. `revision` grows with every change that a worker must hear of; moments in seconds since the
+    epoch."""
 
     spec: ServiceSpec
     created_at: float
     revision: int = 1
+    idle_since: float | None = None
+    """It has no workers, because nobody has asked it anything since then; None: it is to have them."""
+    waking: bool = False
+    """It was idle, is to have workers again, and has not been ready since."""
+    asked_keep_alive_s: float | None = None
+    """As the last request said that named one, until it is unloaded; None: none did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +301,12 @@ class ServiceStatus:
     ready_replicas: int = 0
     latency: Literal["interactive", "normal", "batch"] | None = None
     """The class its workers are started in."""
+    idle_since: float | None = None
+    """Since when nobody has asked it anything, whether it is loaded or not; None: it is answering, or not ready."""
+    keep_alive_s: float = -1.0
+    """For how long its workers stay when nobody asks them anything, as things are; below 0: always."""
+    unload_at: float | None = None
+    """When they are unloaded if nobody asks them anything; None: never, they are answering, or not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +327,15 @@ class Route:
     reason: str = ""
     """Why it is not ready, for people."""
     retry_after_s: float | None = None
+    waking: bool = False
+    """It was idle and is being started for those who ask: they wait for it."""
+    keep_alive_s: float = -1.0
+    """For how long it stays when nobody asks it anything, as things are; below 0: always."""
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether one that comes now is answered, if it takes a start."""
+        return self.phase in ("ready", "idle") or (self.waking and self.phase == "loading")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

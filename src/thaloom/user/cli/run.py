@@ -111,7 +111,7 @@ def ensure_service(node: ControlClient, model: str, output: Output) -> Service:
     if service is None:
         stored = ensure_model(node, model, output)
         service = node.serve(plain(stored.name), ServeRequest(model=stored.name))
-    return service if service.phase == "ready" else wait_ready(node, service.name, output)
+    return service if service.phase in ("ready", "idle") else wait_ready(node, service.name, output)
 
 
 def answer_once(asker: Asker, prompt: str, output: Output, *, verbose: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from thaloom.base.units import parse_bytes
+from thaloom.base.units import parse_bytes, parse_keep_alive
 from thaloom.user.cli.command import a_name, argument, finite, option, verb
 from thaloom.user.cli.completing import devices as complete_devices
 from thaloom.user.cli.completing import models as complete_models
@@ -28,6 +28,13 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str | None
     if num_bytes == 0:
         raise click.BadParameter(text("usage.zero"), ctx=context, param=parameter)
     return num_bytes
+
+
+def _keep_alive(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    try:
+        return None if value is None else parse_keep_alive(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx=context, param=parameter) from error
 
 
 def _foreign(model: str, engine: str) -> str:
@@ -66,6 +73,8 @@ def _name_of(model: str) -> str:
 @option("--weights", type=click.Choice(["stored", "int8", "int4"]), metavar="FORMAT")
 @option("--speculation", type=click.Choice(["auto", "off"]), metavar="WHEN")
 @option("--latency", type=click.Choice(["interactive", "normal", "batch"]), metavar="CLASS")
+@option("--keep-alive", "keep_alive_s", callback=_keep_alive, metavar="DURATION")
+@option("--priority", type=click.Choice(["high", "normal", "low"]), metavar="PRIORITY")
 @option("--token-time", "token_s", type=click.FloatRange(min=0), callback=finite, metavar="SECONDS")
 @option("--wait/--no-wait", default=True)
 @option(

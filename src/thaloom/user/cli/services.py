@@ -28,6 +28,7 @@ def show_services(output: Output, services: Sequence[Service]) -> None:
         "running",
         "waiting",
         "latency",
+        "idle",
         "age",
         "pid",
     ]
@@ -45,7 +46,7 @@ def complaints(service: Service) -> list[str]:
         if condition.kind != "Ready" and condition.status
     ]
     ready = service.condition("Ready")
-    if service.phase != "ready" and ready is not None and ready.message:
+    if service.phase not in ("ready", "idle") and ready is not None and ready.message:
         told.append(f"{service.name}: {ready.message}")
     return told
 
@@ -64,6 +65,7 @@ def _row(service: Service) -> list[str]:
         str(service.running),
         str(service.waiting),
         service.latency or ABSENT,
+        ABSENT if service.idle_since is None else age(service.idle_since),
         age(service.created_at),
         str(service.pid or ABSENT),
     ]

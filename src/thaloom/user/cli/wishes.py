@@ -44,11 +44,17 @@ def ensure_model(node: ControlClient, name: str, output: Output) -> Model:
 
 
 def find_service(node: ControlClient, name: str) -> Service | None:
-    """The service of that name, else one that serves the model of that name; a ready one before others."""
+    """The service of that name, else one that serves the model of that name; a ready one before others, and one that is
+    idle before those that are not."""
     services = node.services()
     own = [service for service in services if service.name in (name, plain(name))]
     other = [service for service in services if plain(service.spec.model) == plain(name)]
-    return min([*own, *other], key=lambda service: service.phase != "ready", default=None)
+    order = ("ready", "idle")
+    return min(
+        [*own, *other],
+        key=lambda service: order.index(service.phase) if service.phase in order else len(order),
+        default=None,
+    )
 
 
 def wait_ready(node: ControlClient, name: str, output: Output, *, timeout_s: float = READY_TIMEOUT_S) -> Service:

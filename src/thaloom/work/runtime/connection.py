@@ -36,6 +36,10 @@ class Host(Protocol):
     def drop(self, ticket: Ticket) -> None: ...
     def stop(self, grace_s: float) -> None: ...
 
+    def stop_if_idle(self, idle_s: float, grace_s: float) -> None:
+        """`stop`, if nobody is owed an answer and nobody has asked anything for so long."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
@@ -53,6 +57,8 @@ class Connection:
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: Host, patience: Patience
     ) -> None:
+        self.asking = False
+        """Whether it asked for an answer, which it may be refused yet."""
         self.generating = False
         """Whether it was owed an answer: a worker waits for it before it ends."""
         self._reader = reader
@@ -92,10 +98,14 @@ class Connection:
         elif not request.grace_s >= 0:  # also refuses NaN
             raise BadParameter(f"grace_s must not be negative, not {request.grace_s}", param="grace_s")
         else:
-            self._host.stop(request.grace_s)
+            if request.if_idle_s is None:
+                self._host.stop(request.grace_s)
+            else:
+                self._host.stop_if_idle(request.if_idle_s, request.grace_s)
             await self._say(self._host.status())
 
     async def _generate(self, request: Task) -> None:
+        self.asking = True
         submission = await self._host.take(request)
         self.generating = True
         gone = asyncio.create_task(self._reader.read(1))  # ends when it goes away, or says more: nobody has to

@@ -65,7 +65,8 @@ from thaloom.work.runtime.types import (
     Transcript,
     Utterance,
 )
-from thaloom.work.runtime.workers import Placed, RouteSource, Workers
+from thaloom.work.runtime.waking import WAKE_LIMIT_S, RouteSource, Wake, Waking, nobody_wakes
+from thaloom.work.runtime.workers import Placed, Workers
 
 MOST_SCORED_AT_ONCE = 16
 """Documents of one request in the worker at the same time: others want their turn too."""
@@ -82,17 +83,22 @@ class Frontend:
         emit: Emit,
         *,
         deadlines: Deadlines | None = None,
+        wake: Wake = nobody_wakes,
+        wake_limit_s: float = WAKE_LIMIT_S,
         draw: Callable[[], float] = random.random,
         on_return: Callable[[Alias, str], None] = lambda _alias, _reason: None,
     ) -> None:
-        """`draw`: numbers in [0, 1), for shares. `on_return` is told of a canary that did worse, and why."""
+        """`wake`: has the node start a service that is idle. `draw`: numbers in [0, 1), for shares. `on_return` is told
+        of a canary that did worse, and why."""
         self._routes = routes
         self._clock = clock
-        self._workers = Workers(routes, deadlines or Deadlines())
+        self._waking = Waking(routes, wake, wake_limit_s)
+        self._workers = Workers(routes, deadlines or Deadlines(), self._waking)
         self._speeches = SpeechCache(clock, emit)
         self._aliases = Aliases(draw, emit, on_return)
 
     def close(self) -> None:
+        self._waking.close()
         self._speeches.close()
 
     def models(self) -> list[ServedModel]:
@@ -112,7 +118,7 @@ class Frontend:
         return answer if alias is None else self._aliases.watch(alias, route.name, answer)
 
     async def _start(self, request: GenerateRequest, route: Route) -> Answer | ForeignAnswer:
-        self._workers.require_ready(route.name)
+        route = await self._workers.ready(route.name)
         answer: Answer | ForeignAnswer
         if route.engine in GUESTS:
             ask = Ask(request=request)
@@ -171,7 +177,7 @@ class Frontend:
 
     async def embed(self, request: EmbedRequest) -> Embedding:
         route = self._route(request.model)
-        self._workers.require_ready(route.name)
+        route = await self._workers.ready(route.name)
         if route.engine in GUESTS:
             return await self._ask_embedding(request, route)
         require_own(route, "an embedding")
@@ -198,7 +204,10 @@ class Frontend:
 
     def serves(self, model: str) -> bool:
         route = self._route(model)
-        return route.phase == "ready" and bool(route.sockets)
+        return route.takes_requests and (route.phase != "ready" or bool(route.sockets))
+
+    async def awake(self, model: str) -> None:
+        await self._workers.ready(self._route(model).name)
 
     async def tensors(self, model: str) -> tuple[tuple[ModelTensor, ...], tuple[ModelTensor, ...]]:
         return await tensors(self._workers, self._route(model))
@@ -227,7 +236,7 @@ class Frontend:
 
     async def score(self, request: ScoreRequest) -> Scores:
         route = self._route(request.model)
-        self._workers.require_ready(route.name)
+        route = await self._workers.ready(route.name)
         require_own(route, "scoring")
         speech = await self._speech(route)
         tokens = judges(speech, request.model)
@@ -278,7 +287,9 @@ def served(name: str, routes: Sequence[Route], created_at: float) -> ServedModel
     lengths = [route.context_length for route in routes if route.context_length is not None]
     return ServedModel(
         name=name,
-        ready=any(route.phase == "ready" for route in routes),
+        ready=any(route.takes_requests for route in routes),
+        idle=bool(routes) and all(route.phase == "idle" for route in routes),
+        keep_alive_s=routes[0].keep_alive_s if len(routes) == 1 else None,
         context_length=min(lengths, default=None),
         created_at=created_at,
     )

@@ -24,7 +24,7 @@ async def tensors(workers: Workers, route: Route) -> tuple[tuple[ModelTensor, ..
 async def compute(workers: Workers, route: Route, message: Task, kind: type[Computed]) -> Computed:
     """The answer to `message`. Raises NotServable, TooLarge, and whatever the worker refuses it with."""
     _require_tensors(route)
-    workers.require_ready(route.name)
+    await workers.ready(route.name)
     if len(encode(message)) > MAX_FRAME_BYTES:
         raise TooLarge(f"more is asked than the {format_bytes(MAX_FRAME_BYTES)} that are taken")
     placed = await workers.begin(route.name, message)

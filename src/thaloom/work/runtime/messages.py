@@ -115,9 +115,12 @@ class GetStatus(msgspec.Struct, frozen=True, tag="get_status"):
 
 
 class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag="shutdown"):
-    """Refuse new requests, finish running ones within `grace_s`, then end the process."""
+    """Refuse new requests, finish running ones within `grace_s`, then end the process. The answer is a WorkerStats,
+    whose phase tells whether it is `stopping`."""
 
     grace_s: float
+    if_idle_s: float | None = None
+    """Only if nobody is owed an answer, and nobody has asked anything for so long."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag="accepted"):
@@ -273,6 +276,9 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     """A foreign one's `weight_bytes` are all its processes hold: nobody can tell more."""
     phase: str = "ready"
     """`loading`, `ready` or `stopping`."""
+    idle_s: float | None = None
+    """For how long nobody has asked it anything; None: somebody is owed an answer, or it is not ready, or too old to
+    tell."""
 
 
 Task = Generate | Embed | Ask | AskEmbedding | Infer | Transcribe | Speak | Paint

@@ -196,7 +196,7 @@ class Aliases:
         there = [(share, by_name[share.service]) for share in alias.shares if share.service in by_name]
         if not there:
             raise ModelNotFound(f"{alias.name!r} stands for services that are not there any more", param="model")
-        ready = [pair for pair in there if pair[1].phase == "ready"]
+        ready = [pair for pair in there if pair[1].takes_requests]
         weights = [self._weight(alias, share.service, share.weight) for share, _ in ready]
         if not any(weights):  # nobody who should: whoever is there says why not, or answers at least
             others = [route for share, route in there if share.service != alias.canary]

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from thaloom.base.clock import Clock
 from thaloom.base.errors import QueueFull, ServiceLoading, ThaloomError, WorkerLost
 from thaloom.base.events import Emit
@@ -69,6 +71,8 @@ class WorkerService:
         self._stop_loading = threading.Event()
         self._changed = asyncio.Event()  # somebody asked to stop, or sooner, or the engine broke
         self._deadline: float | None = None
+        self._asked_at = clock.monotonic()
+        """When it became ready, or the last answer ended."""
         self._failure: ThaloomError | None = None
 
     async def run(self) -> None:
@@ -102,10 +106,22 @@ class WorkerService:
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
         self._changed.set()
 
+    def stop_if_idle(self, idle_s: float, grace_s: float) -> None:
+        """Decided here and at once, so that whoever asks in this moment is either answered or refused."""
+        idle = self._idle_s()
+        if idle is not None and idle >= idle_s:
+            self.stop(grace_s)
+
     def status(self) -> WorkerStats:
         if self._served is None:
             return loading_stats(self._spec, self.phase)
-        return self._served.status(self.phase)
+        return msgspec.structs.replace(self._served.status(self.phase), idle_s=self._idle_s())
+
+    def _idle_s(self) -> float | None:
+        """None: somebody is owed an answer."""
+        if any(connection.asking for connection in self._connections.values()):
+            return None
+        return self._clock.monotonic() - self._asked_at
 
     async def take(self, request: Task) -> Submission:
         """Raises ServiceLoading unless ready, and whatever Served.take raises."""
@@ -151,6 +167,7 @@ class WorkerService:
         served.start()
         try:
             self.phase = "ready"
+            self._asked_at = self._clock.monotonic()
             self._emit(served.told())
             await self._changed.wait()
             await self._drain(served)
@@ -212,6 +229,9 @@ class WorkerService:
             await connection.attend(refusal)
         except Exception as error:  # noqa: BLE001 - supervisor of connections: one client may not end the others
             self._emit(ConnectionFailed(message=f"{type(error).__name__}: {error}"))
+        finally:
+            if connection.asking:
+                self._asked_at = self._clock.monotonic()
 
     async def _hang_up(self) -> None:
         """Close every connection that is left, and wait for its end."""

@@ -303,8 +303,13 @@ class Scores:
 class ServedModel:
     name: str
     ready: bool
+    """Whether requests are taken; one that is idle is started for them."""
     context_length: int | None
     created_at: float
+    idle: bool = False
+    """It holds no memory now."""
+    keep_alive_s: float | None = None
+    """For how long it stays loaded when nobody asks it anything, below 0: always; None: of several, not one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -471,6 +476,10 @@ class Generation(Protocol):
 
     async def score(self, request: ScoreRequest) -> Scores:
         """Raises as `start` does, and NotServable for a model that has no words for yes and no."""
+        ...
+
+    async def awake(self, model: str) -> None:
+        """Return once a worker takes requests; a service that is idle is started. Raises as `start` does."""
         ...
 
     async def worker_metrics(self) -> list[dict[str, Any]]:

@@ -5,22 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from thaloom.base.errors import QueueFull, ServiceFailed, ServiceLoading, ThaloomError, WorkerLost
+from thaloom.base.errors import QueueFull, ServiceLoading, ThaloomError, WorkerLost
 from thaloom.base.ids import ServiceName
-from thaloom.kernel.state.types import Route, Routes
+from thaloom.kernel.state.types import Route
 from thaloom.work.runtime.call import Call, Deadlines
 from thaloom.work.runtime.messages import Ask, Embed, Generate, Task, WorkerStats
 from thaloom.work.runtime.routing import Balancer
-
-
-class RouteSource(Protocol):
-    """The last published snapshot, cheap to ask for; kernel.state.routes has the real one."""
-
-    def current(self) -> Routes: ...
+from thaloom.work.runtime.waking import RouteSource, Waking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,23 +30,25 @@ class Placed:
 class Workers:
     """Belongs to one event loop."""
 
-    def __init__(self, routes: RouteSource, deadlines: Deadlines) -> None:
+    def __init__(self, routes: RouteSource, deadlines: Deadlines, waking: Waking | None = None) -> None:
         self._routes = routes
+        self._waking = waking or Waking(routes)
         self._deadlines = deadlines
         self._balancer = Balancer()
         self._degraded: dict[str, str | None] = {}
         """By socket: what its worker said."""
 
     async def begin(self, service: ServiceName, message: Task, *, tried: Iterable[str] = ()) -> Placed:
-        """A worker that took the request. One that is gone, or has no place left, is passed over for another, silently.
+        """A worker that took the request. One that is gone, or has no place left, is passed over for another, silently;
+        a service that is idle, or came to be so in this moment, is woken.
 
         `tried`: sockets of those that were asked in vain before. Raises ServiceLoading, ServiceFailed, QueueFull,
-        WorkerLost and whatever the worker refuses the request with.
+        WorkerLost, and whatever forbids a start or the worker refuses the request with.
         """
         passed_over = set(tried)
         refusal: ThaloomError | None = None
         while True:
-            route = self.require_ready(service)
+            route = await self.ready(service)
             sockets = [socket for socket in route.sockets if socket not in passed_over]
             if not sockets:
                 raise refusal or ServiceLoading(f"no other worker serves {service!r} yet", retry_after_s=1.0)
@@ -80,7 +77,7 @@ class Workers:
     async def status(self, service: ServiceName) -> WorkerStats:
         """What one of its workers says of itself. Raises ServiceLoading, ServiceFailed, WorkerLost."""
         refusal: ThaloomError | None = None
-        for socket in self.require_ready(service).sockets:
+        for socket in (await self.ready(service)).sockets:
             try:
                 return await Call.status(socket, self._deadlines)
             except TimeoutError:
@@ -102,17 +99,9 @@ class Workers:
             return head | {"up": False}
         return msgspec.structs.asdict(stats) | head | {"up": True}
 
-    def require_ready(self, service: ServiceName) -> Route:
-        """Its route, if somebody takes requests. Raises ServiceLoading, ServiceFailed."""
-        route = next((route for route in self._routes.current().routes if route.name == service), None)
-        if route is None:
-            raise ServiceLoading(f"{service!r} was stopped", retry_after_s=2.0)
-        if route.phase == "failed":
-            raise ServiceFailed(f"{route.name!r} cannot be served: {route.reason or 'no reason was given'}")
-        if route.phase != "ready" or not route.sockets:
-            why = f": {route.reason}" if route.reason else ""
-            raise ServiceLoading(f"{route.name!r} is {route.phase}{why}", retry_after_s=route.retry_after_s or 2.0)
-        return route
+    async def ready(self, service: ServiceName) -> Route:
+        """Its route, once somebody takes requests. Raises as Waking.ready."""
+        return await self._waking.ready(service)
 
 
 def _salt_of(message: Task) -> str:

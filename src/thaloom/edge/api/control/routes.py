@@ -261,6 +261,23 @@ def _add_service_routes(app: FastAPI, plane: ControlPlane) -> None:
         await plane.stop(asked(name))
         return wire.Removed(name=name)
 
+    @app.post(
+        f"{wire.PREFIX}/services/{{name}}/wake",
+        status_code=202,
+        tags=["services"],
+        openapi_extra=needs("operator", "services", tenants=True, open=True),
+    )
+    async def wake(name: str) -> wire.Service:
+        return _service(await plane.wake(asked(name)))
+
+    @app.put(
+        f"{wire.PREFIX}/services/{{name}}/keep-alive",
+        tags=["services"],
+        openapi_extra=needs("operator", "services", tenants=True, open=True),
+    )
+    async def keep_alive(name: str, body: wire.KeepAliveRequest) -> wire.Service:
+        return _service(await plane.keep_alive(asked(name), body.seconds))
+
     @app.get(
         f"{wire.PREFIX}/services/{{name}}/logs",
         tags=["services"],

@@ -113,6 +113,10 @@ class MeteredGeneration:
         allow(model)
         return await self._generation.tokenizer_info(kept_model(model))
 
+    async def awake(self, model: str) -> None:
+        allow(model)
+        await self._generation.awake(kept_model(model))
+
     async def worker_metrics(self) -> list[dict[str, Any]]:
         return await self._generation.worker_metrics()
 

@@ -163,9 +163,12 @@ class MetricsPage:
             page = [_routes_readable(False)]
         else:
             ready = GaugeMetricFamily("thaloom_service_ready", "1 if the service takes requests.", labels=("service",))
+            text = "1 if the service is unloaded, for nobody asks it anything; a request starts it."
+            idle = GaugeMetricFamily("thaloom_service_idle", text, labels=("service",))
             for model in models:
                 ready.add_metric((model.name,), float(model.ready))
-            page = [_routes_readable(True), ready, *worker_families(records)]
+                idle.add_metric((model.name,), float(model.idle))
+            page = [_routes_readable(True), ready, idle, *worker_families(records)]
             answering = [record for record in records if record["up"]]
         page.append(GaugeMetricFamily("thaloom_tasks", "Tasks of the door's event loop.", len(asyncio.all_tasks())))
         if request.query_params.get("names") != "own":

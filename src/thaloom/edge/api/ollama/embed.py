@@ -9,7 +9,7 @@ from thaloom.base.clock import Clock
 from thaloom.base.ids import RequestId, new_request_id
 from thaloom.edge.api.ollama.answers import nanoseconds
 from thaloom.edge.api.ollama.loading import Loading
-from thaloom.edge.api.ollama.requests import read
+from thaloom.edge.api.ollama.requests import keep_alive_s, read
 from thaloom.edge.api.routes.in_turn import in_turn
 from thaloom.edge.api.routes.object_route import ObjectRoute
 from thaloom.edge.wire import ollama as wire
@@ -32,7 +32,8 @@ def embed(loading: Loading, generation: Generation, clock: Clock) -> ObjectRoute
             )
             for index, text in enumerate(texts)
         ]
-        found = await in_turn([functools.partial(generation.embed, one) for one in asked], at_once=MOST_AT_ONCE)
+        async with loading.kept(name, keep_alive_s(fields.keep_alive)):
+            found = await in_turn([functools.partial(generation.embed, one) for one in asked], at_once=MOST_AT_ONCE)
         return wire.Embedded(
             model=fields.model,
             embeddings=[list(one.values) for one in found],
@@ -53,6 +54,7 @@ def embeddings(loading: Loading, generation: Generation) -> ObjectRoute:
         if not fields.prompt:
             return wire.Embedding(embedding=[])
         asked = EmbedRequest(id=new_request_id(), model=name, text=fields.prompt, normalize=False)
-        return wire.Embedding(embedding=list((await generation.embed(asked)).values))
+        async with loading.kept(name, keep_alive_s(fields.keep_alive)):
+            return wire.Embedding(embedding=list((await generation.embed(asked)).values))
 
     return ObjectRoute(answer)

@@ -1,14 +1,15 @@
 """A model is there when it is asked for: this protocol's clients do not start services, they name a model.
 
-One that is in the store and not served yet is wished for as a service of its own name, as `thaloom run` does; nobody
-stops it afterwards but who asks for that. Whether it fits is the node's decision, and its refusal is what the client
-is told.
+One that is in the store and not served yet is wished for as a service of its own name, as `thaloom run` does. How long
+it stays loaded is the node's to heed, and who comes with no key may say it. Whether it fits is the node's decision, and
+its refusal is what the client is told.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from thaloom.base.errors import (
     ServiceNotFound,
     ThaloomError,
 )
-from thaloom.edge.api.entrance.visits import allow, only_without_keys
+from thaloom.edge.api.entrance.visits import allow, key_of_request, only_without_keys
 from thaloom.edge.api.ollama.names import local_name
 from thaloom.edge.api.ollama.node import Node
 from thaloom.edge.api.routes.generation import find_served
@@ -49,9 +50,10 @@ class Loading:
         """
         served = self._served(asked)
         allow(local_name(asked) if served is None else served.name)
-        if served is not None and served.ready:
-            return served.name, 0.0
         begun = self.clock.monotonic()
+        if served is not None and served.ready:
+            await self.generation.awake(served.name)
+            return served.name, self.clock.monotonic() - begun if served.idle else 0.0
         try:
             async with asyncio.timeout(self.deadline_s):
                 name = await self._wished(asked) if served is None else served.name
@@ -61,15 +63,30 @@ class Loading:
         return name, self.clock.monotonic() - begun
 
     async def unload(self, asked: str) -> None:
-        """End the service. Raises ModelNotFound if there is no such model; one that is not served is unloaded.
-        Raises Forbidden where a key let the request in."""
-        only_without_keys("services are stopped")
+        """Give its memory back, once it is answering nobody. Raises ModelNotFound if there is no such model; one that
+        is not served is unloaded. Raises Forbidden where a key let the request in."""
+        only_without_keys("models are unloaded")
         served = self._served(asked)
         if served is None:
             await self._stored(asked)
             return
         with contextlib.suppress(ServiceNotFound):
-            await self.node.stop(served.name)
+            await self.node.keep_alive(served.name, 0.0)
+
+    @contextlib.asynccontextmanager
+    async def kept(self, name: str, keep_alive_s: float | None) -> AsyncIterator[None]:
+        """While a request is answered that says how long the model is to stay: 0 once it is answered. Who came with a
+        key does not decide that, and without its daemon a node unloads nothing."""
+        if keep_alive_s is None or key_of_request() is not None:
+            yield
+            return
+        if keep_alive_s:
+            await self._keep(name, keep_alive_s)
+        try:
+            yield
+        finally:
+            if not keep_alive_s:
+                await self._keep(name, 0.0)
 
     async def told_first(self, data: dict[str, Any], error: BadParameter) -> ThaloomError:
         """Of a request for a model that is not here, that; else `error`."""
@@ -82,6 +99,13 @@ class Loading:
         except ThaloomError as missing:
             return missing if isinstance(missing, ModelNotFound) else error
         return error
+
+    async def _keep(self, name: str, keep_alive_s: float) -> None:
+        served = find_served(self.generation, name)
+        if served is None or served.keep_alive_s == keep_alive_s:
+            return
+        with contextlib.suppress(ServiceNotFound, NodeNotRunning):
+            await self.node.keep_alive(name, keep_alive_s)
 
     def _served(self, asked: str) -> ServedModel | None:
         return find_served(self.generation, asked) or find_served(self.generation, local_name(asked))

@@ -33,12 +33,12 @@ async def tags(node: Node) -> wire.ListedModels:
     return wire.ListedModels(models=listed)
 
 
-async def ps(node: Node) -> wire.LoadedModels:
+async def ps(node: Node, now: float) -> wire.LoadedModels:
     stored = {model.name: model for model in await node.models()}
     ready = [service for service in await node.services() if service.phase == "ready"]
     return wire.LoadedModels(
         models=[
-            _loaded(service, stored[_plain(service.spec.model)])
+            _loaded(service, stored[_plain(service.spec.model)], now)
             for service in ready
             if _plain(service.spec.model) in stored
         ]
@@ -99,7 +99,17 @@ def _listed(name: str, model: control.Model) -> wire.ListedModel:
     )
 
 
-def _loaded(service: control.Service, model: control.Model) -> wire.LoadedModel:
+async def delete(node: Node, asked: str) -> None:
+    """With the service that asking for it made, where that is idle: there nothing else ends it. Raises ModelNotFound,
+    ModelInUse."""
+    name = local_name(asked)
+    for service in await node.services():
+        if service.phase == "idle" and service.name == _plain(name) and _plain(service.spec.model) == _plain(name):
+            await node.stop(service.name)
+    await node.remove_model(name)
+
+
+def _loaded(service: control.Service, model: control.Model, now: float) -> wire.LoadedModel:
     parts = (service.weight_bytes, service.kv_bytes)
     size = None if None in parts else sum(part or 0 for part in parts)
     on_host = service.device is None or service.device.partition(":")[0] == "cpu"
@@ -109,7 +119,7 @@ def _loaded(service: control.Service, model: control.Model) -> wire.LoadedModel:
         size=size,
         digest=model.digest,
         details=_details(model),
-        expires_at=NEVER,
+        expires_at=NEVER if service.keep_alive_s < 0 else moment(service.unload_at or now + service.keep_alive_s),
         size_vram=0 if on_host else size or 0,
         context_length=service.context_length,
     )

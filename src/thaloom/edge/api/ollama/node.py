@@ -21,6 +21,7 @@ class Node(Protocol):
     async def service(self, name: str) -> control.Service: ...
     async def serve(self, name: str, request: control.ServeRequest) -> control.Service: ...
     async def stop(self, name: str) -> control.Removed: ...
+    async def keep_alive(self, name: str, seconds: float) -> control.Service: ...
 
     def pull(self, request: control.PullRequest) -> AsyncGenerator[control.Progress | control.PullDone, None]:
         """Closing the iterator leaves the pull."""
@@ -63,6 +64,10 @@ class OfHolder:
     async def stop(self, name: str) -> control.Removed:
         only_of_node("stopping a service")
         return await self._node.stop(name)
+
+    async def keep_alive(self, name: str, seconds: float) -> control.Service:
+        only_of_node("how long a model stays")
+        return await self._node.keep_alive(name, seconds)
 
     def pull(self, request: control.PullRequest) -> AsyncGenerator[control.Progress | control.PullDone, None]:
         only_of_node("the store")

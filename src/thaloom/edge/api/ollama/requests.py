@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -26,7 +27,9 @@ from thaloom.edge.wire.ollama import (
 from thaloom.work.runtime import types
 
 M = TypeVar("M", bound=BaseModel)
-_NO_TIME = ("0", "+0", "-0")
+_PART = re.compile(r"([0-9]*\.?[0-9]*)(ns|us|µs|μs|ms|s|m|h)")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST_S = 1e10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +39,20 @@ class OllamaWanted(Wanted):
     """The model as the client calls it; `model` is what it is served as."""
     load_s: float = 0.0
     """How long it took until the model was there."""
+    keep_alive_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
-    """A request with nothing to generate: the model shall be there, or (`unload`) not."""
+    """A request with nothing to generate: the model shall be there, or (`keep_alive_s` 0) not."""
 
     kind: Literal["chat", "generate"]
     model: str
-    unload: bool
+    keep_alive_s: float | None
+
+    @property
+    def unload(self) -> bool:
+        return self.keep_alive_s == 0
 
 
 def chat(data: dict[str, Any], request_id: RequestId) -> OllamaWanted | Presence:
@@ -52,7 +60,7 @@ def chat(data: dict[str, Any], request_id: RequestId) -> OllamaWanted | Presence
     _refuse_images(data.get("messages"))
     fields = _generation(ChatRequest, data)
     if not fields.messages:
-        return Presence(kind="chat", model=fields.model, unload=_is_zero(fields.keep_alive))
+        return Presence(kind="chat", model=fields.model, keep_alive_s=keep_alive_s(fields.keep_alive))
     tools = tuple(
         types.Tool(
             name=tool.function.name,
@@ -68,7 +76,7 @@ def generate(data: dict[str, Any], request_id: RequestId) -> OllamaWanted | Pres
     """Raises BadParameter."""
     fields = _generation(GenerateRequest, data)
     if not fields.prompt:
-        return Presence(kind="generate", model=fields.model, unload=_is_zero(fields.keep_alive))
+        return Presence(kind="generate", model=fields.model, keep_alive_s=keep_alive_s(fields.keep_alive))
     if not fields.raw:
         system = [types.ChatMessage(role="system", content=fields.system)] if fields.system else []
         user = types.ChatMessage(role="user", content=fields.prompt)
@@ -135,6 +143,7 @@ def _wanted(
         asked=fields.model,
         requests=(request,),
         stream=fields.stream is not False,
+        keep_alive_s=keep_alive_s(fields.keep_alive),
     )
 
 
@@ -215,7 +224,10 @@ def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
     return tuple(one for one in stops if one)
 
 
-def _is_zero(keep_alive: str | float | None) -> bool:
-    if isinstance(keep_alive, str):
-        return keep_alive in _NO_TIME or not any(digit in keep_alive for digit in "123456789")
-    return keep_alive == 0 and keep_alive is not None
+def keep_alive_s(said: str | float | None) -> float | None:
+    """Seconds of what wire.KeepAlive lets pass; None: nothing was said. Source: Go, time.ParseDuration."""
+    if isinstance(said, str):
+        size = said.lstrip("+-")
+        total = float(size) if size.isdigit() else sum(float(n) * _SECONDS[unit] for n, unit in _PART.findall(size))
+        said = -total if said.startswith("-") else total
+    return None if said is None else max(-_LONGEST_S, min(_LONGEST_S, float(said)))

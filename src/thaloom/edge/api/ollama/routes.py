@@ -36,7 +36,7 @@ def routes(loading: Loading, *, generation: Generation, node: Node, clock: Clock
         return _answer(await models.tags(node))
 
     async def ps(_: Request) -> Response:
-        return _answer(await models.ps(node))
+        return _answer(await models.ps(node, clock.now()))
 
     async def version(_: Request) -> Response:
         return _answer(models.version())
@@ -56,7 +56,7 @@ def routes(loading: Loading, *, generation: Generation, node: Node, clock: Clock
         only_without_keys("models are removed")
         name = read(wire.NamedRequest, data).model
         try:
-            await node.remove_model(local_name(name))
+            await models.delete(node, name)
         except ModelNotFound as error:
             raise ModelNotFound(f"model {name!r} not found", param="model") from error
         return None

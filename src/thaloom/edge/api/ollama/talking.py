@@ -50,7 +50,9 @@ class OllamaRoute:
                 body = await while_connected(receive, self._present(wanted))
                 await Response(to_json(body), media_type="application/json")(scope, receive, send)
             else:
-                await self._route.answer(await while_connected(receive, self._loaded(wanted)), receive, send)
+                wanted = await while_connected(receive, self._loaded(wanted))
+                async with self._loading.kept(wanted.model, wanted.keep_alive_s):
+                    await self._route.answer(wanted, receive, send)
         except ClientGone:
             return
 
@@ -58,7 +60,9 @@ class OllamaRoute:
         if wanted.unload:
             await self._loading.unload(wanted.model)
         else:
-            await self._loading.ready(wanted.model)
+            name, _ = await self._loading.ready(wanted.model)
+            async with self._loading.kept(name, wanted.keep_alive_s):
+                pass
         said = {"message": {"role": "assistant", "content": ""}} if wanted.kind == "chat" else {"response": ""}
         head = {"model": wanted.model, "created_at": moment(self._clock.now())}
         return head | said | {"done": True, "done_reason": "unload" if wanted.unload else "load"}

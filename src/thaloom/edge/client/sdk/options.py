@@ -114,6 +114,8 @@ class ServeOptions(TypedDict, total=False):
     weights: Literal["stored", "int8", "int4"] | None
     speculation: Literal["auto", "off"] | None
     latency: Literal["interactive", "normal", "batch"] | None
+    keep_alive_s: float | None
+    priority: Literal["high", "normal", "low"] | None
     stretch: float | None
     token_s: float | None
     keep_throughput: float | None

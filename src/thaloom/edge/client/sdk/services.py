@@ -44,6 +44,21 @@ class Services(Asking):
         """
         return self._connection.ask(wire.Service, put(f"{_P}/services/{{}}", name, model=model or name, **wish))
 
+    def wake(self, name: str) -> wire.Service:
+        """Begin to start a service that is idle; a request for it does the same, and waits. Raises OutOfMemory that
+        says what would make it fit.
+
+        >>> (client.node.wake("tiny")).phase
+        """
+        return self._connection.ask(wire.Service, post(f"{_P}/services/{{}}/wake", name, repeatable=True))
+
+    def keep_alive(self, name: str, seconds: float) -> wire.Service:
+        """Have it stay loaded for so long after each request, until it is unloaded; below 0: always.
+
+        >>> (client.node.keep_alive("tiny", 600)).keep_alive_s
+        """
+        return self._connection.ask(wire.Service, put(f"{_P}/services/{{}}/keep-alive", name, seconds=seconds))
+
     def stop(self, name: str) -> wire.Removed:
         """Wish for the service no longer. Its worker ends what it is answering first.
 
@@ -52,7 +67,7 @@ class Services(Asking):
         return self._connection.ask(wire.Removed, delete(f"{_P}/services/{{}}", name))
 
     def wait_ready(self, name: str, *, timeout_s: float = 300.0) -> wire.Service:
-        """The service once it is ready. Raises ServiceFailed with its reason, or DeadlineExceeded.
+        """The service once it takes requests. Raises ServiceFailed with its reason, or DeadlineExceeded.
 
         >>> (client.node.wait_ready("tiny", timeout_s=60)).phase
         'ready'
@@ -61,7 +76,7 @@ class Services(Asking):
         while True:
             service = self.service(name)
             ready = service.condition("Ready")
-            if service.phase == "ready":
+            if service.phase in ("ready", "idle"):
                 return service
             why = ready.message if ready else ""
             if service.phase == "failed":

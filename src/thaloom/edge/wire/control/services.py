@@ -8,7 +8,7 @@ from pydantic import Field
 
 from thaloom.edge.wire.control.base import Answer, Ask, Condition
 
-Phase = Literal["pending", "loading", "ready", "failed", "stopping"]
+Phase = Literal["pending", "loading", "ready", "idle", "failed", "stopping"]
 
 
 class ServeRequest(Ask):
@@ -34,6 +34,10 @@ class ServeRequest(Ask):
     speculation: Literal["auto", "off"] = "auto"
     latency: Literal["interactive", "normal", "batch"] | None = None
     """Enforced or refused; null: the node's own, as far as its host can."""
+    keep_alive_s: float | None = Field(default=None, allow_inf_nan=False)
+    """For how long it stays loaded when nobody asks it anything; below 0: always; null: the node's own."""
+    priority: Literal["high", "normal", "low"] = "normal"
+    """Of services that are idle, those of a lower one make room first."""
     stretch: float = Field(default=3.0, ge=1, le=1e6)
     token_s: float = Field(default=0.05, ge=0, le=1e6)
     keep_throughput: float = Field(default=0.95, ge=0, le=1)
@@ -60,6 +64,8 @@ class ServiceSpec(Answer):
     weights: str = "stored"
     speculation: str = "auto"
     latency: str | None = None
+    keep_alive_s: float | None = None
+    priority: str = "normal"
     stretch: float = 3.0
     token_s: float = 0.05
     keep_throughput: float = 0.95
@@ -89,6 +95,12 @@ class Service(Answer):
     ready_replicas: int = 0
     latency: str | None = None
     """The class its workers are started in."""
+    idle_since: float | None = None
+    """Since when nobody has asked it anything, loaded or not; null: it is answering, or not ready."""
+    keep_alive_s: float = -1.0
+    """For how long it stays loaded when nobody asks it anything, as things are; below 0: always."""
+    unload_at: float | None = None
+    """When it is unloaded if nobody asks it anything; null: never, it is answering, or not loaded."""
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.kind == kind), None)
@@ -102,6 +114,12 @@ class Services(Answer):
     """How many there are, on this page or not."""
     next: str | None = None
     """`after` of the next page; null: this is the last."""
+
+
+class KeepAliveRequest(Ask):
+    """Body of `PUT services/{name}/keep-alive`: as `keep_alive_s` of the wish, until the service is unloaded."""
+
+    seconds: float = Field(allow_inf_nan=False)
 
 
 class AliasRequest(Ask):
