@@ -218,7 +218,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.device": ("Device to run on (default: chosen by the node).", "运行设备（默认由节点选择）。"),
     "option.num_threads": ("Threads to compute with (default: the node's choice).", "计算线程数（默认由节点选择）。"),
     "option.context_length": ("Longest prompt and answer together.", "提示词与回答的总长度上限。"),
-    "option.kv_bytes": ("Memory for keys and values, as 512MiB.", "键值缓存内存，如 512MiB。"),
+    "option.kv_bytes": (
+        "Memory for keys and values, as 512MiB: promised, and no more (default: one context, and what is free).",
+        "键值缓存内存，如 512MiB：保证且不再增加（默认保证一个上下文，空闲内存可借用）。",
+    ),
     "option.replicas": ("Workers that serve it side by side (default 1).", "并排提供服务的进程数（默认 1）。"),
     "option.canary": ("The service to be watched, one of those named.", "受监视的服务，须是所列服务之一。"),
     "option.max_sequences": ("Requests computed at once (default 16).", "同时计算的请求数（默认 16）。"),
