@@ -271,6 +271,8 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     """A foreign one's `weight_bytes` are all its processes hold: nobody can tell more."""
     phase: str = "ready"
     """`loading`, `ready` or `stopping`."""
+    shared_weight_bytes: int = 0
+    """Of `weight_bytes`: in memory that outlives the worker and that others may use."""
 
 
 Task = Generate | Embed | Ask | AskEmbedding | Infer | Transcribe | Speak | Paint
