@@ -30,6 +30,7 @@ from thaloom.init.publishing import Publisher
 from thaloom.init.reconcile import Snapshot, Wish, decide, next_look_at
 from thaloom.init.records import Records
 from thaloom.init.reporter import Reporter
+from thaloom.init.segments import Segments
 from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Service
@@ -54,6 +55,7 @@ class ReconcileLoop:
         records: Records,
         reporter: Reporter,
         publisher: Publisher,
+        segments: Segments,
         clock: Clock,
         emit: Emit,
     ) -> None:
@@ -66,6 +68,7 @@ class ReconcileLoop:
         self._records = records
         self._reporter = reporter
         self._publisher = publisher
+        self._segments = segments
         self._clock = clock
         self._emit = emit
         self._news = asyncio.Event()
@@ -169,8 +172,10 @@ class ReconcileLoop:
 
     async def look(self) -> Snapshot:
         """The present, frozen."""
+        self._segments.look(self._supervisor)
         for process in self._supervisor:
             self._memory.measured(process)
+        self._memory.measured_sharing()
         return Snapshot(
             now=self._clock.monotonic(),
             going_down=self.going_down,

@@ -28,6 +28,7 @@ from thaloom.init.reconcile import Observed
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.records import Records
 from thaloom.init.reporter import Reporter
+from thaloom.init.segments import Segments
 from thaloom.init.supervisor import Supervised
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Service, ServiceSpec
@@ -55,6 +56,8 @@ class Machine:
 
     def observe(self) -> tuple[Observed, ...]:
         return tuple(self.processes.values())
+
+    def measured_sharing(self) -> None: ...
 
     def free_bytes(self, processes: object) -> dict[DeviceId, int]:
         return {CPU: self.free}
@@ -108,6 +111,7 @@ class Bench:
             records=self.records,
             reporter=cast(Reporter, SimpleNamespace(routes=lambda: (), forget=lambda service: None)),
             publisher=cast(Publisher, SimpleNamespace(publish=lambda routes, _aliases: self.published.append(routes))),
+            segments=Segments(clock, self.events, max_idle_bytes=0),
             clock=clock,
             emit=self.events,
         )
