@@ -29,7 +29,6 @@ from thaloom.hal.driver import Driver
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.trust.inherited import InheritedKey
 from thaloom.work.runtime.architectures import Architecture
-from thaloom.work.runtime.engines.loading import load_foreign
 from thaloom.work.runtime.events import WorkerFailed
 from thaloom.work.runtime.loading import LoadedModel, load
 from thaloom.work.runtime.service import DEFAULT_GRACE_S, WorkerService
@@ -77,6 +76,8 @@ def _load(
 
         return load_onnx(spec, ModelStore(Path(spec.store), clock, emit, key=key))
     if spec.engine != "thaloom":
+        from thaloom.work.runtime.engines.loading import load_foreign  # a quarter of all imports: our own needs none
+
         return load_foreign(spec, stop, clock)
     drivers: Registry[Driver] = Registry("driver")
     architectures: Registry[Architecture] = Registry("architecture")
