@@ -148,6 +148,19 @@ def test_a_worker_killed_while_it_fills_leaves_nothing_that_looks_whole(node: No
     assert answer(node) == wanted
 
 
+def test_what_nobody_uses_goes_with_its_model(node: Node, large: Path) -> None:
+    node.start()
+    serve(node, large)
+    with node.client() as client:
+        client.stop("large")
+        eventually(lambda: not workers(node))
+        eventually(lambda: not any(memory.reserved_bytes for memory in client.status().memory))
+        assert shared(node.daemon.pid)  # in case somebody comes back
+        client.remove_model("large")
+        assert not shared(node.daemon.pid)
+        assert [event.name for event in client.events()].count("SharedWeightsDropped") == 1
+
+
 def test_weights_of_an_encrypted_model_lie_in_no_shared_memory(node: Node, large: Path) -> None:
     node.home.mkdir(parents=True, exist_ok=True)
     key = node.home / "master.key"
