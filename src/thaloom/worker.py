@@ -29,11 +29,11 @@ from thaloom.hal.driver import Driver
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.trust.inherited import InheritedKey
 from thaloom.work.runtime.architectures import Architecture
-from thaloom.work.runtime.engines.loading import load_foreign
 from thaloom.work.runtime.events import WorkerFailed
 from thaloom.work.runtime.loading import LoadedModel, load
 from thaloom.work.runtime.service import DEFAULT_GRACE_S, WorkerService
 from thaloom.work.runtime.serving import Servable
+from thaloom.work.runtime.shared_weights import InheritedMemory
 from thaloom.work.runtime.spec import WorkerSpec, read_spec
 
 
@@ -44,14 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--spec", type=Path, required=True, help="JSON file that says what to serve and where")
     clock = SystemClock()
     emit = LogWriter(clock)
-    key = InheritedKey(os.environ)
+    key, memory = InheritedKey(os.environ), InheritedMemory(os.environ)
     try:
         spec = read_spec(parser.parse_args(arguments).spec)
     except ThaloomError as error:
         emit(WorkerFailed(worker="", service="", code=error.code, message=error.message))
         return error.exit_code
     try:
-        asyncio.run(_serve(spec, key, clock, emit))
+        asyncio.run(_serve(spec, key, memory, clock, emit))
     except ThaloomError as error:
         return _failed(spec, error, emit)
     except Exception as error:  # noqa: BLE001 - supervisor of the process: whatever ends it must be told to the daemon
@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _serve(spec: WorkerSpec, key: InheritedKey, clock: Clock, emit: Emit) -> None:
-    service = WorkerService(spec, lambda stop: _load(spec, key, clock, emit, stop), clock=clock, emit=emit)
+async def _serve(spec: WorkerSpec, key: InheritedKey, memory: InheritedMemory, clock: Clock, emit: Emit) -> None:
+    service = WorkerService(spec, lambda stop: _load(spec, key, memory, clock, emit, stop), clock=clock, emit=emit)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, service.stop, DEFAULT_GRACE_S)
@@ -69,19 +69,22 @@ async def _serve(spec: WorkerSpec, key: InheritedKey, clock: Clock, emit: Emit) 
 
 
 def _load(
-    spec: WorkerSpec, key: InheritedKey, clock: Clock, emit: Emit, stop: threading.Event
+    spec: WorkerSpec, key: InheritedKey, memory: InheritedMemory, clock: Clock, emit: Emit, stop: threading.Event
 ) -> LoadedModel | Servable:
     if spec.engine == "onnx":
         from thaloom.work.runtime.engines.onnx.loading import load_onnx  # an extra: only where it is asked for
 
         return load_onnx(spec, ModelStore(Path(spec.store), clock, emit, key=key))
     if spec.engine != "thaloom":
+        from thaloom.work.runtime.engines.loading import load_foreign  # a quarter of all imports: our own needs none
+
         return load_foreign(spec, stop, clock)
     drivers: Registry[Driver] = Registry("driver")
     architectures: Registry[Architecture] = Registry("architecture")
     drivers.discover()
     architectures.discover()
-    return load(spec, ModelStore(Path(spec.store), clock, emit, key=key), drivers, architectures, stop, emit)
+    store = ModelStore(Path(spec.store), clock, emit, key=key)
+    return load(spec, store, drivers, architectures, stop, emit, memory)
 
 
 def _failed(spec: WorkerSpec, error: ThaloomError, emit: Emit) -> int:

@@ -183,6 +183,7 @@ class Machine:
             documents=self.documents,
             emit=ignore,
             came=lambda _: None,
+            gone=lambda _: None,
             require_memory=lambda _: None,
             jobs=nothing,
         )

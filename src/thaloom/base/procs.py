@@ -121,6 +121,19 @@ def resident_bytes(pid: int) -> int | None:
         return None
 
 
+def unshared_bytes(pid: int) -> int | None:
+    """Resident set of a process without what it has of memory files; None if it is gone. Source: proc(5), VmRSS and
+    RssShmem of /proc/pid/status."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    told = {name: rest for name, _, rest in (line.partition(":") for line in lines) if name in ("VmRSS", "RssShmem")}
+    if len(told) < 2:  # a process that has ended has no memory to tell of
+        return None
+    return (int(told["VmRSS"].split()[0]) - int(told["RssShmem"].split()[0])) * 1024
+
+
 def _stat(pid: int) -> tuple[int, str] | None:
     """(start ticks, state letter). Source: proc(5), /proc/pid/stat fields 22 and 3; the name may hold spaces."""
     try:

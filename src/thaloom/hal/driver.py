@@ -84,6 +84,31 @@ class KeepsPacked(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """A memory file (base.memory_files) for packed weights, by descriptors that belong to the source."""
+
+    reader: int
+    """Opened for reading. What it holds is whole once it is sealed."""
+    blank: int | None = None
+    """The same file, empty and opened for writing, where this process is to fill and seal it."""
+
+
+@runtime_checkable
+class SharesPacked(KeepsPacked, Protocol):
+    """Optional power of a source that keeps what was packed: has memory for it that other processes use as well, and
+    that is there when this one has ended."""
+
+    def shared(self) -> Shared | None:
+        """None where nothing is to be shared. Where another process is filling it, blocks until it has done so or has
+        given up. Raises what ends the loading."""
+        ...
+
+    def not_shared(self, reason: str) -> None:
+        """To be told: the memory was there and could not be used. Loading goes on in memory of its own."""
+        ...
+
+
 class Buffer(Protocol):
     """Memory of the device. Its owner frees it; using it afterwards is an error of ours."""
 
@@ -147,6 +172,16 @@ class Executable(Protocol):
 
     def close(self) -> None:
         """Give everything back except the pool."""
+        ...
+
+
+@runtime_checkable
+class HoldsShared(Protocol):
+    """Optional power of an Executable: some of its weights lie in memory that other processes use as well."""
+
+    @property
+    def shared_weight_bytes(self) -> int:
+        """So many of `weight_bytes`."""
         ...
 
 

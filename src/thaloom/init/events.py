@@ -284,3 +284,13 @@ class RoundFailed(Event):
 
     failures: int
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedWeightsDropped(Event):
+    """Packed weights that no worker used any more were given back to the host."""
+
+    weights: str
+    """The name of the memory file: the model's digest is in it."""
+    num_bytes: int
+    idle_s: float

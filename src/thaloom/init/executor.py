@@ -26,6 +26,7 @@ from thaloom.init.layout import Layout
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Placement, Planner
 from thaloom.init.publishing import TextFiles
+from thaloom.init.segments import Segments
 from thaloom.init.supervisor import Supervisor
 from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
@@ -51,6 +52,7 @@ class Executor:
         text_files: TextFiles,
         confiner: Confiner,
         fences: Fences,
+        segments: Segments,
         clock: Clock,
         vault: Vault,
         idling: Idling,
@@ -66,6 +68,7 @@ class Executor:
         self._text_files = text_files
         self._confiner = confiner
         self._fences = fences
+        self._segments = segments
         self._clock = clock
         self._vault = vault
         self._idling = idling
@@ -130,18 +133,22 @@ class Executor:
             command = await asyncio.to_thread(self._confiner.confine, worker, service.spec, plan, command)
             encrypted = plan.manifest is not None and plan.manifest.encrypted
             key, pass_fds = self._vault.for_child() if encrypted else ({}, ())
+            driver = self._inventory.device(plan.device).driver
+            shared = self._segments.give(worker, service.spec, plan.manifest, driver)
             started = self._supervisor.start(
                 lease,
                 command,
                 log=self._layout.service_log(service.spec.name),
-                env=self._environment() | self._confiner.environment(service.spec) | key,
-                pass_fds=pass_fds,
+                env=self._environment() | self._confiner.environment(service.spec) | key | shared,
+                pass_fds=(*pass_fds, *self._segments.descriptors(shared)),
             )
         except BaseException:
             self._memory.release(worker)
             self._confiner.release(worker)
             remove_leftovers(self._layout, worker)
             raise
+        finally:
+            self._segments.given(worker)
         self._store.put_lease(started.lease)
 
     async def _start_door(self, action: StartDoor, door: WorkerId) -> None:

@@ -2,8 +2,9 @@
 
 The kernel has no room to set apart for one process on every host, so three things are done, none of them a promise:
 what is begun anew is refused while next to nothing is available (what runs goes on; stop, heal and journal are never
-asked); a few locked pages are held and given back at that moment; and where control groups are of version 2 the node's
-own group is kept from reclaim (kernel.sandbox.protection). That the kernel takes others first is their oom score.
+asked); a few locked pages, and weights that no worker uses, are given back at that moment; and where control groups are
+of version 2 the node's own group is kept from reclaim (kernel.sandbox.protection). That the kernel takes others first
+is their oom score.
 """
 
 from __future__ import annotations
@@ -90,11 +91,14 @@ class MemoryWatch:
         clock: Clock,
         emit: Emit,
         reserve: MemoryReserve | None = None,
+        give_up: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`give_up()` gives back what is kept and not used; how many bytes that were."""
         self._low_bytes = low_bytes
         self._available = available
         self._clock = clock
         self._emit = emit
+        self._give_up = give_up
         self._since: float | None = None
         self.reserve = MemoryReserve() if reserve is None else reserve
 
@@ -103,8 +107,10 @@ class MemoryWatch:
         available = self._available()
         if self._since is None and available < self._low_bytes:
             self._since = self._clock.now()
-            given_up = self.reserve.release()
+            given_up = self.reserve.release() + self._give_up()
             self._emit(MemoryLow(available_bytes=available, low_bytes=self._low_bytes, given_up_bytes=given_up))
+        elif available < self._low_bytes:
+            self._give_up()
         elif available >= 2 * self._low_bytes:
             if self._since is not None:
                 self._since = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from thaloom.base.errors import OutOfMemory
 from thaloom.base.ids import DeviceId, WorkerId
-from thaloom.base.procs import resident_bytes
+from thaloom.base.procs import resident_bytes, unshared_bytes
 from thaloom.hal.types import Device, Reading
 from thaloom.init.admission import WORKER_BASE_BYTES, Estimate
 from thaloom.init.lending import Lending
@@ -17,6 +18,33 @@ from thaloom.kernel.state.types import GUESTS, DeviceMemory
 _PROGRAM = "program"
 _PROCESS = "process"
 """What a worker holds besides weights, keys and values, and scratch: interpreter and libraries."""
+
+
+class Sharing(Protocol):
+    """Memory of the host that workers use together, or come back for."""
+
+    def held(self) -> Mapping[str, tuple[int, frozenset[WorkerId]]]:
+        """Bytes and users of each that anybody uses, by owner: each is booked once, whoever uses it."""
+        ...
+
+    def idle_bytes(self) -> int:
+        """What of it nobody uses: free, as far as the asking goes."""
+        ...
+
+    def make_room(self, needed_bytes: int) -> int:
+        """Give back so many of them, or all; how many that were."""
+        ...
+
+
+class NothingShared:
+    def held(self) -> Mapping[str, tuple[int, frozenset[WorkerId]]]:
+        return {}
+
+    def idle_bytes(self) -> int:
+        return 0
+
+    def make_room(self, needed_bytes: int) -> int:  # noqa: ARG002
+        return 0
 
 
 class NodeMemory:
@@ -50,6 +78,11 @@ class NodeMemory:
         """Bytes promised to workers that have not sat down there yet, if they lived to."""
         self.others: Callable[[], Mapping[str, int]] = dict
         """What those hold now who book memory and are no workers, by owner, as far as it is counted."""
+        self.sharing: Sharing = NothingShared()
+        self._shared: set[str] = set()
+        """Owners that are booked for it."""
+        self._promised_bytes = 0
+        """Of the host, as of the last look."""
 
     async def admit(self, worker: WorkerId, device: DeviceId, estimate: Estimate, *, lends: bool) -> None:
         """Book an estimate, and wait for what of it is lent. Raises OutOfMemory with the figures, and then nothing is
@@ -70,8 +103,17 @@ class NodeMemory:
         if self.lending is not None:
             await self.lending.take_back(owner, num_bytes, self._coming)
 
+    def settle(self, processes: Iterable[Supervised]) -> None:
+        """Lend what nobody has booked, and no more than there is: what is shared and idle counts as free, but only
+        until somebody books it."""
+        if self.lending is not None:
+            free = self.free_bytes(processes)[self.lending.device]
+            self.lending.settle(self._coming, free - self.sharing.idle_bytes())
+
     def reserve(self, worker: WorkerId, device: DeviceId, estimate: Estimate) -> None:
         """Book an estimate. Raises OutOfMemory with the figures, and then nothing is booked."""
+        if device in self._on_host:
+            self._make_room(estimate.total_bytes)
         try:
             self._ledger.reserve(worker, device, estimate.weight_bytes, purpose="weights")
             self._ledger.reserve(worker, device, estimate.kv_bytes, purpose="kv")
@@ -90,15 +132,28 @@ class NodeMemory:
         if stats.engine in GUESTS:
             self._measured_foreign(process.id, device, stats.weight_bytes)
             return
-        taken = {"weights": stats.weight_bytes, "kv": stats.kv_bytes, "scratch": stats.scratch_bytes}
+        weights = stats.weight_bytes - stats.shared_weight_bytes  # those have an owner of their own
+        taken = {"weights": weights, "kv": stats.kv_bytes, "scratch": stats.scratch_bytes}
         held = sum(taken.values())
         if device in self._on_host:  # pages not touched yet are not resident: never below what an empty worker takes
             lent = 0 if self.lending is None else self.lending.lent_bytes().get(process.id, 0)
-            taken[_PROCESS] = max(WORKER_BASE_BYTES, (resident_bytes(stats.pid) or 0) - held - lent)
+            taken[_PROCESS] = max(WORKER_BASE_BYTES, _own_bytes(process) - held - lent)
         for purpose, num_bytes in taken.items():
             if not any(entry.owner == process.id and entry.purpose == purpose for entry in self._ledger.holdings()):
                 self._ledger.reserve(process.id, device, 0, purpose=purpose)
             self._ledger.correct(process.id, device, num_bytes, purpose=purpose)
+
+    def measured_sharing(self) -> None:
+        """Book what workers share, each once, and nothing for what nobody uses any more."""
+        held = {} if self.host is None else self.sharing.held()
+        for owner in self._shared - held.keys():
+            self._ledger.release(owner)
+        for owner, (num_bytes, _) in held.items():
+            assert self.host is not None, "memory is shared on a node that has none"
+            if owner not in self._shared:
+                self._ledger.reserve(owner, self.host, 0, purpose="weights")
+            self._ledger.correct(owner, self.host, num_bytes, purpose="weights")
+        self._shared = set(held)
 
     def _measured_foreign(self, worker: WorkerId, device: DeviceId, resident: int) -> None:
         """Of a foreign engine only what its processes hold is seen, and on the host alone: never less than estimated,
@@ -124,19 +179,25 @@ class NodeMemory:
         in use."""
         resident: dict[str, int] = {process.id: _resident(process) for process in processes if process.alive}
         resident |= self.others()
+        resident |= {owner: num_bytes for owner, (num_bytes, _) in self.sharing.held().items()}
         lent = {} if self.lending is None else self.lending.lent_bytes()
+        idle = self.sharing.idle_bytes()
         readings = self._readings()
         free = {}
         for device in self._capacity:
             measured = self._measured_free(device, readings)
-            promised = self._promised(device, resident, lent) if device in self._on_host else 0
+            promised = self._promised(device, resident, lent) - idle if device in self._on_host else 0
+            if device == self.host:
+                self._promised_bytes = promised + idle
             by_ledger = self._ledger.free_bytes(device)
             free[device] = by_ledger if measured is None else min(by_ledger, measured - promised)
         return free
 
     def held_bytes(self, workers: Iterable[WorkerId], device: DeviceId) -> int:
         """What these workers hold there: comes back when they end."""
-        owners = set(workers)
+        owners: set[str] = set(workers)
+        if device in self._on_host:
+            owners |= {owner for owner, (_, users) in self.sharing.held().items() if users <= owners}
         return sum(entry.num_bytes for entry in self._ledger.holdings(device) if entry.owner in owners)
 
     def devices_of(self, worker: WorkerId) -> tuple[DeviceId, ...]:
@@ -170,6 +231,7 @@ class NodeMemory:
         devices = self.idle_accelerators()[:num_devices]
         if len(devices) < num_devices or self.host is None:
             raise OutOfMemory(f"{owner} needs {num_devices} devices, {len(devices)} are free", needed=num_devices)
+        self._make_room(num_bytes)
         self._ledger.reserve(owner, self.host, num_bytes, purpose=_PROGRAM)
         for device in devices:
             self._ledger.reserve(owner, device, self._ledger.capacity_bytes(device), purpose=_PROGRAM)
@@ -191,6 +253,7 @@ class NodeMemory:
         """The books, and beside them what the system says the processes hold that are in them."""
         lent = sum(self.lending.lent_bytes().values()) if self.lending is not None else 0
         measured = sum(_resident(process) for process in processes if process.alive) + sum(self.others().values())
+        measured += sum(num_bytes for num_bytes, _ in self.sharing.held().values())
         return tuple(
             DeviceMemory(
                 device=device,
@@ -206,6 +269,12 @@ class NodeMemory:
     def check(self) -> None:
         self._ledger.check()
 
+    def _make_room(self, needed_bytes: int) -> None:
+        """For what is about to be promised: what is idle counts as free, and so has to go when it is asked for."""
+        really_free = self._host_available() - self._headroom_bytes - self._promised_bytes
+        if needed_bytes > really_free:
+            self.sharing.make_room(needed_bytes - really_free)
+
     def _measured_free(self, device: DeviceId, readings: Mapping[DeviceId, Reading]) -> int | None:
         if device in self._on_host:
             return self._host_available() - self._headroom_bytes
@@ -219,14 +288,16 @@ class NodeMemory:
             booked[entry.owner] = booked.get(entry.owner, 0) + entry.num_bytes
         return sum(max(num_bytes - resident.get(owner, 0), -lent.get(owner, 0)) for owner, num_bytes in booked.items())
 
-    def settle(self, processes: Iterable[Supervised]) -> None:
-        """Lend what nobody has booked, and no more than there is."""
-        if self.lending is not None:
-            self.lending.settle(self._coming, self.free_bytes(processes)[self.lending.device])
-
 
 def _resident(process: Supervised) -> int:
     """With what a foreign engine's processes hold, which are not the worker's own."""
     stats = process.stats
     foreign = stats.weight_bytes if stats is not None and stats.ready and stats.engine in GUESTS else 0
-    return foreign + (resident_bytes(process.lease.pid) or 0)
+    return foreign + _own_bytes(process)
+
+
+def _own_bytes(process: Supervised) -> int:
+    """Resident, without weights that it shares: those are another owner's."""
+    stats, pid = process.stats, process.lease.pid
+    shares = stats is not None and stats.shared_weight_bytes > 0
+    return (unshared_bytes(pid) if shares else resident_bytes(pid)) or 0

@@ -31,6 +31,7 @@ from thaloom.init.publishing import Publisher
 from thaloom.init.reconcile import Snapshot, Wish, decide, next_look_at
 from thaloom.init.records import Records
 from thaloom.init.reporter import Reporter
+from thaloom.init.segments import Segments
 from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Service
@@ -56,6 +57,7 @@ class ReconcileLoop:
         reporter: Reporter,
         publisher: Publisher,
         idling: Idling,
+        segments: Segments,
         clock: Clock,
         emit: Emit,
     ) -> None:
@@ -70,6 +72,7 @@ class ReconcileLoop:
         self._publisher = publisher
         self._idling = idling
         idling.tell_doors = self._publish
+        self._segments = segments
         self._clock = clock
         self._emit = emit
         self._news = asyncio.Event()
@@ -173,8 +176,10 @@ class ReconcileLoop:
 
     async def look(self) -> Snapshot:
         """The present, frozen."""
+        self._segments.look(self._supervisor)
         for process in self._supervisor:
             self._memory.measured(process)
+        self._memory.measured_sharing()
         self._memory.settle(self._supervisor)
         return Snapshot(
             now=self._clock.monotonic(),

@@ -53,6 +53,7 @@ from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.records import Records
 from thaloom.init.recovery import Found, recover, running
 from thaloom.init.reporter import Reporter
+from thaloom.init.segments import IDLE_SHARE, Segments
 from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.init.syscalls import Syscalls
 from thaloom.init.tenancy import Tenancy
@@ -133,6 +134,8 @@ class Node:
         )
         if memory.host is not None:
             memory.lending = Lending(layout.pages, memory.host)
+        segments = self._segments = Segments(clock, history, max_idle_bytes=memory.host_capacity_bytes() // IDLE_SHARE)
+        memory.sharing = segments
         text_files = self._text_files = TextFiles(layout.tokenizers)
         sandbox = self._sandbox = _sandbox(layout, config)
         confiner = self._confiner = Confiner(layout, config.sandbox, sandbox=sandbox, models=models)
@@ -142,6 +145,7 @@ class Node:
             available=host_memory.available_bytes,
             clock=clock,
             emit=history,
+            give_up=lambda: segments.make_room(memory.host_capacity_bytes()),
         )
         self.supervisor = Supervisor(
             tasks,
@@ -166,6 +170,7 @@ class Node:
             text_files=text_files,
             confiner=confiner,
             fences=fences,
+            segments=segments,
             clock=clock,
             vault=self._vault,
             idling=idling,
@@ -205,6 +210,7 @@ class Node:
             reporter=reporter,
             publisher=self._publisher,
             idling=idling,
+            segments=segments,
             clock=clock,
             emit=history,
         )
@@ -274,6 +280,7 @@ class Node:
             documents=documents,
             emit=history,
             came=self._model_came,
+            gone=segments.forget,
             require_memory=self._low_memory.require,
             jobs=desk,
         )
@@ -334,6 +341,7 @@ class Node:
         processes = list(running())
         jobs = self._jobs.adopt(processes)
         await self._adopt(found)
+        self._segments.adopt(self.supervisor)
         self._stop_strangers(found.strangers)
         await self._sweep_groups(found, self._jobs.kept_groups(processes))
         await self._jobs.sweep(processes)
@@ -364,6 +372,7 @@ class Node:
             watching.cancel()
         await self._pulls.close()
         self._publisher.withdraw()
+        self._segments.close()
         await asyncio.to_thread(self._confiner.close)
 
     async def _sweep_groups(self, found: Found, kept: Iterable[str]) -> None:
@@ -401,6 +410,8 @@ class Node:
 
     def _model_came(self, manifest: Manifest) -> None:
         self._planner.forget_model(manifest.name)
+        if manifest.encrypted:
+            self._segments.forget(manifest.digest)
         self.reconcile_loop.wake()  # a wish may have waited for it
 
     async def _adopt(self, found: Found) -> None:

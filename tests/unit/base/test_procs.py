@@ -1,4 +1,5 @@
 import asyncio
+import mmap
 import os
 import signal
 import subprocess
@@ -6,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from thaloom.base.procs import ProcessIdentity, identify, resident_bytes, spawn
+from thaloom.base import memory_files
+from thaloom.base.procs import ProcessIdentity, identify, resident_bytes, spawn, unshared_bytes
+from thaloom.base.units import MIB
 
 
 def sleeper(log: Path, *, ignore_term: bool = False) -> ProcessIdentity:
@@ -86,6 +89,21 @@ def test_one_that_ends_is_waited_for_to_its_last_thread(tmp_path: Path) -> None:
     assert identify(process.pid) is None, "it was reaped"
     process.returncode = 5
     process.stdout.close()
+
+
+def test_memory_files_are_nobodys_own() -> None:
+    before, whole = unshared_bytes(os.getpid()), resident_bytes(os.getpid())
+    assert before is not None
+    assert whole is not None
+    descriptor = memory_files.create("thaloom-test")
+    os.ftruncate(descriptor, 64 * MIB)
+    with mmap.mmap(descriptor, 64 * MIB) as view:
+        for at in range(0, 64 * MIB, mmap.PAGESIZE):
+            view[at] = 1
+        assert (resident_bytes(os.getpid()) or 0) - whole > 60 * MIB
+        assert abs((unshared_bytes(os.getpid()) or 0) - before) < 30 * MIB
+    os.close(descriptor)
+    assert unshared_bytes(2**22 - 1) is None
 
 
 def test_resident_memory() -> None:

@@ -124,7 +124,7 @@ def test_a_file_of_other_weights_is_not_used(build: str, tmp_path: Path) -> None
     compiled(Keeper(tmp_path)).close()
     backend = CpuDriver().open(DEVICE_ID, num_threads=1)
     with pytest.raises(packed_file.Unusable, match="other weights"):
-        packed_file.read(tmp_path / "weights.packed", ["something"], backend.allocate, 1)  # type: ignore[arg-type]
+        packed_file.read(tmp_path / "weights.packed", ["something"], "", backend.allocate, 1)  # type: ignore[arg-type]
 
 
 def test_no_space_is_told_and_loading_goes_on(build: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,12 +156,14 @@ def test_a_place_that_cannot_be_is_told(build: str, tmp_path: Path) -> None:
 
 def test_memory_is_given_back_when_a_file_is_no_use(build: str, tmp_path: Path) -> None:
     driver = CpuDriver()
-    driver.open(DEVICE_ID, num_threads=1).compile(CASE.program, Keeper(tmp_path), LIMITS).close()
+    keeper = Keeper(tmp_path)
+    driver.open(DEVICE_ID, num_threads=1).compile(CASE.program, keeper, LIMITS).close()
+    layout = keeper.layouts[0]
     path = tmp_path / "weights.packed"
     data = bytearray(path.read_bytes())
     data[-70] ^= 1
     path.write_bytes(data)
     backend = driver.open(DEVICE_ID, num_threads=1)
     with pytest.raises(packed_file.Unusable, match="damaged"):
-        packed_file.read(path, CASE.program.weights, backend.allocate, 1)  # type: ignore[arg-type]
+        packed_file.read(path, CASE.program.weights, layout, backend.allocate, 1)  # type: ignore[arg-type]
     assert driver.used_bytes == 0

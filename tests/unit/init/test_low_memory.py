@@ -56,6 +56,24 @@ def test_what_is_held_is_given_up_once_when_memory_runs_low_and_taken_back_when_
     assert scene.reserve.held_bytes == MIB
 
 
+def test_what_nobody_uses_is_given_up_for_as_long_as_memory_is_low() -> None:
+    scene, idle = Scene(), [5, 7]
+    scene.watch = MemoryWatch(
+        low_bytes=LOW,
+        available=lambda: scene.available,
+        clock=scene.clock,
+        emit=scene.events,
+        reserve=scene.reserve,
+        give_up=idle.pop,
+    )
+    scene.sees(LOW)
+    assert idle == [5, 7]
+    scene.sees(LOW - 1)
+    assert list(scene.events.events) == [MemoryLow(available_bytes=LOW - 1, low_bytes=LOW, given_up_bytes=7)]
+    scene.sees(LOW - 1)
+    assert idle == []
+
+
 def test_nothing_new_is_begun_while_it_is_low_and_the_figures_are_told() -> None:
     scene = Scene()
     scene.watch.require("a pull")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -23,6 +25,7 @@ from thaloom.init.admission import (
     kv_bytes_per_token,
 )
 from thaloom.init.node_memory import NodeMemory
+from thaloom.init.supervisor import Supervised
 from thaloom.kernel.models.types import ModelCard
 from thaloom.kernel.state.types import ServiceSpec
 
@@ -253,3 +256,83 @@ def test_what_a_program_holds_already_is_not_promised_a_second_time() -> None:
     node.give_back("job/a")
     node.others = dict
     assert node.host_free_bytes([]) == 500 * MIB
+
+
+class Together:
+    """What workers share, as a test says."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, tuple[int, frozenset[WorkerId]]] = {}
+        self.idle = 0
+        self.asked: list[int] = []
+
+    def held(self) -> dict[str, tuple[int, frozenset[WorkerId]]]:
+        return self.users
+
+    def idle_bytes(self) -> int:
+        return self.idle
+
+    def make_room(self, needed_bytes: int) -> int:
+        self.asked.append(needed_bytes)
+        return 0
+
+
+def sharing(worker: str, shared: int = 0) -> Supervised:
+    stats = SimpleNamespace(
+        ready=True, device=CPU, engine="thaloom", pid=os.getpid(), weight_bytes=300 * MIB,
+        shared_weight_bytes=shared, kv_bytes=0, scratch_bytes=0,
+    )  # fmt: skip
+    lease = SimpleNamespace(pid=os.getpid())
+    return cast(Supervised, SimpleNamespace(id=WorkerId(worker), alive=True, stats=stats, lease=lease))
+
+
+def test_weights_that_two_workers_share_are_booked_once_and_never_not_at_all() -> None:
+    kept, together = memory(), Together()
+    kept.sharing = together
+    one, two = sharing("w-1", 300 * MIB), sharing("w-2", 300 * MIB)
+    together.users = {"shared-1": (300 * MIB, frozenset({one.id}))}
+    for number, processes in ((1, [one]), (2, [one, two])):
+        together.users = {"shared-1": (300 * MIB, frozenset(process.id for process in processes))}
+        for process in processes:
+            kept.measured(process)
+        kept.measured_sharing()
+        booked = {memory.device: memory.reserved_bytes for memory in kept.report()}[CPU]
+        own = kept.held_bytes([WorkerId("w-1")], CPU) if number == 2 else booked - 300 * MIB
+        assert own < 300 * MIB
+        assert 300 * MIB + number * WORKER_BASE_BYTES <= booked < 600 * MIB
+    assert kept.held_bytes([one.id, two.id], CPU) == booked  # if both end, all of it comes back
+    assert kept.held_bytes([one.id], CPU) == kept.held_bytes([two.id], CPU) < 300 * MIB
+    together.users = {}
+    kept.release(one.id)
+    kept.release(two.id)
+    kept.measured_sharing()
+    assert {memory.device: memory.reserved_bytes for memory in kept.report()}[CPU] == 0
+    kept.check()
+
+
+def test_what_is_idle_counts_as_free_and_goes_when_it_is_asked_for() -> None:
+    kept, together = memory(available=300 * MIB), Together()
+    kept.sharing = together
+    assert kept.free_bytes([])[CPU] == 200 * MIB
+    together.idle = 150 * MIB
+    assert kept.free_bytes([])[CPU] == 350 * MIB
+    kept.reserve(WorkerId("w-1"), CPU, wanted(200 * MIB))
+    assert together.asked == []
+    kept.reserve(WorkerId("w-2"), VIRTUAL, wanted(1))  # another device's memory
+    kept.free_bytes([])
+    kept.reserve(WorkerId("w-3"), CPU, wanted(100 * MIB))
+    kept.book("job", 1 * MIB, 0)
+    assert together.asked == [100 * MIB, 1 * MIB]
+
+
+def test_a_node_without_a_processor_of_its_own_books_nothing_shared() -> None:
+    kept = NodeMemory(
+        [device(VIRTUAL, "virtual", 500)],
+        host_total_bytes=GIB,
+        host_available=lambda: GIB,
+        readings=dict,
+        headroom_bytes=0,
+    )
+    kept.sharing = Together()
+    kept.measured_sharing()
+    kept.check()

@@ -29,6 +29,7 @@ from thaloom.init.reconcile import Observed
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.records import Records
 from thaloom.init.reporter import Reporter
+from thaloom.init.segments import Segments
 from thaloom.init.supervisor import Supervised
 from thaloom.kernel.sched.idling import IdleConfig
 from thaloom.kernel.state.store import StateStore
@@ -57,6 +58,8 @@ class Machine:
 
     def observe(self) -> tuple[Observed, ...]:
         return tuple(self.processes.values())
+
+    def measured_sharing(self) -> None: ...
 
     def free_bytes(self, processes: object) -> dict[DeviceId, int]:
         return {CPU: self.free}
@@ -116,6 +119,7 @@ class Bench:
             idling=Idling(
                 IdleConfig(), store=store, memory=self.machine, supervisor=self.machine, clock=clock, emit=self.events
             ),
+            segments=Segments(clock, self.events, max_idle_bytes=0),
             clock=clock,
             emit=self.events,
         )

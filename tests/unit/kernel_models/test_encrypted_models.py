@@ -16,7 +16,7 @@ from tests.models import make_model
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import CorruptObject, EncryptionKeyMissing, EncryptionKeyWrong, NameTaken, RevisionConflict
 from thaloom.base.plugins import Registry
-from thaloom.hal.driver import KeepsPacked
+from thaloom.hal.driver import KeepsPacked, SharesPacked
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
 from thaloom.kernel.trust.sealed import StoreKey
@@ -250,6 +250,7 @@ def test_nothing_of_an_encrypted_model_is_kept_packed(store: ModelStore, source:
         with contextlib.closing(model.weights()) as weights:
             source_of = checked_weights(weights, program, found, threading.Event(), store)
             assert isinstance(source_of, KeepsPacked) is kept
+            assert isinstance(source_of, SharesPacked) is kept
 
 
 def test_a_manifest_of_an_encrypted_model_is_no_manifest_to_an_older_thaloom(store: ModelStore, source: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from thaloom.base.actions import Call, Change, Json, Plan
 from thaloom.base.errors import CorruptObject, ModelInUse, ModelNotFound, WrongState
+from thaloom.base.ids import Digest
 from thaloom.hal.types import WeightFormat
 from thaloom.init.acting.kinds import Aid, Done, Named, call
 from thaloom.init.progress import with_progress
@@ -23,6 +24,8 @@ Users = Callable[[ModelName], Sequence[str]]
 """The services that serve a model."""
 Came = Callable[[Manifest], None]
 """Told of each model that is there now."""
+Gone = Callable[[Digest], None]
+"""Told of each that is not any more."""
 _GONE = "what is deleted is gone; pull or import it again"
 _REPLACED = "the model it replaces is gone"
 
@@ -72,6 +75,7 @@ class Store:
         *,
         users: Users,
         came: Came,
+        gone: Gone,
         require_up: Callable[[], None],
         require_memory: Callable[[str], None],
     ) -> None:
@@ -80,6 +84,7 @@ class Store:
         self.models = models
         self.users = users
         self.came = came
+        self.gone = gone
         self._require_up = require_up
 
     async def present(self, name: ModelName | str) -> Manifest | None:
@@ -274,10 +279,12 @@ class RemoveModel:
         return Plan(call=call(self.name, given), risk="high", changes=(change,), no_undo=_GONE)
 
     async def apply(self, given: Named, _: Aid) -> Done:
-        users = self._store.users
+        users, present = self._store.users, await self._store.present(given.name)
         await asyncio.to_thread(
             self._store.models.remove, given.name, in_use=lambda manifest: bool(users(manifest.name))
         )
+        if present is not None:
+            self._store.gone(present.digest)
         return Done()
 
     async def holds(self, given: Named) -> bool:

@@ -23,6 +23,7 @@ from thaloom.init.acting.kinds import ActionKind
 from thaloom.init.acting.models import (
     Came,
     CopyModel,
+    Gone,
     ImportModel,
     PullModel,
     QuantiseModel,
@@ -66,6 +67,7 @@ def action_kinds(
     documents: DocumentKinds,
     emit: Emit,
     came: Came,
+    gone: Gone,
     require_memory: Callable[[str], None],
     jobs: JobDesk,
 ) -> list[ActionKind[Any]]:
@@ -74,7 +76,7 @@ def action_kinds(
         specs = [service.spec for service in state.services()]
         return [spec.name for spec in specs if spec.engine not in OUTSIDE and ModelName.parse(spec.model) == name]
 
-    store = Store(models, users=users, came=came, require_up=loop.require_up, require_memory=require_memory)
+    store = Store(models, users=users, came=came, gone=gone, require_up=loop.require_up, require_memory=require_memory)
     return [
         Serve(state, loop, emit, guard=guard),
         Stop(state, loop, emit, guard=guard),

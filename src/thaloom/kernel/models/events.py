@@ -70,3 +70,13 @@ class PackedWeightsLost(Event):
 
     model: str
     reason: str
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsNotShared(Event):
+    """Packed weights could not be had from memory that processes share: a worker has its own, which takes longer to
+    load and is there once for each worker."""
+
+    model: str
+    reason: str

@@ -12,6 +12,7 @@ from typing import Literal
 
 from thaloom.base.files import PARTIAL, disk_errors, sync_folder
 from thaloom.base.ids import Digest
+from thaloom.kernel.models.direct import read_whole
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _serial = itertools.count()
@@ -102,6 +103,17 @@ class Objects:
         """The whole object into `target`, whose length it must have; checked against its name. Raises BadObject."""
         self._fill(digest, 0, target, whole=True)
         if digest_of(target) != digest:
+            raise _altered(digest)
+
+    def read_direct(self, digest: Digest, room: memoryview, num_bytes: int) -> None:
+        """As `read_into`, to the start of `room` (models.direct.aligned), past the page cache. Raises BadObject."""
+        try:
+            count = read_whole(self.path(digest), room)
+        except OSError as error:
+            raise unreadable(digest, error) from error
+        if count != num_bytes:
+            raise _wrong_length(digest, count, num_bytes)
+        if digest_of(room[:num_bytes]) != digest:
             raise _altered(digest)
 
     def read_part(self, digest: Digest, offset: int, target: memoryview) -> None:

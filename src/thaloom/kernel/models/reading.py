@@ -5,8 +5,8 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,12 +21,12 @@ from thaloom.hal.types import DType
 from thaloom.kernel.models.locks import StoreLock, share
 from thaloom.kernel.models.objects import BadObject, Objects
 from thaloom.kernel.models.packed import PackedPlace, find_packed, unpack
+from thaloom.kernel.models.read_ahead import AHEAD, NUM_THREADS, ReadAhead
 from thaloom.kernel.models.safetensors import TensorPlace, read_header
-from thaloom.kernel.models.trees import Chunk, Tree, read_chunks, read_tree
+from thaloom.kernel.models.trees import Tree, read_chunks, read_tree
 from thaloom.kernel.models.types import FileEntry, Manifest
 
 _NUMPY: dict[str, tuple[DType, str]] = {"F32": ("f32", "<f4"), "F16": ("f16", "<f2"), "BF16": ("bf16", "<u2")}
-_CACHED_CHUNKS = 4
 
 
 class StoredModel:
@@ -71,10 +71,14 @@ class StoredModel:
         Raises CorruptObject naming the file; MalformedFile if two files hold tensors of one name.
         """
         reader = WeightReader(str(self.manifest.name), share(self._lock))
-        for entry in self.manifest.files:
-            if entry.path.endswith(".safetensors"):
-                with self._reporting(entry.path):
-                    reader.add(_ChunkedFile(entry.path, self._chunks, self._tree(entry)))
+        try:
+            for entry in self.manifest.files:
+                if entry.path.endswith(".safetensors"):
+                    with self._reporting(entry.path):
+                        reader.add(_ChunkedFile(entry.path, self._chunks, self._tree(entry), reader.threads))
+        except BaseException:
+            reader.close()
+            raise
         return reader
 
     def _entry(self, path: str) -> FileEntry:
@@ -134,12 +138,14 @@ class WeightReader:
     """A `hal.driver.WeightSource` over the chunk store.
 
     Each chunk is checked against its SHA-256 the first time a byte of it is read. Reading in file order reads each
-    chunk once; at most a few chunks are kept. For one thread at a time. Close it when all is read.
+    chunk once, some of them ahead; a dozen chunks are kept. For one thread at a time. Close it when all is read.
     """
 
     def __init__(self, model: str, lock: StoreLock) -> None:
         self._model = model
         self._lock = lock
+        self.threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="weights")
+        """They read for it; each ends with it."""
         self._places: dict[str, tuple[ByteFile, TensorPlace]] = {}
         self._packed: dict[str, PackedPlace] = {}
 
@@ -178,6 +184,7 @@ class WeightReader:
         """Let the store be swept again. Reading afterwards is an error of ours."""
         self._places.clear()
         self._packed.clear()
+        self.threads.shutdown(cancel_futures=True)
         self._lock.close()
 
     def _bytes(self, stored: str) -> NDArray[np.uint8]:
@@ -192,14 +199,16 @@ class WeightReader:
 class _ChunkedFile:
     """Bytes of one stored file, by offset."""
 
-    def __init__(self, path: str, objects: Objects, tree: Tree) -> None:
+    def __init__(self, path: str, objects: Objects, tree: Tree, threads: Executor) -> None:
         self.path = path
         self.num_bytes = tree.num_bytes
         self._objects = objects
         self._chunks = tree.chunks
         self._starts = list(itertools.accumulate((chunk.num_bytes for chunk in tree.chunks), initial=0))
         self._checked: set[int] = set()
-        self._cache: OrderedDict[int, bytes] = OrderedDict()
+        self._ahead = ReadAhead(objects, tree.chunks, threads)
+        self._last = 0
+        """The chunk where the last reading ended."""
 
     def read_at(self, offset: int, num_bytes: int) -> bytes:
         target = bytearray(max(0, min(num_bytes, self.num_bytes - offset)))
@@ -208,35 +217,33 @@ class _ChunkedFile:
 
     def read_into(self, offset: int, target: memoryview) -> None:
         """Fill `target` from `offset` on. Raises BadObject."""
+        if not len(target):
+            return
         done = 0
         i = bisect.bisect_right(self._starts, offset) - 1
+        last = bisect.bisect_left(self._starts, offset + len(target)) - 1
+        in_order = last > 0 and 0 <= i - self._last <= AHEAD
+        until = len(self._chunks) if in_order else last + 1
         while done < len(target):
             at = offset + done - self._starts[i]
             count = min(self._chunks[i].num_bytes - at, len(target) - done)
-            self._read_from_chunk(i, at, target[done : done + count])
+            self._read_from_chunk(i, at, target[done : done + count], until)
             done += count
             i += 1
+        self._last = last
 
-    def _read_from_chunk(self, i: int, at: int, target: memoryview) -> None:
-        chunk = self._chunks[i]
-        if i in self._cache:
-            self._cache.move_to_end(i)
-            target[:] = self._cache[i][at : at + len(target)]
-        elif i in self._checked:
-            self._objects.read_part(chunk.digest, at, target)
-        elif len(target) == chunk.num_bytes:
-            self._objects.read_into(chunk.digest, target)
-            self._checked.add(i)
-        else:
-            target[:] = self._fetch(i, chunk)[at : at + len(target)]
-
-    def _fetch(self, i: int, chunk: Chunk) -> bytes:
-        data = self._objects.read(chunk.digest, chunk.num_bytes)
+    def _read_from_chunk(self, i: int, at: int, target: memoryview, until: int) -> None:
+        """`until`: the chunk that is not needed any more, as far as one can know."""
+        if i in self._checked and not self._ahead.has(i):
+            self._objects.read_part(self._chunks[i].digest, at, target)
+            return
+        self._ahead.fetch(
+            [each for each in range(i, min(until, i + AHEAD + 1)) if each not in self._checked or each == i]
+        )
+        chunk = self._ahead.take(i)
         self._checked.add(i)
-        self._cache[i] = data
-        if len(self._cache) > _CACHED_CHUNKS:
-            self._cache.popitem(last=False)
-        return data
+        # By NumPy, which lets others run while it copies.
+        np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(chunk[at : at + len(target)], np.uint8))
 
 
 @contextmanager

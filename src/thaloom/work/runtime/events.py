@@ -28,6 +28,8 @@ class WorkerReady(Event):
     driver: str
     num_threads: int
     weight_bytes: int
+    shared_weight_bytes: int
+    """So many of them: in memory that others may use."""
     kv_bytes: int
     scratch_bytes: int
     context_length: int

@@ -10,12 +10,12 @@ from pathlib import Path
 from thaloom.base.errors import BadParameter, DeviceNotFound, MalformedFile, NotServable, ThaloomError
 from thaloom.base.events import Emit, ignore
 from thaloom.base.plugins import Registry
-from thaloom.hal.driver import Backend, Driver, Executable, Limits, WeightSource
+from thaloom.hal.driver import Backend, Driver, Executable, HoldsShared, Limits, Shared, WeightSource
 from thaloom.hal.ops import Program
 from thaloom.hal.tensors import QuantTensor, Tensor
 from thaloom.hal.types import Device, DType, WeightFormat
 from thaloom.kernel.memory.ledger import Ledger
-from thaloom.kernel.models.events import PackedWeightsLost
+from thaloom.kernel.models.events import PackedWeightsLost, WeightsNotShared
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
 from thaloom.kernel.sched.drafts import DRAFT_ROWS
@@ -24,6 +24,7 @@ from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.grammars import Grammars
 from thaloom.work.runtime.kv_pool import KvPool, make_pool
+from thaloom.work.runtime.shared_weights import InheritedMemory
 from thaloom.work.runtime.spec import WorkerSpec
 from thaloom.work.runtime.text import read_vocabulary
 
@@ -61,6 +62,7 @@ def load(
     architectures: Registry[Architecture],
     stop: threading.Event,
     emit: Emit = ignore,
+    memory: InheritedMemory | None = None,
 ) -> LoadedModel:
     """Raises any ThaloomError that says why the model cannot be served here, or LoadingStopped once `stop` is set."""
     manifest = store.get(ModelName.parse(spec.model))
@@ -84,10 +86,12 @@ def load(
     ledger = Ledger({device.id: _free_bytes(driver, device)})
     ledger.reserve(spec.worker, device.id, manifest.card.weight_bytes, purpose="weights")
     weights = model.weights()
+    memory = memory or InheritedMemory({})
+    shared_bytes = 0
     try:
         executable = backend.compile(
             program,
-            checked_weights(weights, program, manifest, stop, store, emit),
+            checked_weights(weights, program, manifest, stop, store, emit, memory),
             Limits(
                 max_rows=limits.max_rows,
                 max_sequences=limits.max_sequences,
@@ -97,8 +101,10 @@ def load(
                 max_outputs=limits.max_outputs,
             ),
         )
+        shared_bytes = shared_weight_bytes(executable)
     finally:
         weights.close()
+        memory.loaded(used=shared_bytes > 0)
     vocab_size = shape.vocab_size
     ledger.correct(spec.worker, device.id, executable.weight_bytes, purpose="weights")
     try:
@@ -127,6 +133,11 @@ def load(
         operator_levels=_levels(program, backend),
         grammars=Grammars(lambda: read_vocabulary(model.read_file("tokenizer.json"), vocab_size), vocab_size),
     )
+
+
+def shared_weight_bytes(executable: Executable) -> int:
+    """Of its weights: in memory that outlives this process, and that others may use."""
+    return executable.shared_weight_bytes if isinstance(executable, HoldsShared) else 0
 
 
 def choose_context(wanted: int | None, of_model: int) -> int:
@@ -191,11 +202,12 @@ def checked_weights(
     stop: threading.Event,
     store: ModelStore,
     emit: Emit = ignore,
+    memory: InheritedMemory | None = None,
 ) -> CheckedWeights:
     """Of an encrypted model nothing is kept packed: that would be its weights in plain."""
     if manifest.encrypted:
         return CheckedWeights(source, program, manifest, stop)
-    return KeptWeights(source, program, manifest, stop, store, emit)
+    return KeptWeights(source, program, manifest, stop, store, emit, memory or InheritedMemory({}))
 
 
 class CheckedWeights:
@@ -232,7 +244,8 @@ class CheckedWeights:
 
 
 class KeptWeights(CheckedWeights):
-    """With a place for what the driver makes of them (driver.KeepsPacked), in the store."""
+    """With places for what the driver makes of them (driver.SharesPacked): in the store, and in memory that the daemon
+    may have given."""
 
     def __init__(
         self,
@@ -241,17 +254,29 @@ class KeptWeights(CheckedWeights):
         manifest: Manifest,
         stop: threading.Event,
         store: ModelStore,
-        emit: Emit = ignore,
+        emit: Emit,
+        memory: InheritedMemory,
     ) -> None:
         super().__init__(source, program, manifest, stop)
         self._store = store
         self._emit = emit
+        self._memory = memory
 
     def packed_path(self, layout: str) -> Path:
         return self._store.packed.path(self._manifest.digest, layout)
 
     def packed_lost(self, reason: str) -> None:
         self._emit(PackedWeightsLost(model=self._model, reason=reason))
+
+    def shared(self) -> Shared | None:
+        shared = self._memory.shared(self._stop)
+        if self._stop.is_set():
+            raise LoadingStopped
+        return shared
+
+    def not_shared(self, reason: str) -> None:
+        self._memory.given_up()
+        self._emit(WeightsNotShared(model=self._model, reason=reason))
 
 
 def _free_bytes(driver: Driver, device: Device) -> int:

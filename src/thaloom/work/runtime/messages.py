@@ -279,6 +279,8 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     idle_s: float | None = None
     """For how long nobody has asked it anything; None: somebody is owed an answer, or it is not ready, or too old to
     tell."""
+    shared_weight_bytes: int = 0
+    """Of `weight_bytes`: in memory that outlives the worker and that others may use."""
 
 
 Task = Generate | Embed | Ask | AskEmbedding | Infer | Transcribe | Speak | Paint

@@ -18,7 +18,7 @@ from thaloom.work.runtime.async_engine import AsyncEngine, Submission
 from thaloom.work.runtime.engine import Engine
 from thaloom.work.runtime.events import WorkerReady
 from thaloom.work.runtime.grammars import Grammars, Matcher
-from thaloom.work.runtime.loading import LoadedModel
+from thaloom.work.runtime.loading import LoadedModel, shared_weight_bytes
 from thaloom.work.runtime.messages import Embed, Generate, Grammar, Task, WorkerStats
 from thaloom.work.runtime.sequence import Ticket
 from thaloom.work.runtime.spec import WorkerSpec
@@ -114,6 +114,7 @@ class EngineServed:
             driver=model.driver,
             num_threads=model.num_threads,
             weight_bytes=model.executable.weight_bytes,
+            shared_weight_bytes=shared_weight_bytes(model.executable),
             kv_bytes=model.pool.promised_bytes,
             scratch_bytes=model.executable.scratch_bytes,
             context_length=model.config.context_length,

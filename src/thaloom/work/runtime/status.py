@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from thaloom.work.runtime.engine import Engine
-from thaloom.work.runtime.loading import LoadedModel
+from thaloom.work.runtime.loading import LoadedModel, shared_weight_bytes
 from thaloom.work.runtime.messages import WorkerStats
 from thaloom.work.runtime.spec import WorkerSpec
 
@@ -66,6 +66,7 @@ def serving_stats(spec: WorkerSpec, phase: str, model: LoadedModel, engine: Engi
         operator_levels=model.operator_levels,
         degraded=model.backend.degraded,
         weight_bytes=model.executable.weight_bytes,
+        shared_weight_bytes=shared_weight_bytes(model.executable),
         kv_bytes=model.pool.promised_bytes,
         scratch_bytes=model.executable.scratch_bytes,
         kv_committed_bytes=model.pool.buffer.num_bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from thaloom.hal.drivers.cpu.drawing import draw_rows
 from thaloom.hal.drivers.cpu.encode import OPERATORS, encode
 from thaloom.hal.drivers.cpu.memory import ElasticHostMemory, HostMemory
 from thaloom.hal.drivers.cpu.native import Library
+from thaloom.hal.drivers.cpu.shared_memory import SharedMemory
 from thaloom.hal.drivers.cpu.weights import PackedWeights
 from thaloom.hal.host import Budget
 from thaloom.hal.ops import Logits, Lora, Program, Step
@@ -76,6 +78,18 @@ class CpuBackend:
         """driver.ReservesMemory."""
         return ElasticHostMemory(capacity_bytes, self._budget)
 
+    def map_shared(self, descriptor: int) -> SharedMemory:
+        """A whole memory file for reading. Raises OSError, OutOfMemory."""
+        num_bytes = os.fstat(descriptor).st_size
+        self._budget.reserve(num_bytes)
+        try:
+            memory = SharedMemory(descriptor, self._budget.give_back)
+        except BaseException:
+            self._budget.give_back(num_bytes)
+            raise
+        memory.touch()
+        return memory
+
     def compile(self, program: Program, weights: WeightSource, limits: Limits) -> CpuExecutable:
         check_program(program, SUPPORT)
         check_limits(limits, SUPPORT)
@@ -132,6 +146,11 @@ class CpuExecutable:
     @property
     def weight_bytes(self) -> int:
         return self._weights.num_bytes
+
+    @property
+    def shared_weight_bytes(self) -> int:
+        """driver.HoldsShared."""
+        return self._weights.shared_bytes
 
     @property
     def scratch_bytes(self) -> int:

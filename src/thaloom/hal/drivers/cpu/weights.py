@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from thaloom.base.errors import DiskFull, MalformedFile
 from thaloom.hal.checks import check_weight
-from thaloom.hal.driver import KeepsPacked, WeightSource
+from thaloom.hal.driver import KeepsPacked, Shared, SharesPacked, WeightSource
 from thaloom.hal.drivers.cpu import native, packed_file
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
+from thaloom.hal.drivers.cpu.shared_memory import SharedMemory
 from thaloom.hal.ops import Program
 from thaloom.hal.quantise import formats, shared_projections
 from thaloom.hal.tensors import QuantTensor, Tensor
@@ -55,6 +56,8 @@ class PackedWeights:
         self._library = library
         self._backend = backend
         self._buffers: list[HostMemory] = []
+        self._memory: Shared | None = None
+        self._shared: SharedMemory | None = None
         self._small: HostMemory | None = None
         self._small_used = 0
         self.structs: dict[str, native.Weight] = {}
@@ -70,8 +73,29 @@ class PackedWeights:
         # What each matrix becomes is Python's to say: a rule that changes must not find what the old one packed.
         chosen = sorted({**self._formats, **dict.fromkeys(self._wide, "wide")}.items())
         layout = f"cpu {self._library.digest} {self._format} {chosen} {program.digest()}"
-        if keeper is not None and self._read_kept(program, keeper, layout):
+        sharer = source if isinstance(source, SharesPacked) else None
+        self._memory = None if sharer is None else sharer.shared()
+
+        def had() -> bool:
+            attached = sharer is not None and self._attached(program, sharer, layout)
+            return attached or (keeper is not None and self._read_kept(program, keeper, layout))
+
+        if had():
             return
+        self._pack_all(program, source)
+        if keeper is None or self.num_bytes < WORTH_KEEPING:
+            return
+        try:
+            packed_file.write(keeper.packed_path(layout), self.structs, layout, self._backend.num_threads)
+        except (OSError, DiskFull) as error:
+            keeper.packed_lost(f"packed weights are not kept: {error}")
+            return
+        if self._memory is not None and self._memory.blank is not None:
+            self.free()  # never in memory twice
+            if not had():
+                self._pack_all(program, source)
+
+    def _pack_all(self, program: Program, source: WeightSource) -> None:
         packed: dict[str, native.Weight] = {}
         # The largest first: both its forms are in memory at once, and later that would come on top of all the others.
         for name, shape in sorted(program.weights.items(), key=lambda item: -math.prod(item[1])):
@@ -79,16 +103,32 @@ class PackedWeights:
             check_weight(name, tensor, tuple(shape), self._backend.support)
             packed[name] = self._pack(name, tensor)
         self.structs = {name: packed[name] for name in program.weights}
-        if keeper is not None and self.num_bytes >= WORTH_KEEPING:
-            try:
-                packed_file.write(keeper.packed_path(layout), self.structs, self._backend.num_threads)
-            except (OSError, DiskFull) as error:
-                keeper.packed_lost(f"packed weights are not kept: {error}")
+
+    def _attached(self, program: Program, sharer: SharesPacked, layout: str) -> bool:
+        """Whether the weights are those in shared memory, which is filled first where that is left to us and they lie
+        packed already."""
+        if self._memory is None:
+            return False
+        try:
+            if self._memory.blank is not None:
+                path, num_threads = sharer.packed_path(layout), self._backend.num_threads
+                try:
+                    packed_file.share(path, program.weights, layout, self._memory.blank, num_threads)
+                except (FileNotFoundError, packed_file.Unusable):
+                    return False  # whoever reads the file next tells what is wrong with it
+            self.structs, self._shared = packed_file.attach(
+                self._memory.reader, program.weights, layout, self._backend.map_shared
+            )
+        except (OSError, packed_file.Unusable) as error:
+            self._memory = None  # its descriptors may be closed from now on
+            sharer.not_shared(str(error))
+            return False
+        return True
 
     def _read_kept(self, program: Program, keeper: KeepsPacked, layout: str) -> bool:
         try:
             self.structs, memory = packed_file.read(
-                keeper.packed_path(layout), program.weights, self._backend.allocate, self._backend.num_threads
+                keeper.packed_path(layout), program.weights, layout, self._backend.allocate, self._backend.num_threads
             )
         except FileNotFoundError:
             return False
@@ -100,12 +140,21 @@ class PackedWeights:
 
     @property
     def num_bytes(self) -> int:
-        return sum(buffer.num_bytes for buffer in self._buffers)
+        return self.shared_bytes + sum(buffer.num_bytes for buffer in self._buffers)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of `num_bytes`: in memory that other processes may use as well."""
+        return 0 if self._shared is None else self._shared.num_bytes
 
     def free(self) -> None:
         for buffer in self._buffers:
             buffer.free()
         self._buffers.clear()
+        self._small, self._small_used = None, 0
+        if self._shared is not None:
+            self._shared.free()
+            self._shared = None
 
     def _pack(self, name: str, tensor: Tensor | QuantTensor) -> native.Weight:
         if isinstance(tensor, QuantTensor):
