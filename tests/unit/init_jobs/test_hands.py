@@ -41,7 +41,13 @@ def start(
     monkeypatch.setattr(module, "is_full", lambda _: disk_full)
     walls = cast(JobWalls, SimpleNamespace(end=lambda *_: True))
     booked: set[str] = set()
-    memory = cast(JobMemory, SimpleNamespace(book=lambda spec: booked.add(spec.name) or (), release=booked.discard))
+    async def returned(spec: JobSpec) -> None:
+        assert spec.name in booked
+
+    memory = cast(
+        JobMemory,
+        SimpleNamespace(book=lambda spec: booked.add(spec.name) or (), release=booked.discard, returned=returned),
+    )
     clock = ManualClock()
 
     async def act() -> Job:
