@@ -14,7 +14,7 @@ from thaloom.base.errors import BadParameter, OutOfMemory
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.base.units import GIB, MIB
 from thaloom.hal.types import Device, Reading
-from thaloom.init import host_memory
+from thaloom.init import host_memory, node_memory
 from thaloom.init.admission import (
     MOST,
     WORKER_BASE_BYTES,
@@ -286,7 +286,8 @@ def sharing(worker: str, shared: int = 0) -> Supervised:
     return cast(Supervised, SimpleNamespace(id=WorkerId(worker), alive=True, stats=stats, lease=lease))
 
 
-def test_weights_that_two_workers_share_are_booked_once_and_never_not_at_all() -> None:
+def test_weights_that_two_workers_share_are_booked_once_and_never_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_memory, "unshared_bytes", lambda _: 50 * MIB)
     kept, together = memory(), Together()
     kept.sharing = together
     one, two = sharing("w-1", 300 * MIB), sharing("w-2", 300 * MIB)
