@@ -287,7 +287,7 @@ def sharing(worker: str, shared: int = 0) -> Supervised:
 
 
 def test_weights_that_two_workers_share_are_booked_once_and_never_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_memory, "unshared_bytes", lambda pid: 90 * MIB)  # and not what this process has come to
+    monkeypatch.setattr(node_memory, "unshared_bytes", lambda _: 50 * MIB)
     kept, together = memory(), Together()
     kept.sharing = together
     one, two = sharing("w-1", 300 * MIB), sharing("w-2", 300 * MIB)
