@@ -1,4 +1,4 @@
-"""Sleeping on a word: woken by another process, not slept where the word has changed, and looked at where there is none."""
+"""Sleeping on a word that processes share, and waking who sleeps."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_a_pool_shrinks_before_floors_are_secured_and_grows_at_once() -> None:
 def test_a_floor_too_many_is_refused_with_who_has_the_others() -> None:
     others = [share(floor=60, owner="qwen"), share(floor=30, owner="llama"), share(held=10, owner="tiny")]
     admit("new", 10, others, 100)
-    with pytest.raises(OutOfMemory, match="new needs a floor of 11 pages, 10 of 100 .* qwen 60, llama 30") as refused:
+    with pytest.raises(OutOfMemory, match=r"new needs a floor of 11 pages, 10 of 100 .* qwen 60, llama 30") as refused:
         admit("new", 11, others, 100)
     details = {"needed_pages": 11, "free_pages": 10, "num_pages": 100, "floors": {"qwen": 60, "llama": 30}}
     assert refused.value.details == details
