@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from thaloom.kernel.memory.board import Board
-from thaloom.kernel.memory.board_file import GOAL_AT, NUM_PAGES_AT, TAKEN_AT
+from thaloom.kernel.memory.board_file import FLOOR, GOAL_AT, HELD, NUM_PAGES_AT, SEATS, SECURED, TAKEN_AT, base_of
 from thaloom.kernel.memory.seat import Seat
 
 
@@ -43,7 +43,7 @@ def assert_no_oversell(board: Board) -> None:
     """Between any two stores; to be asked by whoever has the turn, as nobody else sees all words at one moment."""
     words = board._file.words
     mask = words[TAKEN_AT]
-    begins = [16 + 32 * seat for seat in range(60) if mask >> seat & 1]
-    secured = [max(words[begin + 1], words[begin + 4]) for begin in begins]
+    begins = [base_of(seat) for seat in range(SEATS) if mask >> seat & 1]
+    secured = [max(words[begin + SECURED], words[begin + HELD]) for begin in begins]
     assert sum(secured) <= words[NUM_PAGES_AT], f"oversold: {secured} of {words[NUM_PAGES_AT]}"
-    assert sum(words[begin] for begin in begins) <= words[GOAL_AT], "more is promised than there will be"
+    assert sum(words[begin + FLOOR] for begin in begins) <= words[GOAL_AT], "more is promised than there will be"
