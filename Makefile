@@ -94,6 +94,10 @@ fuzz-formats: $(BIN)/pytest  ## 100,000 mutated safetensors and GGUF files again
 fuzz-door: $(BIN)/pytest  ## 100,000 fuzzed requests to a real node: all answered, nothing left behind
 	$(BIN)/python -m tests.fuzz_door --cases $(or $(CASES),100000) --record
 
+.PHONY: fuzz-pages
+fuzz-pages: $(BIN)/pytest  ## 10 minutes of workers that share a device's pages and are killed: nothing is sold twice, nothing leaks (MINUTES=, SEED=)
+	$(BIN)/python -m tests.fuzz_pages --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
+
 .PHONY: chaos
 chaos: $(BIN)/pytest  ## 20 minutes of kill -9, full disks and revoked keys while clients stream; nothing else may fail (MINUTES=, SEED=)
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1) $(ARGS)

@@ -70,6 +70,7 @@ LANES = (
             ("make", "-C", "native", "fuzz", "CASES=2000", f"PYTHON={sys.executable}"),
             (sys.executable, "-m", "tests.fuzz_formats", "--cases", "20000"),
             (sys.executable, "-m", "tests.fuzz_door", "--cases", "2000"),
+            (sys.executable, "-m", "tests.fuzz_pages", "--minutes", "0.4"),
         ),
     ),
     Lane(

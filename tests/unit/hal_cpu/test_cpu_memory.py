@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import os
+import mmap
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from thaloom.base.errors import OutOfMemory
 from thaloom.base.ids import DeviceId
 from thaloom.base.units import MIB
+from thaloom.hal.drivers.cpu import memory as cpu_memory
 from thaloom.hal.drivers.cpu.memory import ALIGNMENT, ElasticHostMemory, HostMemory
 from thaloom.hal.host import Budget
 from thaloom.hal.types import Device
@@ -55,6 +56,65 @@ def test_a_negative_size_is_refused() -> None:
         HostMemory(-1, ignore)
 
 
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+def test_decommitted_pages_are_zeros_and_really_gone() -> None:
+    memory = HostMemory(32 * ALIGNMENT, ignore)
+    memory.data[:] = 7
+    before = resident_bytes()
+    assert memory.decommit(ALIGNMENT, 30 * ALIGNMENT) == 30 * ALIGNMENT
+    assert before - resident_bytes() > 28 * ALIGNMENT
+    assert not memory.data[ALIGNMENT : 31 * ALIGNMENT].any()
+    assert memory.data[:ALIGNMENT].all()
+    assert memory.data[31 * ALIGNMENT :].all()
+
+
+def test_only_whole_pages_are_decommitted() -> None:
+    memory = HostMemory(3 * ALIGNMENT, ignore)
+    memory.data[:] = 7
+    assert memory.decommit(1, 2 * ALIGNMENT) == ALIGNMENT
+    assert memory.decommit(1, ALIGNMENT) == 0
+    assert memory.data.sum() == 2 * 7 * ALIGNMENT
+
+
+def test_committing_brings_pages_and_changes_nothing() -> None:
+    memory = HostMemory(32 * ALIGNMENT, ignore)
+    memory.data[5] = 9
+    before = resident_bytes()
+    memory.commit(3, 31 * ALIGNMENT)
+    assert resident_bytes() - before > 28 * ALIGNMENT
+    assert memory.data.sum() == 9
+
+
+def test_an_older_kernel_commits_by_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_memory, "_MADV_POPULATE_WRITE", 9999)
+    test_committing_brings_pages_and_changes_nothing()
+
+
+def test_bytes_outside_are_neither_committed_nor_decommitted() -> None:
+    memory = HostMemory(2 * ALIGNMENT, ignore)
+    for offset, num_bytes in [(-1, 5), (0, 2 * ALIGNMENT + 1), (5, -1)]:
+        with pytest.raises(ValueError, match="do not lie"):
+            memory.decommit(offset, num_bytes)
+        with pytest.raises(ValueError, match="do not lie"):
+            memory.commit(offset, num_bytes)
+    memory.free()
+    with pytest.raises(ValueError, match="freed"):
+        memory.decommit(0, 1)
+    with pytest.raises(ValueError, match="freed"):
+        memory.commit(0, 1)
+
+
+def test_a_freed_buffer_is_really_gone() -> None:
+    memory = HostMemory(32 * ALIGNMENT, ignore)
+    memory.data[:] = 7
+    before = resident_bytes()
+    memory.free()
+    assert before - resident_bytes() > 28 * ALIGNMENT
+
+
 # -- memory that comes and goes ---------------------------------------------------------------------------------------
 
 
@@ -72,10 +132,6 @@ def budget(num_bytes: int) -> Budget:
             isolation="none",
         )
     )
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_addresses_alone_take_nothing_of_the_budget() -> None:

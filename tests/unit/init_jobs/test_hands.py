@@ -41,6 +41,7 @@ def start(
     monkeypatch.setattr(module, "is_full", lambda _: disk_full)
     walls = cast(JobWalls, SimpleNamespace(end=lambda *_: True))
     booked: set[str] = set()
+
     async def returned(spec: JobSpec) -> None:
         assert spec.name in booked
 

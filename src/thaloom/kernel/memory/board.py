@@ -15,24 +15,19 @@ Credits are words of honour: a worker commits memory after `take`, and decommits
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaloom.base import futex
 from thaloom.base.errors import BadParameter, NameTaken, StateUnusable
 from thaloom.base.units import MIB
 from thaloom.kernel.memory.board_books import Books
 from thaloom.kernel.memory.board_file import (
-    BELL,
     CEILING,
     FLOOR,
     GOAL_AT,
     HELD,
     NAME,
     NUM_PAGES_AT,
-    OWED_AT,
     PAGE_BYTES_AT,
     PRIORITY,
     SEATS,
@@ -46,12 +41,10 @@ from thaloom.kernel.memory.board_file import (
     name_words,
     seat_at,
 )  # fmt: skip
+from thaloom.kernel.memory.seat import Seat
 from thaloom.kernel.memory.sharing import ENDLESS, Share, admit, admit_size, reclaims, targets
 
 PAGE_BYTES = 2 * MIB
-SWEEP_S = 1.0
-"""How often who sleeps looks for the dead: until then pages of one who was killed may lie there, if nobody is refused
-any meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +104,8 @@ class Board:
 
     def join(self, owner: str, *, floor: int = 0, ceiling: int = ENDLESS, priority: int = 0) -> Seat:
         """A seat that holds and wants nothing yet. Where its floor is lent out, others are asked for it at once, and
-        `owed` says how much is missing. Raises OutOfMemory if it could not be promised, NameTaken while an owner of that
-        name lives, StateUnusable if no seat is free."""
+        `owed` says how much is missing. Raises OutOfMemory if it could not be promised, NameTaken while an owner of
+        that name lives, StateUnusable if no seat is free."""
         name = name_words(owner)
         _refuse_bounds(floor, ceiling)
         with self._books:
@@ -131,7 +124,7 @@ class Board:
                 self._words[begin + word] = number
             self._words[TAKEN_AT] |= 1 << seat
             self._books.settle()
-        return Seat(self, self._books, owner, seat, descriptor)
+        return Seat(self._books, owner, seat, descriptor)
 
     def _sit_down(self) -> tuple[int, int]:
         for seat in range(SEATS):
@@ -144,14 +137,13 @@ class Board:
     ) -> None:
         """What is promised to a seat. Raises KeyError if nobody of that name sits, OutOfMemory as `join`."""
         with self._books:
-            shares = {
-                share.owner: (begin, share) for begin, share in zip(self._books.seats(), self._shares(), strict=True)
-            }
-            begin, now = shares[owner]
+            shares = {share.owner: share for share in self._shares()}
+            now = shares.pop(owner)
+            begin = next(begin for begin in self._books.seats() if self._file.name(seat_at(begin)) == owner)
             floor = now.floor if floor is None else floor
             ceiling = now.ceiling if ceiling is None else ceiling
             _refuse_bounds(floor, ceiling)
-            admit(owner, floor, [share for _, share in shares.values() if share is not now], self._words[GOAL_AT])
+            admit(owner, floor, list(shares.values()), self._words[GOAL_AT])
             # In this order secured <= floor <= ceiling holds at every store.
             self._words[UNSETTLED_AT] = 1
             self._words[begin + CEILING] = max(ceiling, now.ceiling)
@@ -192,113 +184,6 @@ class Board:
         """Prove the invariants (AssertionError otherwise)."""
         with self._books:
             self._books.check()
-
-
-class Seat:
-    """What one worker does at a board. It lives as long as the process, or until `leave`; any thread may use it."""
-
-    def __init__(self, board: Board, books: Books, owner: str, number: int, descriptor: int) -> None:
-        self.owner = owner
-        self.board = board
-        self._books = books
-        self._words = books.words
-        self._begin = base_of(number)
-        self._number = number
-        self._descriptor = descriptor
-        self._heard: int = self._words[self._begin + BELL]
-        self._target_at, self._held_at = self._begin + TARGET, self._begin + HELD
-
-    def target(self) -> int:
-        """How many pages it should hold. One read: ask it between two steps."""
-        return self._words[self._target_at]
-
-    def held(self) -> int:
-        return self._words[self._held_at]
-
-    def offered(self) -> int:
-        """How many `take` would give now, if nobody else were quicker and nobody dead."""
-        return self._books.offer(self._begin)
-
-    def owed(self) -> int:
-        """Of its floor, what others have still lent."""
-        return self._words[self._begin + FLOOR] - self._words[self._begin + SECURED]
-
-    def want(self, num_pages: int) -> None:
-        """How many pages it would hold if it could. Costs nothing while it stays the same."""
-        if num_pages < 0:
-            raise ValueError(f"nobody wants {num_pages} pages")
-        if num_pages != self._words[self._begin + WANTED]:
-            with self._turn():
-                self._wish(num_pages)
-
-    def _wish(self, num_pages: int) -> None:
-        self._words[UNSETTLED_AT] = 1
-        self._words[self._begin + WANTED] = num_pages
-        self._books.settle()
-
-    def take(self, num_pages: int) -> int:
-        """As many of these as may be had at once; who takes wants, so others are asked for the rest until `want` says
-        otherwise."""
-        if num_pages < 0:
-            raise ValueError(f"nobody takes {num_pages} pages")
-        with self._turn():
-            wanted = self.held() + num_pages
-            if wanted > self._words[self._begin + WANTED]:
-                self._wish(wanted)
-            if self.offered() < num_pages:
-                self._books.sweep()
-            taken = min(num_pages, self.offered())
-            if taken:
-                self._books.move(self._begin, taken)
-        return taken
-
-    def give(self, num_pages: int) -> None:
-        """Pages back, whose memory it has given back before. What it wants stays what it was."""
-        with self._turn():
-            left = self.held() - num_pages
-            if not 0 <= left <= self.held():
-                raise ValueError(f"{self.owner!r} holds {self.held()} pages and cannot give {num_pages}")
-            if left >= self.target() and not self._words[OWED_AT]:
-                self._books.move(self._begin, -num_pages)
-            else:
-                self._words[UNSETTLED_AT] = 1
-                self._words[self._held_at] = left
-                self._books.settle()
-
-    def rung(self) -> bool:
-        """Whether its target fell below what it holds, or pages came free that it waits for, since this was asked last.
-        Now and then for no reason."""
-        bell = self._words[self._begin + BELL]
-        rung, self._heard = bell != self._heard, bell
-        return rung
-
-    def wait(self, timeout_s: float) -> bool:
-        """Sleep until it is rung for, at most so long; whether it was. One thread of a process."""
-        deadline = time.monotonic() + timeout_s
-        while not self.rung():
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                return False
-            begun = time.monotonic()
-            futex.wait(self._books.file.address(self._begin + BELL), self._heard & 0xFFFFFFFF, min(left_s, SWEEP_S))
-            if time.monotonic() - begun >= SWEEP_S:
-                self.board.sweep()
-        return True
-
-    def leave(self) -> None:
-        """Give back everything, whose memory it has given back before, and go. Harmless when repeated."""
-        if self._descriptor >= 0:
-            with self._books:
-                self._words[UNSETTLED_AT] = 1
-                self._words[TAKEN_AT] &= ~(1 << self._number)
-                self._books.settle()
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
-
-    def _turn(self) -> Books:
-        if self._descriptor < 0:
-            raise ValueError(f"{self.owner!r} has left")
-        return self._books
 
 
 def _refuse_bounds(floor: int, ceiling: int) -> None:

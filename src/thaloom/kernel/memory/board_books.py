@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 
 from thaloom.base import futex
@@ -21,12 +22,14 @@ from thaloom.kernel.memory.board_file import (
     TAKEN_AT,
     TARGET,
     UNSETTLED_AT,
-    WANTED,
     BoardFile,
     base_of,
     seat_at,
 )  # fmt: skip
 from thaloom.kernel.memory.sharing import Share, room, settled, targets
+
+_NUMBERS = struct.Struct("<6q")
+"""FLOOR to WANTED, in the order of a Share."""
 
 
 class Books:
@@ -50,15 +53,13 @@ class Books:
         except BaseException:
             self._thread_lock.release()
             raise
-        self.words[HOLDER_AT] = self._pid
-        if self.words[UNSETTLED_AT]:
-            self._repair()
-
-    def _repair(self) -> None:
-        """Somebody was killed in a turn. Whom it did not live to wake is not known, so all look for themselves."""
-        self.settle()
-        for begin in self.seats():
-            self._ring(begin)
+        try:
+            self.words[HOLDER_AT] = self._pid
+            if self.words[UNSETTLED_AT]:
+                self.settle(everybody=True)  # whom the one that was killed did not live to wake is not known
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
         rung, self._rung = self._rung, []
@@ -76,30 +77,36 @@ class Books:
 
     def shares(self) -> list[Share]:
         """Of these, with the owner left out."""
-        words = self.words
-        return [Share("", *words[begin : begin + WANTED + 1]) for begin in self.seats()]
+        return [Share(*_NUMBERS.unpack_from(self.file.words, 8 * begin)) for begin in self.seats()]
 
-    def settle(self) -> None:
-        """Compute all that follows from what is promised, held and wanted, and ring for whom it changed."""
+    def settle(self, by: int | None = None, *, everybody: bool = False) -> None:
+        """Compute all that follows from what is promised, held and wanted, and ring for whom it changed, but for the
+        seat that did it, whose words begin at `by`; or for everybody."""
         words = self.words
         shares = self.shares()
         goal = words[GOAL_AT]
         num_pages, secured = settled(shares, words[NUM_PAGES_AT], goal)
         words[NUM_PAGES_AT] = num_pages  # before what it leaves is promised: no oversell at any store
         num_free, owed = num_pages, num_pages != goal
-        for begin, (_, floor, before, _, _, held, _), pages in zip(self._seats, shares, secured, strict=True):
-            if pages != before:
+        for begin, share, pages in zip(self.seats(), shares, secured, strict=True):
+            if pages != share.secured:
                 words[begin + SECURED] = pages
-            if pages != floor:
-                owed = True
-            num_free -= pages if pages > held else held
+            num_free -= max(pages, share.held)
+            owed = owed or pages != share.floor
         words[ROOM_AT] = num_free
         words[OWED_AT] = owed
-        for begin, share, target in zip(self._seats, shares, targets(shares, goal), strict=True):
-            before = words[begin + TARGET]
+        self.aim(by, everybody=everybody)
+
+    def aim(self, by: int | None, *, everybody: bool = False) -> None:
+        """The part of it that follows from what is wanted: targets."""
+        words = self.words
+        shares = self.shares()
+        for begin, share, target in zip(self.seats(), shares, targets(shares, words[GOAL_AT]), strict=True):
+            before, held = words[begin + TARGET], share.held
             if target != before:
                 words[begin + TARGET] = target
-            if (target < before and target < share.held) or (target > share.held and self.offer(begin)):
+            is_asked, may_take = held > target < before, held < target and self.offer(begin) > 0
+            if everybody or ((is_asked or may_take) and begin != by):
                 self._ring(begin)
         words[UNSETTLED_AT] = 0
 
@@ -121,7 +128,7 @@ class Books:
             words[ROOM_AT] += freed
         if freed > 0:
             for other in self.seats():
-                if words[other + TARGET] > words[other + HELD]:
+                if words[other + TARGET] > words[other + HELD] and other != begin:
                     self._ring(other)
         words[UNSETTLED_AT] = 0
 
@@ -152,6 +159,8 @@ class Books:
             assert 0 <= share.secured <= share.floor <= share.ceiling, f"floor and ceiling are at odds: {share}"
             assert share.held >= 0, f"less than nothing is held: {share}"
             assert share.wanted >= 0, f"less than nothing is wanted: {share}"
+        assert words[TAKEN_AT] >> SEATS == 0, "seats are taken that are not there"
+        assert all(self.file.name(seat_at(begin)) for begin in self.seats()), "somebody has no name"
         assert num_pages >= goal >= 0, "a pool is smaller than it is to be"
         assert sum(share.floor for share in shares) <= goal, "more is promised than there will be"
         num_free = room(shares, num_pages)

@@ -1,9 +1,9 @@
-"""The file of a board: words of 64 bits, mapped by all who share a device's pages, with locks that end with their holder.
+"""The file of a board: words of 64 bits, mapped by all who share a device, and locks that end with their holder.
 
-A *guard* is held by whoever changes words; a lock for each *seat* by whoever sits there. Both are byte-range locks of an
-open file description, beyond the end of what is written: they guard nothing but each other, and the kernel lets go of
-them when the last process that has the description open is gone, which is after its memory was (exit_mm comes before
-exit_files). A fork shares the description and the memory alike, so a seat lives as long as either process.
+A *guard* is held by whoever changes words; a lock for each *seat* by whoever sits there. Both are byte-range locks of
+an open file description, beyond the end of what is written: they guard nothing but each other, and the kernel lets go
+of them when the last process that has the description open is gone, which is after its memory was (exit_mm comes
+before exit_files). A fork shares the description and the memory alike, so a seat lives as long as either process.
 
 Layout: HEADER words, then SEATS times SEAT_WORDS words. Words are little-endian, and 8-byte stores to them are single.
 Source: fcntl(2), open file description locks.
@@ -49,6 +49,8 @@ _FLOCK = struct.Struct("hhqqi4x")
 """struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid. Source: fcntl(2)."""
 _GUARD = _SIZE + SEATS
 _LOCK_GUARD = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _GUARD, 1, 0)
+_LOCK_SEAT = [_FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _SIZE + seat, 1, 0) for seat in range(SEATS)]
+_UNLOCKED = struct.pack("h", fcntl.F_UNLCK)
 _UNLOCK_GUARD = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, _GUARD, 1, 0)
 
 
@@ -76,7 +78,7 @@ class BoardFile:
         except BaseException:
             os.close(self._descriptor)
             raise
-        self._anchor = ctypes.c_char.from_buffer(self._map)
+        self._anchor: ctypes.c_char | None = ctypes.c_char.from_buffer(self._map)
         self._address = ctypes.addressof(self._anchor)
         self.words = memoryview(self._map).cast("q")
         try:
@@ -94,6 +96,8 @@ class BoardFile:
                 f"{str(self._path)!r} is a board of version {found[1]} with {found[2]} seats, "
                 f"this Thaloom reads version {VERSION} with {SEATS}"
             )
+        if self.words[PAGE_BYTES_AT] <= 0:
+            raise StateUnusable(f"{str(self._path)!r} is a board of pages without a size")
 
     @classmethod
     def create(cls, path: Path, *, num_pages: int, page_bytes: int) -> BoardFile:
@@ -113,9 +117,9 @@ class BoardFile:
         return cls(path)
 
     def close(self) -> None:
-        if hasattr(self, "_anchor"):
+        if self._anchor is not None:
             self.words.release()
-            del self._anchor
+            self._anchor = None  # the map cannot be closed while anything points into it
             self._map.close()
             os.close(self._descriptor)
 
@@ -134,7 +138,8 @@ class BoardFile:
                 fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _LOCK_GUARD)
                 return
         raise DeadlineExceeded(
-            f"no turn at {str(self._path)!r} within {PATIENCE_S:g} s: process {self.words[HOLDER_AT]} was stopped in its own"
+            f"no turn at {str(self._path)!r} within {PATIENCE_S:g} s: "
+            f"process {self.words[HOLDER_AT]} was stopped in its own"
         )
 
     def unlock(self) -> None:
@@ -144,15 +149,15 @@ class BoardFile:
         """A descriptor that holds the seat until it is closed, or None where somebody sits."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _SIZE + seat, 1, 0))
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _LOCK_SEAT[seat])
         except BlockingIOError:
             os.close(descriptor)
             return None
         return descriptor
 
     def is_sat_on(self, seat: int) -> bool:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _SIZE + seat, 1, 0)
-        return bool(_FLOCK.unpack(fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
+        answer: bytes = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, _LOCK_SEAT[seat])
+        return answer[:2] != _UNLOCKED
 
     def address(self, word: int) -> int:
         """Of a word, in this process."""

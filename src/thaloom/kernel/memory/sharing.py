@@ -13,8 +13,7 @@ out. Then `secured` is what of a floor nobody else can take so far, and it rises
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from thaloom.base.errors import OutOfMemory
@@ -26,13 +25,13 @@ ENDLESS = 1 << 62
 class Share(NamedTuple):
     """All in pages but the priority, of which more goes first. A tuple: it is made anew for each page that moves."""
 
-    owner: str
     floor: int
     secured: int
     ceiling: int
     priority: int
     held: int
     wanted: int
+    owner: str = ""
 
 
 def targets(shares: Sequence[Share], num_pages: int) -> list[int]:
@@ -44,21 +43,24 @@ def targets(shares: Sequence[Share], num_pages: int) -> list[int]:
     What somebody wants depends on nobody's holding. So who takes up to its target, or gives back down to it, changes no
     target, and they need not be computed again for that.
     """
-    spare = num_pages
-    wishes, surplus = [], []
-    for _, floor, _, ceiling, _, held, wanted in shares:
+    spare, wishes = num_pages, []
+    for floor, _, ceiling, _, _, wanted, _ in shares:
         spare -= floor
-        wish = max(0, min(wanted, ceiling) - floor)
-        wishes.append(wish)
-        surplus.append(max(0, min(held, ceiling) - floor - wish))
+        wish = (wanted if wanted < ceiling else ceiling) - floor
+        wishes.append(wish if wish > 0 else 0)
     unwanted = spare - sum(wishes)
-    if unwanted < 0:
-        more: Iterable[int] = _by_priority(shares, wishes, spare)
-    elif unwanted < sum(surplus):
-        more = map(operator.add, wishes, _by_priority(shares, surplus, unwanted))
-    else:
-        more = map(operator.add, wishes, surplus)
-    return [min(share.floor, max(share.wanted, share.held)) + pages for share, pages in zip(shares, more, strict=True)]
+    more = _by_priority(shares, wishes, spare) if unwanted < 0 else _and_what_is_held(shares, wishes, unwanted)
+    return [
+        (floor if wanted >= floor or held >= floor else max(wanted, held)) + pages
+        for (floor, _, _, _, held, wanted, _), pages in zip(shares, more, strict=True)
+    ]
+
+
+def _and_what_is_held(shares: Sequence[Share], wishes: list[int], unwanted: int) -> list[int]:
+    """All wishes, and of the pages that nobody wants those that somebody has."""
+    held = [max(0, min(s.held, s.ceiling) - s.floor - wish) for s, wish in zip(shares, wishes, strict=True)]
+    kept = held if sum(held) <= unwanted else _by_priority(shares, held, unwanted)
+    return [wish + pages for wish, pages in zip(wishes, kept, strict=True)]
 
 
 def _by_priority(shares: Sequence[Share], wishes: Sequence[int], budget: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from thaloom.base.errors import OutOfMemory
 from thaloom.hal.driver import ElasticBuffer, Executable
-from thaloom.kernel.memory.board import Seat
+from thaloom.kernel.memory.seat import Seat
 
 
 class KvMemory(Protocol):

@@ -11,9 +11,10 @@ from thaloom.base.events import Emit
 from thaloom.base.units import GIB, format_bytes
 from thaloom.hal.driver import Backend, Buffer, Executable, ReservesMemory
 from thaloom.hal.ops import BLOCK_TOKENS
-from thaloom.kernel.memory.board import Board, Seat
+from thaloom.kernel.memory.board import Board
 from thaloom.kernel.memory.ledger import Ledger
 from thaloom.kernel.memory.pages import blocks_for
+from thaloom.kernel.memory.seat import Seat
 from thaloom.work.runtime.events import PagesNotLent
 from thaloom.work.runtime.kv_memory import ElasticKv, FixedKv, KvMemory, LentKv
 from thaloom.work.runtime.spec import WorkerSpec
@@ -26,7 +27,7 @@ FLOOR_PATIENCE_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvPool:
-    """Bound to its executable. `close` after the executable's."""
+    """Bound to its executable. `close` after the executable's, and when no thread uses the seat any more."""
 
     buffer: Buffer
     memory: KvMemory
@@ -40,7 +41,6 @@ class KvPool:
         self.buffer.free()
         if self.seat is not None:
             self.seat.leave()
-            self.seat.board.close()
 
 
 def make_pool(

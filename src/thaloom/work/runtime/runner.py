@@ -13,7 +13,7 @@ REST_S = 10.0
 a busy hour."""
 
 
-_LISTEN_S = 1.0
+_LISTEN_S = 0.5
 
 
 class EngineRunner:
@@ -37,12 +37,14 @@ class EngineRunner:
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="thaloom-engine", daemon=True)
-        self._rung = rung
+        self._listener: threading.Thread | None = None
+        if rung is not None:
+            self._listener = threading.Thread(target=self._listen, args=(rung,), name="thaloom-pages", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
-        if self._rung is not None:
-            threading.Thread(target=self._listen, args=(self._rung,), name="thaloom-pages", daemon=True).start()
+        if self._listener is not None:
+            self._listener.start()
 
     def wake(self) -> None:
         """There is work."""
@@ -53,6 +55,8 @@ class EngineRunner:
         self._stopping = True
         self._wake.set()
         self._thread.join(timeout_s)
+        if self._listener is not None and self._listener.ident is not None:
+            self._listener.join()  # at most _LISTEN_S
         return not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Callable
 
@@ -16,10 +17,13 @@ _NO_RESERVE = 0x4000
 """Linux's MAP_NORESERVE on x86-64 and aarch64: addresses are not counted as if all of them were to be used."""
 ALIGNMENT = 2 * MIB
 """The size of a huge page on x86-64 and, with 4 KiB base pages, on aarch64."""
+_MADV_POPULATE_WRITE = 23
+"""Since Linux 5.14; Python has no name for it yet. Source: madvise(2)."""
 
 
 class HostMemory:
-    """A driver.Buffer. Pages are committed when first written to; `free` gives them back at once.
+    """A driver.Buffer. Pages are committed when first written to, or by `commit`; `decommit` gives some back at once,
+    `free` all.
 
     Arrays made from `data` keep the memory alive after `free`, so nothing of ours can ever point at nothing.
     """
@@ -41,12 +45,12 @@ class HostMemory:
                 mapping.madvise(mmap.MADV_HUGEPAGE)
             except OSError:
                 pass  # a kernel without transparent huge pages: slower, not wrong
+        self._mapping: mmap.mmap | None = mapping
         whole = np.frombuffer(mapping, np.uint8)
         self._offset = -whole.ctypes.data % ALIGNMENT
         # NumPy gives an empty slice the address of what it is cut from.
         self._address = int(whole.ctypes.data) + self._offset
         self._data: NDArray[np.uint8] | None = whole[self._offset : self._offset + num_bytes]
-        self._mapping: mmap.mmap | None = mapping
 
     @property
     def num_bytes(self) -> int:
@@ -70,6 +74,37 @@ class HostMemory:
         if self._data is None:
             raise ValueError("this buffer was freed")
         return self._address
+
+    def commit(self, offset: int, num_bytes: int) -> None:
+        """Have the pages that hold these bytes now rather than when they are written to; what is in them stays, new
+        ones are zeros. Raises OutOfMemory where the kernel knows it has none left, ValueError once freed."""
+        mapping = self._mapping_of(offset, num_bytes)
+        begin = (self._offset + offset) // mmap.PAGESIZE * mmap.PAGESIZE
+        try:
+            mapping.madvise(_MADV_POPULATE_WRITE, begin, self._offset + offset + num_bytes - begin)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise OutOfMemory(f"the kernel refused {num_bytes} bytes: {error}", needed_bytes=num_bytes) from error
+            self.data[offset : offset + num_bytes : mmap.PAGESIZE] |= 0  # before Linux 5.14: a write to each
+
+    def decommit(self, offset: int, num_bytes: int) -> int:
+        """Give the memory of whole pages of ALIGNMENT among these bytes back to the system, and stay in place: they
+        read as zeros from now on, and are committed anew when written to. How many bytes that were. Raises ValueError
+        once freed."""
+        mapping = self._mapping_of(offset, num_bytes)
+        begin = -(-offset // ALIGNMENT) * ALIGNMENT
+        end = (offset + num_bytes) // ALIGNMENT * ALIGNMENT
+        if begin >= end:
+            return 0
+        mapping.madvise(mmap.MADV_DONTNEED, self._offset + begin, end - begin)
+        return end - begin
+
+    def _mapping_of(self, offset: int, num_bytes: int) -> mmap.mmap:
+        if self._mapping is None:
+            raise ValueError("this buffer was freed")
+        if not 0 <= offset <= offset + num_bytes <= self._num_bytes:
+            raise ValueError(f"{num_bytes} bytes from {offset} on do not lie within {self._num_bytes}")
+        return self._mapping
 
     def free(self) -> None:
         """Harmless when repeated."""
