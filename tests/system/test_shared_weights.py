@@ -97,9 +97,11 @@ def test_replicas_share_one_and_it_is_booked_once(node: Node, large: Path) -> No
     serve(node, large)
     alone, wanted = booked(node), answer(node)
     weights = started(node)[0]["weight_bytes"]
+    (before,) = workers(node)
     serve(node, large, replicas=2)
     with node.client() as client:
-        eventually(lambda: client.service("large").ready_replicas == 2)
+        eventually(lambda: client.service("large").ready_replicas == 2 and before not in workers(node))
+    eventually(lambda: len(workers(node)) == 2)
     one, two = workers(node)
     assert shared(one) == shared(two) != set()
     assert {answer(node) for _ in range(4)} == {wanted}
