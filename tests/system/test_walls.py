@@ -6,11 +6,13 @@ Where this host lacks a limit or a wall, the same test proves that asking for it
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from thaloom.base.errors import NotEnforceable
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
 from thaloom.kernel.sandbox.host import Walls, find_walls, python_paths
+from thaloom.kernel.sandbox.inside import landlock
 from thaloom.kernel.sandbox.latency import WEIGHTS
 from thaloom.kernel.sandbox.types import Confinement, Latency, LimitName, Limits, WallName
 from thaloom.kernel.sandbox.walls import Confined, Sandbox
@@ -232,6 +235,27 @@ def test_anothers_model(box: Box, tmp_path: Path) -> None:
             assert "secret" not in ended.words
             assert ended.reason == "OutsideItsView"
             assert str(theirs) in ended.words
+
+
+def test_what_others_have_mapped_is_written_and_not_shortened(box: Box) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # below /tmp it would be its own scratch
+        Path(folder).chmod(0o755)
+        _write_and_shorten(box, Path(folder) / "board")
+
+
+def _write_and_shorten(box: Box, board: Path) -> None:
+    board.write_bytes(bytes(100))
+    board.chmod(0o666)
+    program = (
+        f"import os\npath = {str(board)!r}\nfile = open(path, 'r+b', buffering=0)\nfile.write(b'here')\n"
+        "for shorten in (lambda: os.truncate(path, 0), lambda: file.truncate(0), lambda: open(path, 'wb')):\n"
+        "    try: shorten()\n    except OSError as error: print('kept', error.errno)\n"
+    )
+    with refused_unless(box, wall="landlock") as there:
+        if there and landlock.abi() >= 3:
+            ended = box.run(program, words=(str(board),))
+            assert ended.words.splitlines() == [f"kept {errno.EACCES}"] * 3
+            assert board.read_bytes() == b"here" + bytes(96)
 
 
 def test_a_program_that_sees_the_host_sees_no_secrets_and_no_disks(box: Box, tmp_path: Path) -> None:

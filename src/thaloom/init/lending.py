@@ -8,13 +8,14 @@ when what it took from there has come back: lent memory counts as free, and is n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from thaloom.base.errors import OutOfMemory, StateUnusable
+from thaloom.base.errors import DeadlineExceeded, OutOfMemory, StateUnusable
 from thaloom.base.ids import DeviceId
 from thaloom.base.units import format_bytes
-from thaloom.kernel.memory.board import PAGE_BYTES, Board
+from thaloom.kernel.memory.board import PAGE_BYTES, Board, Pool
 
 RETURN_S = 10.0
 """How long memory that was asked back may take to come: longer than the longest step of a healthy worker."""
@@ -34,6 +35,7 @@ class Lending:
             path.unlink()
             self._board = Board.create(path, 0)
         self._free_bytes = 0
+        self._seen = self._board.look()
 
     def settle(self, coming: Mapping[str, int], free_bytes: int) -> None:
         """The board holds what is promised to those who sit there, to those who will, and all that is free.
@@ -42,13 +44,14 @@ class Lending:
         than none where others took what was promised.
         """
         self._free_bytes = free_bytes
-        pool = self._board.look()
+        pool = self._look()
         seated = {share.owner: share.floor for share in pool.shares}
         promised = sum(seated.values())
         promised += sum(pages_for(num_bytes) for owner, num_bytes in coming.items() if owner not in seated)
         wanted = promised + max(0, free_bytes) // PAGE_BYTES
         if wanted != pool.goal:
-            self._board.resize(wanted)
+            with contextlib.suppress(DeadlineExceeded, OutOfMemory):  # the next pass comes to the same
+                self._board.resize(wanted)
 
     async def take_back(self, owner: str, num_bytes: int, coming: Mapping[str, int]) -> None:
         """So much was booked: it is lent no more. Returns when it is there. Raises OutOfMemory naming those who keep
@@ -64,18 +67,25 @@ class Lending:
 
     def owing(self) -> dict[str, int]:
         """Bytes that are to come back so that every promise can be kept, by owner."""
-        pool = self._board.look()
+        pool = self._look()
         if pool.num_pages <= pool.goal:
             return {}
         return {owner: pages * PAGE_BYTES for owner, pages in pool.reclaims.items()}
 
     def lent_bytes(self) -> dict[str, int]:
         """What each holds beyond what is promised to it."""
-        return {share.owner: max(0, share.held - share.floor) * PAGE_BYTES for share in self._board.look().shares}
+        return {share.owner: max(0, share.held - share.floor) * PAGE_BYTES for share in self._look().shares}
 
     def sweep(self) -> None:
         """Somebody has ended: what it held is there again."""
-        self._board.sweep()
+        with contextlib.suppress(DeadlineExceeded):  # whoever sleeps at the board looks for the dead too
+            self._board.sweep()
+
+    def _look(self) -> Pool:
+        """The present; while a worker that was stopped in its turn keeps everybody waiting, what was seen last."""
+        with contextlib.suppress(DeadlineExceeded):
+            self._seen = self._board.look()
+        return self._seen
 
     def check(self) -> None:
         self._board.check()

@@ -129,6 +129,7 @@ class NodeMemory:
         if stats is None or not stats.ready or stats.device not in self._capacity:
             return
         device = DeviceId(stats.device)
+        self._coming.pop(process.id, None)  # it sits at the board by now, or will not
         if stats.engine in GUESTS:
             self._measured_foreign(process.id, device, stats.weight_bytes)
             return

@@ -148,7 +148,7 @@ def system_paths(root: Path = Path("/")) -> tuple[tuple[tuple[str, str], ...], t
 def real_paths(wish: Confinement) -> dict[str, str]:
     """Of what the program is shown, the real path where a symbolic link leads to it: behind the walls a link may lead
     nowhere."""
-    paths = [*wish.read, *wish.write, *wish.devices, *([] if wish.sockets is None else [wish.sockets])]
+    paths = [*wish.read, *wish.write, *wish.words, *wish.devices, *([] if wish.sockets is None else [wish.sockets])]
     return {path: real for path in paths if (real := os.path.realpath(path)) != path}
 
 

@@ -163,7 +163,7 @@ def _view(wish: Confinement, ways: Ways, real: Mapping[str, str]) -> list[Step]:
         parts += [("read", source, seen) for source, seen in ways.system]
     parts += [("read", real.get(path, path), path) for path in wish.read]
     parts += [("read", real.get(path, path), path) for path in (*_DEVICES, *wish.devices)]
-    parts += [("write", real.get(path, path), path) for path in wish.write]
+    parts += [("write", real.get(path, path), path) for path in (*wish.write, *wish.words)]
     parts += [("write", source, seen) for source, seen in wish.moved]
     parts += [] if wish.disk is None else [("disk", *wish.disk)]
     if wish.sockets is not None:
@@ -209,6 +209,7 @@ def _rules(wish: Confinement, ways: Ways, *, seen: bool) -> list[Step]:
     writing += ["/tmp", "/dev/shm"] if seen else []  # the host's own would be everybody's
     steps: list[Step] = [("allow", "read", path) for path in reading]
     steps += [("allow", "write", path) for path in writing]
+    steps += [("allow", "words", path) for path in wish.words]
     steps += [("allow", "device", path) for path in (*_DEVICES, *wish.devices)]
     steps += [] if wish.sockets is None else [("allow", "sockets", wish.sockets)]
     steps += [("allow", "file", path) for path in wish.files]

@@ -150,6 +150,9 @@ class Confinement:
     """Files and folders it may read, besides the system's own programs and libraries."""
     write: tuple[str, ...] = ()
     """Folders it may write, and files that are there already; each is on the host's disk."""
+    words: tuple[str, ...] = ()
+    """Files that are there already and that it may write into, and neither shorten nor lengthen where the host can
+    forbid that (Landlock of Linux 6.2): others have them mapped."""
     moved: tuple[tuple[str, str], ...] = ()
     """(folder of the host, where it is seen): writable."""
     sockets: str | None = None
@@ -181,7 +184,8 @@ class Confinement:
     def __post_init__(self) -> None:
         seen = [there for _, there in self.moved] + ([] if self.sockets is None else [self.sockets])
         seen += self.disk or ()
-        for path in (*self.read, *self.write, *self.files, *self.devices, *self.hidden, *seen, self.folder or "/"):
+        told = (*self.read, *self.write, *self.words, *self.files, *self.devices, *self.hidden)
+        for path in (*told, *seen, self.folder or "/"):
             if not path.startswith("/"):
                 raise BadParameter(f"a path must be absolute, not {path!r}", param="read")
         if self.scratch_bytes < 4096:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Protocol
 
-from thaloom.base.errors import OutOfMemory
+from thaloom.base.errors import DeadlineExceeded, OutOfMemory
 from thaloom.hal.driver import ElasticBuffer, Executable
 from thaloom.kernel.memory.seat import Seat
 
@@ -116,7 +117,8 @@ class ElasticKv:
 
 class LentKv(ElasticKv):
     """On pages that workers of the device lend each other: none is touched before it is taken at the board, and none
-    given back there before the system has it."""
+    given back there before the system has it. While a worker that was stopped in its turn keeps the others waiting,
+    nothing comes and nothing goes."""
 
     def __init__(self, buffer: ElasticBuffer, executable: Executable, seat: Seat) -> None:
         """The seat's floor must be held already."""
@@ -129,20 +131,28 @@ class LentKv(ElasticKv):
         return max(self._floor, self._blocks_of(self._seat.target()))
 
     def want(self, num_blocks: int) -> None:
-        self._seat.want(self._pages_of(max(num_blocks, self._floor)))
+        with contextlib.suppress(DeadlineExceeded):
+            self._give_spare()
+            self._seat.want(self._pages_of(max(num_blocks, self._floor)))
 
     def grow(self, room: int) -> int:
         missing = self._pages_of(room) - self._seat.held()
         if missing > 0:
-            self._seat.take(missing)
+            with contextlib.suppress(DeadlineExceeded):
+                self._seat.take(missing)
         return super().grow(min(room, self._blocks_of(self._seat.held())))
 
     def shrink(self, used: int) -> int:
         room = super().shrink(used)
-        kept = self._pages_of(max(used, self._floor))
-        if (spare := self._seat.held() - kept) > 0:
-            self._seat.give(spare)
+        with contextlib.suppress(DeadlineExceeded):
+            self._give_spare()
         return room
+
+    def _give_spare(self) -> None:
+        """What the system has back already; also what could not be given earlier."""
+        kept = max(self._buffer.num_bytes, self._floor * self._block_bytes)
+        if (spare := self._seat.held() + -kept // self._buffer.page_bytes) > 0:
+            self._seat.give(spare)
 
     def _pages_of(self, num_blocks: int) -> int:
         return -(-num_blocks * self._block_bytes // self._buffer.page_bytes)

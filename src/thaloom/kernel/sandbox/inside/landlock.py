@@ -33,7 +33,9 @@ _LAST_BIT = {1: 12, 2: 13, 3: 14, 4: 14}
 
 FILE = READ_FILE | WRITE_FILE | TRUNCATE
 
-RIGHTS = {"read": READ, "file": FILE, "write": WRITE, "sockets": SOCKETS, "device": DEVICE}
+WORDS = READ_FILE | WRITE_FILE
+
+RIGHTS = {"read": READ, "file": FILE, "words": WORDS, "write": WRITE, "sockets": SOCKETS, "device": DEVICE}
 SIGNALS_ABI = 6
 """From here on signals and abstract sockets can be kept inside."""
 
