@@ -28,6 +28,9 @@ run: $(BIN)/thaloom   ## boot a node, load the bundled model, ask it a prompt; s
 test: $(BIN)/pytest   ## every test that is not slow, but those of test-guests: some minutes on two cores
 	$(BIN)/pytest -q -n 4 --dist worksteal -m 'not slow' --ignore tests/guests $(if $(REPORT),--junit-xml=$(REPORT))
 
+explore: $(BIN)/pytest   ## properties, and the door held to its document, by examples drawn anew (in CI they are always the same)
+	SCHEMATHESIS_EXAMPLES=60 $(BIN)/pytest -q -n 4 --dist worksteal tests/property tests/contract/edge/test_document.py
+
 check: $(BIN)/pytest  ## format, lint, types, floors, unit and property tests
 	$(BIN)/ruff format --check src tests tools benchmarks models hatch_build.py
 	$(BIN)/ruff check src tests tools benchmarks models hatch_build.py

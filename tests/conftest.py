@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -13,9 +14,13 @@ import pytest
 with contextlib.suppress(ImportError):  # of the guest of tests/hardware, which draws nothing
     from hypothesis import HealthCheck, settings
 
-    # No test asserts on time, and a fixture of a function may serve all its examples.
+    # No test asserts on time, and a fixture of a function may serve all its examples. In CI the examples are the same in
+    # every run, so that nothing is refused by luck; new ones are looked for by everybody else, and by `make explore`.
     settings.register_profile(
-        "ours", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+        "ours",
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+        derandomize=bool(os.environ.get("CI")),
     )
     settings.load_profile("ours")
 

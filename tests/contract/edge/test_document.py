@@ -37,6 +37,9 @@ UNSAYABLE = {
     "/v1/completions": ("n", "best_of"),  # not more than 128 answers, not fewer than are shown
     "/v1/embeddings": ("dimensions",),  # not more than the model has
     "/api/embed": ("dimensions:",),
+    # no window of last tokens, if there is a penalty to be counted in it
+    "/api/generate": ("options.repeat_last_n:",),
+    "/api/chat": ("options.repeat_last_n:",),
     # as many elements as the shape says, which fit into their type; as many bytes of JSON as there are
     "/v2/models/{model}/infer": ("inputs", "inference-header-content-length"),
     "/v1/images/generations": ("size",),  # the model's own

@@ -22,8 +22,8 @@ def shown(steps: list[Step]) -> list[Step]:
 
 def test_every_step_is_one_the_launcher_knows() -> None:
     wish = Confinement(
-        latency="batch", network="host", read=("/a",), write=("/w",), moved=(("/m", "/n"),), sockets="/s", words=("/b/board",),
-        files=("/s/f",), devices=("/dev/x",), file_bytes=5, disk=("/i", "/d"),
+        latency="batch", network="host", read=("/a",), write=("/w",), moved=(("/m", "/n"),), sockets="/s",
+        words=("/b/board",), files=("/s/f",), devices=("/dev/x",), file_bytes=5, disk=("/i", "/d"),
     )  # fmt: skip
     for ways in (ROOT, USER):
         steps = steps_of(wish, ALL, ways, failure="/f", groups={"v2": Path("/g")}, real={"/a": "/b"})

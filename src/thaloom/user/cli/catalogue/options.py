@@ -219,8 +219,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.num_threads": ("Threads to compute with (default: the node's choice).", "计算线程数（默认由节点选择）。"),
     "option.context_length": ("Longest prompt and answer together.", "提示词与回答的总长度上限。"),
     "option.kv_bytes": (
-        "Memory for keys and values, as 512MiB: promised, and no more (default: one context, and what is free).",
-        "键值缓存内存，如 512MiB：保证且不再增加（默认保证一个上下文，空闲内存可借用）。",
+        "Promised for keys and values, as 512MiB (default: one context, more if free).",
+        "保证的键值缓存内存，如 512MiB（默认一个上下文，可借用）。",
     ),
     "option.replicas": ("Workers that serve it side by side (default 1).", "并排提供服务的进程数（默认 1）。"),
     "option.canary": ("The service to be watched, one of those named.", "受监视的服务，须是所列服务之一。"),
