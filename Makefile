@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 export THALOOM_HOME ?= $(CURDIR)/.thaloom
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-full bench bench-engine bench-quality load wheel docs goldens sanitize sanitize-all fuzz fuzz-formats fuzz-door schemas schemathesis aarch64 clean deps-system
+.PHONY: help run test explore check check-full bench bench-engine bench-quality load wheel docs goldens sanitize sanitize-all fuzz fuzz-formats fuzz-door schemas schemathesis aarch64 clean deps-system
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*##|^[a-z0-9-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16

@@ -14,8 +14,8 @@ import pytest
 with contextlib.suppress(ImportError):  # of the guest of tests/hardware, which draws nothing
     from hypothesis import HealthCheck, settings
 
-    # No test asserts on time, and a fixture of a function may serve all its examples. In CI the examples are the same in
-    # every run, so that nothing is refused by luck; new ones are looked for by everybody else, and by `make explore`.
+    # No test asserts on time, and a fixture of a function may serve all its examples. In CI the examples are the same
+    # in every run, so that nothing is refused by luck; everybody else looks for new ones, and `make explore` most of all.
     settings.register_profile(
         "ours",
         deadline=None,

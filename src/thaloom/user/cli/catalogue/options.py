@@ -220,7 +220,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "option.context_length": ("Longest prompt and answer together.", "提示词与回答的总长度上限。"),
     "option.kv_bytes": (
         "Promised for keys and values, as 512MiB (default: one context, more if free).",
-        "保证的键值缓存内存，如 512MiB（默认一个上下文，可借用）。",
+        "保证的键值缓存内存，如 512MiB（默认可借用）。",
     ),
     "option.replicas": ("Workers that serve it side by side (default 1).", "并排提供服务的进程数（默认 1）。"),
     "option.canary": ("The service to be watched, one of those named.", "受监视的服务，须是所列服务之一。"),
