@@ -15,7 +15,7 @@ with contextlib.suppress(ImportError):  # of the guest of tests/hardware, which 
     from hypothesis import HealthCheck, settings
 
     # No test asserts on time, and a fixture of a function may serve all its examples. In CI the examples are the same
-    # in every run, so that nothing is refused by luck; everybody else looks for new ones, and `make explore` most of all.
+    # in every run, so that nothing is refused by luck; new ones are drawn everywhere else, most by `make explore`.
     settings.register_profile(
         "ours",
         deadline=None,

@@ -15,18 +15,21 @@ from pathlib import Path
 from thaloom.base.errors import DeadlineExceeded, OutOfMemory, StateUnusable
 from thaloom.base.ids import DeviceId
 from thaloom.base.units import format_bytes
-from thaloom.kernel.memory.board import PAGE_BYTES, Board, Pool
+from thaloom.kernel.memory.board import PAGE_BYTES, Board
 
 RETURN_S = 10.0
 """How long memory that was asked back may take to come: longer than the longest step of a healthy worker."""
 _LOOK_S = 0.005
+_TURN_S = 0.02
+"""How long the daemon waits for its turn: turns take microseconds, and it has others to answer."""
 
 
 class Lending:
     """One board, of one device. It outlives the daemon: workers go on lending while there is none."""
 
     def __init__(self, path: Path, device: DeviceId) -> None:
-        """Raises DiskFull, OSError."""
+        """Raises DiskFull, OSError; DeadlineExceeded while a worker that was stopped in its turn keeps all others
+        waiting."""
         self.path = path
         self.device = device
         try:
@@ -34,58 +37,70 @@ class Lending:
         except StateUnusable:  # nobody can go on with it: who sits there keeps what it has, and that is measured
             path.unlink()
             self._board = Board.create(path, 0)
-        self._free_bytes = 0
         self._seen = self._board.look()
+        self._board.be_patient(_TURN_S)
+        self._free_bytes = 0
 
-    def settle(self, coming: Mapping[str, int], free_bytes: int) -> None:
-        """The board holds what is promised to those who sit there, to those who will, and all that is free.
+    def settle(self, coming: Mapping[str, int], free_bytes: int) -> bool:
+        """The board holds what is promised to those who sit there, to those who will, and all that is free; whether
+        that could be told there. If not, the next pass comes to the same.
 
         coming: bytes promised to those who have not sat down yet. free_bytes: what nobody has booked, lent or not; less
         than none where others took what was promised.
         """
         self._free_bytes = free_bytes
-        pool = self._look()
-        seated = {share.owner: share.floor for share in pool.shares}
+        if not self._looked():
+            return False
+        seated = {share.owner: share.floor for share in self._seen.shares}
         promised = sum(seated.values())
         promised += sum(pages_for(num_bytes) for owner, num_bytes in coming.items() if owner not in seated)
         wanted = promised + max(0, free_bytes) // PAGE_BYTES
-        if wanted != pool.goal:
-            with contextlib.suppress(DeadlineExceeded, OutOfMemory):  # the next pass comes to the same
+        try:
+            if wanted != self._seen.goal:
                 self._board.resize(wanted)
+        except (DeadlineExceeded, OutOfMemory, ValueError):  # somebody sat down just now, or is stopped in its turn
+            return False
+        return True
 
     async def take_back(self, owner: str, num_bytes: int, coming: Mapping[str, int]) -> None:
         """So much was booked: it is lent no more. Returns when it is there. Raises OutOfMemory naming those who keep
         it."""
-        self.settle(coming, self._free_bytes - num_bytes)
+        left = self._free_bytes - num_bytes
         for _ in range(int(RETURN_S / _LOOK_S)):
-            if not (keepers := self.owing()):
+            if self.settle(coming, left) and self._looked() and not self.owing():
                 return
             await asyncio.sleep(_LOOK_S)
-        if keepers := self.owing():
-            shown = ", ".join(f"{keeper} {format_bytes(kept)}" for keeper, kept in keepers.items())
-            raise OutOfMemory(f"{owner} waits for memory that is lent and does not come back: {shown}", holders=keepers)
+        keepers = self.owing()
+        shown = ", ".join(f"{keeper} {format_bytes(kept)}" for keeper, kept in keepers.items()) or "nobody can tell"
+        raise OutOfMemory(f"{owner} waits for memory that is lent and does not come back: {shown}", holders=keepers)
 
     def owing(self) -> dict[str, int]:
         """Bytes that are to come back so that every promise can be kept, by owner."""
-        pool = self._look()
-        if pool.num_pages <= pool.goal:
-            return {}
-        return {owner: pages * PAGE_BYTES for owner, pages in pool.reclaims.items()}
+        pool = self._seen
+        return {} if pool.num_pages <= pool.goal else {name: n * PAGE_BYTES for name, n in pool.reclaims.items()}
 
     def lent_bytes(self) -> dict[str, int]:
-        """What each holds beyond what is promised to it."""
-        return {share.owner: max(0, share.held - share.floor) * PAGE_BYTES for share in self._look().shares}
+        """What each holds beyond what is promised to it, as of the last look."""
+        return {share.owner: max(0, share.held - share.floor) * PAGE_BYTES for share in self._seen.shares}
+
+    def look(self) -> None:
+        """Heed what has changed at the board."""
+        self._looked()
 
     def sweep(self) -> None:
         """Somebody has ended: what it held is there again."""
-        with contextlib.suppress(DeadlineExceeded):  # whoever sleeps at the board looks for the dead too
+        with contextlib.suppress(DeadlineExceeded, ValueError):  # whoever sleeps at the board looks for the dead too
             self._board.sweep()
+        self._looked()
 
-    def _look(self) -> Pool:
-        """The present; while a worker that was stopped in its turn keeps everybody waiting, what was seen last."""
-        with contextlib.suppress(DeadlineExceeded):
+    def _looked(self) -> bool:
+        """See the present; False where a worker that was stopped in its turn keeps everybody waiting, or has written
+        what is no board any more: then what was seen last stands."""
+        try:
             self._seen = self._board.look()
-        return self._seen
+        except (DeadlineExceeded, ValueError):
+            return False
+        return True
 
     def check(self) -> None:
         self._board.check()

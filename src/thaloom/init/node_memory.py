@@ -110,6 +110,15 @@ class NodeMemory:
             free = self.free_bytes(processes)[self.lending.device]
             self.lending.settle(self._coming, free - self.sharing.idle_bytes())
 
+    def expect(self, worker: WorkerId, device: DeviceId, estimate: Estimate, *, lends: bool) -> None:
+        """Book for one that is loading already, under an earlier daemon's eyes: never refused."""
+        taken = {"weights": estimate.weight_bytes, "kv": estimate.kv_bytes, "scratch": estimate.scratch_bytes}
+        for purpose, num_bytes in (taken | {_PROCESS: estimate.process_bytes}).items():
+            self._ledger.reserve(worker, device, 0, purpose=purpose)
+            self._ledger.correct(worker, device, num_bytes, purpose=purpose)
+        if lends:
+            self._coming[worker] = estimate.kv_bytes
+
     def reserve(self, worker: WorkerId, device: DeviceId, estimate: Estimate) -> None:
         """Book an estimate. Raises OutOfMemory with the figures, and then nothing is booked."""
         if device in self._on_host:
@@ -133,11 +142,15 @@ class NodeMemory:
         if stats.engine in GUESTS:
             self._measured_foreign(process.id, device, stats.weight_bytes)
             return
-        weights = stats.weight_bytes - stats.shared_weight_bytes  # those have an owner of their own
+        has_owner = any(process.id in users for _, users in self.sharing.held().values())
+        weights = stats.weight_bytes - (stats.shared_weight_bytes if has_owner else 0)
         taken = {"weights": weights, "kv": stats.kv_bytes, "scratch": stats.scratch_bytes}
         held = sum(taken.values())
         if device in self._on_host:  # pages not touched yet are not resident: never below what an empty worker takes
-            lent = 0 if self.lending is None else self.lending.lent_bytes().get(process.id, 0)
+            lent = 0
+            if self.lending is not None:
+                self.lending.look()
+                lent = self.lending.lent_bytes().get(process.id, 0)
             taken[_PROCESS] = max(WORKER_BASE_BYTES, _own_bytes(process) - held - lent)
         for purpose, num_bytes in taken.items():
             if not any(entry.owner == process.id and entry.purpose == purpose for entry in self._ledger.holdings()):
@@ -178,6 +191,8 @@ class NodeMemory:
     def free_bytes(self, processes: Iterable[Supervised]) -> dict[DeviceId, int]:
         """What each device can still be asked for: by the ledger, and by measure less what is promised but not yet
         in use."""
+        if self.lending is not None:
+            self.lending.look()
         resident: dict[str, int] = {process.id: _resident(process) for process in processes if process.alive}
         resident |= self.others()
         resident |= {owner: num_bytes for owner, (num_bytes, _) in self.sharing.held().items()}
@@ -300,5 +315,5 @@ def _resident(process: Supervised) -> int:
 def _own_bytes(process: Supervised) -> int:
     """Resident, without weights that it shares: those are another owner's."""
     stats, pid = process.stats, process.lease.pid
-    shares = stats is not None and stats.shared_weight_bytes > 0
+    shares = stats is None or not stats.ready or stats.shared_weight_bytes > 0
     return (unshared_bytes(pid) if shares else resident_bytes(pid)) or 0

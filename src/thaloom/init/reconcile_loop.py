@@ -71,7 +71,7 @@ class ReconcileLoop:
         self._reporter = reporter
         self._publisher = publisher
         self._idling = idling
-        idling.tell_doors = self._publish
+        idling.tell_doors = self.tell_doors
         self._segments = segments
         self._clock = clock
         self._emit = emit
@@ -232,11 +232,12 @@ class ReconcileLoop:
                 break
         else:
             raise RuntimeError(f"{_MOST_ACTIONS} actions and no end; the last one: {todo!r}")
-        self._publish()
+        self.tell_doors()
         self.on_published()
         return self.going_down and not snapshot.processes
 
-    def _publish(self) -> None:
+    def tell_doors(self) -> None:
+        """Publish the routes as they are now."""
         self._publisher.publish(self._reporter.routes(), tuple(self._store.aliases()))
 
     async def _perform(self, action: Action) -> bool:

@@ -114,8 +114,12 @@ class Segments:
         self.make_room(0)
 
     def adopt(self, processes: Iterable[Supervised]) -> None:
-        """Find those of workers that an earlier daemon started."""
+        """Find those of workers that an earlier daemon started. A tenant's worker may call its memory files what it
+        likes: none of theirs is given to anybody again."""
         for process in processes:
+            service = process.lease.service
+            if service is None or tenant_of(service):
+                continue
             for name, descriptor in _found(process.lease.pid):
                 known = next((each for each in self._segments if _same(each.reader, descriptor)), None)
                 if known is None:

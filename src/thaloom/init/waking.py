@@ -37,7 +37,8 @@ class Waking:
         self._store.put_rest(name, idle_since=None, waking=True)
         self._emit(ServiceWoken(service=name, reason=reason, idle_s=round(max(0.0, self._clock.now() - since), 3)))
         self._loop.renewed(name)
-        await self._loop.settle()
+        self._loop.tell_doors()
+        self._loop.wake()
 
     async def keep(self, name: ServiceName, keep_alive_s: float) -> None:
         """Have it stay for so long after each request, until somebody says otherwise or it is unloaded; 0: no longer
@@ -46,4 +47,5 @@ class Waking:
         service = self._store.service(name)
         if service.idle_since is None and service.asked_keep_alive_s != keep_alive_s:
             self._store.put_rest(name, idle_since=None, waking=service.waking, asked_keep_alive_s=keep_alive_s)
-            await self._loop.settle()
+            self._loop.tell_doors()
+            self._loop.wake()

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from thaloom.base.access import tenant_of
 from thaloom.base.clock import Clock
-from thaloom.base.errors import NodeNotRunning, ThaloomError
+from thaloom.base.errors import DeadlineExceeded, NodeNotRunning, ThaloomError
 from thaloom.base.events import Degraded, Emit
 from thaloom.base.ids import DeviceId, WorkerId
 from thaloom.base.plugins import Registry
@@ -133,7 +133,8 @@ class Node:
             headroom_bytes=config.memory_headroom_bytes,
         )
         if memory.host is not None:
-            memory.lending = Lending(layout.pages, memory.host)
+            with contextlib.suppress(DeadlineExceeded):  # a worker was stopped in its turn: nothing is lent anew
+                memory.lending = Lending(layout.pages, memory.host)
         segments = self._segments = Segments(clock, history, max_idle_bytes=memory.host_capacity_bytes() // IDLE_SHARE)
         memory.sharing = segments
         text_files = self._text_files = TextFiles(layout.tokenizers)
@@ -231,6 +232,7 @@ class Node:
         self._workspaces = Workspaces(store, layout.workspaces, users=store.jobs.users_of_workspace)
         self._jobs, desk = self._make_jobs(history, memory)
         self._planner = planner
+        self._memory = memory
         aliasing = Aliasing(store, history, self.reconcile_loop.wake)
         tenancy = Tenancy(
             store, planner=planner, memory=memory, supervisor=self.supervisor, holds_memory=confiner.holds_memory
@@ -342,6 +344,7 @@ class Node:
         jobs = self._jobs.adopt(processes)
         await self._adopt(found)
         self._segments.adopt(self.supervisor)
+        await self._expect()
         self._stop_strangers(found.strangers)
         await self._sweep_groups(found, self._jobs.kept_groups(processes))
         await self._jobs.sweep(processes)
@@ -417,6 +420,16 @@ class Node:
     async def _adopt(self, found: Found) -> None:
         ready = {socket for route in self._earlier if route.phase == "ready" for socket in route.sockets}
         await asyncio.gather(*(self._adopt_one(lease, was_ready=lease.socket in ready) for lease in found.alive))
+
+    async def _expect(self) -> None:
+        """Book those who are loading still: what they have not touched yet is promised to them all the same."""
+        for process in self.supervisor:
+            service = process.lease.service
+            if service is None or (process.stats is not None and process.stats.ready):
+                continue
+            with contextlib.suppress(ThaloomError):  # its wish or its model is gone: it is stopped in a moment
+                plan = await self._planner.make(self._store.service(service).spec)
+                self._memory.expect(process.id, plan.device, plan.estimate, lends=plan.lends)
 
     async def _adopt_one(self, lease: Lease, *, was_ready: bool) -> Supervised:
         log = self._layout.door_log if lease.service is None else self._layout.service_log(lease.service)

@@ -97,9 +97,11 @@ class Bench:
     def renewed(self, service: ServiceName) -> None:
         assert service == A
 
-    async def settle(self) -> bool:
+    def tell_doors(self) -> None:
         self.settled += 1
-        return False
+
+    def wake(self) -> None:
+        assert self.settled, "the doors know first"
 
     async def check(self, spec: ServiceSpec) -> None:
         if self.refusal is not None:

@@ -76,9 +76,9 @@ def test_what_is_lent_is_free_all_the_same(node: NodeMemory, board: Board) -> No
     before = node.free_bytes([])[CPU]
     seat = board.join(W1, floor=5)
     assert seat.take(50) == 50
+    assert node.free_bytes([])[CPU] == before
     assert node.lending is not None
     assert node.lending.lent_bytes() == {W1: 45 * PAGE_BYTES}
-    assert node.free_bytes([])[CPU] == before
 
 
 def test_lent_memory_in_use_is_not_taken_for_a_strangers(tmp_path: Path) -> None:
@@ -163,3 +163,28 @@ def test_a_damaged_board_is_made_anew(tmp_path: Path) -> None:
     made.settle({}, 10 * PAGE_BYTES)
     made.check()
     assert Board.open(path).look().num_pages == 10
+
+
+def test_while_somebody_is_stopped_in_its_turn_nothing_is_taken_for_returned(node: NodeMemory, board: Board) -> None:
+    admit(node, W1, wanted(10 * MIB))
+    seat = board.join(W1, floor=5)
+    assert seat.take(90) == 90
+    node.settle([])
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(lending, "RETURN_S", 0.1)
+    with board._books, pytest.raises(OutOfMemory, match="w-2"):  # its turn, and it does not end
+        admit(node, W2, wanted(0, others=120 * MIB), lends=False)
+    assert node.held_bytes([W2], CPU) == 0
+    node.settle([])
+    assert seat.target() == 90
+    monkey.undo()
+
+
+def test_who_is_loading_when_a_daemon_comes_is_booked_and_lends_nothing(node: NodeMemory, board: Board) -> None:
+    node.expect(W1, CPU, wanted(10 * MIB, others=300 * MIB), lends=True)
+    node.settle([])
+    assert board.look().num_pages == pages_for(10 * MIB)
+    assert node.free_bytes([])[CPU] == CAPACITY - 310 * MIB
+    node.release(W1)
+    node.settle([])
+    assert board.look().num_pages == CAPACITY // PAGE_BYTES

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from thaloom.base import memory_files
+from thaloom.base.access import MARK
 from thaloom.base.clock import ManualClock
 from thaloom.base.events import Recorder
 from thaloom.base.ids import Digest, ServiceName, WorkerId
@@ -49,7 +50,7 @@ class Scene:
         own = {name: os.dup(int(number)) for name, number in told.items()}
         self.segments.given(worker)
         self.processes[worker] = SimpleNamespace(
-            id=worker, alive=True, stats=None, lease=SimpleNamespace(pid=os.getpid())
+            id=worker, alive=True, stats=None, lease=SimpleNamespace(pid=os.getpid(), service="a")
         )
         self._children[worker] = list(own.values())
         return own
@@ -247,8 +248,19 @@ def test_a_later_daemon_finds_those_of_workers_that_live_and_no_others(scene: Sc
     later.close()
 
 
+def test_nothing_of_a_tenants_worker_is_given_to_anybody_again(scene: Scene) -> None:
+    """It may have called it what it liked."""
+    scene.serve(A)
+    scene.processes[A].lease.service = f"a{MARK}acme"
+    later = Segments(scene.clock, scene.events, max_idle_bytes=0)
+    later.adopt(cast(list[Supervised], [scene.processes[A]]))
+    assert BLANK in later.give(C, spec(), manifest(), "cpu")
+    later.given(C)
+    later.close()
+
+
 def test_a_worker_that_ended_meanwhile_has_none_to_find(scene: Scene) -> None:
-    gone = SimpleNamespace(id=A, alive=True, stats=None, lease=SimpleNamespace(pid=2**22 - 1))
+    gone = SimpleNamespace(id=A, alive=True, stats=None, lease=SimpleNamespace(pid=2**22 - 1, service="a"))
     scene.segments.adopt(cast(list[Supervised], [gone]))
     assert scene.segments.held() == {}
 

@@ -82,6 +82,7 @@ class Hands:
         self._memory.release(spec.name)
         try:
             devices = self._memory.book(spec)
+            await self._memory.returned(spec)
             if state.num_attempts < attempt:
                 state = begun(state, now, devices)
             if state.last is not None and state.last.devices != devices:
@@ -93,7 +94,6 @@ class Hands:
             self._memory.release(spec.name)
             raise
         try:
-            await self._memory.returned(spec)
             plan, environment = await asyncio.to_thread(self._plan, spec, attempt, files, devices, state.started_at)
             self._runs.start(spec, plan, environment)
         except (ThaloomError, OSError) as error:

@@ -98,6 +98,10 @@ class Board:
         """Raises FileNotFoundError, StateUnusable."""
         return cls(BoardFile(path))
 
+    def be_patient(self, patience_s: float) -> None:
+        """How long to wait for a turn: for who has others to answer meanwhile."""
+        self._file.patience_s = patience_s
+
     def close(self) -> None:
         """Leave its seats first."""
         self._file.close()

@@ -70,6 +70,7 @@ class BoardFile:
         if sys.byteorder != "little":
             raise StateUnusable("a board of pages is little-endian, and this machine is not")
         self._path = path
+        self.patience_s = PATIENCE_S
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             if (size := os.fstat(self._descriptor).st_size) != _SIZE:
@@ -131,14 +132,14 @@ class BoardFile:
             self._lock_late()
 
     def _lock_late(self) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         while time.monotonic() < deadline:
             time.sleep(_PAUSE_S)
             with contextlib.suppress(BlockingIOError):
                 fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _LOCK_GUARD)
                 return
         raise DeadlineExceeded(
-            f"no turn at {str(self._path)!r} within {PATIENCE_S:g} s: "
+            f"no turn at {str(self._path)!r} within {self.patience_s:g} s: "
             f"process {self.words[HOLDER_AT]} was stopped in its own"
         )
 

@@ -123,6 +123,7 @@ class LentKv(ElasticKv):
     def __init__(self, buffer: ElasticBuffer, executable: Executable, seat: Seat) -> None:
         """The seat's floor must be held already."""
         self._seat = seat
+        self._wanted = seat.held()
         floor_bytes = min(seat.held() * buffer.page_bytes, buffer.capacity_bytes)
         super().__init__(buffer, executable, floor=floor_bytes // executable.block_bytes)
 
@@ -133,13 +134,15 @@ class LentKv(ElasticKv):
     def want(self, num_blocks: int) -> None:
         with contextlib.suppress(DeadlineExceeded):
             self._give_spare()
-            self._seat.want(self._pages_of(max(num_blocks, self._floor)))
+            self._wanted = self._pages_of(max(num_blocks, self._floor))
+            self._seat.want(self._wanted)
 
     def grow(self, room: int) -> int:
+        """Takes what nobody else wants, and what is wanted: a cache is no reason to ask others for memory."""
         missing = self._pages_of(room) - self._seat.held()
         if missing > 0:
             with contextlib.suppress(DeadlineExceeded):
-                self._seat.take(missing)
+                self._seat.take(min(missing, max(self._seat.offered(), self._wanted - self._seat.held(), 0)))
         return super().grow(min(room, self._blocks_of(self._seat.held())))
 
     def shrink(self, used: int) -> int:

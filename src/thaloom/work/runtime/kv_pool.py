@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaloom.base.errors import OutOfMemory, StateUnusable, ThaloomError
+from thaloom.base.errors import DeadlineExceeded, OutOfMemory, StateUnusable, ThaloomError
 from thaloom.base.events import Emit
 from thaloom.base.units import GIB, format_bytes
 from thaloom.hal.driver import Backend, Buffer, Executable, ReservesMemory
@@ -101,18 +101,19 @@ def size_pool(wanted_bytes: int | None, context: int, block_bytes: int, *, lends
 def _sit_down(spec: WorkerSpec, floor_bytes: int, most_bytes: int, emit: Emit) -> Seat | None:
     """A seat that holds its floor; None, and told, where there is no board to sit at: then it lives on its floor alone.
     Raises OutOfMemory where the floor cannot be promised, or does not come."""
+    board: Board | None = None
     try:
         board = Board.open(Path(spec.pages or ""))
-    except (OSError, StateUnusable) as error:
+        floor, most = (-(-num_bytes // board.page_bytes) for num_bytes in (floor_bytes, most_bytes))
+        seat = board.join(spec.worker, floor=floor, ceiling=most, priority=spec.page_priority)
+    except BaseException as error:
+        if board is not None:
+            board.close()
+        if not isinstance(error, OSError | StateUnusable | DeadlineExceeded):
+            raise
         message = error.message if isinstance(error, ThaloomError) else str(error)
         emit(PagesNotLent(worker=spec.worker, service=spec.service, message=message))
         return None
-    floor, most = (-(-num_bytes // board.page_bytes) for num_bytes in (floor_bytes, most_bytes))
-    try:
-        seat = board.join(spec.worker, floor=floor, ceiling=most, priority=spec.page_priority)
-    except BaseException:
-        board.close()
-        raise
     seat.want(floor)
     until = time.monotonic() + FLOOR_PATIENCE_S
     while (missing := floor - seat.held()) > 0 and seat.take(missing) < missing:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
-from thaloom.base.errors import InternalError, ThaloomError
+from thaloom.base.errors import DeadlineExceeded, InternalError, ThaloomError
 from thaloom.work.runtime.engine import Emission, Engine
 
 REST_S = 10.0
@@ -72,8 +73,11 @@ class EngineRunner:
     def _listen(self, rung: Callable[[float], bool]) -> None:
         """Between two steps the engine looks for itself; one that has nothing to do is woken for it."""
         while not self._stopping and self._thread.is_alive():
-            if rung(_LISTEN_S):
-                self._wake.set()
+            try:
+                if rung(_LISTEN_S):
+                    self._wake.set()
+            except DeadlineExceeded:  # somebody who was stopped keeps everybody waiting: who sleeps here goes on
+                time.sleep(_LISTEN_S)
 
     def _turn(self) -> None:
         self._wake.clear()  # before looking: whoever submits from here on sets it again

@@ -33,6 +33,7 @@ from thaloom.work.runtime.types import Generation, ServedModel
 LOAD_DEADLINE_S = 300.0
 """Source: Ollama, OLLAMA_LOAD_TIMEOUT, by default 5 minutes."""
 _POLL_S = 0.05
+_KEEP_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +105,9 @@ class Loading:
         served = find_served(self.generation, name)
         if served is None or served.keep_alive_s == keep_alive_s:
             return
-        with contextlib.suppress(ServiceNotFound, NodeNotRunning):
-            await self.node.keep_alive(name, keep_alive_s)
+        with contextlib.suppress(ThaloomError, TimeoutError):  # nobody's answer hangs on that
+            async with asyncio.timeout(_KEEP_S):
+                await self.node.keep_alive(name, keep_alive_s)
 
     def _served(self, asked: str) -> ServedModel | None:
         return find_served(self.generation, asked) or find_served(self.generation, local_name(asked))

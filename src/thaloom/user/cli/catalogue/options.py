@@ -241,11 +241,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "option.keep_alive_s": (
         "Unload it when nobody asks it anything for so long; 0: at once, -1: never (default: the node's, 5m).",
-        "闲置多久后卸载：0 立即，-1 永不（默认取节点设置，5m）。",
+        "闲置多久后卸载：0 立即，-1 永不（默认 5m）。",
     ),
     "option.serve.priority": (
         "Of idle services, which make room last: high, normal or low (default: normal).",
-        "内存不足时谁最后让位：high、normal 或 low（默认 normal）。",
+        "最后让出内存：high、normal、low。",
     ),
     "option.token_s": (
         "Time per token that prompts coming in leave to running answers (default 0.05).",
