@@ -13,7 +13,6 @@ from tests.system.node import PATIENCE_S, Node, eventually, node
 from thaloom.base.procs import resident_bytes
 from thaloom.base.units import MIB
 from thaloom.edge.wire.control import JobRequest, JobResources, PullRequest, ServeRequest
-from thaloom.init import host_memory
 from thaloom.kernel.memory.board import PAGE_BYTES, Board, Pool
 from thaloom.kernel.memory.sharing import Share
 
@@ -83,28 +82,38 @@ def test_memory_comes_with_the_need_beyond_what_is_promised(node: Node) -> None:
     assert [complete(node, prompt(number)) for number in range(5)] == answers
 
 
-def test_what_a_job_is_given_is_lent_no_more(node: Node) -> None:
-    """All but a little of the memory is booked: the cache goes, its memory is the system's again, answers stay."""
+def test_what_is_asked_back_is_given_back(node: Node) -> None:
+    """The board is made smaller, as a daemon does for who books memory: the cache goes, its memory is the system's
+    again, answers stay. No daemon is there meanwhile, for that would measure what the whole machine has."""
     node.start()
     serve(node)
     answers = [complete(node, prompt(number)) for number in range(6)]
     full, pid = share(node), node.process("worker").pid
     resident = resident_bytes(pid) or 0
-    with node.client() as client:
-        free = min(memory.free_bytes for memory in client.status().memory if memory.device == "cpu")
-    left = full.floor * PAGE_BYTES
-    free = min(free, host_memory.available_bytes() + (full.held - full.floor) * PAGE_BYTES - 256 * MIB) - left
-    with node.client() as client:
-        client.run_job("large", JobRequest(command=["sleep", "60"], resources=JobResources(memory_bytes=free)))
-    eventually(lambda: share(node).held < full.held - full.floor)
+    node.kill(node.daemon.pid)
+    board = Board.open(node.home / "run" / "pages")
+    board.resize(full.floor + 4)
+    eventually(lambda: board.look().shares[0].held <= full.floor + 4)
     eventually(lambda: (resident_bytes(pid) or 0) < resident - 64 * MIB)
-    with node.client() as client:
-        eventually(lambda: client.job("large").phase == "running")
+    assert board.look().num_pages == full.floor + 4
     assert [complete(node, prompt(number)) for number in range(6)] == answers
+    assert board.look().shares[0].held <= full.floor + 4
+    board.resize(10 * full.floor)
+    assert [complete(node, prompt(number)) for number in range(6)] == answers
+    assert board.look().shares[0].held >= 3 * full.floor
+    board.check()
+    board.close()
+
+
+def test_a_job_that_fits_beside_what_is_lent_begins(node: Node) -> None:
+    node.start()
+    serve(node)
+    answer = complete(node, prompt(1))
+    resources = JobResources(memory_bytes=256 * MIB)
     with node.client() as client:
-        client.stop_job("large")
-        client.wait_job("large", timeout_s=PATIENCE_S)
-    eventually(lambda: pool(node).goal * PAGE_BYTES > free)
+        client.run_job("small", JobRequest(command=["true"], resources=resources))
+        assert client.wait_job("small", timeout_s=PATIENCE_S).phase == "succeeded"
+    assert complete(node, prompt(1)) == answer
 
 
 def test_pages_are_lent_while_the_daemon_is_away_and_a_killed_worker_owes_nothing(node: Node) -> None:

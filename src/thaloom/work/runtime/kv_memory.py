@@ -138,11 +138,11 @@ class LentKv(ElasticKv):
             self._seat.want(self._wanted)
 
     def grow(self, room: int) -> int:
-        """Takes what nobody else wants, and what is wanted: a cache is no reason to ask others for memory."""
         missing = self._pages_of(room) - self._seat.held()
         if missing > 0:
             with contextlib.suppress(DeadlineExceeded):
-                self._seat.take(min(missing, max(self._seat.offered(), self._wanted - self._seat.held(), 0)))
+                self._seat.take(missing)
+                self._seat.want(self._wanted)  # to keep a cache is no reason for others to give anything back
         return super().grow(min(room, self._blocks_of(self._seat.held())))
 
     def shrink(self, used: int) -> int:
