@@ -255,6 +255,8 @@ SOUND: tuple[Sound, ...] = (
     Sound(method="PUT", path=f"{_CONTROL}/services/spare", weight=0.1, steady=True,
           body={"model": "tiny", "num_threads": 1, "context_length": 64, "kv_bytes": 2**60}),
     Sound(method="DELETE", path=f"{_CONTROL}/services/spare", weight=0.3, steady=True),
+    Sound(method="PUT", path=f"{_CONTROL}/services/spare/keep-alive", body={"seconds": 60}, weight=0.3, steady=True),
+    _post(f"{_CONTROL}/services/tiny/wake", b"", 0.3),
     Sound(method="PUT", path=f"{_CONTROL}/aliases/best", body={"services": {"tiny": 1}, "canary": None}, weight=0.5),
     Sound(method="PUT", path=f"{_CONTROL}/aliases/tiny", body={"services": {"tiny": 1}}, weight=0.1),
     Sound(method="DELETE", path=f"{_CONTROL}/aliases/best", weight=0.2),
