@@ -9,31 +9,20 @@ up. Bytes are counted in units of types.UNIT_BYTES.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from thaloom.base.clock import Clock, SystemClock
 from thaloom.base.errors import CorruptObject, DiskFull
 from thaloom.base.events import Emit, ignore
 from thaloom.kernel.memory.tiers.books import Books
 from thaloom.kernel.memory.tiers.disk import DiskFolder, new_room
 from thaloom.kernel.memory.tiers.events import DiskTierShort, TierObjectLost
-from thaloom.kernel.memory.tiers.types import DiskCopy, Stored, Tier
+from thaloom.kernel.memory.tiers.types import DiskCopy, Held, Stored, Tier
 
 RETRY_S = 10.0
 """After the disk took nothing, before it is tried again."""
 _LOOK_AGAIN_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What a store holds. An object that lies in both tiers counts in both."""
-
-    host_bytes: int
-    host_objects: int
-    disk_bytes: int
-    disk_objects: int
 
 
 class TieredStore:
@@ -42,13 +31,22 @@ class TieredStore:
     `emit` may be called by any thread, never with anything locked.
     """
 
-    def __init__(self, *, host_bytes: int, disk: Path | None = None, disk_bytes: int = 0, emit: Emit = ignore) -> None:
+    def __init__(
+        self,
+        *,
+        host_bytes: int,
+        disk: Path | None = None,
+        disk_bytes: int = 0,
+        emit: Emit = ignore,
+        clock: Clock | None = None,
+    ) -> None:
         """Raises StateUnusable if the folder cannot be had."""
         if min(host_bytes, disk_bytes) < 0:
             raise ValueError(f"tiers of {host_bytes} and {disk_bytes} bytes")
         self._folder = DiskFolder(disk) if disk is not None and disk_bytes else None
         self._books = Books(host_bytes=host_bytes, disk_bytes=disk_bytes if self._folder else 0)
         self._emit = emit
+        self._clock = clock or SystemClock()
         self._changed = threading.Condition()
         self._is_closed = False
         self._num_stirred = self._num_settled = 0
@@ -181,7 +179,7 @@ class TieredStore:
             with self._changed:
                 if self._is_closed:
                     return
-                move = self._books.next_move(may_write=time.monotonic() >= self._write_again_at)
+                move = self._books.next_move(may_write=self._clock.monotonic() >= self._write_again_at)
                 if move is None:
                     self._num_settled = self._num_stirred
                     self._changed.notify_all()
@@ -220,7 +218,7 @@ class TieredStore:
         with self._changed:
             self._books.arrived(one, copy=copy)
             if short is not None:
-                self._write_again_at = time.monotonic() + RETRY_S
+                self._write_again_at = self._clock.monotonic() + RETRY_S
         if short is not None:
             self._tell_short(folder, short)
         else:

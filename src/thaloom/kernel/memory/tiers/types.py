@@ -57,3 +57,13 @@ class Move:
 
     gone: list[DiskCopy] = field(default_factory=list)
     one: Stored | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a store holds. An object that lies in both tiers counts in both."""
+
+    host_bytes: int
+    host_objects: int
+    disk_bytes: int
+    disk_objects: int
