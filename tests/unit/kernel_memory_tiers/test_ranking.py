@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from thaloom.kernel.memory.tiers.ranking import Rank, Ranking, leaving
@@ -10,6 +9,7 @@ from thaloom.kernel.memory.tiers.ranking import Rank, Ranking, leaving
 class One:
     rank: Rank
     taken_bytes: int
+    is_kept: bool = False
 
 
 def ranking(*ones: One, loses: bool = True) -> Ranking[One]:
@@ -46,10 +46,11 @@ def test_those_whose_leaving_costs_nothing_go_before_others() -> None:
     assert leaving([loose, sole], 5, (9.0, 9)) == [DEAR, SMALL]
 
 
-def test_what_has_no_end_of_worth_is_never_lost_but_may_move() -> None:
-    kept = One((math.inf, 1), 4)
-    assert leaving([ranking(kept)], 1, (math.inf, 2)) is None
-    assert leaving([ranking(kept, loses=False)], 1, (math.inf, 2)) == [kept]
+def test_what_is_kept_is_never_lost_but_may_move() -> None:
+    kept = One((0.0, 1), 4, is_kept=True)
+    assert leaving([ranking(kept)], 1, (1.0, 9)) is None
+    assert leaving([ranking(kept, NEW)], 4, (2.0, 9)) == [NEW]
+    assert leaving([ranking(kept, loses=False)], 1, (1.0, 9)) == [kept]
 
 
 def test_who_is_not_there_is_discarded_in_vain() -> None:

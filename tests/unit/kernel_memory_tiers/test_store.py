@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import random
 import signal
@@ -17,10 +16,12 @@ from thaloom.base.clock import ManualClock
 from thaloom.base.errors import StateUnusable
 from thaloom.base.events import Recorder
 from thaloom.kernel.memory.tiers import disk as disk_module
+from thaloom.kernel.memory.tiers import moving
 from thaloom.kernel.memory.tiers import store as store_module
 from thaloom.kernel.memory.tiers.disk import DiskFolder
 from thaloom.kernel.memory.tiers.events import DiskTierShort, TierObjectLost
-from thaloom.kernel.memory.tiers.store import RETRY_S, TieredStore
+from thaloom.kernel.memory.tiers.moving import RETRY_S
+from thaloom.kernel.memory.tiers.store import TieredStore
 from thaloom.kernel.memory.tiers.types import UNIT_BYTES, Held, StoredFile
 
 LONG_S = 30.0
@@ -146,15 +147,21 @@ def test_a_refused_put_leaves_nothing_of_what_the_key_had(make: Make) -> None:
     store.check()
 
 
-def test_what_has_no_end_of_worth_is_never_given_up(make: Make) -> None:
+def test_what_is_to_be_kept_is_never_given_up(make: Make) -> None:
     store = make(host=8, disk=4)
-    for number in range(11):
-        assert store.put(b"%d" % number, b"x", worth=math.inf)
-        assert store.settle(LONG_S)
-    assert store.put(b"11", b"x", worth=math.inf)
-    assert not store.put(b"12", b"x", worth=math.inf)
+    for number in range(12):
+        assert store.put(b"%d" % number, b"x", keep=True, wait_s=LONG_S)
+    assert not store.put(b"12", b"x", worth=9.0, wait_s=LONG_S)
     store.check()
     assert [read(store, b"%d" % number, 1) for number in range(12)] == [b"x"] * 12
+
+
+def test_who_may_wait_gets_the_room_that_the_disk_makes(make: Make) -> None:
+    store = make(host=8, disk=40)
+    for number in range(12):
+        assert store.put(b"%d" % number, data(number, units=3), keep=True, wait_s=LONG_S)
+        store.check()
+    assert [read(store, b"%d" % i, len(data(i, units=3))) for i in range(12)] == [data(i, units=3) for i in range(12)]
 
 
 def test_an_object_larger_than_host_memory_is_refused(make: Make) -> None:
@@ -364,18 +371,20 @@ def test_a_file_that_cannot_be_removed_still_counts(
     assert len(told.of(DiskTierShort)) == 1
 
 
-def test_memory_that_the_system_does_not_have(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_the_system_does_not_have(make: Make, told: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(num_bytes: int) -> memoryview:
         raise OSError(errno.ENOMEM, "none left")
 
     store = make(host=8, disk=20)
     put = fill(store, 20)
     monkeypatch.setattr(store_module, "new_room", none_left)
+    monkeypatch.setattr(moving, "new_room", none_left)
     assert not store.put(b"key", b"x")
     store.prefetch([b"0"])
     assert store.settle(LONG_S)
     store.check()
-    assert read(store, b"1", len(put[1])) == put[1]
+    assert [read(store, b"%d" % i, len(put[i])) for i in (0, 1)] == put[:2]
+    assert told.of(TierObjectLost) == []
 
 
 def test_a_length_that_is_not_the_objects_is_an_error_of_ours(make: Make) -> None:

@@ -42,6 +42,7 @@ class Stored:
     num_bytes: int
     worth: float
     rank: Rank
+    is_kept: bool = False
     room: memoryview | None = None
     copy: DiskCopy | None = None
     moving: Literal["up", "down"] | None = None
