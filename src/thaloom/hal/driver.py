@@ -36,6 +36,9 @@ from thaloom.hal.tensors import QuantTensor, Tensor
 from thaloom.hal.types import Device, DType, Link, Reading, Support, WeightFormat
 
 ABI = 1
+ALIGNMENT = 256
+"""Memory of a device begins at a multiple of so many bytes, and so does every piece of it (hal.arena): what vector
+units, caches and the copy engines of accelerators ask for at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +202,7 @@ class Backend(Protocol):
         ...
 
     def allocate(self, num_bytes: int) -> Buffer:
-        """Zeroed memory of the device. Raises OutOfMemory."""
+        """Zeroed memory of the device, which begins at a multiple of ALIGNMENT. Raises OutOfMemory."""
         ...
 
     def compile(self, program: Program, weights: WeightSource, limits: Limits) -> Executable:

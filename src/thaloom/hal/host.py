@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from thaloom.base.errors import OutOfMemory
 from thaloom.hal.blocks import BlockStore, block_bytes
 from thaloom.hal.checks import StepChecker, check_limits, check_program, read_weights
-from thaloom.hal.driver import Buffer, Limits, WeightSource
+from thaloom.hal.driver import ALIGNMENT, Buffer, Limits, WeightSource
 from thaloom.hal.ops import Program, Step
 from thaloom.hal.quantise import convert
 from thaloom.hal.types import Device, Support
@@ -62,7 +62,9 @@ class HostBuffer:
     """Zeroed memory of this process, counted against its backend's budget until freed. Freeing twice is harmless."""
 
     def __init__(self, num_bytes: int, release: Callable[[int], None]) -> None:
-        self._data: NDArray[np.uint8] | None = np.zeros(num_bytes, np.uint8)
+        room = np.zeros(num_bytes + ALIGNMENT, np.uint8)
+        begin = -room.ctypes.data % ALIGNMENT
+        self._data: NDArray[np.uint8] | None = room[begin : begin + num_bytes]
         self._num_bytes = num_bytes
         self._release = release
 

@@ -202,6 +202,17 @@ def _forgets_free(self: Any, num_bytes: int) -> Any:
     return type("Kept", (Wrapped,), {"free": lambda self: None})(buffer)
 
 
+class _Odd:
+    def __init__(self, num_bytes: int) -> None:
+        self.num_bytes = num_bytes
+        room = np.zeros(num_bytes + 512, np.uint8)
+        begin = -room.ctypes.data % 256 + 64
+        self.data = room[begin : begin + num_bytes]
+
+    def free(self) -> None:
+        pass
+
+
 def _gives_too_much(self: Any, num_bytes: int) -> Any:
     return self.inner.allocate(min(num_bytes, 1 << 20))
 
@@ -338,6 +349,7 @@ MUTANTS: dict[str, tuple[Callable[[], Mutant], str]] = {
     "reads another device": (lambda: _reading_with(device=DeviceId("virtual:9")), "telemetry.is_of_the_device"),
     "gives memory it does not have": (lambda: backend_like(allocate=_gives_too_much), "memory.too_much_is_refused"),
     "never gives memory back": (lambda: backend_like(allocate=_forgets_free), "memory.comes_back"),
+    "begins anywhere": (lambda: backend_like(allocate=lambda self, size: _Odd(size)), "memory.begins_aligned"),
     "does not copy blocks": (
         lambda: executable_like(copy_block=lambda self, source, target: None),
         "memory.blocks_can_be_copied",

@@ -44,7 +44,7 @@ def packed(
     weight_format: WeightFormat = "int8" if to == "int8_groups" else to
     weights = PackedWeights(program, MemoryWeights({"table": table, "matrix": matrix}), owner, library, weight_format)
     struct = weights.structs["matrix"]
-    buffer = next(found for found in weights._buffers if 0 <= struct.data - found.address < found.num_bytes)
+    buffer = next(found for found in weights._arena.buffers if 0 <= struct.data - found.address < found.num_bytes)
     start = struct.data - buffer.address
     data = bytes(buffer.data[start : start + struct.num_bytes])
     weights.free()

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from thaloom.base import memory_files
 from thaloom.base.files import atomic_writer, disk_errors, free_bytes
+from thaloom.hal.arena import aligned
 from thaloom.hal.drivers.cpu import native
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.shared_memory import SharedMemory, whole_pages
@@ -47,8 +48,9 @@ def write(path: Path, structs: dict[str, native.Weight], layout: str, num_thread
     """Put the weights at `path`, whole or not at all. Raises DiskFull, OSError."""
     at, entries = 0, []
     for name, weight in structs.items():
+        at = aligned(at)
         entries.append([name, *(getattr(weight, field) for field in _FIELDS), at, int(weight.num_bytes)])
-        at += -(-int(weight.num_bytes) // 64) * 64
+        at += int(weight.num_bytes)
     with disk_errors(path):
         if at > free_bytes(path) // 2:
             raise OSError(f"{at} bytes would take more than half of what is free on its disk")
@@ -60,9 +62,11 @@ def write(path: Path, structs: dict[str, native.Weight], layout: str, num_thread
     head = MAGIC + len(header).to_bytes(_LENGTH_BYTES, "little") + header + hashlib.sha256(header).digest()
     with atomic_writer(path, sync=False) as file:  # what a crash leaves half is found by its sums
         file.write(head + bytes(-len(head) % _ALIGNMENT))
+        end = 0
         for piece in pieces:
+            file.write(bytes(aligned(end) - end))
             file.write(piece.data)
-            file.write(bytes(-piece.size % 64))
+            end = aligned(end) + piece.size
 
 
 def read(

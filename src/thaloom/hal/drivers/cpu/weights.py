@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.errors import DiskFull, MalformedFile
+from thaloom.hal.arena import GrowingArena
 from thaloom.hal.checks import check_weight
 from thaloom.hal.driver import KeepsPacked, Shared, SharesPacked, WeightSource
 from thaloom.hal.drivers.cpu import native, packed_file
@@ -24,7 +25,6 @@ from thaloom.hal.types import WeightFormat
 if TYPE_CHECKING:
     from thaloom.hal.drivers.cpu.executable import CpuBackend
 
-_ALIGNMENT = 64
 WORTH_KEEPING = 64 << 20
 """Bytes from which packed weights are kept on disk: fewer are packed in less than a tenth of a second."""
 _LARGE = 1 << 20
@@ -55,11 +55,9 @@ class PackedWeights:
         self._wide = shared_projections(program) if weight_format == "stored" else frozenset()
         self._library = library
         self._backend = backend
-        self._buffers: list[HostMemory] = []
+        self._arena: GrowingArena[HostMemory] = GrowingArena(backend.allocate, chunk_bytes=_LARGE)
         self._memory: Shared | None = None
         self._shared: SharedMemory | None = None
-        self._small: HostMemory | None = None
-        self._small_used = 0
         self.structs: dict[str, native.Weight] = {}
         try:
             self._take(program, source)
@@ -135,12 +133,12 @@ class PackedWeights:
         except (OSError, packed_file.Unusable) as error:
             keeper.packed_lost(f"packed weights are made again: {error}")
             return False
-        self._buffers.append(memory)
+        self._arena.adopt(memory)
         return True
 
     @property
     def num_bytes(self) -> int:
-        return self.shared_bytes + sum(buffer.num_bytes for buffer in self._buffers)
+        return self.shared_bytes + self._arena.num_bytes
 
     @property
     def shared_bytes(self) -> int:
@@ -148,10 +146,7 @@ class PackedWeights:
         return 0 if self._shared is None else self._shared.num_bytes
 
     def free(self) -> None:
-        for buffer in self._buffers:
-            buffer.free()
-        self._buffers.clear()
-        self._small, self._small_used = None, 0
+        self._arena.free()
         if self._shared is not None:
             self._shared.free()
             self._shared = None
@@ -201,15 +196,6 @@ class PackedWeights:
         return target
 
     def _place(self, target: native.Weight, num_bytes: int) -> None:
-        if num_bytes >= _LARGE:
-            buffer = self._backend.allocate(num_bytes)
-            self._buffers.append(buffer)
-            target.data = buffer.address
-        else:
-            if self._small is None or self._small_used + num_bytes > self._small.num_bytes:
-                self._small = self._backend.allocate(_LARGE)
-                self._buffers.append(self._small)
-                self._small_used = 0
-            target.data = self._small.address + self._small_used
-            self._small_used += -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
+        piece = self._arena.take(num_bytes)
+        target.data = piece.buffer.address + piece.offset
         target.num_bytes = num_bytes

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
 from thaloom.base.errors import OutOfMemory
 from thaloom.hal.checks import MemoryWeights
+from thaloom.hal.driver import ALIGNMENT
 from thaloom.hal.testing.bench import LIMITS, NUM_BLOCKS, bench, expect_close, right, sequences_for
 from thaloom.hal.testing.programs import tiny_model
 from thaloom.hal.testing.schedules import make_step, together
@@ -23,6 +26,17 @@ def gives_what_is_asked(subject: Subject) -> None:
     for num_bytes in (1, 4096, MIB + 1):
         buffer = backend.allocate(num_bytes)
         expect(buffer.num_bytes == num_bytes, f"asked for {num_bytes} bytes, the buffer says {buffer.num_bytes}")
+        buffer.free()
+
+
+@check("memory.begins_aligned")
+def begins_aligned(subject: Subject) -> None:
+    backend = subject.open()
+    buffers = [backend.allocate(num_bytes) for num_bytes in (1, 300, MIB + 1)]
+    for buffer in buffers:
+        if isinstance(data := getattr(buffer, "data", None), np.ndarray):  # else only the driver sees where it lies
+            begin = data.ctypes.data
+            expect(begin % ALIGNMENT == 0, f"a buffer begins at {begin}, which is no multiple of {ALIGNMENT}")
         buffer.free()
 
 
