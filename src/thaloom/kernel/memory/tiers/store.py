@@ -47,6 +47,11 @@ class TieredStore:
         clock = clock or SystemClock()
         self._mover = None if folder is None else Mover(self._books, self._changed, folder, emit, clock)
 
+    @property
+    def bounds(self) -> dict[Tier, int]:
+        """Bytes of each tier, which are never exceeded."""
+        return dict(self._books.bounds)
+
     def put(
         self,
         key: bytes,
