@@ -1,10 +1,10 @@
 """Whether it pays to compress what lies in a tier: `python -m benchmarks.tier_compression FOLDER [--record]`.
 
-Pieces of a megabyte of what tiers hold: keys and values of `tiny` while it reads our README, its weights, and
-weights and moments of the tests' trainer. Each is compressed without loss by what the standard library has, as it is and in byte
-planes (all first bytes, then all second ones ...: exponents compress, fractions do not). Told: bytes over compressed
-bytes, both speeds, and the time until a piece is in memory again over the time without compression, from the disk (read
-past the page cache on FOLDER's disk) and from host memory (a copy), each measured between the others.
+Pieces of a megabyte of what tiers hold: keys and values of `tiny` while it reads our README, its weights, and weights
+and moments of the tests' trainer. Each is compressed without loss by what the standard library has: as it is, and in
+byte planes (all first bytes, then all second ones ...), for exponents compress and fractions do not. Told: bytes over
+compressed bytes, both speeds, and the time until a piece is in memory again over the time without compression: from the
+disk (read past the page cache on FOLDER's disk) and from host memory (a copy), each measured between the others.
 """
 
 from __future__ import annotations
