@@ -166,7 +166,10 @@ def test_who_may_wait_gets_the_room_that_the_disk_makes(make: Make) -> None:
 
 def test_an_object_larger_than_host_memory_is_refused(make: Make) -> None:
     store = make(host=2, disk=100)
-    assert not store.put(b"large", bytes(3 * UNIT_BYTES))
+    assert store.put(b"fits", bytes(UNIT_BYTES))
+    assert not store.put(b"large", bytes(3 * UNIT_BYTES), wait_s=LONG_S)
+    assert store.settle(LONG_S)
+    assert store.where(b"fits") == "host"  # nobody was moved for it
     assert store.put(b"fits", bytes(2 * UNIT_BYTES))
 
 

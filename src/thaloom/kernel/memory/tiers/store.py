@@ -165,11 +165,12 @@ class TieredStore:
 
     def _await_room(self, num_bytes: int, wait_s: float) -> bool:
         """Whether the disk had a chance to make so much free, and the store is still open."""
-        if self._mover is None:
+        taken = whole_units(num_bytes)
+        if self._mover is None or taken > self._books.bounds["host"]:
             return False
-        self._books.awaited_bytes = max(whole_units(num_bytes), self._books.awaited_bytes)
+        self._books.awaited_bytes = max(taken, self._books.awaited_bytes)
         is_settled = self._settled(self._mover)
-        self._changed.wait_for(lambda: is_settled() or self._books.free_bytes("host") >= whole_units(num_bytes), wait_s)
+        self._changed.wait_for(lambda: is_settled() or self._books.free_bytes("host") >= taken, wait_s)
         self._books.awaited_bytes = 0  # others who wait as well find what is free now, or are refused
         return not self._is_closed
 
