@@ -187,8 +187,8 @@ class HoldsShared(Protocol):
 
 @runtime_checkable
 class MovesBlocks(Protocol):
-    """Optional power of an Executable: what a block of its pool holds can leave the device and come back, to the same or
-    another block, as `block_bytes` bytes whose meaning is the driver's own secret. Not while a step runs."""
+    """Optional power of an Executable: what a block of its pool holds can leave the device and come back, to the same
+    block or another, as `block_bytes` bytes whose meaning is the driver's own secret. Not while a step runs."""
 
     def read_block(self, block: int, into: memoryview) -> None:
         """Copy a block out. Raises ValueError for a block outside the pool, or a target of another size."""

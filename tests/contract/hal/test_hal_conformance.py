@@ -45,7 +45,7 @@ def test_there_are_enough_checks_with_stable_ids() -> None:
         ("virtual:1", {"draws", "elastic", "moves", "exact", "kv:bf16", "kv:f16", "kv:i8"}),
         pytest.param(
             "virtual:2",
-            {"draws", "elastic", "moves", "weights:bf16", "weights:f16", "kv:bf16", "kv:f16", "kv:i8"},
+            {"draws", "elastic", "weights:bf16", "weights:f16", "kv:bf16", "kv:f16", "kv:i8"},
             marks=pytest.mark.slow,
         ),
     ],

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 
 from thaloom.base.ids import DeviceId
 from thaloom.base.plugins import Manifest
-from thaloom.hal.driver import Backend, Driver, InjectsFaults, MovesBlocks, ReportsLinks, ReservesMemory, SamplesNatively
+from thaloom.hal.driver import (
+    Backend,
+    Driver,
+    InjectsFaults,
+    MovesBlocks,
+    ReportsLinks,
+    ReservesMemory,
+    SamplesNatively,
+)
 from thaloom.hal.ops import VERSION
 from thaloom.hal.testing.report import Report, Result
 from thaloom.hal.types import Device, Support
