@@ -217,7 +217,7 @@ def test_the_same_tokens_where_blocks_leave_and_come_back(backend: str, num_sche
         tiers = run(backend, cold).engine.tiers
         assert tiers is not None
         saved, restored = saved + tiers.saved_blocks, restored + tiers.restored_blocks
-    assert saved and restored, "schedules in which nothing comes back"
+    assert min(saved, restored) > 0, "schedules in which nothing comes back"
 
 
 @pytest.mark.parametrize(
