@@ -117,10 +117,9 @@ class ColdStore:
         """Takes nothing more."""
         self.asked: list[Sequence[bytes]] = []
         """To be prefetched."""
-        self.reads = 0
 
-    def put(self, key: bytes, data: memoryview, *, worth: float = 0.0) -> bool:
-        assert self.where(key) is None, "kept twice"
+    def put(self, key: bytes, data: memoryview) -> bool:
+        self.drop(key)
         if self.full or not self.most["host"]:
             return False
         host, disk = self.kept["host"], self.kept["disk"]
@@ -147,8 +146,11 @@ class ColdStore:
             del self.kept[place][key]
             return False
         into[:] = self.kept[place][key]
-        self.reads += 1
         return True
+
+    def drop(self, key: bytes) -> None:
+        for kept in self.kept.values():
+            kept.pop(key, None)
 
 
 class PagedBuffer:

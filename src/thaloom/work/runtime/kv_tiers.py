@@ -21,22 +21,14 @@ from thaloom.kernel.sched.step_times import StepTimes
 
 
 class BlockStore(Protocol):
-    """Bytes by key, on tiers of their own. It may lose anything at any time, and never gives back other bytes than
-    were put."""
+    """As kernel.memory.tiers.store.TieredStore: it may lose anything at any time, the longest unused first, and never
+    gives back other bytes than were put."""
 
-    def put(self, key: bytes, data: memoryview, *, worth: float = 0.0) -> bool:
-        """Keep a copy; False where there is no room. Never waits for a disk."""
-        ...
-
+    def put(self, key: bytes, data: memoryview) -> bool: ...
     def where(self, key: bytes) -> Place | None: ...
-
-    def prefetch(self, keys: Sequence[bytes]) -> None:
-        """These will be read soon. Returns at once."""
-        ...
-
-    def read(self, key: bytes, into: memoryview) -> bool:
-        """False if it is gone, or damaged."""
-        ...
+    def prefetch(self, keys: Sequence[bytes]) -> None: ...
+    def read(self, key: bytes, into: memoryview) -> bool: ...
+    def drop(self, key: bytes) -> None: ...
 
 
 class KvTiers:
@@ -64,8 +56,6 @@ class KvTiers:
 
     def leave(self, block: int, key: BlockKey, times: StepTimes | None) -> None:
         """The pool gives this block away: it is in the store from now on, if there is room and it is worth it."""
-        if self._store.where(key) is not None:
-            return
         saved = saved_s(chunk_tokens=self._chunk_tokens, times=times, moves=self._moves)
         if saved is not None and saved <= 0:
             self._moves.refuse("out", 1)
@@ -73,7 +63,7 @@ class KvTiers:
             return
         started = self._monotonic()
         self._mover.read_block(block, self._staging)
-        if not self._store.put(key, self._staging, worth=saved or 0.0):
+        if not self._store.put(key, self._staging):
             return
         self._moves.add("out", self._monotonic() - started)
         self.saved_blocks += 1
@@ -130,6 +120,7 @@ class KvTiers:
         if place is None or not self._store.read(key, self._staging):
             return False
         self._mover.write_block(block, self._staging)
+        self._store.drop(key)  # it leaves again in its turn: what is kept twice keeps others out
         self._moves.add(place, self._monotonic() - started)
         self.restored_blocks += 1
         return True
