@@ -59,15 +59,14 @@ class BlockStore:
         self._blocks[target] = self._blocks[source]
 
     def read_block(self, block: int, into: memoryview) -> None:
-        copy_bytes(memoryview(self._bytes_of(block)), into)
+        copy_bytes(self._bytes_of(block), into)
 
     def write_block(self, block: int, data: memoryview) -> None:
-        copy_bytes(data, memoryview(self._bytes_of(block)))
+        copy_bytes(data, self._bytes_of(block))
 
-    def _bytes_of(self, block: int) -> NDArray[np.uint8]:
+    def _bytes_of(self, block: int) -> memoryview:
         self._check(block)
-        data: NDArray[np.uint8] = self._blocks[block : block + 1].view(np.uint8)
-        return data
+        return self._blocks[block : block + 1].view(np.uint8).data
 
     def _check(self, block: int) -> None:
         if not 0 <= block < self.num_blocks:

@@ -138,6 +138,7 @@ class Planner:
             return Placement(manifest=manifest, device=device, estimate=foreign_estimate(spec, lambda: model))
         if spec.engine == "onnx":
             return Placement(manifest=manifest, device=device, estimate=onnx_estimate(spec, manifest.card))
+        check_disk_tier(spec, manifest)
         config = self._models.open(manifest).config()
         lends = self._lends(spec, device)
         found = estimate(spec, manifest.card, config, lends=lends)
@@ -148,6 +149,15 @@ def _said(spec: ServiceSpec) -> str:
     """Of a wish, all that a plan is made of."""
     fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
     return repr([(name, value) for name, value in fields.items() if name not in ("name", "labels", "replicas")])
+
+
+def check_disk_tier(spec: ServiceSpec, manifest: Manifest) -> None:
+    """Raises NotServable where what people tell an encrypted model would lie on the disk as it is."""
+    if spec.kv_disk_bytes and manifest.encrypted:
+        raise NotServable(
+            f"model {spec.model!r} is encrypted; its keys and values would lie on the disk in plain",
+            param="kv_disk_bytes",
+        )
 
 
 def check_engine(spec: ServiceSpec, manifest: Manifest) -> None:

@@ -11,13 +11,22 @@ All on the engine's thread, between two steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from thaloom.hal.driver import MovesBlocks
+from thaloom.base.errors import BadParameter, NotServable
+from thaloom.base.events import Emit
+from thaloom.base.units import format_bytes
+from thaloom.hal.driver import Executable, MovesBlocks
 from thaloom.hal.ops import BLOCK_TOKENS
+from thaloom.hal.types import Device
+from thaloom.kernel.memory.ledger import Ledger
 from thaloom.kernel.memory.pages import BlockKey, BlockPool
+from thaloom.kernel.memory.tiers.store import TieredStore
+from thaloom.kernel.memory.tiers.types import whole_units
 from thaloom.kernel.sched.restoring import MoveTimes, Place, blocks_to_bring, saved_s
 from thaloom.kernel.sched.step_times import StepTimes
+from thaloom.work.runtime.spec import WorkerSpec
 
 
 class BlockStore(Protocol):
@@ -29,6 +38,32 @@ class BlockStore(Protocol):
     def prefetch(self, keys: Sequence[bytes]) -> None: ...
     def read(self, key: bytes, into: memoryview) -> bool: ...
     def drop(self, key: bytes) -> None: ...
+
+
+def open_store(
+    spec: WorkerSpec, executable: Executable, device: Device, ledger: Ledger, emit: Emit
+) -> TieredStore | None:
+    """What the spec gives for keys and values that leave the pool, booked where it is the device's own memory; None
+    where it gives nothing.
+
+    Raises OutOfMemory, StateUnusable if the folder on the disk cannot be had, NotServable if what blocks hold cannot
+    leave this device, BadParameter where not even one fits.
+    """
+    if not spec.kv_host_bytes:
+        return None
+    if not isinstance(executable, MovesBlocks):
+        raise NotServable(f"keys and values cannot leave device {device.id!r}", param="kv_host_bytes")
+    least = whole_units(executable.block_bytes)
+    for name, num_bytes in (("kv_host_bytes", spec.kv_host_bytes), ("kv_disk_bytes", spec.kv_disk_bytes)):
+        if 0 < num_bytes < least:
+            raise BadParameter(
+                f"{name} is {format_bytes(num_bytes)}; one block of {BLOCK_TOKENS} tokens takes {format_bytes(least)}",
+                param=name,
+            )
+    if device.kind == "cpu":
+        ledger.reserve(spec.worker, device.id, spec.kv_host_bytes, purpose="kv_host", measured=True)
+    disk = None if spec.tier_folder is None else Path(spec.tier_folder)
+    return TieredStore(host_bytes=spec.kv_host_bytes, disk=disk, disk_bytes=spec.kv_disk_bytes, emit=emit)
 
 
 class KvTiers:

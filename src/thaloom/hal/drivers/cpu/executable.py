@@ -223,7 +223,7 @@ class CpuExecutable:
         start = block * self.block_bytes
         if start + self.block_bytes > self._pool.num_bytes:
             raise ValueError(f"block {block} has no memory now")
-        return memoryview(self._pool.data[start : start + self.block_bytes])
+        return self._pool.data[start : start + self.block_bytes].data
 
     def close(self) -> None:
         """Harmless when repeated."""
