@@ -93,7 +93,6 @@ def test_and_from_the_disk_whose_folder_goes_with_the_worker(node: Node) -> None
     worker = node.process("worker", "deep")
     node.kill(worker.pid)
     eventually(lambda: not (node.home / "run" / "workers" / worker.id).exists())
-    eventually(lambda: node.process("worker", "deep").id != worker.id)
 
 
 def test_a_disk_without_memory_before_it_is_refused(node: Node) -> None:
