@@ -85,6 +85,7 @@ class Roster:
         for overtaken in itertools.islice(self._waiting, index, None):
             overtaken.num_overtaken += 1
         self._waiting.insert(index, sequence)
+        self._look_ahead()
 
     def next_work(self, now: float) -> list[Work]:
         """What goes into the next step; nothing if there is nobody. Preempts and admits as planned."""
@@ -267,7 +268,7 @@ class Roster:
         return True
 
     def _look_ahead(self) -> None:
-        """What those who wait will ask for comes nearer while the next step computes."""
+        """What those who wait will ask for comes nearer while a step computes."""
         if self._tiers is None:
             return
         for sequence in itertools.islice(self._waiting, LOOK_AHEAD):
