@@ -83,8 +83,7 @@ class Tenancy:
             )
         if spec.kv_disk_bytes:
             raise NotEnforceable(
-                f"the tenant {name!r} has no quota of disk that its kv_disk_bytes could be held to",
-                param="kv_disk_bytes",
+                f"the tenant {name!r} has no quota of disk that kv_disk_bytes could be held to", param="kv_disk_bytes"
             )
         bytes_of = {} if quota.memory_bytes is None else await self._bytes_of_each(name)
         # From here on nothing else happens until the wish is kept: two at once cannot both be the last.
