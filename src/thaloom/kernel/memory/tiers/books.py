@@ -25,6 +25,8 @@ class Books:
         self.objects: dict[bytes, Stored] = {}
         self.wanted: OrderedDict[bytes, None] = OrderedDict()
         self.moving: Stored | None = None
+        self.awaited_bytes = 0
+        """Somebody waits for so many free ones in host memory."""
         self._num_uses = 0
         self._loose: Ranking[Stored] = Ranking(loses=False)
         """In host memory and on disk."""
@@ -38,9 +40,9 @@ class Books:
     def free_bytes(self, tier: Tier) -> int:
         return self.bounds[tier] - self.used[tier]
 
-    def new(self, key: bytes, num_bytes: int, worth: float) -> Stored | None:
+    def new(self, key: bytes, num_bytes: int, worth: float, *, is_kept: bool) -> Stored | None:
         """One that there is room for in host memory: what is worth less has left it. None where there is not."""
-        one = Stored(key, num_bytes, worth, self._next_rank(num_bytes, worth))
+        one = Stored(key, num_bytes, worth, self._next_rank(num_bytes, worth), is_kept)
         return one if self._make_room(one, [self._loose, self._sole]) else None
 
     def add(self, one: Stored) -> None:
@@ -98,7 +100,8 @@ class Books:
             if may_write and lowest is not None and lowest.rank < one.rank and (move := self._move_down(lowest)):
                 return move
             self.wanted.popitem(last=False)  # there is no room for it: it is read from the disk, then
-        while self.free_bytes("host") < self.bounds["host"] // _BLANK and self.bounds["disk"]:
+        free = max(self.bounds["host"] // _BLANK, self.awaited_bytes)
+        while self.free_bytes("host") < free and self.bounds["disk"]:
             loose, sole = self._loose.lowest(), self._sole.lowest()
             if loose is not None and (sole is None or loose.rank < sole.rank):
                 self._unstand(loose)

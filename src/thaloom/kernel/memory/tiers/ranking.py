@@ -6,7 +6,6 @@ Pure: what is chosen follows from what is there, and who chose carries it out.
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -21,12 +20,15 @@ class Ranked(Protocol):
     @property
     def taken_bytes(self) -> int: ...
 
+    @property
+    def is_kept(self) -> bool: ...
+
 
 T = TypeVar("T", bound=Ranked)
 
 
 class Ranking(Generic[T]):
-    """Those that may leave, the least first. `loses`: who leaves is lost, so what has no end of worth stays."""
+    """Those that may leave, the least first. `loses`: who leaves is lost, so what is kept stays."""
 
     def __init__(self, *, loses: bool) -> None:
         self._loses = loses
@@ -56,9 +58,11 @@ class Ranking(Generic[T]):
     def below(self, rank: Rank) -> Iterator[T]:
         """Those who may leave for one of that rank, the least first."""
         for lower in self._ranks:
-            if lower >= rank or (self._loses and math.isinf(lower[0])):
+            if lower >= rank:
                 return
-            yield self._ranked[lower]
+            one = self._ranked[lower]
+            if not (self._loses and one.is_kept):
+                yield one
 
     def check(self) -> None:
         """Prove the invariants (AssertionError otherwise)."""

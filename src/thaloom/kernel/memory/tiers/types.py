@@ -42,6 +42,7 @@ class Stored:
     num_bytes: int
     worth: float
     rank: Rank
+    is_kept: bool = False
     room: memoryview | None = None
     copy: DiskCopy | None = None
     moving: Literal["up", "down"] | None = None
@@ -57,3 +58,13 @@ class Move:
 
     gone: list[DiskCopy] = field(default_factory=list)
     one: Stored | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a store holds. An object that lies in both tiers counts in both."""
+
+    host_bytes: int
+    host_objects: int
+    disk_bytes: int
+    disk_objects: int

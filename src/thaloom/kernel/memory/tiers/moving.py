@@ -1,0 +1,146 @@
+"""Whoever sits at the disk of a store of tiers: one thread that carries out what the books say is to be moved."""
+
+from __future__ import annotations
+
+import threading
+
+from thaloom.base.clock import Clock
+from thaloom.base.errors import CorruptObject, DiskFull
+from thaloom.base.events import Emit
+from thaloom.kernel.memory.tiers.books import Books
+from thaloom.kernel.memory.tiers.disk import DiskFolder, new_room
+from thaloom.kernel.memory.tiers.events import DiskTierShort, TierObjectLost
+from thaloom.kernel.memory.tiers.types import DiskCopy, Stored
+
+RETRY_S = 10.0
+"""After the disk took nothing, before it is tried again."""
+
+
+class Mover:
+    """`changed` guards the books and all that is here; it is notified of whatever arrives."""
+
+    def __init__(
+        self, books: Books, changed: threading.Condition, folder: DiskFolder, emit: Emit, clock: Clock
+    ) -> None:
+        self._books, self._changed, self._folder = books, changed, folder
+        self._emit, self._clock = emit, clock
+        self._is_ended = False
+        self._num_stirred = self._num_settled = 0
+        self._is_short = False
+        self._write_again_at = 0.0
+        self._thread = threading.Thread(target=self._serve, name="tiers", daemon=True)
+        self._thread.start()
+
+    def stir(self) -> int:
+        """Look at the books again, with `changed` held; a number for `is_settled`."""
+        self._num_stirred += 1
+        self._changed.notify_all()
+        return self._num_stirred
+
+    def is_settled(self, since: int) -> bool:
+        """Whether nothing was left to do after that."""
+        return self._is_ended or self._num_settled >= since
+
+    def read(self, one: Stored, copy: DiskCopy, into: memoryview) -> bool:
+        """By the thread that calls, which counts among the copy's readers; False, and told, if it was damaged."""
+        lost: Exception | None = None
+        try:
+            self._folder.read(copy.stored, into)
+        except (CorruptObject, OSError) as error:
+            lost = error
+        finally:
+            self._read_done(one, copy, lost)
+        return lost is None
+
+    def end(self) -> None:
+        """Without `changed` held. Everything is off the books by now."""
+        with self._changed:
+            self._is_ended = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._folder.close()
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                if self._is_ended:
+                    return
+                move = self._books.next_move(may_write=self._clock.monotonic() >= self._write_again_at)
+                if move is None:
+                    self._num_settled = self._num_stirred
+                    self._changed.notify_all()
+                    self._changed.wait()
+                    continue
+                copy = move.one.copy if move.one is not None and move.one.moving == "up" else None
+                if copy is not None:
+                    copy.num_readers += 1
+            if move.one is None:
+                self._remove(move.gone)
+            elif copy is None:
+                self._move_down(move.one)
+            else:
+                self._move_up(move.one, copy)
+
+    def _remove(self, copies: list[DiskCopy]) -> None:
+        stays: OSError | None = None
+        for copy in copies:
+            try:
+                self._folder.remove(copy.stored)
+            except OSError as error:
+                stays = error
+                copy.num_readers += 1  # for good: what cannot be removed counts as long as we are there
+        with self._changed:
+            self._books.removed([copy for copy in copies if copy.num_readers == 0])
+            self._changed.notify_all()
+        if stays is not None:
+            self._tell_short(stays)
+
+    def _move_down(self, one: Stored) -> None:
+        copy, short = None, None
+        try:
+            assert one.room is not None, "what moves down lies in host memory"
+            copy = DiskCopy(self._folder.write(one.room, one.num_bytes), one.taken_bytes)
+        except (DiskFull, OSError) as error:
+            short = error
+        with self._changed:
+            self._books.arrived(one, copy=copy)
+            self._changed.notify_all()
+            if short is not None:
+                self._write_again_at = self._clock.monotonic() + RETRY_S
+        if short is not None:
+            self._tell_short(short)
+        else:
+            self._is_short = False
+
+    def _move_up(self, one: Stored, copy: DiskCopy) -> None:
+        room: memoryview | None = None
+        lost: Exception | None = None
+        try:
+            room = new_room(one.num_bytes)
+        except OSError:
+            pass  # the system has none left: it stays where it is
+        try:
+            if room is not None:
+                self._folder.read(copy.stored, room[: one.num_bytes])
+        except (CorruptObject, OSError) as error:
+            lost, room = error, None
+        with self._changed:
+            self._books.arrived(one, room=room)
+        self._read_done(one, copy, lost)
+
+    def _read_done(self, one: Stored, copy: DiskCopy, lost: Exception | None) -> None:
+        with self._changed:
+            copy.num_readers -= 1
+            if lost is not None:
+                self._books.lost(one, copy)
+            self.stir()
+            is_told = lost is not None and not self._is_ended
+        if is_told:
+            self._emit(TierObjectLost(file=str(copy.stored.path), reason=str(lost), num_bytes=one.num_bytes))
+
+    def _tell_short(self, error: Exception) -> None:
+        if not self._is_short:
+            self._is_short = True
+            self._emit(
+                DiskTierShort(folder=str(self._folder.path), reason=str(error), held_bytes=self._books.used["disk"])
+            )
