@@ -67,6 +67,7 @@ def test_a_disk_that_fills_up_is_told_once_and_the_service_goes_on(
     for number in [*range(NUM_PROMPTS), *range(NUM_PROMPTS)]:
         scene.ask(number)
     assert scene.told(DiskTierShort) == 1
+    assert "must stay so" in (scene.store.short or "")
     assert scene.store.held().disk_objects == 0
     assert scene.ask(NUM_PROMPTS - 2) == PROMPT - 1, "the host has the latest still"
 

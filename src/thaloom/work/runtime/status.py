@@ -66,7 +66,7 @@ def serving_stats(spec: WorkerSpec, phase: str, model: LoadedModel, engine: Engi
         vocab_size=model.config.vocab_size,
         exact=model.backend.support.exact,
         operator_levels=model.operator_levels,
-        degraded=model.backend.degraded,
+        degraded=degraded(model),
         weight_bytes=model.executable.weight_bytes,
         shared_weight_bytes=shared_weight_bytes(model.executable),
         kv_bytes=model.pool.promised_bytes,
@@ -97,3 +97,10 @@ def serving_stats(spec: WorkerSpec, phase: str, model: LoadedModel, engine: Engi
         restored_tokens_total=0 if tiers is None else tiers.restored_blocks * BLOCK_TOKENS,
         phase=phase,
     )
+
+
+def degraded(model: LoadedModel) -> str | None:
+    """Whatever is worse than wished."""
+    short = None if model.store is None else model.store.short
+    told = [model.backend.degraded, short and f"the disk takes no more keys and values: {short}"]
+    return "; ".join(filter(None, told)) or None

@@ -47,6 +47,12 @@ class TieredStore:
         clock = clock or SystemClock()
         self._mover = None if folder is None else Mover(self._books, self._changed, folder, emit, clock)
 
+    @property
+    def short(self) -> str | None:
+        """Why its disk takes nothing more at the moment (events.DiskTierShort); None: it does, or there is none."""
+        mover = self._mover
+        return None if mover is None else mover.short
+
     def put(
         self,
         key: bytes,
