@@ -48,7 +48,7 @@ from thaloom.work.runtime.quality import SAMPLE
 
 TINY = Path(__file__).resolve().parent.parent / "models" / "tiny"
 CHUNK = 256
-BURST, BURST_PROMPT, BURST_ANSWER = 4, 512, 160
+BURST, BURST_PROMPT, BURST_ANSWER = 8, 768, 96
 
 
 def main() -> int:
