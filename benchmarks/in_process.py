@@ -18,6 +18,7 @@ from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.kv_tiers import BlockStore
 from thaloom.work.runtime.loading import choose_kv_dtype
 from thaloom.work.runtime.messages import Generate
 
@@ -70,7 +71,15 @@ class Bench:
         self.pool = self.backend.allocate(self.num_blocks * self.executable.block_bytes)
         self.executable.bind_pool(self.pool, self.num_blocks)
 
-    def engine(self, limits: StepLimits, targets: StepTargets, *, executable: Executable | None = None) -> Engine:
+    def engine(
+        self,
+        limits: StepLimits,
+        targets: StepTargets,
+        *,
+        executable: Executable | None = None,
+        prefix_reuse: bool = False,
+        store: BlockStore | None = None,
+    ) -> Engine:
         """An empty one; the one before must be done. `executable`: ours in some wrapping."""
         return Engine(
             executable or self.executable,
@@ -80,11 +89,12 @@ class Bench:
                 num_blocks=self.num_blocks,
                 limits=limits,
                 max_queue=256,
-                prefix_reuse=False,
+                prefix_reuse=prefix_reuse,
                 targets=targets,
             ),
             monotonic=time.perf_counter,
             emit=print,
+            store=store,
         )
 
 

@@ -31,6 +31,8 @@ from benchmarks.node import machine, write_record
 from thaloom.kernel.memory.eviction import Eviction, LearnedReuse, LeastRecentlyUsed
 from thaloom.kernel.memory.pages import BlockKey, BlockPool
 
+_POOL_ABOVE = 5000
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -43,6 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trace", type=Path)
     parser.add_argument("--rooms", default="2000,5000,10000,20000", help="blocks there is room for, by commas")
+    parser.add_argument("--host", default="", help="also: blocks that a host below a pool of 5,000 has room for")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/<date>-prefix-cache.json")
     asked = parser.parse_args()
     requests = read(asked.trace)
@@ -57,8 +60,14 @@ def main() -> int:
         print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     without_end = round(replay(requests, BlockPool(num_blocks, eviction=LeastRecentlyUsed())) / num_blocks, 4)
     print(f"without end {without_end}, of {num_blocks} blocks in {len(requests)} requests")
+    below = []
+    for host in map(int, filter(None, asked.host.split(","))):
+        in_pool, in_host = replay_with_host(requests, _POOL_ABOVE, host)
+        below.append({"host": host, "pool": round(in_pool / num_blocks, 4), "back": round(in_host / num_blocks, 4)})
+        print(f"a pool of {_POOL_ABOVE} over a host: {below[-1]}", flush=True)
     if asked.record:
         record = {"requests": len(requests), "blocks": num_blocks, "found": rows, "without_end": without_end}
+        record |= {"over_a_host": below} if below else {}
         write_record("prefix-cache", machine() | record)
     return 0
 
@@ -93,6 +102,40 @@ def replay(requests: Sequence[Request], pool: BlockPool) -> int:
         pool.release(found + fresh)
         num_found += len(found)
     return num_found
+
+
+def replay_with_host(requests: Sequence[Request], room: int, host: int) -> tuple[int, int]:
+    """Blocks found in the pool, and in a host below it that keeps what the pool gives away, until it is the oldest
+    there."""
+    kept: OrderedDict[BlockKey, None] = OrderedDict()
+
+    def leave(_: int, key: BlockKey) -> None:
+        kept[key] = None
+        if len(kept) > host:
+            kept.popitem(last=False)
+
+    pool, num_found, num_back = BlockPool(room, leaving=leave), 0, 0
+    for request in requests:
+        keys = [BlockKey(number.to_bytes(8)) for number in request.blocks]
+        held: list[int] = []
+        for key in keys:
+            found = pool.lookup([key])
+            if found:
+                pool.share(found)
+                num_found += 1
+            elif key in kept:
+                found = pool.allocate(1) or []
+                pool.publish(found[0], key)
+                kept.pop(key, None)
+                num_back += 1
+            else:
+                break
+            held += found
+        fresh = pool.allocate(len(keys) - len(held)) or []
+        for block, key in zip(fresh, keys[len(held) :], strict=True):
+            pool.publish(block, key)
+        pool.release(held + fresh)
+    return num_found, num_back
 
 
 class Listed:

@@ -55,9 +55,22 @@ class BlockStore:
 
     def copy_block(self, source: int, target: int) -> None:
         for block in (source, target):
-            if not 0 <= block < self.num_blocks:
-                raise ValueError(f"block {block} is outside the pool of {self.num_blocks}")
+            self._check(block)
         self._blocks[target] = self._blocks[source]
+
+    def read_block(self, block: int, into: memoryview) -> None:
+        copy_bytes(self._bytes_of(block), into)
+
+    def write_block(self, block: int, data: memoryview) -> None:
+        copy_bytes(data, self._bytes_of(block))
+
+    def _bytes_of(self, block: int) -> memoryview:
+        self._check(block)
+        return self._blocks[block : block + 1].view(np.uint8).data
+
+    def _check(self, block: int) -> None:
+        if not 0 <= block < self.num_blocks:
+            raise ValueError(f"block {block} is outside the pool of {self.num_blocks}")
 
     def _read(self, name: str, blocks: NDArray[np.int32], length: int) -> F32:
         values: F32 = Tensor(self._dtype, self._rows(name, blocks)[:length]).to_f32()
@@ -70,6 +83,13 @@ class BlockStore:
         """A field of the blocks, (tokens, ...)."""
         stored: NDArray[np.generic] = self._blocks[name][blocks]
         return stored.reshape(len(blocks) * BLOCK_TOKENS, *stored.shape[2:])
+
+
+def copy_bytes(source: memoryview, target: memoryview) -> None:
+    """Raises ValueError unless there are as many of both."""
+    if source.nbytes != target.nbytes:
+        raise ValueError(f"a block of {source.nbytes} bytes does not fit {target.nbytes}")
+    target.cast("B")[:] = source.cast("B")
 
 
 def _kept(values: F32, dtype: DType) -> NDArray[np.generic]:

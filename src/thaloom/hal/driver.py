@@ -188,6 +188,20 @@ class HoldsShared(Protocol):
         ...
 
 
+@runtime_checkable
+class MovesBlocks(Protocol):
+    """Optional power of an Executable: what a block of its pool holds can leave the device and come back, to the same
+    block or another, as `block_bytes` bytes whose meaning is the driver's own secret. Not while a step runs."""
+
+    def read_block(self, block: int, into: memoryview) -> None:
+        """Copy a block out. Raises ValueError for a block outside the pool, or a target of another size."""
+        ...
+
+    def write_block(self, block: int, data: memoryview) -> None:
+        """Make the block hold, bit for bit, what one held when it was read. Raises ValueError as `read_block`."""
+        ...
+
+
 class Backend(Protocol):
     """The right to run programs on one device from this process."""
 

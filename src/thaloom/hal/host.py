@@ -184,6 +184,14 @@ class HostExecutable:
     def copy_block(self, source: int, target: int) -> None:
         self._bound_store().copy_block(source, target)
 
+    def read_block(self, block: int, into: memoryview) -> None:
+        """driver.MovesBlocks."""
+        self._bound_store().read_block(block, into)
+
+    def write_block(self, block: int, data: memoryview) -> None:
+        """driver.MovesBlocks."""
+        self._bound_store().write_block(block, data)
+
     def close(self) -> None:
         if self._weights is not None:
             self._weights = None

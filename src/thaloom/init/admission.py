@@ -43,6 +43,8 @@ class Estimate:
     context_length: int
     kv_ceiling_bytes: int = 0
     """What keys and values may grow to on pages that others lend; 0: no further than what is promised."""
+    kv_host_bytes: int = 0
+    """For keys and values that left the device: of the host's memory, whatever the device is."""
 
     @property
     def lent_bytes(self) -> int:
@@ -51,8 +53,10 @@ class Estimate:
 
     @property
     def total_bytes(self) -> int:
-        """What is promised."""
-        return self.weight_bytes + self.kv_bytes + self.scratch_bytes + self.process_bytes
+        """What is promised. Of a device with memory of its own the host's is counted too: less is free there, then,
+        than could be given."""
+        device_bytes = self.weight_bytes + self.kv_bytes + self.scratch_bytes + self.process_bytes
+        return device_bytes + self.kv_host_bytes
 
 
 def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any], *, lends: bool = False) -> Estimate:
@@ -86,6 +90,7 @@ def estimate(spec: ServiceSpec, card: ModelCard, config: Mapping[str, Any], *, l
         process_bytes=WORKER_BASE_BYTES,
         context_length=context_length,
         kv_ceiling_bytes=ceiling,
+        kv_host_bytes=spec.kv_host_bytes,
     )
 
 

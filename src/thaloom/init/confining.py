@@ -94,6 +94,8 @@ class Confiner:
         """The command line that starts the worker inside; makes its folder. Raises NotEnforceable."""
         self._layout.worker_folder(worker).mkdir(mode=0o700, exist_ok=True)
         self.require_latency(spec)
+        if spec.kv_disk_bytes:
+            self._layout.worker_tier(worker).mkdir(mode=0o700, exist_ok=True)
         if self._sandbox.mode == "off":
             return list(command)
         wish = self._wish(worker, spec, plan)
@@ -213,6 +215,7 @@ class Confiner:
             latency=self.latency(spec),
             network=_NETWORK[spec.engine],
             read=tuple(path for path in read if Path(path).exists()),
+            write=(str(layout.worker_tier(worker)),) if spec.kv_disk_bytes else (),
             moved=packed,
             sockets=str(socket.parent),
             words=(str(layout.pages),) if plan.lends else (),

@@ -216,6 +216,7 @@ class Executor:
             driver=found.driver,
             engine_hosts=self.engine_hosts,
             pages=None if lending is None else str(lending.path),
+            tier_folder=str(self._layout.worker_tier(worker)) if service.spec.kv_disk_bytes else None,
             page_priority=3 * _PRIORITY[service.spec.priority] + _LATENCY[self._confiner.latency(service.spec)],
             **wish | {"device": found.id},
         )

@@ -127,6 +127,10 @@ class Layout:
     def worker_socket(self, worker: WorkerId) -> Path:
         return self.worker_folder(worker) / "sock"
 
+    def worker_tier(self, worker: WorkerId) -> Path:
+        """Keys and values that its memory has no room for; gone with the worker."""
+        return self.worker_folder(worker) / "tier"
+
     def worker_spec(self, worker: WorkerId) -> Path:
         return self.workers / f"{worker}.json"
 

@@ -18,6 +18,8 @@ from thaloom.kernel.state.types import GUESTS, DeviceMemory
 _PROGRAM = "program"
 _PROCESS = "process"
 """What a worker holds besides weights, keys and values, and scratch: interpreter and libraries."""
+_KV_HOST = "kv_host"
+"""Keys and values that left the device."""
 
 
 class Sharing(Protocol):
@@ -91,8 +93,8 @@ class NodeMemory:
         try:
             if lends:
                 self._coming[worker] = estimate.kv_bytes
-            if device in self._on_host:
-                await self.take_back(worker, estimate.total_bytes)
+            if host_bytes := self._host_bytes(device, estimate):
+                await self.take_back(worker, host_bytes)
         except BaseException:
             self.release(worker)
             raise
@@ -112,25 +114,35 @@ class NodeMemory:
 
     def expect(self, worker: WorkerId, device: DeviceId, estimate: Estimate, *, lends: bool) -> None:
         """Book for one that is loading already, under an earlier daemon's eyes: never refused."""
-        taken = {"weights": estimate.weight_bytes, "kv": estimate.kv_bytes, "scratch": estimate.scratch_bytes}
-        for purpose, num_bytes in (taken | {_PROCESS: estimate.process_bytes}).items():
-            self._ledger.reserve(worker, device, 0, purpose=purpose)
-            self._ledger.correct(worker, device, num_bytes, purpose=purpose)
+        for purpose, num_bytes in _purposes(estimate).items():
+            self._correct(worker, device, num_bytes, purpose)
         if lends:
             self._coming[worker] = estimate.kv_bytes
 
     def reserve(self, worker: WorkerId, device: DeviceId, estimate: Estimate) -> None:
         """Book an estimate. Raises OutOfMemory with the figures, and then nothing is booked."""
-        if device in self._on_host:
-            self._make_room(estimate.total_bytes)
+        if host_bytes := self._host_bytes(device, estimate):
+            self._make_room(host_bytes)
         try:
-            self._ledger.reserve(worker, device, estimate.weight_bytes, purpose="weights")
-            self._ledger.reserve(worker, device, estimate.kv_bytes, purpose="kv")
-            self._ledger.reserve(worker, device, estimate.scratch_bytes, purpose="scratch")
-            self._ledger.reserve(worker, device, estimate.process_bytes, purpose=_PROCESS)
+            for purpose, num_bytes in _purposes(estimate).items():
+                self._ledger.reserve(worker, self._where(device, purpose), num_bytes, purpose=purpose)
         except BaseException:
             self._ledger.release(worker)
             raise
+
+    def _where(self, device: DeviceId, purpose: str) -> DeviceId:
+        """Whose memory it is: what left a device lies in the host's."""
+        return self.host or device if purpose == _KV_HOST else device
+
+    def _host_bytes(self, device: DeviceId, estimate: Estimate) -> int:
+        return estimate.total_bytes if device in self._on_host else estimate.kv_host_bytes
+
+    def _correct(self, worker: WorkerId, device: DeviceId, num_bytes: int, purpose: str) -> None:
+        """Whatever was booked for it before, if anything was."""
+        device = self._where(device, purpose)
+        if not any(entry.owner == worker and entry.purpose == purpose for entry in self._ledger.holdings()):
+            self._ledger.reserve(worker, device, 0, purpose=purpose)
+        self._ledger.correct(worker, device, num_bytes, purpose=purpose)
 
     def measured(self, process: Supervised) -> None:
         """Put what the worker says it took in the place of the estimates; also books one that was adopted."""
@@ -145,6 +157,8 @@ class NodeMemory:
         has_owner = any(process.id in users for _, users in self.sharing.held().values())
         weights = stats.weight_bytes - (stats.shared_weight_bytes if has_owner else 0)
         taken = {"weights": weights, "kv": stats.kv_bytes, "scratch": stats.scratch_bytes}
+        if stats.kv_host_bytes:
+            taken[_KV_HOST] = stats.kv_host_bytes
         held = sum(taken.values())
         if device in self._on_host:  # pages not touched yet are not resident: never below what an empty worker takes
             lent = 0
@@ -153,9 +167,7 @@ class NodeMemory:
                 lent = self.lending.lent_bytes().get(process.id, 0)
             taken[_PROCESS] = max(WORKER_BASE_BYTES, _own_bytes(process) - held - lent)
         for purpose, num_bytes in taken.items():
-            if not any(entry.owner == process.id and entry.purpose == purpose for entry in self._ledger.holdings()):
-                self._ledger.reserve(process.id, device, 0, purpose=purpose)
-            self._ledger.correct(process.id, device, num_bytes, purpose=purpose)
+            self._correct(process.id, device, num_bytes, purpose)
 
     def measured_sharing(self) -> None:
         """Book what workers share, each once, and nothing for what nobody uses any more."""
@@ -303,6 +315,16 @@ class NodeMemory:
         for entry in self._ledger.holdings(device):
             booked[entry.owner] = booked.get(entry.owner, 0) + entry.num_bytes
         return sum(max(num_bytes - resident.get(owner, 0), -lent.get(owner, 0)) for owner, num_bytes in booked.items())
+
+
+def _purposes(estimate: Estimate) -> dict[str, int]:
+    taken = {
+        "weights": estimate.weight_bytes,
+        "kv": estimate.kv_bytes,
+        "scratch": estimate.scratch_bytes,
+        _PROCESS: estimate.process_bytes,
+    }
+    return taken | ({_KV_HOST: estimate.kv_host_bytes} if estimate.kv_host_bytes else {})
 
 
 def _resident(process: Supervised) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from importlib.util import find_spec
 from thaloom.base.clock import Clock
 from thaloom.base.errors import DriverUnavailable, NotServable, ThaloomError
 from thaloom.base.ids import DeviceId, ServiceName
+from thaloom.base.units import format_bytes
 from thaloom.hal.inventory import Inventory
 from thaloom.init.actions import Hold
 from thaloom.init.admission import Estimate, choose_device, estimate, foreign_estimate, onnx_estimate
@@ -138,6 +140,8 @@ class Planner:
             return Placement(manifest=manifest, device=device, estimate=foreign_estimate(spec, lambda: model))
         if spec.engine == "onnx":
             return Placement(manifest=manifest, device=device, estimate=onnx_estimate(spec, manifest.card))
+        if spec.kv_disk_bytes:
+            check_disk_tier(spec, manifest, shutil.disk_usage(self._models.root).total)
         config = self._models.open(manifest).config()
         lends = self._lends(spec, device)
         found = estimate(spec, manifest.card, config, lends=lends)
@@ -148,6 +152,21 @@ def _said(spec: ServiceSpec) -> str:
     """Of a wish, all that a plan is made of."""
     fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
     return repr([(name, value) for name, value in fields.items() if name not in ("name", "labels", "replicas")])
+
+
+def check_disk_tier(spec: ServiceSpec, manifest: Manifest, disk_bytes: int) -> None:
+    """Raises NotServable for more than the node's disk could ever hold, and where what people tell an encrypted model
+    would lie on it as it is."""
+    if spec.kv_disk_bytes > disk_bytes:
+        raise NotServable(
+            f"kv_disk_bytes is {format_bytes(spec.kv_disk_bytes)}; the node's disk has {format_bytes(disk_bytes)}",
+            param="kv_disk_bytes",
+        )
+    if manifest.encrypted:
+        raise NotServable(
+            f"model {spec.model!r} is encrypted; its keys and values would lie on the disk in plain",
+            param="kv_disk_bytes",
+        )
 
 
 def check_engine(spec: ServiceSpec, manifest: Manifest) -> None:

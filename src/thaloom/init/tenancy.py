@@ -81,6 +81,10 @@ class Tenancy:
                 f"the tenant {name!r} has a quota of memory, and engine {spec.engine!r} is not held to any",
                 quota="memory",
             )
+        if spec.kv_disk_bytes:
+            raise NotEnforceable(
+                f"the tenant {name!r} has no quota of disk that kv_disk_bytes could be held to", param="kv_disk_bytes"
+            )
         bytes_of = {} if quota.memory_bytes is None else await self._bytes_of_each(name)
         # From here on nothing else happens until the wish is kept: two at once cannot both be the last.
         others = [other for other in self.services(name) if other.name != spec.name]

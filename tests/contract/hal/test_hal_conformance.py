@@ -42,7 +42,7 @@ def test_there_are_enough_checks_with_stable_ids() -> None:
     ("device", "unclaimed"),
     [
         pytest.param("virtual:0", {"draws", "elastic"}, marks=pytest.mark.slow),  # twenty seconds each
-        ("virtual:1", {"draws", "elastic", "exact", "kv:bf16", "kv:f16", "kv:i8"}),
+        ("virtual:1", {"draws", "elastic", "moves", "exact", "kv:bf16", "kv:f16", "kv:i8"}),
         pytest.param(
             "virtual:2",
             {"draws", "elastic", "weights:bf16", "weights:f16", "kv:bf16", "kv:f16", "kv:i8"},

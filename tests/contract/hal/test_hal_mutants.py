@@ -144,6 +144,14 @@ def _nudged(result: np.ndarray, by: int) -> np.ndarray:
     return result + np.spacing(np.abs(result)) * np.float32(by)
 
 
+def _taken_out(self: Any, block: int, into: memoryview) -> None:
+    self.inner.read_block(block, into)
+
+
+def _put_back(self: Any, block: int, data: memoryview) -> None:
+    self.inner.write_block(block, data)
+
+
 def _device_with(**changes: Any) -> Mutant:
     return driver_like(probe=lambda self: [dataclasses.replace(d, **changes) for d in self.inner.probe()])
 
@@ -350,6 +358,14 @@ MUTANTS: dict[str, tuple[Callable[[], Mutant], str]] = {
     "gives memory it does not have": (lambda: backend_like(allocate=_gives_too_much), "memory.too_much_is_refused"),
     "never gives memory back": (lambda: backend_like(allocate=_forgets_free), "memory.comes_back"),
     "begins anywhere": (lambda: backend_like(allocate=lambda self, size: _Odd(size)), "memory.begins_aligned"),
+    "takes nothing out of blocks": (
+        lambda: executable_like(read_block=lambda self, block, into: None, write_block=_put_back),
+        "memory.blocks_leave_and_come_back",
+    ),
+    "puts nothing back into blocks": (
+        lambda: executable_like(read_block=_taken_out, write_block=lambda self, block, data: None),
+        "memory.blocks_leave_and_come_back",
+    ),
     "does not copy blocks": (
         lambda: executable_like(copy_block=lambda self, source, target: None),
         "memory.blocks_can_be_copied",

@@ -6,7 +6,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.runtime.doubles import Cost, HistoryExecutable, PagedBuffer, ask, greedy, line, lost, make_bench
+from tests.unit.runtime.doubles import (
+    ColdStore,
+    Cost,
+    HistoryExecutable,
+    PagedBuffer,
+    ask,
+    greedy,
+    line,
+    lost,
+    make_bench,
+)
 from thaloom.base.errors import QueueFull
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.memory.pages import blocks_for
@@ -38,6 +48,9 @@ class Requests(RuleBasedStateMachine):
         draft_rows=st.sampled_from([0, 3, 16]),
         cost=st.builds(line, st.sampled_from([0.0, 1e-3, 1e-1]), st.sampled_from([0.0, 1e-5, 1e-3])),
         elastic=st.booleans(),
+        host_blocks=st.sampled_from([0, 1, 6, 100]),
+        disk_blocks=st.sampled_from([0, 5, 100]),
+        move_s=st.sampled_from([0.0, 1e-4, 1e-2]),
     )
     def begin(
         self,
@@ -49,12 +62,16 @@ class Requests(RuleBasedStateMachine):
         draft_rows: int,
         cost: Cost,
         elastic: bool,
+        host_blocks: int,
+        disk_blocks: int,
+        move_s: float,
     ) -> None:
         self.num_blocks = num_blocks
         self.habit = habit
         self.executable = HistoryExecutable(num_blocks, habit)
         self.buffer = PagedBuffer(self.executable) if elastic else None
         memory = None if self.buffer is None else Lent(self.buffer, self.executable, floor=blocks_for(LONGEST))
+        self.store = ColdStore(host_blocks, disk_blocks)
         self.bench = make_bench(
             self.executable,
             num_blocks=num_blocks,
@@ -67,6 +84,8 @@ class Requests(RuleBasedStateMachine):
             targets=StepTargets(least_rows=1),
             cost=cost,
             memory=memory,
+            store=self.store if host_blocks else None,
+            move_s=move_s,
         )
         self.asked: dict[Ticket, Generate] = {}
         self.excused: set[Ticket] = set()
@@ -104,6 +123,21 @@ class Requests(RuleBasedStateMachine):
         """Others take more of the memory, or less, but never what was promised."""
         promised = blocks_for(LONGEST) * BLOCK_TOKENS + self.buffer.page_bytes
         self.buffer.limit = data.draw(st.integers(promised, max(promised, self.buffer.capacity_bytes)))
+
+    @rule(full=st.booleans())
+    def fill_store(self, full: bool) -> None:
+        """It takes nothing more, or has room again."""
+        self.store.full = full
+
+    @rule(data=st.data(), gone=st.booleans())
+    def lose(self, data: st.DataObject, gone: bool) -> None:
+        """Of what left, something is damaged, or not there any more."""
+        place = data.draw(st.sampled_from(["host", "disk"]))
+        if kept := self.store.kept[place]:
+            key = data.draw(st.sampled_from(sorted(kept)))
+            self.store.damaged.add(key)
+            if gone:
+                del kept[key]
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data())

@@ -1,11 +1,13 @@
 """The promise: a request is answered with the same tokens whatever else runs.
 
 Alone, or beside 15 others of mixed lengths; in one piece, or cut into chunks; computed, or found in the prefix cache;
-undisturbed, or preempted again and again; token by token, or with guesses verified; with one thread, or two.
+undisturbed, or preempted again and again; held, or moved to slower memory and back; token by token, or with guesses
+verified; with one thread, or two.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.property.runtime.models import CONTEXT, NUM_BLOCKS, VOCAB, ready
-from tests.unit.runtime.doubles import Bench, Cost, ask, line, make_bench
+from tests.unit.runtime.doubles import Bench, ColdStore, Cost, ask, line, make_bench
 from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.sched.chunks import StepTargets
 from thaloom.work.runtime.messages import Generate, PromptLogprobs, Tokens
@@ -30,6 +32,7 @@ NUM_SCHEDULES = {
     "cpu int8 kv i8": 15,
 }
 NATIVE = [pytest.param(name, number, marks=pytest.mark.hardware) for name, number in NUM_SCHEDULES.items()]
+NATIVE_COLD = [pytest.param(name, number // 3, marks=pytest.mark.hardware) for name, number in NUM_SCHEDULES.items()]
 
 
 @functools.cache
@@ -98,6 +101,7 @@ def engine(
     max_sequences: int = 16,
     draft_rows: int = 0,
     cost: Cost | None = None,
+    store: ColdStore | None = None,
 ) -> Bench:
     executable = ready(backend).by_threads[threads]
     return make_bench(
@@ -111,6 +115,7 @@ def engine(
         draft_rows=draft_rows,
         targets=StepTargets(least_rows=1),
         cost=cost,
+        store=store,
     )
 
 
@@ -130,6 +135,9 @@ class Schedule:
     base_s: float
     row_s: float
     """What steps seem to take, which is what chunks and guesses are chosen by."""
+    host_blocks: int = 0
+    disk_blocks: int = 0
+    """Of a store below the pool; none: no store."""
 
     @classmethod
     def of(cls, seed: int, num_threads: int) -> Schedule:
@@ -162,6 +170,7 @@ def run(backend: str, schedule: Schedule) -> Bench:
         max_sequences=schedule.max_sequences,
         draft_rows=schedule.draft_rows,
         cost=line(schedule.base_s, schedule.row_s),
+        store=ColdStore(schedule.host_blocks, schedule.disk_blocks) if schedule.host_blocks else None,
     )
     tickets = {}
     step = 0
@@ -192,6 +201,23 @@ def test_the_same_tokens_whatever_else_runs(backend: str, num_schedules: int) ->
         for name in totals:
             totals[name] += getattr(bench.engine.counters, name)
     assert all(totals.values()), f"schedules that never meet what they are about: {totals}"
+
+
+@pytest.mark.parametrize(("backend", "num_schedules"), [("reference", 3), *NATIVE_COLD])
+def test_the_same_tokens_where_blocks_leave_and_come_back(backend: str, num_schedules: int) -> None:
+    """Pools for the largest request and little more, above stores of all sizes."""
+    saved = restored = 0
+    for seed in range(num_schedules):
+        schedule = Schedule.of(seed, max(ready(backend).by_threads))
+        largest = max(blocks_for(len(requests()[p].prompt) + requests()[p].max_tokens) for p in schedule.picks)
+        host_blocks, disk_blocks = ((1000, 0), (5, 1000), (20, 20))[seed % 3]
+        cold = dataclasses.replace(
+            schedule, prefix_reuse=True, num_blocks=largest + 1, host_blocks=host_blocks, disk_blocks=disk_blocks
+        )
+        tiers = run(backend, cold).engine.tiers
+        assert tiers is not None
+        saved, restored = saved + tiers.saved_blocks, restored + tiers.restored_blocks
+    assert min(saved, restored) > 0, "schedules in which nothing comes back"
 
 
 @pytest.mark.parametrize(

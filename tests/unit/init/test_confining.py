@@ -187,6 +187,17 @@ def test_where_we_stand_does_not_matter_inside(tmp_path: Path, walls: Walls, mon
     assert made.confiner.environment(SPEC) == {}
 
 
+def test_a_tier_on_the_disk_is_the_workers_own_folder(tmp_path: Path, walls: Walls) -> None:
+    made = Made(tmp_path, walls)
+    spec = dataclasses.replace(SPEC, kv_host_bytes=1 << 20, kv_disk_bytes=1 << 30)
+    made.confine(spec)
+    folder = made.layout.worker_tier(W)
+    assert folder.is_dir()
+    assert folder.is_relative_to(made.layout.worker_folder(W)), "so that it goes with the worker"
+    if ("landlock", "none") in made.steps:
+        assert ("allow", "write", str(folder)) in made.steps
+
+
 def test_off_is_the_bare_command(tmp_path: Path) -> None:
     made = Made(tmp_path, NO_WALLS, NoGroups(""), walls="off")
     assert made.confine() == [sys.executable, "-c", "pass"]

@@ -199,6 +199,20 @@ def test_a_refused_booking_leaves_nothing_behind() -> None:
     assert kept.held_bytes([WorkerId("w-1")], CPU) == 0
 
 
+def test_what_leaves_a_device_is_booked_as_the_hosts() -> None:
+    kept = memory(reading_free=500)
+    estimate = dataclasses.replace(wanted(100), kv_host_bytes=300 * MIB)
+    kept.reserve(WorkerId("w-1"), VIRTUAL, estimate)
+    kept.expect(WorkerId("w-2"), CPU, estimate, lends=False)
+    assert kept.held_bytes([WorkerId("w-1")], VIRTUAL) == 100
+    assert kept.held_bytes([WorkerId("w-1")], CPU) == 300 * MIB
+    assert kept.held_bytes([WorkerId("w-2")], CPU) == 300 * MIB + 100
+    with pytest.raises(OutOfMemory):
+        kept.reserve(WorkerId("w-3"), VIRTUAL, estimate)
+    assert kept.held_bytes([WorkerId("w-3")], VIRTUAL) == 0, "nothing is left of a booking that was refused"
+    kept.check()
+
+
 def test_memory_somebody_else_took_is_not_promised() -> None:
     assert memory(available=300 * MIB).free_bytes([])[CPU] == 200 * MIB
 
@@ -280,7 +294,7 @@ class Together:
 def sharing(worker: str, shared: int = 0) -> Supervised:
     stats = SimpleNamespace(
         ready=True, device=CPU, engine="thaloom", pid=os.getpid(), weight_bytes=300 * MIB,
-        shared_weight_bytes=shared, kv_bytes=0, scratch_bytes=0,
+        shared_weight_bytes=shared, kv_bytes=0, kv_host_bytes=0, scratch_bytes=0,
     )  # fmt: skip
     lease = SimpleNamespace(pid=os.getpid())
     return cast(Supervised, SimpleNamespace(id=WorkerId(worker), alive=True, stats=stats, lease=lease))

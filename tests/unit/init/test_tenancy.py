@@ -95,6 +95,14 @@ def test_a_quota_nobody_can_keep_to_is_refused(store: StateStore) -> None:
         check(tenancy(store), spec("a@acme", engine="transformers"))
 
 
+def test_a_tenant_has_no_part_of_the_disk(store: StateStore) -> None:
+    store.put_tenant(Tenant(name="acme"))
+    check(tenancy(store), spec("a@acme", kv_host_bytes=1 << 20))
+    with pytest.raises(NotEnforceable, match="no quota of disk"):
+        check(tenancy(store), spec("a@acme", kv_host_bytes=1 << 20, kv_disk_bytes=1 << 20))
+    check(tenancy(store), spec("a", kv_host_bytes=1 << 20, kv_disk_bytes=1 << 20))
+
+
 def test_keys_are_counted(store: StateStore) -> None:
     store.put_tenant(Tenant(name="acme", quota=Quota(keys=1)))
     of = tenancy(store)

@@ -9,6 +9,7 @@ import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -252,3 +253,18 @@ def test_how_long_a_service_is_kept_is_a_number(seconds: float) -> None:
     with pytest.raises(BadParameter) as caught:
         ServiceSpec(name=ServiceName("a"), model="m", keep_alive_s=seconds)
     assert caught.value.param == "keep_alive_s"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "param"),
+    [
+        ({"kv_host_bytes": -1}, "kv_host_bytes"),
+        ({"kv_disk_bytes": 1}, "kv_disk_bytes"),
+        ({"kv_host_bytes": 1, "prefix_reuse": False}, "kv_host_bytes"),
+        ({"kv_host_bytes": 1, "engine": "vllm"}, "kv_host_bytes"),
+    ],
+)
+def test_room_below_the_pool_is_for_those_who_can_use_it(sizes: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadParameter) as caught:
+        ServiceSpec(name=ServiceName("a"), model="m", **sizes)
+    assert caught.value.param == param

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,16 @@ from thaloom.base.clock import ManualClock
 from thaloom.base.errors import DeviceLost, OutOfMemory
 from thaloom.base.events import Recorder
 from thaloom.hal.draws import Draw, Drawn
-from thaloom.hal.driver import Buffer, Executable, SamplesNatively
+from thaloom.hal.driver import Buffer, Executable, MovesBlocks, SamplesNatively
 from thaloom.hal.ops import BLOCK_TOKENS, Step
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
+from thaloom.kernel.sched.restoring import Place
 from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.engine import Emission, Engine
 from thaloom.work.runtime.grammars import Matcher
 from thaloom.work.runtime.kv_memory import KvMemory
+from thaloom.work.runtime.kv_tiers import BlockStore
 from thaloom.work.runtime.messages import Embed, Failed, Finished, Generate, PromptLogprobs, State, Tokens
 from thaloom.work.runtime.sequence import Ticket
 
@@ -92,8 +94,63 @@ class HistoryExecutable:
     def copy_block(self, source: int, target: int) -> None:
         self.blocks[target] = self.blocks[source]
 
+    def read_block(self, block: int, into: memoryview) -> None:
+        """driver.MovesBlocks."""
+        into[:] = self.blocks[block].astype(np.int8).tobytes()
+
+    def write_block(self, block: int, data: memoryview) -> None:
+        self.blocks[block] = np.frombuffer(data, dtype=np.int8)
+
     def close(self) -> None:
         pass
+
+
+class ColdStore:
+    """kv_tiers.BlockStore of so many blocks in the host, the longest there going to a disk of so many."""
+
+    def __init__(self, host_blocks: int, disk_blocks: int = 0) -> None:
+        self.most: dict[Place, int] = {"host": host_blocks, "disk": disk_blocks}
+        self.kept: dict[Place, dict[bytes, bytes]] = {"host": {}, "disk": {}}
+        self.damaged: set[bytes] = set()
+        """Found to be so when they are read."""
+        self.full = False
+        """Takes nothing more."""
+        self.asked: list[Sequence[bytes]] = []
+        """To be prefetched."""
+
+    def put(self, key: bytes, data: memoryview) -> bool:
+        self.drop(key)
+        if self.full or not self.most["host"]:
+            return False
+        host, disk = self.kept["host"], self.kept["disk"]
+        host[key] = bytes(data)
+        while len(host) > self.most["host"]:
+            oldest = next(iter(host))
+            disk[oldest] = host.pop(oldest)
+        while len(disk) > self.most["disk"]:
+            disk.pop(next(iter(disk)))
+        return True
+
+    def where(self, key: bytes) -> Place | None:
+        return next((place for place, kept in self.kept.items() if key in kept), None)
+
+    def prefetch(self, keys: Sequence[bytes]) -> None:
+        self.asked.append(keys)
+
+    def read(self, key: bytes, into: memoryview) -> bool:
+        place = self.where(key)
+        if place is None:
+            return False
+        if key in self.damaged:
+            self.damaged.remove(key)
+            del self.kept[place][key]
+            return False
+        into[:] = self.kept[place][key]
+        return True
+
+    def drop(self, key: bytes) -> None:
+        for kept in self.kept.values():
+            kept.pop(key, None)
 
 
 class PagedBuffer:
@@ -135,6 +192,8 @@ class Timed:
         self._inner = inner
         self._cost = cost
         self.now_s = 0.0
+        self.move_s = 0.0
+        """What moving a block takes."""
         self.block_bytes = inner.block_bytes
         self.weight_bytes = inner.weight_bytes
         self.scratch_bytes = inner.scratch_bytes
@@ -148,6 +207,15 @@ class Timed:
 
     def copy_block(self, source: int, target: int) -> None:
         self._inner.copy_block(source, target)
+
+    def read_block(self, block: int, into: memoryview) -> None:
+        """As driver.MovesBlocks: used only where there is a store, and so one inside."""
+        self.now_s += self.move_s
+        cast(MovesBlocks, self._inner).read_block(block, into)
+
+    def write_block(self, block: int, data: memoryview) -> None:
+        self.now_s += self.move_s
+        cast(MovesBlocks, self._inner).write_block(block, data)
 
     def close(self) -> None:
         self._inner.close()
@@ -260,10 +328,14 @@ def make_bench(
     targets: StepTargets = DEFAULT_TARGETS,
     cost: Cost | None = None,
     memory: KvMemory | None = None,
+    store: BlockStore | None = None,
+    move_s: float = 0.0,
 ) -> Bench:
-    """`cost`: what steps take; without it no time passes, and the engine learns nothing about its device."""
+    """`cost`: what steps take; without it no time passes, and the engine learns nothing about its device. `move_s`:
+    what it takes to move a block to `store` or back."""
     clock, events = ManualClock(), Recorder()
     device = timed(executable, cost or (lambda step: 0.0))
+    device.move_s = move_s
     config = EngineConfig(
         vocab_size=vocab_size,
         context_length=context_length,
@@ -274,7 +346,9 @@ def make_bench(
         prefix_reuse=prefix_reuse,
         salt=b"test",
     )
-    engine = Engine(device, config, monotonic=lambda: clock.monotonic() + device.now_s, emit=events, memory=memory)
+    engine = Engine(
+        device, config, monotonic=lambda: clock.monotonic() + device.now_s, emit=events, memory=memory, store=store
+    )
     return Bench(engine, clock, events)
 
 

@@ -7,7 +7,7 @@ import json
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -22,13 +22,14 @@ from thaloom.base.errors import (
     ModelNotFound,
     NotServable,
     OutOfMemory,
+    StateUnusable,
     ThaloomError,
 )
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.base.plugins import Manifest, Plugin, Registry
 from thaloom.hal.driver import Backend, Driver
 from thaloom.hal.drivers.virtual.driver import VirtualDevice, VirtualDriver
-from thaloom.hal.types import DType, Support
+from thaloom.hal.types import DType, Support, WeightFormat
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
 from thaloom.work.runtime.architectures import Architecture
@@ -62,10 +63,17 @@ def put(store: ModelStore, folder: Path, name: str = "small", **settings: Any) -
 
 
 def loading(
-    store: ModelStore, tmp_path: Path, *, stop: threading.Event | None = None, memory: int = 1 << 30, **changes: Any
+    store: ModelStore,
+    tmp_path: Path,
+    *,
+    stop: threading.Event | None = None,
+    memory: int = 1 << 30,
+    level: Literal["L1", "L3"] = "L3",
+    **changes: Any,
 ) -> LoadedModel:
     drivers: Registry[Driver] = Registry("driver")
-    device = VirtualDevice(id=DEVICE, num_cores=3, memory_bytes=memory, weight_formats=("stored", "int8"))
+    formats: tuple[WeightFormat, ...] = ("stored", "int8")
+    device = VirtualDevice(id=DEVICE, num_cores=3, memory_bytes=memory, weight_formats=formats, level=level)
     drivers.add(
         Plugin(
             manifest=Manifest(kind="driver", name="virtual", version="1", summary=""),
@@ -158,6 +166,7 @@ class TestRefusals:
             ({"kv_bytes": 1000}, OutOfMemory, "one context of 256 tokens needs 32.0 KiB .* kv_bytes is 1000 B"),
             ({"kv_dtype": "i8"}, NotServable, "bf16, f16, f32, not i8"),
             ({"weights": "int4"}, NotServable, "keeps weights as int8, stored, not int4"),
+            ({"kv_host_bytes": 1000}, BadParameter, "kv_host_bytes is 1000 B; one block of 16 tokens takes 4.0 KiB"),
         ],
     )
     def test_a_wish_that_cannot_be_met(
@@ -166,6 +175,21 @@ class TestRefusals:
         put(store, tmp_path / "model")
         with pytest.raises(error, match=says):
             loading(store, tmp_path, **changes)
+
+    def test_room_below_a_pool_that_cannot_be_left(self, store: ModelStore, tmp_path: Path) -> None:
+        put(store, tmp_path / "model")
+        with pytest.raises(NotServable, match="cannot leave device 'virtual:0'") as caught:
+            loading(store, tmp_path, level="L1", kv_host_bytes=1 << 20)
+        assert caught.value.param == "kv_host_bytes"
+
+    def test_a_disk_tier_that_another_process_has(self, store: ModelStore, tmp_path: Path) -> None:
+        put(store, tmp_path / "model")
+        sizes = {"kv_host_bytes": 1 << 20, "kv_disk_bytes": 1 << 20, "tier_folder": str(tmp_path / "tier")}
+        first = loading(store, tmp_path, **sizes)
+        with pytest.raises(StateUnusable, match="in use by another process"):
+            loading(store, tmp_path, **sizes)
+        first.close()
+        loading(store, tmp_path, **sizes).close()
 
     def test_weights_that_do_not_fit(self, store: ModelStore, tmp_path: Path) -> None:
         put(store, tmp_path / "model")
@@ -280,6 +304,22 @@ class TestSpec:
         assert caught.value.param == "max_queue"
         with pytest.raises(BadParameter, match="at most 100"):
             spec(tmp_path, socket="/" + "x" * 100)
+
+    @pytest.mark.parametrize(
+        ("sizes", "param"),
+        [
+            ({"kv_host_bytes": -1}, "kv_host_bytes"),
+            ({"kv_disk_bytes": -1}, "kv_disk_bytes"),
+            ({"kv_disk_bytes": 1 << 20, "tier_folder": "/x"}, "kv_disk_bytes"),
+            ({"kv_host_bytes": 1 << 20, "prefix_reuse": False}, "kv_host_bytes"),
+            ({"kv_host_bytes": 1 << 20, "kv_disk_bytes": 1 << 20}, "tier_folder"),
+        ],
+        ids=["less than nothing", "less than no disk", "a disk alone", "nothing used again", "no folder"],
+    )
+    def test_room_below_the_pool_makes_sense(self, tmp_path: Path, sizes: dict[str, Any], param: str) -> None:
+        with pytest.raises(BadParameter) as caught:
+            spec(tmp_path, **sizes)
+        assert caught.value.param == param
 
     @pytest.mark.parametrize(("field", "value"), [("stretch", 0.5), ("token_s", -1.0), ("keep_throughput", 2.0)])
     def test_targets_make_sense(self, tmp_path: Path, field: str, value: float) -> None:

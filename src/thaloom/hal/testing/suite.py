@@ -14,7 +14,15 @@ from dataclasses import dataclass
 
 from thaloom.base.ids import DeviceId
 from thaloom.base.plugins import Manifest
-from thaloom.hal.driver import Backend, Driver, InjectsFaults, ReportsLinks, ReservesMemory, SamplesNatively
+from thaloom.hal.driver import (
+    Backend,
+    Driver,
+    InjectsFaults,
+    MovesBlocks,
+    ReportsLinks,
+    ReservesMemory,
+    SamplesNatively,
+)
 from thaloom.hal.ops import VERSION
 from thaloom.hal.testing.report import Report, Result
 from thaloom.hal.types import Device, Support
@@ -73,6 +81,14 @@ class Subject:
         with bench(self.open(), tiny_model(1)) as made:
             return isinstance(made.executable, SamplesNatively)
 
+    def moves(self) -> bool:
+        """Whether what blocks hold can leave the device and come back."""
+        from thaloom.hal.testing.bench import bench
+        from thaloom.hal.testing.programs import tiny_model
+
+        with bench(self.open(), tiny_model(1)) as made:
+            return isinstance(made.executable, MovesBlocks)
+
     def reserves(self) -> ReservesMemory:
         backend = self.open()
         if not isinstance(backend, ReservesMemory):
@@ -105,6 +121,7 @@ _CLAIMS: dict[str, Claim] = {
     "links": lambda subject: isinstance(subject.driver, ReportsLinks),
     "faults": lambda subject: isinstance(subject.driver, InjectsFaults),
     "elastic": lambda subject: isinstance(subject.open(), ReservesMemory),
+    "moves": lambda subject: subject.moves(),
     "draws": lambda subject: subject.draws(),
 }
 

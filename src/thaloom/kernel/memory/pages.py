@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NewType
 
 import numpy as np
@@ -72,9 +72,11 @@ class BlockPool:
         room: int | None = None,
         prefix_reuse: bool = True,
         eviction: Eviction | None = None,
+        leaving: Callable[[int, BlockKey], None] | None = None,
     ) -> None:
         """`num_blocks`: the most there will ever be; `room`: those that have memory now, all if not said; `eviction`:
-        what is given away of what is cached, LearnedReuse if none is named."""
+        what is given away of what is cached, LearnedReuse if none is named; `leaving` is told of each block that is,
+        while it still holds what its key says."""
         if num_blocks < 1:
             raise ValueError(f"a pool needs at least one block, not {num_blocks}")
         self._num_blocks = num_blocks
@@ -84,6 +86,7 @@ class BlockPool:
         self._by_key: dict[BlockKey, int] = {}
         self._blank: list[int] = []  # a heap
         self._cached = LearnedReuse() if eviction is None else eviction
+        self._leaving = leaving
         self.grow(num_blocks if room is None else room)
 
     @property
@@ -131,14 +134,13 @@ class BlockPool:
 
     def _evict(self) -> int:
         block = self._cached.evict()
-        self._forget(block)
-        return block
-
-    def _forget(self, block: int) -> None:
         key = self._key_of[block]
-        if key is not None:
-            del self._by_key[key]
-            self._key_of[block] = None
+        assert key is not None, "a cached block has no key"
+        if self._leaving is not None:
+            self._leaving(block, key)
+        del self._by_key[key]
+        self._key_of[block] = None
+        return block
 
     def lookup(self, keys: Iterable[BlockKey]) -> list[int]:
         """Blocks of the longest published run from the first key on. Takes no reference: `share` them before

@@ -46,6 +46,10 @@ class ServiceSpec:
     """Longest sequence in tokens; default: the model's own, at most 8,192."""
     kv_bytes: int | None = None
     """Bytes of the block pool; default: enough for 4 full contexts, at most 1 GiB."""
+    kv_host_bytes: int = 0
+    """Of the host's memory, for keys and values that leave the pool; 0: they are forgotten, and computed again."""
+    kv_disk_bytes: int = 0
+    """Of the node's disk, for those that leave that memory."""
     max_sequences: int = 16
     """Requests in one step."""
     max_queue: int = 128
@@ -89,6 +93,22 @@ class ServiceSpec:
             if not low <= getattr(self, field_name) <= high:  # also refuses NaN
                 raise BadParameter(f"{field_name} must be between {low:g} and {high:g}", param=field_name)
         check_keep_alive(self.keep_alive_s)
+        check_tiers(self.kv_host_bytes, self.kv_disk_bytes, prefix_reuse=self.prefix_reuse)
+        if self.kv_host_bytes and self.engine != "thaloom":
+            raise BadParameter(
+                f"kv_host_bytes goes with engine 'thaloom', not with {self.engine!r}", param="kv_host_bytes"
+            )
+
+
+def check_tiers(kv_host_bytes: int, kv_disk_bytes: int, *, prefix_reuse: bool) -> None:
+    """Raises BadParameter for room below the pool that could never hold anything."""
+    for name, value in (("kv_host_bytes", kv_host_bytes), ("kv_disk_bytes", kv_disk_bytes)):
+        if value < 0:
+            raise BadParameter(f"{name} must not be negative, not {value}", param=name)
+    if kv_disk_bytes and not kv_host_bytes:
+        raise BadParameter("the way to the disk leads through kv_host_bytes, which are 0", param="kv_disk_bytes")
+    if kv_host_bytes and not prefix_reuse:
+        raise BadParameter("prefix_reuse is off: nothing would come back from kv_host_bytes", param="kv_host_bytes")
 
 
 def check_keep_alive(seconds: float | None) -> None:

@@ -65,6 +65,8 @@ def _name_of(model: str) -> str:
 @option("--threads", "num_threads", type=POSITIVE, metavar="N")
 @option("--context", "context_length", type=POSITIVE, metavar="TOKENS")
 @option("--kv-bytes", callback=_bytes, metavar="SIZE")
+@option("--kv-host-bytes", callback=_bytes, metavar="SIZE")
+@option("--kv-disk-bytes", callback=_bytes, metavar="SIZE")
 @option("--max-sequences", type=POSITIVE, metavar="N")
 @option("--max-queue", type=POSITIVE, metavar="N")
 @option("--chunk-tokens", type=POSITIVE, metavar="TOKENS")

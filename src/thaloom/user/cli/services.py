@@ -51,6 +51,13 @@ def complaints(service: Service) -> list[str]:
     return told
 
 
+def _kv(service: Service) -> str:
+    """The pool, and what it may overflow into."""
+    bounds = {"host": service.spec.kv_host_bytes, "disk": service.spec.kv_disk_bytes}
+    tiers = [f"{size(bound)} {text(f'tier.{name}')}" for name, bound in bounds.items() if bound]
+    return " + ".join([size(service.kv_bytes), *tiers])
+
+
 def _row(service: Service) -> list[str]:
     phase = text(f"phase.{service.phase}")
     return [
@@ -60,7 +67,7 @@ def _row(service: Service) -> list[str]:
         service.device or service.spec.device or ABSENT,
         count(service.context_length),
         size(service.weight_bytes) + ("" if service.spec.weights == "stored" else f" {service.spec.weights}"),
-        size(service.kv_bytes),
+        _kv(service),
         size(service.resident_bytes),
         str(service.running),
         str(service.waiting),

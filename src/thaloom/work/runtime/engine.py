@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from thaloom.base.errors import DeviceLost, InternalError, QueueFull, ThaloomError
 from thaloom.base.events import Emit
 from thaloom.hal.draws import Drawn
-from thaloom.hal.driver import Executable
+from thaloom.hal.driver import Executable, MovesBlocks
 from thaloom.hal.ops import Step
 from thaloom.kernel.memory.pages import root_key
 from thaloom.work.runtime.admission import EngineConfig, admit, as_generate
@@ -31,6 +31,7 @@ from thaloom.work.runtime.counters import EngineCounters, EngineLoad
 from thaloom.work.runtime.events import StepFailed
 from thaloom.work.runtime.grammars import Matcher
 from thaloom.work.runtime.kv_memory import FixedKv, KvMemory
+from thaloom.work.runtime.kv_tiers import BlockStore, KvTiers
 from thaloom.work.runtime.messages import (
     Embed,
     Failed,
@@ -61,8 +62,10 @@ class Engine:
         monotonic: Callable[[], float],
         emit: Emit,
         memory: KvMemory | None = None,
+        store: BlockStore | None = None,
     ) -> None:
-        """`memory`: behind the blocks of the pool; for all of them, if none is named."""
+        """`memory`: behind the blocks of the pool; for all of them, if none is named. `store`: where what the pool
+        gives away is kept, if the executable can move blocks."""
         self.counters = EngineCounters()
         self.lost: DeviceLost | None = None
         """Set when the device went away: this engine is of no further use."""
@@ -73,7 +76,12 @@ class Engine:
         self._root = root_key(config.salt)
         self._lock = threading.Lock()  # guards all below, and the counters
         self._tickets = itertools.count(1)
-        self._roster = Roster(config, self.counters, memory or FixedKv(config.num_blocks))
+        self.tiers: KvTiers | None = None
+        """Below the pool. Its counters grow."""
+        if store is not None and isinstance(executable, MovesBlocks):
+            chunk_tokens, num_bytes = config.limits.chunk_tokens, executable.block_bytes
+            self.tiers = KvTiers(store, executable, num_bytes, chunk_tokens=chunk_tokens, monotonic=monotonic)
+        self._roster = Roster(config, self.counters, memory or FixedKv(config.num_blocks), self.tiers)
         self._pace = Pace()
 
     @property

@@ -15,6 +15,7 @@ from thaloom.hal.ops import Program
 from thaloom.hal.tensors import QuantTensor, Tensor
 from thaloom.hal.types import Device, DType, WeightFormat
 from thaloom.kernel.memory.ledger import Ledger
+from thaloom.kernel.memory.tiers.store import TieredStore
 from thaloom.kernel.models.events import PackedWeightsLost, WeightsNotShared
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
@@ -24,6 +25,7 @@ from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.grammars import Grammars
 from thaloom.work.runtime.kv_pool import KvPool, make_pool
+from thaloom.work.runtime.kv_tiers import open_store
 from thaloom.work.runtime.shared_weights import InheritedMemory
 from thaloom.work.runtime.spec import WorkerSpec
 from thaloom.work.runtime.text import read_vocabulary
@@ -49,10 +51,14 @@ class LoadedModel:
     manifest: Manifest
     operator_levels: dict[str, str]
     grammars: Grammars
+    store: TieredStore | None = None
+    """Of what leaves the pool."""
 
     def close(self) -> None:
         self.executable.close()
         self.pool.close()
+        if self.store is not None:
+            self.store.close()
 
 
 def load(
@@ -112,9 +118,16 @@ def load(
     except ThaloomError:
         executable.close()
         raise
+    try:
+        cold = open_store(spec, executable, device, ledger, emit)
+    except ThaloomError:
+        executable.close()
+        pool.close()
+        raise
     return LoadedModel(
         executable=executable,
         pool=pool,
+        store=cold,
         config=EngineConfig(
             vocab_size=vocab_size,
             context_length=context,

@@ -281,6 +281,15 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     tell."""
     shared_weight_bytes: int = 0
     """Of `weight_bytes`: in memory that outlives the worker and that others may use."""
+    kv_host_bytes: int = 0
+    """Of the host's memory, for keys and values that left the pool; so many of them are taken, and the same on disk."""
+    kv_host_held_bytes: int = 0
+    kv_disk_bytes: int = 0
+    kv_disk_held_bytes: int = 0
+    saved_tokens_total: int = 0
+    """Whose keys and values left the pool and were kept; `restored_tokens_total`: came back, and were not computed
+    again."""
+    restored_tokens_total: int = 0
 
 
 Task = Generate | Embed | Ask | AskEmbedding | Infer | Transcribe | Speak | Paint

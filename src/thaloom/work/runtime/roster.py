@@ -20,21 +20,33 @@ from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.batch import Work, shape_of
 from thaloom.work.runtime.counters import EngineCounters, EngineLoad
 from thaloom.work.runtime.kv_memory import KvMemory
+from thaloom.work.runtime.kv_tiers import KvTiers
 from thaloom.work.runtime.sequence import Sequence, Ticket
 from thaloom.work.runtime.speculation import Speculation
+
+LOOK_AHEAD = 2
+"""Of those who wait: more would push each other out of the nearer tier before their turn."""
 
 
 class Roster:
     """Those that run stand in the order they were let in; those that wait in the order they will be
     (kernel.sched.line): that of their arrival, where all are equally urgent."""
 
-    def __init__(self, config: EngineConfig, counters: EngineCounters, memory: KvMemory) -> None:
+    def __init__(
+        self, config: EngineConfig, counters: EngineCounters, memory: KvMemory, tiers: KvTiers | None = None
+    ) -> None:
         self._limits = config.limits
         self._targets = config.targets
         self._prefix_reuse = config.prefix_reuse
         self._counters = counters
         self._memory = memory
-        self._pool = BlockPool(config.num_blocks, room=memory.room, prefix_reuse=config.prefix_reuse)
+        self._tiers = tiers if config.prefix_reuse else None
+        self._pool = BlockPool(
+            config.num_blocks,
+            room=memory.room,
+            prefix_reuse=config.prefix_reuse,
+            leaving=None if tiers is None else lambda block, key: tiers.leave(block, key, self._history.times),
+        )
         self._live: dict[Ticket, Sequence] = {}
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
@@ -73,6 +85,7 @@ class Roster:
         for overtaken in itertools.islice(self._waiting, index, None):
             overtaken.num_overtaken += 1
         self._waiting.insert(index, sequence)
+        self._look_ahead()
 
     def next_work(self, now: float) -> list[Work]:
         """What goes into the next step; nothing if there is nobody. Preempts and admits as planned."""
@@ -81,6 +94,7 @@ class Roster:
             self._preempt(self._live[Ticket(plan.preempt)])
         self._pressure = next_pressure(self._pressure, plan.left_waiting)
         work = self._carry_out(plan, now)
+        self._look_ahead()
         return self._speculation.add_drafts(work, self._history.times, len(self._running))
 
     def took(self, work: list[Work], seconds: float) -> None:
@@ -219,7 +233,7 @@ class Roster:
                 self._grow(sequence)
             elif not self._admit(sequence, now):
                 break
-            work.append(Work.of(sequence, rows.count))
+            work.append(Work.of(sequence, min(rows.count, len(sequence.tokens) - sequence.num_computed)))
         return work
 
     def _grow(self, sequence: Sequence) -> None:
@@ -235,7 +249,10 @@ class Roster:
         if missing > self._pool.free_blocks - sum(self._pool.is_free(block) for block in found):
             return False  # before anything is shared: the pool would take it for a use
         self._pool.share(found)
-        fresh = self._pool.allocate(missing)
+        if self._tiers is not None:
+            num_tokens, times = len(sequence.tokens), self._history.times
+            self._tiers.extend(found, sequence.reusable_keys(), num_tokens, self._pool, times)
+        fresh = self._pool.allocate(blocks_for(len(sequence.tokens)) - len(found))
         assert fresh is not None, "free blocks were counted that are not there"
         self._waiting.remove(sequence)
         self._running.append(sequence)
@@ -249,6 +266,16 @@ class Roster:
             self._counters.prompt_tokens += len(sequence.request.prompt)
             self._counters.cached_tokens += sequence.cached_tokens
         return True
+
+    def _look_ahead(self) -> None:
+        """What those who wait will ask for comes nearer while a step computes."""
+        if self._tiers is None:
+            return
+        for sequence in itertools.islice(self._waiting, LOOK_AHEAD):
+            if not sequence.looked_ahead:
+                sequence.looked_ahead = True
+                keys = sequence.reusable_keys()
+                self._tiers.look_ahead(keys[len(self._pool.lookup(keys)) :])
 
     def _let_go(self, sequence: Sequence) -> None:
         self._pool.release(sequence.blocks)

@@ -34,6 +34,7 @@ class Sequence:
         "cached_tokens",
         "chooser",
         "first_token_at",
+        "looked_ahead",
         "lookup",
         "num_computed",
         "num_overtaken",
@@ -75,6 +76,8 @@ class Sequence:
         self.first_token_at: float | None = None
         self.lookup: Lookup | None = None
         """Guesses how it goes on; made when it first decodes, unless nobody may guess."""
+        self.looked_ahead = False
+        """Whether the tiers were told what it will ask for."""
         self._root = root
         self._keys: list[BlockKey] = []
 

@@ -15,7 +15,7 @@ from thaloom.base.files import write_atomic
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.hal.types import DType, WeightFormat
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
-from thaloom.kernel.state.types import EngineName
+from thaloom.kernel.state.types import EngineName, check_tiers
 
 MAX_SOCKET_PATH_BYTES = 100
 """Of the 108 bytes a unix socket's path may have (unix(7)), 8 are kept for the name it is bound under at first."""
@@ -49,6 +49,11 @@ class WorkerSpec:
     kv_bytes: int | None = None
     """None: four full contexts, at most 1 GiB, at least one full context; where pages are lent one full context is
     promised, and one for each of `max_sequences` may be had."""
+    kv_host_bytes: int = 0
+    """Of the host's memory, for keys and values that leave the pool."""
+    kv_disk_bytes: int = 0
+    """Of the disk, for those that leave that memory; in `tier_folder`, which is this worker's own."""
+    tier_folder: str | None = None
     pages: str | None = None
     """The board where workers of this device lend each other pages (kernel.memory.board). None: they do not."""
     page_priority: int = 0
@@ -73,6 +78,9 @@ class WorkerSpec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadParameter(f"{name} must be at least 1, not {value}", param=name)
+        check_tiers(self.kv_host_bytes, self.kv_disk_bytes, prefix_reuse=self.prefix_reuse)
+        if self.kv_disk_bytes and self.tier_folder is None:
+            raise BadParameter("kv_disk_bytes without a tier_folder to keep them in", param="tier_folder")
         _ = self.targets  # checks them
         if len(self.socket.encode()) > MAX_SOCKET_PATH_BYTES:
             raise BadParameter(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.work.runtime.engine import Engine
 from thaloom.work.runtime.loading import LoadedModel, shared_weight_bytes
 from thaloom.work.runtime.messages import WorkerStats
@@ -49,7 +50,8 @@ def loading_stats(spec: WorkerSpec, phase: str) -> WorkerStats:
 
 
 def serving_stats(spec: WorkerSpec, phase: str, model: LoadedModel, engine: Engine) -> WorkerStats:
-    load, counters = engine.load(), engine.counters
+    load, counters, tiers = engine.load(), engine.counters, engine.tiers
+    held = None if model.store is None else model.store.held()
     return WorkerStats(
         worker=spec.worker,
         service=spec.service,
@@ -64,7 +66,7 @@ def serving_stats(spec: WorkerSpec, phase: str, model: LoadedModel, engine: Engi
         vocab_size=model.config.vocab_size,
         exact=model.backend.support.exact,
         operator_levels=model.operator_levels,
-        degraded=model.backend.degraded,
+        degraded=degraded(model),
         weight_bytes=model.executable.weight_bytes,
         shared_weight_bytes=shared_weight_bytes(model.executable),
         kv_bytes=model.pool.promised_bytes,
@@ -87,5 +89,18 @@ def serving_stats(spec: WorkerSpec, phase: str, model: LoadedModel, engine: Engi
         failed_steps_total=counters.failed_steps,
         drafted_tokens_total=counters.drafted_tokens,
         accepted_tokens_total=counters.accepted_tokens,
+        kv_host_bytes=spec.kv_host_bytes,
+        kv_host_held_bytes=0 if held is None else held.host_bytes,
+        kv_disk_bytes=spec.kv_disk_bytes,
+        kv_disk_held_bytes=0 if held is None else held.disk_bytes,
+        saved_tokens_total=0 if tiers is None else tiers.saved_blocks * BLOCK_TOKENS,
+        restored_tokens_total=0 if tiers is None else tiers.restored_blocks * BLOCK_TOKENS,
         phase=phase,
     )
+
+
+def degraded(model: LoadedModel) -> str | None:
+    """Whatever is worse than wished."""
+    short = None if model.store is None else model.store.short
+    told = [model.backend.degraded, short and f"the disk takes no more keys and values: {short}"]
+    return "; ".join(filter(None, told)) or None

@@ -48,6 +48,10 @@ _WORKER_GAUGES = {
     "weight_bytes": ("weight_bytes", "Bytes of the model's weights as the device holds them."),
     "kv_bytes": ("kv_bytes", "Bytes of the block pool."),
     "kv_committed_bytes": ("kv_committed_bytes", "Of these, bytes that have memory behind them now."),
+    "kv_host_bytes": ("kv_host_bytes", "Bytes of host memory for keys and values that left the pool."),
+    "kv_host_held_bytes": ("kv_host_held_bytes", "Of these, bytes that are taken."),
+    "kv_disk_bytes": ("kv_disk_bytes", "Bytes of disk for keys and values that left that memory."),
+    "kv_disk_held_bytes": ("kv_disk_held_bytes", "Of these, bytes that are taken."),
     "scratch_bytes": ("scratch_bytes", "Bytes for a step's intermediate results."),
     "num_threads": ("threads", "Threads the worker computes with."),
     "context_length": ("context_tokens", "Longest sequence the worker serves, in tokens."),
@@ -63,6 +67,8 @@ _WORKER_COUNTERS = {
     "step_seconds_total": ("step_seconds", "Seconds spent in forward passes."),
     "drafted_tokens_total": ("drafted_tokens", "Guessed tokens that were verified."),
     "accepted_tokens_total": ("accepted_tokens", "Guessed tokens that were right."),
+    "saved_tokens_total": ("saved_tokens", "Tokens whose keys and values left the pool and were kept."),
+    "restored_tokens_total": ("restored_tokens", "Tokens whose keys and values came back instead of being computed."),
     "preemptions_total": ("preemptions", "Requests put back to the queue because blocks ran out."),
 }
 _WORKER_INFO = ("worker", "pid", "device", "driver", "model_digest", "degraded")

@@ -106,6 +106,8 @@ class ServeOptions(TypedDict, total=False):
     num_threads: int | None
     context_length: int | None
     kv_bytes: int | None
+    kv_host_bytes: int | None
+    kv_disk_bytes: int | None
     max_sequences: int | None
     max_queue: int | None
     chunk_tokens: int | None

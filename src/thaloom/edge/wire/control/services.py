@@ -24,6 +24,10 @@ class ServeRequest(Ask):
     num_threads: int | None = Field(default=None, ge=1)
     context_length: int | None = Field(default=None, ge=1)
     kv_bytes: int | None = Field(default=None, ge=1)
+    kv_host_bytes: int = Field(default=0, ge=0)
+    """Of the host's memory, for keys and values that leave the pool; 0: they are computed again."""
+    kv_disk_bytes: int = Field(default=0, ge=0)
+    """Of the node's disk, for those that leave that memory."""
     max_sequences: int = Field(default=16, ge=1)
     max_queue: int = Field(default=128, ge=1)
     chunk_tokens: int = Field(default=256, ge=1)
@@ -56,6 +60,8 @@ class ServiceSpec(Answer):
     num_threads: int | None
     context_length: int | None
     kv_bytes: int | None
+    kv_host_bytes: int = 0
+    kv_disk_bytes: int = 0
     max_sequences: int
     max_queue: int
     chunk_tokens: int

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaloom.base.errors import InternalError, OutOfMemory
+from thaloom.hal.blocks import copy_bytes
 from thaloom.hal.checks import check_limits, check_program
 from thaloom.hal.draws import Draw, Drawn
 from thaloom.hal.driver import Buffer, Limits, WeightSource
@@ -136,6 +137,7 @@ class CpuExecutable:
             self._free_scratch()
             raise
         self._pool: HostMemory | None = None
+        self._num_blocks = 0
         self._num_results = 0
         self._message = native.Message()
 
@@ -163,7 +165,7 @@ class CpuExecutable:
         if not 0 <= num_blocks < 2**31:
             raise ValueError(f"a pool cannot have {num_blocks} blocks")
         self._library.bind_pool(self._living(), pool.address, pool.capacity_bytes, num_blocks)
-        self._pool = pool
+        self._pool, self._num_blocks = pool, num_blocks
 
     def run(self, step: Step) -> NDArray[np.float32]:
         handle = self._living()
@@ -205,6 +207,23 @@ class CpuExecutable:
                 raise ValueError(f"block {block} is outside the pool")
         self._check_pool()
         self._library.copy_block(self._living(), source, target)
+
+    def read_block(self, block: int, into: memoryview) -> None:
+        """driver.MovesBlocks."""
+        copy_bytes(self._bytes_of(block), into)
+
+    def write_block(self, block: int, data: memoryview) -> None:
+        """driver.MovesBlocks."""
+        copy_bytes(data, self._bytes_of(block))
+
+    def _bytes_of(self, block: int) -> memoryview:
+        self._living()
+        if self._pool is None or not 0 <= block < self._num_blocks:
+            raise ValueError(f"block {block} is outside the pool")
+        start = block * self.block_bytes
+        if start + self.block_bytes > self._pool.num_bytes:
+            raise ValueError(f"block {block} has no memory now")
+        return self._pool.data[start : start + self.block_bytes].data
 
     def close(self) -> None:
         """Harmless when repeated."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from thaloom.base.errors import OutOfMemory
 from thaloom.hal.checks import check_limits, check_program, read_weights
-from thaloom.hal.driver import Buffer, Executable, Limits, WeightSource
+from thaloom.hal.driver import Buffer, Executable, Limits, MovesBlocks, WeightSource
 from thaloom.hal.drivers.virtual.faults import Faults
 from thaloom.hal.host import Budget, HostBackend
 from thaloom.hal.lower import LoweredBackend
@@ -84,7 +84,9 @@ class VirtualBackend:
         check_program(program, self._support)
         check_limits(limits, self._support)
         read_weights(program, weights, self._support)
-        return VirtualExecutable(self._inner.compile(program, weights, limits), self._pass, self._stop_if_lost)
+        inner = self._inner.compile(program, weights, limits)
+        kind = VirtualMover if isinstance(inner, MovesBlocks) else VirtualExecutable
+        return kind(inner, self._pass, self._stop_if_lost)
 
     def _pass(self) -> None:
         self._faults.pass_or_raise(self.device.id, self._sleep)
@@ -127,3 +129,17 @@ class VirtualExecutable:
 
     def close(self) -> None:
         self._inner.close()
+
+
+class VirtualMover(VirtualExecutable):
+    """Also driver.MovesBlocks, as the one inside."""
+
+    def read_block(self, block: int, into: memoryview) -> None:
+        self._mover().read_block(block, into)
+
+    def write_block(self, block: int, data: memoryview) -> None:
+        self._mover().write_block(block, data)
+
+    def _mover(self) -> MovesBlocks:
+        assert isinstance(self._inner, MovesBlocks), "a mover around what moves nothing"
+        return self._inner

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from thaloom.base.errors import OutOfMemory
 from thaloom.hal.checks import MemoryWeights
-from thaloom.hal.driver import ALIGNMENT
+from thaloom.hal.driver import ALIGNMENT, MovesBlocks
 from thaloom.hal.testing.bench import LIMITS, NUM_BLOCKS, bench, expect_close, right, sequences_for
 from thaloom.hal.testing.programs import tiny_model
 from thaloom.hal.testing.schedules import make_step, together
@@ -156,6 +157,44 @@ def blocks_can_be_copied(subject: Subject) -> None:
     expect_close(case, found, [wanted[0][35:]])
 
 
+@check("memory.blocks_leave_and_come_back", "moves")
+def blocks_leave_and_come_back(subject: Subject) -> None:
+    """A sequence goes on from blocks that were taken out and put back elsewhere, as if they had never left."""
+    for kv_dtype in sorted(subject.support().kv_dtypes):
+        case = tiny_model(3, kv_dtype=kv_dtype)
+        sequences = sequences_for(case, lengths=(40,))
+        table = sequences[0].table
+        before = table.copy()
+        with bench(subject.open(), case) as made:
+            mover = cast(MovesBlocks, made.executable)
+            size = made.executable.block_bytes
+            made.play(sequences, [[(0, 0, 35)]])
+            kept = [_taken_out(mover, int(block), size) for block in before]
+            spoilers = sequences_for(case, seed=9, lengths=(40,))
+            spoilers[0].table[:] = before
+            made.play(spoilers, together(spoilers))
+            free = [block for block in range(NUM_BLOCKS) if block not in before]
+            for index, data in enumerate(kept):
+                table[index] = free[index]
+                mover.write_block(free[index], memoryview(data))
+                expect(_taken_out(mover, free[index], size) == data, "what was put back is not what was taken out")
+            found = made.play(sequences, [[(0, 35, 40)]])
+        expect_close(case, found, [right(case, sequences)[0][35:]])
+
+
+@check("memory.moving_outside_the_pool_is_refused", "moves")
+def moving_outside_the_pool_is_refused(subject: Subject) -> None:
+    with bench(subject.open(), tiny_model(1)) as made:
+        mover, size = cast(MovesBlocks, made.executable), made.executable.block_bytes
+        for block, num_bytes in ((NUM_BLOCKS, size), (-1, size), (0, size - 1), (0, size + 1)):
+            for move in (mover.read_block, mover.write_block):
+                try:
+                    move(block, memoryview(bytearray(num_bytes)))
+                except ValueError:
+                    continue
+                raise Nonconforming(f"block {block} of {NUM_BLOCKS} was moved as {num_bytes} bytes of {size}")
+
+
 @check("memory.elastic_takes_what_it_is_resized_to", "elastic")
 def elastic_takes_what_it_is_resized_to(subject: Subject) -> None:
     """Addresses cost nothing; memory is the device's, is refused by name beyond what there is, and comes back."""
@@ -218,6 +257,12 @@ def copying_outside_the_pool_is_refused(subject: Subject) -> None:
             except ValueError:
                 continue
             raise Nonconforming(f"copied block {source} to {target} in a pool of {NUM_BLOCKS}")
+
+
+def _taken_out(mover: MovesBlocks, block: int, num_bytes: int) -> bytearray:
+    data = bytearray(num_bytes)
+    mover.read_block(block, memoryview(data))
+    return data
 
 
 def _taken_bytes(subject: Subject) -> int:

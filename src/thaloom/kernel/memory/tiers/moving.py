@@ -26,7 +26,8 @@ class Mover:
         self._emit, self._clock = emit, clock
         self._is_ended = False
         self._num_stirred = self._num_settled = 0
-        self._is_short = False
+        self.short: str | None = None
+        """Why the disk took nothing the last time it was asked, if it did not."""
         self._write_again_at = 0.0
         self._thread = threading.Thread(target=self._serve, name="tiers", daemon=True)
         self._thread.start()
@@ -110,7 +111,7 @@ class Mover:
         if short is not None:
             self._tell_short(short)
         else:
-            self._is_short = False
+            self.short = None
 
     def _move_up(self, one: Stored, copy: DiskCopy) -> None:
         room: memoryview | None = None
@@ -139,8 +140,8 @@ class Mover:
             self._emit(TierObjectLost(file=str(copy.stored.path), reason=str(lost), num_bytes=one.num_bytes))
 
     def _tell_short(self, error: Exception) -> None:
-        if not self._is_short:
-            self._is_short = True
+        was_short, self.short = self.short is not None, str(error)
+        if not was_short:
             self._emit(
-                DiskTierShort(folder=str(self._folder.path), reason=str(error), held_bytes=self._books.used["disk"])
+                DiskTierShort(folder=str(self._folder.path), reason=self.short, held_bytes=self._books.used["disk"])
             )

@@ -52,6 +52,12 @@ class TieredStore:
         """Bytes of each tier, which are never exceeded."""
         return dict(self._books.bounds)
 
+    @property
+    def short(self) -> str | None:
+        """Why its disk takes nothing more at the moment (events.DiskTierShort); None: it does, or there is none."""
+        mover = self._mover
+        return None if mover is None else mover.short
+
     def put(
         self,
         key: bytes,

@@ -222,6 +222,14 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Promised for keys and values, as 512MiB (default: one context, more if free).",
         "保证的键值缓存内存，如 512MiB（默认可借用）。",
     ),
+    "option.kv_host_bytes": (
+        "Host memory for what leaves that, to come back, as 4GiB (default: none).",
+        "移出键值的主机内存，如 4GiB（默认无）。",
+    ),
+    "option.kv_disk_bytes": (
+        "Disk for what leaves that in turn, as 20GiB (default: none).",
+        "再移出时可用的磁盘，如 20GiB（默认无）。",
+    ),
     "option.replicas": ("Workers that serve it side by side (default 1).", "并排提供服务的进程数（默认 1）。"),
     "option.canary": ("The service to be watched, one of those named.", "受监视的服务，须是所列服务之一。"),
     "option.max_sequences": ("Requests computed at once (default 16).", "同时计算的请求数（默认 16）。"),

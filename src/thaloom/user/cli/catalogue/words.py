@@ -123,6 +123,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.cache": ("CACHE", "缓存"),
     "head.temperature": ("TEMPERATURE", "温度"),
     "head.power": ("POWER", "功率"),
+    "tier.host": ("host", "主机"),
+    "tier.disk": ("disk", "磁盘"),
     "phase.pending": ("pending", "等待中"),
     "phase.loading": ("loading", "加载中"),
     "phase.ready": ("ready", "就绪"),
