@@ -348,7 +348,7 @@ def test_who_waits_for_one_that_is_killed_as_it_ends_its_turn(tmp_path: Path) ->
                 assert place.take(time.monotonic_ns()).missed is None
 
             def end(step: Step, path: Path = path, turnstile: Turnstile = turnstile) -> None:
-                ending = watched(path, lambda name: step(name) if is_waited_for(turnstile) else None)
+                ending = watched(path, lambda store: step(store) if is_waited_for(turnstile) else None)
                 place = ending.join("ending", weight=100, width=2)
                 busy(place)
                 turnstile.words[BUSY_AT] |= 2  # whoever comes next

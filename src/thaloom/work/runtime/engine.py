@@ -44,6 +44,7 @@ from thaloom.work.runtime.pace import Pace
 from thaloom.work.runtime.results import Chosen, Found, results_of, rows_of
 from thaloom.work.runtime.roster import Roster
 from thaloom.work.runtime.sequence import Sequence, Ticket
+from thaloom.work.runtime.turns import NoTurns, Turns
 from thaloom.work.runtime.types import FinishReason, Pooling
 
 Emission = tuple[Ticket, PromptLogprobs | Tokens | Finished | State | Failed]
@@ -61,8 +62,10 @@ class Engine:
         monotonic: Callable[[], float],
         emit: Emit,
         memory: KvMemory | None = None,
+        turns: Turns | None = None,
     ) -> None:
-        """`memory`: behind the blocks of the pool; for all of them, if none is named."""
+        """`memory`: behind the blocks of the pool; for all of them, if none is named. `turns`: at the device, lent for
+        the engine's life as well."""
         self.counters = EngineCounters()
         self.lost: DeviceLost | None = None
         """Set when the device went away: this engine is of no further use."""
@@ -75,6 +78,7 @@ class Engine:
         self._tickets = itertools.count(1)
         self._roster = Roster(config, self.counters, memory or FixedKv(config.num_blocks))
         self._pace = Pace()
+        self._turns = turns or NoTurns()
 
     @property
     def busy(self) -> bool:
@@ -158,19 +162,26 @@ class Engine:
             news += self._pass(work, step)
             if self.lost is not None:
                 break
+        if not self.busy:
+            self._turns.rest()
         return news
 
     def _pass(self, work: list[Work], step: Step) -> list[Emission]:
+        taken = self._turns.take(any(item.sequence.first_token_at is not None for item in work))
         started = self._monotonic()
         try:
             found = results_of(self._executable, work, self._executable.run(step))
+            seconds = self._monotonic() - started
         except Exception as error:  # noqa: BLE001 - supervisor of the device: whatever it raised, the others go on
             return self._fail_step(work, error)
-        seconds = self._monotonic() - started
+        finally:
+            self._turns.give()
         with self._lock:
             self.counters.steps += 1
             self.counters.step_seconds += seconds
-            self._pace.stepped(seconds)
+            self.counters.turn_wait_seconds += taken.waited_s
+            self.counters.missed_turns += taken.missed is not None
+            self._pace.stepped(taken.waited_s + seconds)
             self._roster.took(work, seconds)
             return [news for item, each in zip(work, found, strict=True) for news in self._advance(item, each)]
 

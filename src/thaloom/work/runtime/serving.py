@@ -91,6 +91,7 @@ class EngineServed:
             monotonic=site.clock.monotonic,
             emit=site.emit,
             memory=model.pool.memory,
+            turns=model.turns,
         )
         self._async_engine = AsyncEngine(
             self._engine,

@@ -87,5 +87,7 @@ def serving_stats(spec: WorkerSpec, phase: str, model: LoadedModel, engine: Engi
         failed_steps_total=counters.failed_steps,
         drafted_tokens_total=counters.drafted_tokens,
         accepted_tokens_total=counters.accepted_tokens,
+        turn_wait_seconds_total=counters.turn_wait_seconds,
+        missed_turns_total=counters.missed_turns,
         phase=phase,
     )
