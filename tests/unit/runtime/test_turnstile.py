@@ -25,9 +25,11 @@ from thaloom.work.runtime.turnstile_file import (
     HOLDING,
     SEAT_WORDS,
     SEATS,
+    SERVICE,
     SINCE,
     STATE,
     TAKEN_AT,
+    USUAL,
     WAITING,
     WIDTH_AT,
     base_of,
@@ -170,6 +172,9 @@ def test_a_stopped_holder_is_given_up_and_told(turnstile: Turnstile, join: Join)
     assert state_of(turnstile, living) == HOLDING
     stopped.give()
     assert state_of(turnstile, living) == HOLDING, "only its own turn is ended"
+    begin = base_of(stopped._seat)
+    assert turnstile.words[begin + SERVICE] <= LONG_AGO_NS // 100, "it is not charged with the time it was stopped"
+    assert turnstile.words[begin + USUAL] <= LONG_AGO_NS // 100, "nor is it waited for longer from now on"
     living.give()
     assert stopped.take(0).missed is None
     assert {seat.name: seat.missed for seat in turnstile.seated()} == {"stopped": 0, "living": 1}
@@ -221,6 +226,7 @@ def test_a_guard_that_is_held_for_good_makes_nobody_wait(turnstile: Turnstile, j
     two.rest()
     with pytest.raises(DeadlineExceeded):
         two._turnstile.sweep()
+    two.leave()
     turnstile.file.unlock()
 
 

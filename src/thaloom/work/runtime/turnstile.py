@@ -30,7 +30,6 @@ from thaloom.work.runtime.turnstile_file import (
     HOLDER_AT,
     HOLDING,
     IDLE,
-    LONGEST,
     MISSED,
     NAME,
     SEATS,
@@ -39,6 +38,7 @@ from thaloom.work.runtime.turnstile_file import (
     STATE,
     TAKEN_AT,
     TURNS,
+    USUAL,
     WAITED,
     WAITING,
     WEIGHT,
@@ -48,12 +48,12 @@ from thaloom.work.runtime.turnstile_file import (
     base_of,
     name_words,
 )  # fmt: skip
-from thaloom.work.runtime.turnstile_place import Place
+from thaloom.work.runtime.turnstile_place import LEAST_PATIENCE_S, MOST_PATIENCE_S, Place
 
 GUARD_S = 0.05
-"""How long to wait for whoever changes words, which takes microseconds: longer, and it was stopped at it."""
-LEAST_PATIENCE_S, MOST_PATIENCE_S, STEPS_LONG = 0.5, 5.0, 8
-"""A holder is given up after so many times the longest of its last steps, within these bounds."""
+"""How long who has a place waits for whoever changes words, which takes microseconds: longer, and it was stopped."""
+STEPS_LONG = 8
+"""A holder is given up after so many times what its steps usually take, LEAST_PATIENCE_S and MOST_PATIENCE_S."""
 
 _READ = struct.Struct("<6q")
 """WEIGHT to SINCE."""
@@ -80,7 +80,6 @@ class Turnstile:
     def __init__(self, file: TurnstileFile) -> None:
         self.file = file
         self.words = file.words
-        file.patience_s = GUARD_S
         self._rung: list[int] = []
 
     @classmethod
@@ -120,6 +119,7 @@ class Turnstile:
             for word, number in enumerate(own, NAME):
                 self.words[begin + word] = number
             self.words[TAKEN_AT] |= 1 << seat
+        self.file.patience_s = GUARD_S
         return Place(self, name, seat, descriptor)
 
     @contextmanager
@@ -182,7 +182,7 @@ class Turnstile:
         return given_up
 
     def _is_late(self, begin: int) -> bool:
-        patience_ns = max(LEAST_PATIENCE_S * _NS, min(STEPS_LONG * self.words[begin + LONGEST], MOST_PATIENCE_S * _NS))
+        patience_ns = max(LEAST_PATIENCE_S * _NS, min(STEPS_LONG * self.words[begin + USUAL], MOST_PATIENCE_S * _NS))
         return not 0 <= time.monotonic_ns() - self.words[begin + SINCE] <= patience_ns
 
     def sweep(self) -> None:

@@ -17,13 +17,13 @@ from thaloom.work.runtime.turnstile_file import (
     HELD,
     HOLDING,
     IDLE,
-    LONGEST,
     MISSED,
     SERVICE,
     SINCE,
     STATE,
     TAKEN_AT,
     TURNS,
+    USUAL,
     WAITED,
     WAITING,
     WEIGHT,
@@ -37,6 +37,8 @@ LOOK_S = 0.01
 """How often who waits looks for itself: as long as a step that is neither short nor long."""
 SWEEP_S = 1.0
 """How often who does not wait looks for the dead: beside one, its turns cost some microseconds for nothing."""
+LEAST_PATIENCE_S, MOST_PATIENCE_S = 0.5, 5.0
+"""Bounds on how long a step may take before others no longer wait for it."""
 MOST_WAIT_S = 10.0
 _NS = 1_000_000_000
 
@@ -129,9 +131,10 @@ class Place:
             return
         self._holds = False
         words, begin = self._words, self._begin
-        held_ns = max(0, time.monotonic_ns() - words[begin + SINCE])
+        most_s = MOST_PATIENCE_S if words[begin + STATE] == HOLDING else LEAST_PATIENCE_S  # else it was given up
+        held_ns = max(0, min(time.monotonic_ns() - words[begin + SINCE], int(most_s * _NS)))
         words[begin + SERVICE] = served(words[begin + SERVICE], held_ns, words[begin + WEIGHT])
-        words[begin + LONGEST] = max(held_ns, words[begin + LONGEST] * 63 // 64)
+        words[begin + USUAL] += (held_ns - words[begin + USUAL]) // 8
         words[begin + HELD] += held_ns
         words[begin + TURNS] += 1
         try:
