@@ -2,9 +2,9 @@
 
     python -m tests.fuzz_turns --minutes 10 --seed 1     (make fuzz-turns)
 
-Workers join, take turns, rest and leave. Each is killed, by SIGKILL from outside or at one of its own stores, or stopped
-(SIGSTOP) for longer than others have patience. Meanwhile turns are counted again and again: those that have one fit
-beside each other. Whoever finds at the end of its step that its turn was taken from it says so, and for each of these
+Workers join, take turns, rest and leave. Each is killed, by SIGKILL from outside or at one of its own stores, or
+stopped (SIGSTOP) for longer than others have patience. Meanwhile turns are counted again and again: those that have one
+fit beside each other. Whoever finds at the end of its step that its turn was taken from it says so, and for each of these
 somebody must have told that he did not wait any longer. Equal seeds give equal lives, though not their order.
 """
 

@@ -13,6 +13,7 @@ from thaloom.base.errors import BadParameter, DeviceLost
 from thaloom.base.events import Recorder
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.sched.steps import StepLimits
+from thaloom.work.runtime import turns as turns_module
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.engine import Engine
 from thaloom.work.runtime.events import TurnMissed, TurnsNotTaken
@@ -125,6 +126,11 @@ def spec(turns: Path | None, weight: int = 100) -> WorkerSpec:
     )
 
 
+@pytest.fixture
+def _every_step_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "SHORT_NS", 0)
+
+
 def busy(turnstile: Turnstile, name: str = "other") -> None:
     """Another, which has something to do."""
     place = turnstile.join(name, weight=100, width=2)
@@ -169,6 +175,7 @@ def test_a_file_that_is_none_is_told_once_and_does_without(tmp_path: Path, conte
     assert (event.worker, event.service) == ("w-1", "chat")
 
 
+@pytest.mark.usefixtures("_every_step_is_long")
 def test_nonsense_that_comes_later_is_told_once_and_ends_turns(path: Path) -> None:
     told = Recorder()
     with closing(Turnstile.open(path)) as other:
@@ -188,6 +195,7 @@ def test_nonsense_that_comes_later_is_told_once_and_ends_turns(path: Path) -> No
         turns.close()
 
 
+@pytest.mark.usefixtures("_every_step_is_long")
 def test_missed_turns_are_told_now_and_then(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = Recorder()
     with closing(Turnstile.open(path)) as other:
@@ -202,4 +210,30 @@ def test_missed_turns_are_told_now_and_then(path: Path, monkeypatch: pytest.Monk
         assert isinstance(event, TurnMissed)
         assert "was stopped" in event.reason
         other.file.unlock()
+        turns.close()
+
+
+def test_short_steps_take_no_turns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until all of them have been long for a while; the first one nobody knows."""
+    now_ns = 0
+    monkeypatch.setattr(turns_module.time, "monotonic_ns", lambda: now_ns)
+    with closing(Turnstile.open(path)) as other:
+        busy(other)
+        turns = join_turns(spec(path), 2, 2, Recorder())
+
+        def took_one(step_ns: int) -> bool:
+            nonlocal now_ns
+            turns.take(True)
+            (_, own) = other.seated()
+            now_ns += step_ns
+            turns.give()
+            return own.holds
+
+        short, long = turns_module.SHORT_NS // 10, 10 * turns_module.SHORT_NS
+        assert not took_one(long)
+        assert took_one(long)
+        assert took_one(short)
+        assert not took_one(short)
+        assert not took_one(long)
+        assert any(took_one(long) for _ in range(1000))
         turns.close()
