@@ -4,8 +4,8 @@
 
 Workers join, take turns, rest and leave. Each is killed, by SIGKILL from outside or at one of its own stores, or
 stopped (SIGSTOP) for longer than others have patience. Meanwhile turns are counted again and again: those that have one
-fit beside each other. Whoever finds at the end of its step that its turn was taken from it says so, and for each of these
-somebody must have told that he did not wait any longer. Equal seeds give equal lives, though not their order.
+fit beside each other. Whoever finds at the end of its step that its turn was taken from it says so, and for each of
+these somebody must have told that he did not wait any longer. Equal seeds give equal lives, though not their order.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def work(path: Path, number: int, chance: random.Random, told: memoryview) -> No
 
 
 def step(opened: Turnstile, place: Place, chance: random.Random, told: memoryview) -> None:
-    taken = place.take(time.monotonic_ns() + chance.randrange(50_000_000))
+    taken = place.take(time.monotonic_ns() + chance.randrange(50_000_000), chance.choice([2, 3, 30]) * 1_000_000)
     told[TOLD] += taken.missed is not None
     told[WAITED_US] = max(told[WAITED_US], int(taken.waited_s * 1e6))
     had_one = place._holds

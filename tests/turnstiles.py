@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.boards import Stores
 from thaloom.kernel.sched.turns import PASSES
 from thaloom.work.runtime.turnstile import Turnstile
-from thaloom.work.runtime.turnstile_file import HOLDING, STATE, WEIGHT, WIDTH, WIDTH_AT, base_of
+from thaloom.work.runtime.turnstile_file import HOLDING, LENGTH, STATE, WEIGHT, WIDTH, WIDTH_AT, base_of
 from thaloom.work.runtime.turnstile_place import Place
 
 
@@ -34,8 +34,12 @@ def assert_no_crowd(turnstile: Turnstile) -> None:
     holders = [base_of(seat) for seat in turnstile.busy() if words[base_of(seat) + STATE] == HOLDING]
     if not holders:
         return
-    heaviest = max(words[begin + WEIGHT] for begin in holders)
-    widths = [words[begin + WIDTH] for begin in holders if words[begin + WEIGHT] * PASSES > heaviest]
+
+    def urgency(begin: int) -> float:
+        return words[begin + WEIGHT] / max(1, words[begin + LENGTH])
+
+    urgent = max(map(urgency, holders))
+    widths = [words[begin + WIDTH] for begin in holders if urgency(begin) * PASSES > urgent]
     assert len(widths) == 1 or sum(widths) <= words[WIDTH_AT], f"a crowd of {widths} at a device of {words[WIDTH_AT]}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thaloom.kernel.sched.turns import NORMAL, PASSES, SLACK_NS, Turn, next_turn, served
+from thaloom.kernel.sched.turns import NORMAL, SLACK_NS, Turn, next_turn, passes, served
 
 WEIGHTS = st.sampled_from([10, 30, 100, 300])
 MS = 1_000_000
@@ -17,6 +17,7 @@ turns = st.lists(
         width=st.integers(1, 4),
         deadline_ns=st.integers(-100, 100),
         service_ns=st.integers(0, 4 * SLACK_NS),
+        length_ns=st.sampled_from([0, 1, 5, 50]),
         holds=st.booleans(),
     ),
     max_size=8,
@@ -33,13 +34,13 @@ def test_whoever_is_chosen_waits_fits_and_is_within_its_share(seats: list[Turn],
     turn = seats[chosen]
     assert not turn.holds
     assert turn.service_ns <= min(other.service_ns for other in waiting) + SLACK_NS
-    in_its_way = sum(other.width for other in seats if other.holds and turn.weight < PASSES * other.weight)
+    in_its_way = sum(other.width for other in seats if other.holds and not passes(turn, other))
     assert in_its_way == 0 or in_its_way + turn.width <= width
 
 
 @given(turns, st.integers(1, 6))
 def test_the_device_is_filled_and_no_further(seats: list[Turn], width: int) -> None:
-    seats = [turn._replace(holds=False, weight=NORMAL) for turn in seats]
+    seats = [turn._replace(holds=False, weight=NORMAL, length_ns=0) for turn in seats]
     while (chosen := next_turn(seats, width)) is not None:
         seats[chosen] = seats[chosen]._replace(holds=True)
     held = [turn.width for turn in seats if turn.holds]
@@ -55,7 +56,7 @@ WORKERS = st.lists(st.tuples(WEIGHTS, st.integers(1, 400), st.integers(0, 500)),
 def test_all_who_always_wait_get_shares_as_their_weights(workers: list[tuple[int, int, int]]) -> None:
     """What they have had differs by the slack and one of the longest steps at most, after any number of turns: so
     nobody starves, however early the others' deadlines."""
-    seats = [Turn(weight, 1, 0, 0, False) for weight, _, _ in workers]
+    seats = [Turn(weight, 1, 0, 0, 0, False) for weight, _, _ in workers]
     now = 0
     longest = max(served(0, step * MS, weight) for weight, step, _ in workers)
     for _ in range(300):

@@ -6,9 +6,15 @@ from thaloom.kernel.sched.turns import NORMAL, PROMPTS_WAIT, SLACK_NS, Turn, due
 
 
 def turn(
-    *, weight: int = NORMAL, width: int = 2, deadline_ns: int = 0, service_ns: int = 0, holds: bool = False
+    *,
+    weight: int = NORMAL,
+    width: int = 2,
+    deadline_ns: int = 0,
+    service_ns: int = 0,
+    length_ns: int = 0,
+    holds: bool = False,
 ) -> Turn:
-    return Turn(weight, width, deadline_ns, service_ns, holds)
+    return Turn(weight, width, deadline_ns, service_ns, length_ns, holds)
 
 
 def test_nobody_waits_nobody_is_next() -> None:
@@ -45,6 +51,15 @@ def test_who_answers_somebody_does_not_wait_for_who_can_wait() -> None:
     assert next_turn([turn(weight=10, holds=True), turn(weight=300)], 2) == 1
     assert next_turn([turn(weight=300, holds=True), turn(weight=10)], 2) is None
     assert next_turn([turn(weight=100, holds=True), turn(weight=300)], 2) is None
+
+
+def test_a_token_does_not_wait_for_a_prompt() -> None:
+    token, prompt = turn(length_ns=4), turn(length_ns=40)
+    assert next_turn([prompt._replace(holds=True), token], 2) == 1
+    assert next_turn([token._replace(holds=True), prompt], 2) is None
+    assert next_turn([turn(length_ns=39, holds=True), token], 2) is None
+    assert next_turn([turn(length_ns=0, holds=True), token], 2) is None, "what nobody knows is waited for"
+    assert next_turn([turn(weight=10, length_ns=4, holds=True), turn(weight=300, length_ns=40)], 2) is None
 
 
 def test_service_is_time_over_weight() -> None:

@@ -41,7 +41,7 @@ class Written:
 
         executable.run = told  # type: ignore[method-assign,assignment]
 
-    def take(self, decodes: bool, /) -> Taken:
+    def take(self, decodes: bool, _: float, /) -> Taken:
         self.said.append("take for tokens" if decodes else "take")
         return self._taken
 
@@ -141,7 +141,7 @@ def test_a_worker_without_a_turnstile_waits_for_nobody() -> None:
     told = Recorder()
     turns = join_turns(spec(None), 2, 2, told)
     assert isinstance(turns, NoTurns)
-    assert turns.take(True) == AT_ONCE
+    assert turns.take(True, 0.0) == AT_ONCE
     turns.give()
     turns.rest()
     turns.close()
@@ -183,13 +183,13 @@ def test_nonsense_that_comes_later_is_told_once_and_ends_turns(path: Path) -> No
         turns = join_turns(spec(path), 2, 2, told)
         own = 1
         other.words[base_of(own) + WAITED] = (1 << 63) - 1
-        assert turns.take(True) == AT_ONCE
+        assert turns.take(True, 0.0) == AT_ONCE
         turns.give()
         turns.rest()
         (event,) = told.events
         assert isinstance(event, TurnsNotTaken)
         assert "nonsense" in event.message
-        assert turns.take(True) == AT_ONCE
+        assert turns.take(True, 0.0) == AT_ONCE
         assert len(told.events) == 1
         assert not other.words[TAKEN_AT] >> own & 1, "nobody waits for one that takes no turns"
         turns.close()
@@ -203,9 +203,9 @@ def test_missed_turns_are_told_now_and_then(path: Path, monkeypatch: pytest.Monk
         turns = join_turns(spec(path), 2, 2, told)
         assert isinstance(turns, SharedTurns)
         other.file.lock()
-        assert turns.take(True).missed is not None
+        assert turns.take(True, 0.0).missed is not None
         monkeypatch.setattr(turns._place, "_away_until", 0.0)
-        assert turns.take(True).missed is not None
+        assert turns.take(True, 0.0).missed is not None
         (event,) = told.events
         assert isinstance(event, TurnMissed)
         assert "was stopped" in event.reason
@@ -223,7 +223,7 @@ def test_short_steps_take_no_turns(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
         def took_one(step_ns: int) -> bool:
             nonlocal now_ns
-            turns.take(True)
+            turns.take(True, 0.0)
             (_, own) = other.seated()
             now_ns += step_ns
             turns.give()

@@ -23,13 +23,13 @@ from thaloom.work.runtime.turnstile_file import (
     BUSY_AT,
     HEADER,
     HOLDING,
+    LENGTH,
     SEAT_WORDS,
     SEATS,
     SERVICE,
     SINCE,
     STATE,
     TAKEN_AT,
-    USUAL,
     WAITING,
     WIDTH_AT,
     base_of,
@@ -142,6 +142,19 @@ def test_a_heavy_one_does_not_wait_for_a_light_one(turnstile: Turnstile, join: J
     assert state_of(turnstile, light) == state_of(turnstile, heavy) == HOLDING
 
 
+def test_a_short_step_does_not_wait_for_a_long_one(turnstile: Turnstile, join: Join) -> None:
+    long, short, third = busy(join("long")), busy(join("short")), busy(join("third"))
+    long.take(0, 50_000_000)
+    assert short.take(0, 4_000_000).missed is None
+    assert state_of(turnstile, long) == state_of(turnstile, short) == HOLDING
+    turnstile.words[base_of(third._seat) + STATE] = WAITING
+    turnstile.words[base_of(third._seat) + LENGTH] = 4_000_000
+    long.give()
+    assert state_of(turnstile, third) == WAITING, "short ones wait for each other"
+    short.give()
+    assert state_of(turnstile, third) == HOLDING
+
+
 def test_a_dead_holder_blocks_nobody(turnstile: Turnstile, join: Join) -> None:
     dead, living = busy(join("dead")), busy(join("living"))
     dead.take(0)
@@ -174,7 +187,6 @@ def test_a_stopped_holder_is_given_up_and_told(turnstile: Turnstile, join: Join)
     assert state_of(turnstile, living) == HOLDING, "only its own turn is ended"
     begin = base_of(stopped._seat)
     assert turnstile.words[begin + SERVICE] <= LONG_AGO_NS // 100, "it is not charged with the time it was stopped"
-    assert turnstile.words[begin + USUAL] <= LONG_AGO_NS // 100, "nor is it waited for longer from now on"
     living.give()
     assert stopped.take(0).missed is None
     assert {seat.name: seat.missed for seat in turnstile.seated()} == {"stopped": 0, "living": 1}

@@ -8,8 +8,9 @@ never who gets how much; whoever waits becomes the one that has had least, as al
 A device has a *width* (cores of a host, 1 elsewhere), and a step takes as much of it as it has threads: those that fit
 beside each other go beside each other.
 
-One whose weight is PASSES times that of a holder does not wait for it: on a host the kernel takes the processors from
-the lighter one faster than that could end its step. The lighter one waits in any case.
+Who would wait much longer than its own step takes does not (PASSES): beside a step that is many times longer, or whose
+worker is many times lighter, it goes at once, and the system gives it the cores it needs. So a token waits for another
+token, and not for a prompt; a long or a light step waits in any case.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from a pause would keep others waiting for a time that people notice."""
 NORMAL = 100
 """The weight at which a second of service is a second."""
 PASSES = 10
+"""Times: a step of equal weight that is so much longer, or one of equal length that weighs so much less."""
 PROMPTS_WAIT = 10
 """A step without a token that somebody waits for is due so many times later than one with."""
 
@@ -34,6 +36,8 @@ class Turn(NamedTuple):
     width: int
     deadline_ns: int
     service_ns: int
+    length_ns: int
+    """What the step is expected to take; 0: nobody knows."""
     holds: bool
 
 
@@ -51,8 +55,14 @@ def next_turn(turns: Sequence[Turn], width: int) -> int | None:
 
 def _fits(turn: Turn, holders: Iterable[Turn], width: int) -> bool:
     """Alone everything fits, however wide."""
-    taken = sum(max(1, holder.width) for holder in holders if turn.weight < PASSES * holder.weight)
+    taken = sum(max(1, holder.width) for holder in holders if not passes(turn, holder))
     return taken == 0 or taken + turn.width <= width
+
+
+def passes(turn: Turn, holder: Turn) -> bool:
+    known = turn.length_ns > 0 and holder.length_ns > 0
+    own_ns, its_ns = (turn.length_ns, holder.length_ns) if known else (1, 1)
+    return turn.weight * its_ns >= PASSES * holder.weight * own_ns
 
 
 def served(service_ns: int, held_ns: int, weight: int) -> int:

@@ -167,7 +167,8 @@ class Engine:
         return news
 
     def _pass(self, work: list[Work], step: Step) -> list[Emission]:
-        taken = self._turns.take(any(item.sequence.first_token_at is not None for item in work))
+        decodes = any(item.sequence.first_token_at is not None for item in work)
+        taken = self._turns.take(decodes, self._roster.expected_s(work))
         started = self._monotonic()
         try:
             found = results_of(self._executable, work, self._executable.run(step))

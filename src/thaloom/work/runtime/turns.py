@@ -28,8 +28,9 @@ TELL_S = 60.0
 class Turns(Protocol):
     """All but `close` on the engine's thread."""
 
-    def take(self, decodes: bool, /) -> Taken:
-        """Before a step. `decodes`: whether somebody waits for a token of it."""
+    def take(self, decodes: bool, expected_s: float, /) -> Taken:
+        """Before a step. `decodes`: whether somebody waits for a token of it. `expected_s`: what it takes; 0: nobody
+        knows."""
         ...
 
     def give(self) -> None:
@@ -48,7 +49,7 @@ class Turns(Protocol):
 class NoTurns:
     """A device of one's own, or one where nobody keeps the order."""
 
-    def take(self, _: bool, /) -> Taken:
+    def take(self, _decodes: bool, _expected_s: float, /) -> Taken:
         return AT_ONCE
 
     def give(self) -> None:
@@ -81,16 +82,17 @@ class SharedTurns:
         self._lost = lost
         self._begun_ns = self._quickest_ns = 0
 
-    def take(self, decodes: bool, /) -> Taken:
-        taken = AT_ONCE if self._quickest_ns < SHORT_NS else self._take(decodes)
+    def take(self, decodes: bool, expected_s: float, /) -> Taken:
+        taken = AT_ONCE if self._quickest_ns < SHORT_NS else self._take(decodes, expected_s)
         self._begun_ns = time.monotonic_ns()
         return taken
 
-    def _take(self, decodes: bool) -> Taken:
+    def _take(self, decodes: bool, expected_s: float) -> Taken:
         if self._place is None:
             return AT_ONCE
         try:
-            taken = self._place.take(due_ns(time.monotonic_ns(), self._token_s, decodes=decodes))
+            due = due_ns(time.monotonic_ns(), self._token_s, decodes=decodes)
+            taken = self._place.take(due, int(expected_s * 1e9))
         except ValueError as error:
             self._lose(error)
             return AT_ONCE

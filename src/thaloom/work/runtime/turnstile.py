@@ -30,6 +30,7 @@ from thaloom.work.runtime.turnstile_file import (
     HOLDER_AT,
     HOLDING,
     IDLE,
+    LENGTH,
     MISSED,
     NAME,
     SEATS,
@@ -38,7 +39,6 @@ from thaloom.work.runtime.turnstile_file import (
     STATE,
     TAKEN_AT,
     TURNS,
-    USUAL,
     WAITED,
     WAITING,
     WEIGHT,
@@ -53,10 +53,10 @@ from thaloom.work.runtime.turnstile_place import LEAST_PATIENCE_S, MOST_PATIENCE
 GUARD_S = 0.05
 """How long who has a place waits for whoever changes words, which takes microseconds: longer, and it was stopped."""
 STEPS_LONG = 8
-"""A holder is given up after so many times what its steps usually take, LEAST_PATIENCE_S and MOST_PATIENCE_S."""
+"""A holder is given up after so many times what its step is expected to take, LEAST_PATIENCE_S and MOST_PATIENCE_S."""
 
 _READ = struct.Struct("<6q")
-"""WEIGHT to SINCE."""
+"""WEIGHT to LENGTH."""
 _NS = 1_000_000_000
 
 
@@ -150,10 +150,10 @@ class Turnstile:
         while True:
             seats, turns = [], []
             for seat in self.busy():
-                weight, width, state, deadline, service, _ = _READ.unpack_from(self.file.words, 8 * base_of(seat))
+                weight, width, state, deadline, service, length = _READ.unpack_from(self.file.words, 8 * base_of(seat))
                 if state in (WAITING, HOLDING):
                     seats.append(seat)
-                    turns.append(Turn(weight, width, deadline, service, state == HOLDING))
+                    turns.append(Turn(weight, width, deadline, service, length, state == HOLDING))
             at = next_turn(turns, words[WIDTH_AT])
             if at is None:
                 return
@@ -182,7 +182,7 @@ class Turnstile:
         return given_up
 
     def _is_late(self, begin: int) -> bool:
-        patience_ns = max(LEAST_PATIENCE_S * _NS, min(STEPS_LONG * self.words[begin + USUAL], MOST_PATIENCE_S * _NS))
+        patience_ns = max(LEAST_PATIENCE_S * _NS, min(STEPS_LONG * self.words[begin + LENGTH], MOST_PATIENCE_S * _NS))
         return not 0 <= time.monotonic_ns() - self.words[begin + SINCE] <= patience_ns
 
     def sweep(self) -> None:

@@ -13,8 +13,8 @@ SEATS = 60
 WIDTH_AT = 2
 TAKEN_AT, BUSY_AT, HOLDER_AT = range(4, 7)
 HEADER = 16
-WEIGHT, WIDTH, STATE, DEADLINE, SERVICE, SINCE, USUAL, BELL, TURNS, HELD, WAITED, MISSED = range(12)
-"""Words of a seat, times in nanoseconds, of which those to SINCE are read at once."""
+WEIGHT, WIDTH, STATE, DEADLINE, SERVICE, LENGTH, SINCE, BELL, TURNS, HELD, WAITED, MISSED = range(12)
+"""Words of a seat, times in nanoseconds, of which those to LENGTH are read at once."""
 NAME, SEAT_WORDS = 16, 32
 IDLE, WAITING, HOLDING = range(3)
 """What STATE says."""

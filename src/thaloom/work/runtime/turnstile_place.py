@@ -17,13 +17,13 @@ from thaloom.work.runtime.turnstile_file import (
     HELD,
     HOLDING,
     IDLE,
+    LENGTH,
     MISSED,
     SERVICE,
     SINCE,
     STATE,
     TAKEN_AT,
     TURNS,
-    USUAL,
     WAITED,
     WAITING,
     WEIGHT,
@@ -68,14 +68,15 @@ class Place:
         self._holds = False
         self._swept = self._away_until = time.monotonic()
 
-    def take(self, due_ns: int) -> Taken:
-        """A turn, which is due then on the monotonic clock. At once while no other has anything to do."""
+    def take(self, due_ns: int, length_ns: int = 0) -> Taken:
+        """A turn, which is due then on the monotonic clock, for a step that takes about so long (0: nobody knows). At
+        once while no other has anything to do."""
         words = self._words
         if words[TAKEN_AT] == self._bit or words[BUSY_AT] == self._bit or time.monotonic() < self._away_until:
             return AT_ONCE
         begun_ns = time.monotonic_ns()
         try:
-            self._ask(due_ns)
+            self._ask(due_ns, length_ns)
             missed = self._wait(begun_ns) if words[self._begin + STATE] == WAITING else None
         except DeadlineExceeded as error:  # somebody was stopped while changing words
             self._away_until = time.monotonic() + SWEEP_S
@@ -88,7 +89,7 @@ class Place:
             words[self._begin + MISSED] += 1
         return Taken(waited_ns / _NS, missed)
 
-    def _ask(self, due_ns: int) -> None:
+    def _ask(self, due_ns: int, length_ns: int) -> None:
         words, turnstile = self._words, self._turnstile
         with turnstile.guarded():
             now = time.monotonic()
@@ -101,6 +102,7 @@ class Place:
                 words[BUSY_AT] |= self._bit
             if words[BUSY_AT] != self._bit:
                 words[self._begin + DEADLINE] = due_ns
+                words[self._begin + LENGTH] = length_ns
                 words[self._begin + STATE] = WAITING
                 turnstile.admit()
 
@@ -134,7 +136,6 @@ class Place:
         most_s = MOST_PATIENCE_S if words[begin + STATE] == HOLDING else LEAST_PATIENCE_S  # else it was given up
         held_ns = max(0, min(time.monotonic_ns() - words[begin + SINCE], int(most_s * _NS)))
         words[begin + SERVICE] = served(words[begin + SERVICE], held_ns, words[begin + WEIGHT])
-        words[begin + USUAL] += (held_ns - words[begin + USUAL]) // 8
         words[begin + HELD] += held_ns
         words[begin + TURNS] += 1
         try:
