@@ -20,6 +20,7 @@ from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.engine import Engine
 from thaloom.work.runtime.loading import choose_kv_dtype
 from thaloom.work.runtime.messages import Generate
+from thaloom.work.runtime.turns import Turns
 
 
 class RandomWeights:
@@ -70,7 +71,14 @@ class Bench:
         self.pool = self.backend.allocate(self.num_blocks * self.executable.block_bytes)
         self.executable.bind_pool(self.pool, self.num_blocks)
 
-    def engine(self, limits: StepLimits, targets: StepTargets, *, executable: Executable | None = None) -> Engine:
+    def engine(
+        self,
+        limits: StepLimits,
+        targets: StepTargets,
+        *,
+        executable: Executable | None = None,
+        turns: Turns | None = None,
+    ) -> Engine:
         """An empty one; the one before must be done. `executable`: ours in some wrapping."""
         return Engine(
             executable or self.executable,
@@ -85,6 +93,7 @@ class Bench:
             ),
             monotonic=time.perf_counter,
             emit=print,
+            turns=turns,
         )
 
 

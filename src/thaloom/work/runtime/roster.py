@@ -88,8 +88,8 @@ class Roster:
         self._history.add(shape_of(work), seconds)
 
     def expected_s(self, work: list[Work]) -> float:
-        """How long it will take; 0 where too few were seen."""
-        return 0.0 if self._history.times is None else self._history.times.seconds(shape_of(work))
+        """How long it will take; 0 where nobody knows."""
+        return self._history.expected_s(shape_of(work))
 
     def computed(self, work: Work, num_accepted: int) -> None:
         """The step has stored the keys and values of these tokens and of so many of its draft, which are among the
