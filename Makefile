@@ -101,6 +101,10 @@ fuzz-door: $(BIN)/pytest  ## 100,000 fuzzed requests to a real node: all answere
 fuzz-pages: $(BIN)/pytest  ## 10 minutes of workers that share a device's pages and are killed: nothing is sold twice, nothing leaks (MINUTES=, SEED=)
 	$(BIN)/python -m tests.fuzz_pages --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
+.PHONY: fuzz-turns
+fuzz-turns: $(BIN)/pytest  ## 10 minutes of workers that take turns and are killed and stopped: nobody waits for good (MINUTES=, SEED=)
+	$(BIN)/python -m tests.fuzz_turns --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
+
 .PHONY: chaos
 chaos: $(BIN)/pytest  ## 20 minutes of kill -9, full disks and revoked keys while clients stream; nothing else may fail (MINUTES=, SEED=)
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1) $(ARGS)

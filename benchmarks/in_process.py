@@ -21,6 +21,7 @@ from thaloom.work.runtime.engine import Engine
 from thaloom.work.runtime.kv_tiers import BlockStore
 from thaloom.work.runtime.loading import choose_kv_dtype
 from thaloom.work.runtime.messages import Generate
+from thaloom.work.runtime.turns import Turns
 
 
 class RandomWeights:
@@ -79,6 +80,7 @@ class Bench:
         executable: Executable | None = None,
         prefix_reuse: bool = False,
         store: BlockStore | None = None,
+        turns: Turns | None = None,
     ) -> Engine:
         """An empty one; the one before must be done. `executable`: ours in some wrapping."""
         return Engine(
@@ -95,6 +97,7 @@ class Bench:
             monotonic=time.perf_counter,
             emit=print,
             store=store,
+            turns=turns,
         )
 
 

@@ -71,6 +71,7 @@ LANES = (
             (sys.executable, "-m", "tests.fuzz_formats", "--cases", "20000"),
             (sys.executable, "-m", "tests.fuzz_door", "--cases", "2000"),
             (sys.executable, "-m", "tests.fuzz_pages", "--minutes", "0.4"),
+            (sys.executable, "-m", "tests.fuzz_turns", "--minutes", "0.15"),
         ),
     ),
     Lane(

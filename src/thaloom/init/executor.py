@@ -30,9 +30,10 @@ from thaloom.init.segments import Segments
 from thaloom.init.supervisor import Supervisor
 from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
+from thaloom.kernel.sandbox.latency import WEIGHTS
 from thaloom.kernel.sandbox.types import Latency
 from thaloom.kernel.state.store import StateStore
-from thaloom.kernel.state.types import Lease, Priority, Service
+from thaloom.kernel.state.types import Lease, Priority, Service, ServiceSpec
 from thaloom.work.runtime.spec import WorkerSpec, write_spec
 
 
@@ -217,9 +218,14 @@ class Executor:
             engine_hosts=self.engine_hosts,
             pages=None if lending is None else str(lending.path),
             tier_folder=str(self._layout.worker_tier(worker)) if service.spec.kv_disk_bytes else None,
+            turns=str(self._layout.turns) if plan.lends else None,
+            turn_weight=self._turn_weight(service.spec),
             page_priority=3 * _PRIORITY[service.spec.priority] + _LATENCY[self._confiner.latency(service.spec)],
             **wish | {"device": found.id},
         )
+
+    def _turn_weight(self, spec: ServiceSpec) -> int:
+        return WEIGHTS[self._confiner.latency(spec)] * _SHARE[spec.priority] // _SHARE["normal"]
 
     def _environment(self) -> dict[str, str]:
         return os.environ | {"THALOOM_HOME": str(self._layout.home)}
@@ -232,6 +238,9 @@ what was killed. What is left then is removed with the next."""
 _PRIORITY: dict[Priority, int] = {"low": 0, "normal": 1, "high": 2}
 _LATENCY: dict[Latency, int] = {"batch": 0, "normal": 1, "interactive": 2}
 """Who goes first where several want what is left of the memory: who was named so, then who answers somebody."""
+
+_SHARE: dict[Priority, int] = {"low": 1, "normal": 2, "high": 4}
+"""How much of the device's time, where all of a latency class have something to do."""
 
 _PYTHON = (sys.executable, "-P")
 """-P: a file in the folder somebody happened to start the node from must not stand in for a module."""

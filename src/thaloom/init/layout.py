@@ -99,6 +99,11 @@ class Layout:
         return self.run / "pages"
 
     @property
+    def turns(self) -> Path:
+        """The turnstile where workers take turns at the host's cores (work.runtime.turnstile)."""
+        return self.run / "turns"
+
+    @property
     def workspaces(self) -> Path:
         """Folders that outlive what works in them, by name."""
         return self.home / "workspaces"

@@ -31,7 +31,7 @@ class Placement:
     device: DeviceId
     estimate: Estimate
     lends: bool = False
-    """Whether its worker takes part in lending pages."""
+    """Whether its worker takes part in lending pages, and in turns."""
 
 
 REFUSED_S = 5.0
@@ -53,7 +53,7 @@ class Planner:
         *,
         lends: Callable[[ServiceSpec, DeviceId], bool] = lambda *_: False,
     ) -> None:
-        """`lends`: whether a service takes part in lending pages on a device."""
+        """`lends`: whether a service takes part in lending pages on a device, and in turns there."""
         self._lends = lends
         self._models = models
         self._inventory = inventory

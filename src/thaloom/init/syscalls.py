@@ -71,6 +71,7 @@ from thaloom.init.documents.shown import listed, shown
 from thaloom.init.gate import Gate
 from thaloom.init.history import History
 from thaloom.init.host_names import host_names
+from thaloom.init.host_turns import HostTurns
 from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.key_wishes import completed, require_hold
 from thaloom.init.layout import Layout
@@ -155,6 +156,7 @@ class Syscalls:
         jobs: JobDesk,
         certificates: Certificates,
         low_memory: MemoryWatch,
+        turns: HostTurns | None,
         waking: Waking,
         clock: Clock,
     ) -> None:
@@ -179,6 +181,7 @@ class Syscalls:
         self._jobs = jobs
         self._certificates = certificates
         self._low_memory = low_memory
+        self._turns = turns
         self._waking = waking
         self._clock = clock
         self._started_at = clock.now()
@@ -222,6 +225,7 @@ class Syscalls:
             started_at=self._started_at,
             resident_bytes=resident_bytes(os.getpid()),
         )
+        turns = {} if self._turns is None else self._turns.seated()
         kept = [
             ProcessStatus(
                 role=process.lease.role,
@@ -230,6 +234,8 @@ class Syscalls:
                 service=process.lease.service,
                 started_at=process.lease.started_at,
                 resident_bytes=resident_bytes(process.lease.pid),
+                turn_held_s=turns[process.id].held_s if process.id in turns else None,
+                turn_waited_s=turns[process.id].waited_s if process.id in turns else None,
             )
             for process in self._supervisor
             if process.alive

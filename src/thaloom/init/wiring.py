@@ -34,6 +34,7 @@ from thaloom.init.executor import Executor
 from thaloom.init.fencing import Fences
 from thaloom.init.gate import Gate
 from thaloom.init.history import History
+from thaloom.init.host_turns import HostTurns
 from thaloom.init.idling import Idling
 from thaloom.init.jobs.confining import JobWalls
 from thaloom.init.jobs.desk import JobDesk
@@ -70,6 +71,7 @@ from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Lease, Route, ServiceSpec
 from thaloom.kernel.trust.master_key import MasterSecret
+from thaloom.work.runtime.turns import width_of
 
 _HAND_OVER_S = 5.0
 """An action that takes longer is one that recovery knows how to look for."""
@@ -132,9 +134,11 @@ class Node:
             readings=lambda: {reading.device: reading for reading in inventory.readings()},
             headroom_bytes=config.memory_headroom_bytes,
         )
+        turns: HostTurns | None = None
         if memory.host is not None:
             with contextlib.suppress(DeadlineExceeded):  # a worker was stopped in its turn: nothing is lent anew
                 memory.lending = Lending(layout.pages, memory.host)
+            turns = HostTurns(layout.turns, width_of(inventory.device(memory.host).num_cores))
         segments = self._segments = Segments(clock, history, max_idle_bytes=memory.host_capacity_bytes() // IDLE_SHARE)
         memory.sharing = segments
         text_files = self._text_files = TextFiles(layout.tokenizers)
@@ -309,6 +313,7 @@ class Node:
             jobs=desk,
             certificates=self._certificates,
             low_memory=self._low_memory,
+            turns=turns,
             waking=Waking(store, self.reconcile_loop, guard=guard, clock=clock, emit=history),
             clock=clock,
         )
@@ -461,8 +466,8 @@ def _sandbox(layout: Layout, config: NodeConfig) -> Sandbox:
 
 
 def _lends(memory: NodeMemory, spec: ServiceSpec, device: DeviceId) -> bool:
-    """Whether its worker sits at the board: who does can write what stands there, so no tenant's does, and no foreign
-    engine."""
+    """Whether its worker sits at the board, and at the turnstile: who does can write what stands there, so no tenant's
+    does, and no foreign engine."""
     lending = memory.lending
     return lending is not None and lending.device == device and spec.engine == "thaloom" and not tenant_of(spec.name)
 

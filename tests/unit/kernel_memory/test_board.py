@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.boards import die
+from thaloom.base import shared_words
 from thaloom.base.errors import BadParameter, DeadlineExceeded, NameTaken, OutOfMemory, StateUnusable
-from thaloom.kernel.memory import board_file, seat
+from thaloom.kernel.memory import seat
 from thaloom.kernel.memory.board import PAGE_BYTES, Board
 from thaloom.kernel.memory.board_file import SEATS
 from thaloom.kernel.memory.seat import Seat
@@ -230,7 +231,7 @@ def test_who_sleeps_looks_for_the_dead_now_and_then(join: Join, monkeypatch: pyt
 def test_a_stopped_process_is_named_and_not_waited_for(
     board: Board, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(board_file, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(shared_words, "PATIENCE_S", 0.01)
     one = join("one")
     with board._books, pytest.raises(DeadlineExceeded, match=r"process \d+ was stopped"):
         one.take(1)

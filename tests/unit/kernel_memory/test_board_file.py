@@ -11,6 +11,7 @@ import pytest
 
 from tests.boards import die
 from thaloom.base.errors import StateUnusable
+from thaloom.base.shared_words import VERSION_AT
 from thaloom.kernel.memory.board import Board
 from thaloom.kernel.memory.board_file import (
     CEILING,
@@ -26,7 +27,6 @@ from thaloom.kernel.memory.board_file import (
     TAKEN_AT,
     TARGET,
     UNSETTLED_AT,
-    VERSION_AT,
     base_of,
 )  # fmt: skip
 

@@ -78,6 +78,16 @@ def test_nothing_is_said_before_sizes_differ() -> None:
     assert history.times is not None, "a size never seen before is looked at once"
 
 
+def test_before_sizes_differ_a_step_is_expected_to_take_what_the_last_alike_took() -> None:
+    history = StepHistory()
+    history.add(shape(256), 0.25)
+    assert history.expected_s(shape(300)) == 0.25
+    assert history.expected_s(shape(1)) == 0.0
+    history.add(shape(1), 0.01)
+    assert history.times is not None
+    assert history.expected_s(shape(256)) == pytest.approx(0.25, rel=0.05)
+
+
 def test_steps_that_take_no_time_say_nothing() -> None:
     history = StepHistory()
     for rows in ROWS:

@@ -8,6 +8,7 @@ import threading
 
 from thaloom.base import futex
 from thaloom.base.errors import DeadlineExceeded
+from thaloom.base.shared_words import PATIENCE_S
 from thaloom.kernel.memory.board_file import (
     BELL,
     GOAL_AT,
@@ -15,7 +16,6 @@ from thaloom.kernel.memory.board_file import (
     HOLDER_AT,
     NUM_PAGES_AT,
     OWED_AT,
-    PATIENCE_S,
     ROOM_AT,
     SEATS,
     SECURED,

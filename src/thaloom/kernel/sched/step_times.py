@@ -90,6 +90,13 @@ class StepHistory:
         self.times: StepTimes | None = None
         """None until steps of very different sizes have been seen."""
 
+    def expected_s(self, shape: StepShape) -> float:
+        """By the fit; before there is one, what the latest of about as many rows took, 0 if there was none."""
+        if self.times is not None:
+            return self.times.seconds(shape)
+        kept = self._ranges.get(_range_of(shape.rows))
+        return kept[-1][1] if kept else 0.0
+
     def add(self, shape: StepShape, seconds: float) -> None:
         """One step that was taken. One that took no time at all (made-up clocks) says nothing."""
         if seconds <= 0 or shape.rows < 1:

@@ -414,6 +414,10 @@ class ProcessStatus:
     service: ServiceName | None
     started_at: float
     resident_bytes: int | None
+    turn_held_s: float | None = None
+    """How long it had the host's cores in turns, beside others that had something to do; None: it takes no turns."""
+    turn_waited_s: float | None = None
+    """How long it waited for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

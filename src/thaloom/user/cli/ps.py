@@ -43,11 +43,18 @@ def command(output: Output, everything: bool, limit: int) -> None:
     if everything:
         output.line()
         rows = [
-            [p["role"], str(p["pid"]), p["service"] or ABSENT, size(p["resident_bytes"]), age(p["started_at"])]
+            [
+                p["role"], str(p["pid"]), p["service"] or ABSENT, size(p["resident_bytes"]), age(p["started_at"]),
+                _seconds(p.get("turn_held_s")), _seconds(p.get("turn_waited_s")),
+            ]
             for p in processes
-        ]
-        head = ["role", "pid", "service", "resident", "age"]
-        output.table([text(f"head.{word}") for word in head], rows, right=frozenset({1, 3}))
+        ]  # fmt: skip
+        head = ["role", "pid", "service", "resident", "age", "turns", "waited"]
+        output.table([text(f"head.{word}") for word in head], rows, right=frozenset({1, 3, 5, 6}))
+
+
+def _seconds(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.1f} s"
 
 
 class Shown:

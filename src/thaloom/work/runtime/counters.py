@@ -20,6 +20,10 @@ class EngineCounters:
     step_seconds: float = 0.0
     """In forward passes and in choosing tokens."""
     preemptions: int = 0
+    turn_wait_seconds: float = 0.0
+    """Until the device was this worker's, and before `step_seconds` of the same step."""
+    missed_turns: int = 0
+    """Steps that did not wait for it any longer."""
     drafted_tokens: int = 0
     """Guessed tokens that were verified; `accepted_tokens` of them were what the model says, and are among
     `completion_tokens`."""

@@ -45,6 +45,7 @@ from thaloom.work.runtime.pace import Pace
 from thaloom.work.runtime.results import Chosen, Found, results_of, rows_of
 from thaloom.work.runtime.roster import Roster
 from thaloom.work.runtime.sequence import Sequence, Ticket
+from thaloom.work.runtime.turns import NoTurns, Turns
 from thaloom.work.runtime.types import FinishReason, Pooling
 
 Emission = tuple[Ticket, PromptLogprobs | Tokens | Finished | State | Failed]
@@ -63,9 +64,11 @@ class Engine:
         emit: Emit,
         memory: KvMemory | None = None,
         store: BlockStore | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """`memory`: behind the blocks of the pool; for all of them, if none is named. `store`: where what the pool
-        gives away is kept, if the executable can move blocks."""
+        gives away is kept, if the executable can move blocks. `turns`: at the device, lent for the engine's life as
+        well."""
         self.counters = EngineCounters()
         self.lost: DeviceLost | None = None
         """Set when the device went away: this engine is of no further use."""
@@ -83,6 +86,7 @@ class Engine:
             self.tiers = KvTiers(store, executable, num_bytes, chunk_tokens=chunk_tokens, monotonic=monotonic)
         self._roster = Roster(config, self.counters, memory or FixedKv(config.num_blocks), self.tiers)
         self._pace = Pace()
+        self._turns = turns or NoTurns()
 
     @property
     def busy(self) -> bool:
@@ -166,19 +170,27 @@ class Engine:
             news += self._pass(work, step)
             if self.lost is not None:
                 break
+        if not self.busy:
+            self._turns.rest()
         return news
 
     def _pass(self, work: list[Work], step: Step) -> list[Emission]:
+        decodes = any(item.sequence.first_token_at is not None for item in work)
+        taken = self._turns.take(decodes, self._roster.expected_s(work))
         started = self._monotonic()
         try:
             found = results_of(self._executable, work, self._executable.run(step))
+            seconds = self._monotonic() - started
         except Exception as error:  # noqa: BLE001 - supervisor of the device: whatever it raised, the others go on
             return self._fail_step(work, error)
-        seconds = self._monotonic() - started
+        finally:
+            self._turns.give()
         with self._lock:
             self.counters.steps += 1
             self.counters.step_seconds += seconds
-            self._pace.stepped(seconds)
+            self.counters.turn_wait_seconds += taken.waited_s
+            self.counters.missed_turns += taken.missed is not None
+            self._pace.stepped(taken.waited_s + seconds)
             self._roster.took(work, seconds)
             return [news for item, each in zip(work, found, strict=True) for news in self._advance(item, each)]
 

@@ -61,6 +61,26 @@ class PagesNotLent(Event):
     message: str
 
 
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnsNotTaken(Event):
+    """The worker found no turnstile, or nonsense in it: its steps begin whatever others of its device do."""
+
+    worker: str
+    service: str
+    message: str
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnMissed(Event):
+    """A step began beside another's, for the turn did not come in time. Told once a minute at most."""
+
+    worker: str
+    service: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerDraining(Event):
     """No new requests; the running ones have `grace_s` left."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from thaloom.base.errors import BadParameter, DeviceNotFound, MalformedFile, NotServable, ThaloomError
@@ -29,6 +29,7 @@ from thaloom.work.runtime.kv_tiers import open_store
 from thaloom.work.runtime.shared_weights import InheritedMemory
 from thaloom.work.runtime.spec import WorkerSpec
 from thaloom.work.runtime.text import read_vocabulary
+from thaloom.work.runtime.turns import NoTurns, Turns, join_turns
 
 DEFAULT_CONTEXT = 8192
 
@@ -53,12 +54,15 @@ class LoadedModel:
     grammars: Grammars
     store: TieredStore | None = None
     """Of what leaves the pool."""
+    turns: Turns = field(default_factory=NoTurns)
+    """At the device."""
 
     def close(self) -> None:
         self.executable.close()
         self.pool.close()
         if self.store is not None:
             self.store.close()
+        self.turns.close()
 
 
 def load(
@@ -145,6 +149,7 @@ def load(
         manifest=manifest,
         operator_levels=_levels(program, backend),
         grammars=Grammars(lambda: read_vocabulary(model.read_file("tokenizer.json"), vocab_size), vocab_size),
+        turns=join_turns(spec, num_threads, device.num_cores, emit),
     )
 
 

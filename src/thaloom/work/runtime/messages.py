@@ -279,6 +279,10 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     idle_s: float | None = None
     """For how long nobody has asked it anything; None: somebody is owed an answer, or it is not ready, or too old to
     tell."""
+    turn_wait_seconds_total: float = 0.0
+    """Until the device was this worker's; not in `step_seconds_total`."""
+    missed_turns_total: int = 0
+    """Steps that no longer waited for that."""
     shared_weight_bytes: int = 0
     """Of `weight_bytes`: in memory that outlives the worker and that others may use."""
     kv_host_bytes: int = 0

@@ -101,6 +101,10 @@ class Roster:
         """How long the step that computed this took."""
         self._history.add(shape_of(work), seconds)
 
+    def expected_s(self, work: list[Work]) -> float:
+        """How long it will take; 0 where nobody knows."""
+        return self._history.expected_s(shape_of(work))
+
     def computed(self, work: Work, num_accepted: int) -> None:
         """The step has stored the keys and values of these tokens and of so many of its draft, which are among the
         sequence's tokens by now: whole blocks may be found by others."""

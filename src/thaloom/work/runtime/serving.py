@@ -92,6 +92,7 @@ class EngineServed:
             emit=site.emit,
             memory=model.pool.memory,
             store=model.store,
+            turns=model.turns,
         )
         self._async_engine = AsyncEngine(
             self._engine,

@@ -58,6 +58,10 @@ class WorkerSpec:
     """The board where workers of this device lend each other pages (kernel.memory.board). None: they do not."""
     page_priority: int = 0
     """Who goes first where several want what is left."""
+    turns: str | None = None
+    """The turnstile where workers of this device take turns (work.runtime.turnstile). None: they do not."""
+    turn_weight: int = 100
+    """How much of the device this one gets where all have something to do."""
     max_sequences: int = 16
     max_queue: int = 128
     chunk_tokens: int = 256
@@ -74,7 +78,8 @@ class WorkerSpec:
     """What running requests bear while prompts come in: kernel.sched.chunks.StepTargets."""
 
     def __post_init__(self) -> None:
-        for name in ("num_threads", "context_length", "kv_bytes", "max_sequences", "max_queue", "chunk_tokens"):
+        counts = ("num_threads", "context_length", "kv_bytes", "max_sequences", "max_queue", "chunk_tokens")
+        for name in (*counts, "turn_weight"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadParameter(f"{name} must be at least 1, not {value}", param=name)

@@ -95,6 +95,8 @@ def serving_stats(spec: WorkerSpec, phase: str, model: LoadedModel, engine: Engi
         kv_disk_held_bytes=0 if held is None else held.disk_bytes,
         saved_tokens_total=0 if tiers is None else tiers.saved_blocks * BLOCK_TOKENS,
         restored_tokens_total=0 if tiers is None else tiers.restored_blocks * BLOCK_TOKENS,
+        turn_wait_seconds_total=counters.turn_wait_seconds,
+        missed_turns_total=counters.missed_turns,
         phase=phase,
     )
 

@@ -65,6 +65,8 @@ _WORKER_COUNTERS = {
     "completion_tokens_total": ("completion_tokens", "Tokens it made."),
     "steps_total": ("steps", "Forward passes."),
     "step_seconds_total": ("step_seconds", "Seconds spent in forward passes."),
+    "turn_wait_seconds_total": ("turn_wait_seconds", "Seconds steps waited while others had the device."),
+    "missed_turns_total": ("missed_turns", "Steps that began beside others', for the device did not come free."),
     "drafted_tokens_total": ("drafted_tokens", "Guessed tokens that were verified."),
     "accepted_tokens_total": ("accepted_tokens", "Guessed tokens that were right."),
     "saved_tokens_total": ("saved_tokens", "Tokens whose keys and values left the pool and were kept."),

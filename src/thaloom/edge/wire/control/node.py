@@ -23,6 +23,10 @@ class Process(Answer):
     service: str | None
     started_at: float
     resident_bytes: int | None
+    turn_held_s: float | None = None
+    """How long it had the host's cores in turns, beside others that had something to do; null: it takes no turns."""
+    turn_waited_s: float | None = None
+    """How long it waited for them."""
 
 
 class Processes(Answer):

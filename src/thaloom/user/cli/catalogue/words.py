@@ -52,6 +52,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "head.waiting": ("WAITING", "排队"),
     "head.latency": ("CLASS", "等级"),
     "head.idle": ("IDLE", "闲置"),
+    "head.turns": ("TURNS", "轮次用时"),
+    "head.waited": ("WAITED", "等待"),
     "head.age": ("AGE", "时长"),
     "head.pid": ("PID", "进程号"),
     "head.role": ("ROLE", "角色"),
