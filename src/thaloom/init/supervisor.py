@@ -117,8 +117,11 @@ class Supervisor:
         self, lease: Lease, command: Sequence[str], *, log: Path, env: dict[str, str], pass_fds: Sequence[int] = ()
     ) -> Supervised:
         """Run `command`; the lease comes back in the Supervised with the pid it has got. Raises OSError."""
-        log_offset = log.stat().st_size if log.exists() else 0
-        identity = spawn(command, log=log, env=env, pass_fds=pass_fds)
+        log_offset = size_of(log)
+        return self.take(lease, spawn(command, log=log, env=env, pass_fds=pass_fds), log=log, log_offset=log_offset)
+
+    def take(self, lease: Lease, identity: ProcessIdentity, *, log: Path, log_offset: int) -> Supervised:
+        """Supervise one that has just begun; the lease comes back with its pid."""
         lease = dataclasses.replace(lease, pid=identity.pid, start_ticks=identity.start_ticks)
         process = self._keep(lease, identity, log, log_offset)
         self._emit(ProcessStarted(role=lease.role, id=lease.id, pid=lease.pid, service=lease.service))
@@ -260,3 +263,7 @@ class Supervisor:
             async with asyncio.timeout(grace_s):
                 await process.identity.wait()
         process.killed = process.identity.send(signal.SIGKILL)
+
+
+def size_of(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0

@@ -10,8 +10,9 @@ import pytest
 from thaloom.base.clock import ManualClock
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.base.procs import ProcessIdentity, identify
-from thaloom.init.executor import door_command, leftovers, worker_command
+from thaloom.init.commands import door_command, worker_command
 from thaloom.init.layout import Layout
+from thaloom.init.leftovers import leftovers
 from thaloom.init.recovery import Running, recover, running, sort_out
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import JournalEntry, Lease
