@@ -85,7 +85,8 @@ class NodeMemory:
         """Owners that are booked for it."""
         self._promised_bytes = 0
         """Of the host, as of the last look."""
-        self._kept_bytes = 0
+        self.kept_bytes = 0
+        """What the standby holds, as of the last look."""
         self.give_up: Callable[[], int] = lambda: 0
         """Ends what is kept (`keep`); how many bytes it had."""
 
@@ -201,7 +202,7 @@ class NodeMemory:
         resident: dict[str, int] = {process.id: _resident(process) for process in processes if process.alive}
         resident |= self.others()
         resident |= {owner: num_bytes for owner, (num_bytes, _) in self.sharing.held().items()}
-        resident[STANDBY] = self._kept_bytes
+        resident[STANDBY] = self.kept_bytes
         lent = {} if self.lending is None else self.lending.lent_bytes()
         idle = self._idle_bytes()
         readings = self._readings()
@@ -212,7 +213,7 @@ class NodeMemory:
             by_ledger = self._ledger.free_bytes(device)
             if device == self.host:
                 self._promised_bytes = promised + idle
-                by_ledger += self._kept_bytes
+                by_ledger += self.kept_bytes
             free[device] = by_ledger if measured is None else min(by_ledger, measured - promised)
         return free
 
@@ -277,7 +278,7 @@ class NodeMemory:
         that is not there without."""
         if self.host is None:
             return
-        self._kept_bytes = num_bytes
+        self.kept_bytes = num_bytes
         self._ledger.release(STANDBY)
         if num_bytes:
             self._ledger.reserve(STANDBY, self.host, 0, purpose=_PROCESS)
@@ -287,7 +288,7 @@ class NodeMemory:
         """The books, and beside them what the system says the processes hold that are in them."""
         lent = sum(self.lending.lent_bytes().values()) if self.lending is not None else 0
         measured = sum(_resident(process) for process in processes if process.alive) + sum(self.others().values())
-        measured += sum(num_bytes for num_bytes, _ in self.sharing.held().values()) + self._kept_bytes
+        measured += sum(num_bytes for num_bytes, _ in self.sharing.held().values()) + self.kept_bytes
         return tuple(
             DeviceMemory(
                 device=device,
@@ -307,13 +308,13 @@ class NodeMemory:
         """For what is about to be promised: what is idle counts as free, and so has to go when it is asked for."""
         really_free = self._host_available() - self._headroom_bytes - self._promised_bytes
         booked_free = really_free if self.host is None else self._ledger.free_bytes(self.host)
-        if self._kept_bytes and needed_bytes > min(really_free, booked_free):
+        if self.kept_bytes and needed_bytes > min(really_free, booked_free):
             really_free += self.give_up()
         if needed_bytes > really_free:
             self.sharing.make_room(needed_bytes - really_free)
 
     def _idle_bytes(self) -> int:
-        return self.sharing.idle_bytes() + self._kept_bytes
+        return self.sharing.idle_bytes() + self.kept_bytes
 
     def _measured_free(self, device: DeviceId, readings: Mapping[DeviceId, Reading]) -> int | None:
         if device in self._on_host:

@@ -81,6 +81,7 @@ from thaloom.init.progress import OnProgress, with_progress
 from thaloom.init.pulls import Pulls
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.reporter import Reporter
+from thaloom.init.standby import Standby
 from thaloom.init.supervisor import Supervisor
 from thaloom.init.tenancy import Tenancy
 from thaloom.init.vault import Vault
@@ -155,6 +156,7 @@ class Syscalls:
         jobs: JobDesk,
         certificates: Certificates,
         low_memory: MemoryWatch,
+        standby: Standby,
         waking: Waking,
         clock: Clock,
     ) -> None:
@@ -179,6 +181,7 @@ class Syscalls:
         self._jobs = jobs
         self._certificates = certificates
         self._low_memory = low_memory
+        self._standby = standby
         self._waking = waking
         self._clock = clock
         self._started_at = clock.now()
@@ -211,6 +214,8 @@ class Syscalls:
             last_pass_s=self._reconcile_loop.passes.last_s,
             last_pass_cpu_s=self._reconcile_loop.passes.last_cpu_s,
             slowest_pass_s=self._reconcile_loop.passes.slowest_s,
+            standby_pid=self._standby.pid,
+            standby_bytes=self._memory.kept_bytes,
         )
 
     async def processes(self) -> Sequence[ProcessStatus]:

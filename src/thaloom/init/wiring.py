@@ -323,6 +323,7 @@ class Node:
             jobs=desk,
             certificates=self._certificates,
             low_memory=self._low_memory,
+            standby=self._standby,
             waking=Waking(store, self.reconcile_loop, guard=guard, clock=clock, emit=history),
             clock=clock,
         )

@@ -14,6 +14,7 @@ own; and an address space that no other process has a copy of.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -77,8 +78,8 @@ def stand_by() -> bool:
     """Wait for orders, and become what they say; False where there are none any more, or they cannot be carried out,
     and the process is to end."""
     with socket.socket(fileno=0) as daemon:
+        _tell(daemon, Waits(version=__version__))
         try:
-            daemon.send(msgspec.json.encode(Waits(version=__version__)))
             message, descriptors, _, _ = socket.recv_fds(daemon, MAX_BYTES, MAX_DESCRIPTORS)
         except OSError:
             return False
@@ -88,12 +89,18 @@ def stand_by() -> bool:
         try:
             _become(msgspec.json.decode(message, type=Orders), descriptors)
         except (OSError, ValueError) as error:
-            daemon.send(msgspec.json.encode(Refused(reason=str(error))))
+            _tell(daemon, Refused(reason=str(error)))
             return False
-        daemon.send(msgspec.json.encode(Taken()))
+        _tell(daemon, Taken())
         os.dup2(nothing, daemon.detach())
         os.close(nothing)
     return True
+
+
+def _tell(daemon: socket.socket, report: Report) -> None:
+    """A daemon that ended meanwhile is no reason: the next finds a worker, or nothing."""
+    with contextlib.suppress(OSError):
+        daemon.send(msgspec.json.encode(report))
 
 
 def changed_since(moment: float) -> str | None:
@@ -141,7 +148,5 @@ def _prepare(driver: Driver) -> None:
 
 
 def _try(step: Callable[[], object]) -> None:
-    try:
+    with contextlib.suppress(ThaloomError):
         step()
-    except ThaloomError:
-        pass
