@@ -26,8 +26,10 @@ from thaloom.init.reconcile import Observed
 from thaloom.kernel.state.types import Lease
 from thaloom.work.runtime.messages import WorkerStats
 
-_YOUNG_POLL_S = 0.1
-"""Between two looks at a process that is not ready yet."""
+_YOUNG_POLL_S, _YOUNG_S = 0.02, 2.0
+_LOADING_POLL_S = 0.1
+"""Between two looks at a process that is not ready yet: one that was waiting to be started, and finds its weights
+where they were, is ready in a tenth of a second."""
 LATE_AFTER_S = 10.0
 """Silence of a worker that is worth a condition."""
 UNLOADING_S = 10.0
@@ -218,7 +220,12 @@ class Supervisor:
                 process.answered_at, process.late = now, False
             elif process.ready_since is not None:
                 self._note_silence(process, now)
-            await self._clock.sleep(_YOUNG_POLL_S if process.ready_since is None else self.heartbeat_s)
+            await self._clock.sleep(self._next_look_s(process, now))
+
+    def _next_look_s(self, process: Supervised, now: float) -> float:
+        if process.ready_since is not None:
+            return self.heartbeat_s
+        return _YOUNG_POLL_S if now - process.born_at < _YOUNG_S else _LOADING_POLL_S
 
     async def _ask(self, process: Supervised) -> bool:
         if process.lease.role == "door":
