@@ -164,6 +164,7 @@ class Standby:
         waiting = self._waiting
         if waiting is None or waiting.id != worker:
             return None
+        self.claim(worker)
         self._waiting = None
         orders = Orders(
             started_at=waiting.started_at,
