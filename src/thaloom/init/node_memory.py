@@ -278,6 +278,7 @@ class NodeMemory:
         that is not there without."""
         if self.host is None:
             return
+        self._came_back(max(0, self.kept_bytes - num_bytes))
         self.kept_bytes = num_bytes
         self._ledger.release(STANDBY)
         if num_bytes:
@@ -311,7 +312,11 @@ class NodeMemory:
         if self.kept_bytes and needed_bytes > min(really_free, booked_free):
             really_free += self.give_up()
         if needed_bytes > really_free:
-            self.sharing.make_room(needed_bytes - really_free)
+            self._came_back(self.sharing.make_room(needed_bytes - really_free))
+
+    def _came_back(self, num_bytes: int) -> None:
+        if self.lending is not None:
+            self.lending.freed(num_bytes)
 
     def _idle_bytes(self) -> int:
         return self.sharing.idle_bytes() + self.kept_bytes
