@@ -34,6 +34,8 @@ LATE_AFTER_S = 10.0
 """Silence of a worker that is worth a condition."""
 UNLOADING_S = 10.0
 """For what has nothing to answer any more: to give back what it holds, of which there may be much."""
+_QUESTIONS = 3
+"""How often a worker is asked to unload that does not say whether it will."""
 LAST_STEP_S = 1.0
 """What a process may take beyond its grace to end by itself, before it is killed."""
 
@@ -154,13 +156,22 @@ class Supervisor:
         if not process.alive or process.stop_reason is not None:
             return True
         process.stop_reason = reason  # before it is asked: it may have ended before its answer is read
-        if await probes.ask_to_unload(Path(process.lease.socket), if_idle_s=if_idle_s, grace_s=UNLOADING_S):
+        if await self._agrees(process, if_idle_s):
             self._tasks.create_task(self._stop(process, UNLOADING_S), name=f"stop {process.id}")
             return True
         process.stop_reason = None
         if process.stats is not None:  # until it says otherwise
             process.stats = msgspec.structs.replace(process.stats, idle_s=None)
         return not process.alive
+
+    async def _agrees(self, process: Supervised, if_idle_s: float) -> bool:
+        """Whether it ends if it is idle. It is asked again where it did not say: it answers the same, or is gone."""
+        socket = Path(process.lease.socket)
+        for _ in range(_QUESTIONS):
+            answer = await probes.ask_to_unload(socket, if_idle_s=if_idle_s, grace_s=UNLOADING_S)
+            if answer is not None:
+                return answer
+        return process.ready_since is not None and _is_gone(socket)  # it takes that away when it ends
 
     def kill_all(self) -> None:
         """Cut short what is being stopped, and stop the rest the same way."""
@@ -270,6 +281,10 @@ class Supervisor:
             async with asyncio.timeout(grace_s):
                 await process.identity.wait()
         process.killed = process.identity.send(signal.SIGKILL)
+
+
+def _is_gone(path: Path) -> bool:
+    return not path.exists()
 
 
 def size_of(log: Path) -> int:
