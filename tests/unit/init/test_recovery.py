@@ -46,6 +46,18 @@ def intent(worker: WorkerId = W) -> JournalEntry:
     return JournalEntry(id=1, time=2.0, action="a-1", kind="StartWorker", phase="intent", data=data)
 
 
+def test_one_that_waits_for_orders_is_nobody(tmp_path: Path) -> None:
+    """However far its daemon had come with them: an intent alone makes no worker of it."""
+    layout = Layout(tmp_path)
+    layout.create()
+    command = tuple(worker_command(layout.worker_spec(W), standby="cpu"))
+    for waiting in (True, False):
+        process = Running(identity=STRANGE, arguments=command, waits=waiting)
+        found = sort_out(layout, [], [intent()], [process], 5.0)
+        assert [lease.id for lease in found.alive] == ([] if waiting else [W])
+        assert found.strangers == ((STRANGE,) if waiting else ())
+
+
 def test_living_and_dead_leases_are_told_apart(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     living, reused = lease(STRANGE), lease(ProcessIdentity(pid=STRANGE.pid, start_ticks=1), id=WorkerId("w-2"))
