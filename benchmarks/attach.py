@@ -1,9 +1,11 @@
 """A killed worker, and the first token after it: `python -m benchmarks.attach FOLDER`.
 
 FOLDER is on a disk with 3 GB free; the 0.5 B shape of benchmarks/random_models.py is made there once. On a node of its
-own the worker is ended with SIGKILL, again and again, and whoever asks meanwhile asks until there is an answer. Told is
-the time from the kill to the first token, and where it went, by the events of daemon and worker: until the loss was
-seen and another process started, until that had imported what it needs and listened, until its model was ready.
+own the worker is ended with SIGKILL, again and again, and whoever asks meanwhile asks until there is an answer: in turn
+with a worker that waits for this, everything imported (config.toml: standby), and with none. Told is the time from the
+kill to the first token, and where it went, by the events of daemon and worker: until the loss was seen, until another
+process was started (or was this worker, behind its walls), until that listened, until its model was ready, until the
+token. Who waited may listen a moment before the daemon has heard that it does.
 
 A service that is killed more than once a minute is started again later and later on purpose: before each kill it is
 wished anew, which forgives.
@@ -55,49 +57,69 @@ def main() -> int:
     return 0
 
 
+KINDS = ("standby", "fresh")
+STAGES = ("killed_to_lost", "lost_to_started", "started_to_listening", "listening_to_ready", "ready_to_token")
+
+
 def measured(home: Path, model: Path, weights: str, runs: int) -> dict[str, Any]:
-    stages: dict[str, list[float]] = {name: [] for name in ("killed_to_first_token", *STAGES)}
+    taken: dict[str, dict[str, list[float]]] = {
+        kind: {name: [] for name in ("killed_to_first_token", *STAGES)} for kind in KINDS
+    }
     with ControlClient(home) as client:
         client.pull(PullRequest(source=str(model), name="m"))
-        for number in range(runs + 1):
-            client.serve("m", ServeRequest.model_validate(WISH | {"weights": weights, "max_queue": 100 + number}))
+        for number in range(-1, 2 * runs):
+            kind = KINDS[number % 2]
+            keep_one_waiting(home, client, kind == "standby")
+            client.serve("m", ServeRequest.model_validate(WISH | {"weights": weights, "max_queue": 101 + number}))
             client.wait_ready("m", timeout_s=120)
             wait_for_token()
+            waiting = None
+            while (waiting is not None) != (kind == "standby"):
+                waiting = client.status().standby_pid
+                time.sleep(0.1)
             (worker,) = [process.pid for process in client.processes() if process.role == "worker"]
             begun = time.time()
             os.kill(worker, signal.SIGKILL)
-            taken = wait_for_token() - begun
-            if number:  # the first packs, writes and fills
-                stages["killed_to_first_token"].append(taken)
-                for name, seconds in stages_of(home, begun).items():
-                    stages[name].append(seconds)
+            answered = wait_for_token()
+            (after,) = [process.pid for process in client.processes() if process.role == "worker"]
+            assert (after == waiting) == (kind == "standby"), "another process than was to be measured"
+            if number >= 0:  # the first packs, writes and fills
+                taken[kind]["killed_to_first_token"].append(answered - begun)
+                for name, seconds in stages_of(home, begun, answered).items():
+                    taken[kind][name].append(seconds)
     (ready,) = [event for event in events(home / "logs" / "m.log") if event["event"] == "WorkerReady"][-1:]
+    pairs = zip(*(taken[kind]["killed_to_first_token"] for kind in KINDS), strict=True)
     return {
         "weight_bytes": ready["weight_bytes"],
         "shared_weight_bytes": ready.get("shared_weight_bytes", 0),
+        "standby_beside_fresh": statistics.median(standby / fresh for standby, fresh in pairs),
         "seconds": {
-            name: {"median": statistics.median(each), "least": min(each), "most": max(each)}
-            for name, each in stages.items()
+            kind: {
+                name: {"median": statistics.median(each), "least": min(each), "most": max(each)}
+                for name, each in stages.items()
+            }
+            for kind, stages in taken.items()
         },
     }
 
 
-STAGES = ("killed_to_started", "started_to_listening", "listening_to_ready")
+def keep_one_waiting(home: Path, client: ControlClient, wanted: bool) -> None:
+    """The daemon reads its settings again."""
+    (home / "config.toml").write_text(f"standby = {str(wanted).lower()}\n")
+    os.kill(client.status().pid, signal.SIGHUP)
 
 
-def stages_of(home: Path, begun: float) -> dict[str, float]:
+def stages_of(home: Path, begun: float, answered: float) -> dict[str, float]:
     """By the words of the daemon and of the worker that came after `begun`."""
-    (started,) = [
-        event["time"]
+    daemon = {
+        event["event"]: event["time"]
         for event in events(home / "logs" / "daemon.log")
-        if event["event"] == "ProcessStarted" and event["role"] == "worker" and event["time"] >= begun
-    ]
-    told = {event["event"]: event["time"] for event in events(home / "logs" / "m.log") if event["time"] >= begun}
-    return {
-        "killed_to_started": started - begun,
-        "started_to_listening": told["WorkerListening"] - started,
-        "listening_to_ready": told["WorkerReady"] - told["WorkerListening"],
+        if event["time"] >= begun and event.get("role") == "worker"
     }
+    told = {event["event"]: event["time"] for event in events(home / "logs" / "m.log") if event["time"] >= begun}
+    moments = (begun, daemon["ProcessLost"], daemon["ProcessStarted"], told["WorkerListening"], told["WorkerReady"])
+    ends = (*moments[1:], answered)
+    return {name: end - start for name, start, end in zip(STAGES, moments, ends, strict=True)}
 
 
 def events(log: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 `thaloom-worker --spec FILE`: FILE is a work.runtime.spec.WorkerSpec as JSON. It ends with 0 after SIGTERM or
 Shutdown, else with the exit code of the error that ended it, which also lies in `<socket>.failure.json`.
+With `--standby DRIVER` there is no such file yet: it waits to be told so (work/runtime/standby.py).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -35,6 +37,7 @@ from thaloom.work.runtime.service import DEFAULT_GRACE_S, WorkerService
 from thaloom.work.runtime.serving import Servable
 from thaloom.work.runtime.shared_weights import InheritedMemory
 from thaloom.work.runtime.spec import WorkerSpec, read_spec
+from thaloom.work.runtime.standby import get_ready, stand_by
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,11 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_little()
     parser = argparse.ArgumentParser(prog="thaloom-worker", description="Serve one model; started by thaloomd.")
     parser.add_argument("--spec", type=Path, required=True, help="JSON file that says what to serve and where")
+    parser.add_argument("--standby", metavar="DRIVER", help="wait until that file is there, with what DRIVER needs")
+    asked = parser.parse_args(arguments)
+    if asked.standby is not None:
+        get_ready(*_plugins(), asked.standby)
+        if not stand_by():
+            return 0
     clock = SystemClock()
     emit = LogWriter(clock)
     key, memory = InheritedKey(os.environ), InheritedMemory(os.environ)
     try:
-        spec = read_spec(parser.parse_args(arguments).spec)
+        spec = read_spec(asked.spec)
     except ThaloomError as error:
         emit(WorkerFailed(worker="", service="", code=error.code, message=error.message))
         return error.exit_code
@@ -79,12 +88,17 @@ def _load(
         from thaloom.work.runtime.engines.loading import load_foreign  # a quarter of all imports: our own needs none
 
         return load_foreign(spec, stop, clock)
+    store = ModelStore(Path(spec.store), clock, emit, key=key)
+    return load(spec, store, *_plugins(), stop, emit, memory)
+
+
+@functools.cache
+def _plugins() -> tuple[Registry[Driver], Registry[Architecture]]:
     drivers: Registry[Driver] = Registry("driver")
     architectures: Registry[Architecture] = Registry("architecture")
     drivers.discover()
     architectures.discover()
-    store = ModelStore(Path(spec.store), clock, emit, key=key)
-    return load(spec, store, drivers, architectures, stop, emit, memory)
+    return drivers, architectures
 
 
 def _failed(spec: WorkerSpec, error: ThaloomError, emit: Emit) -> int:

@@ -111,6 +111,9 @@ def _books(stage: Stage, same: Counter[str]) -> None:
     with stage.client() as client:
         for memory in client.status().memory:
             same[f"ledger of {memory.device}: bytes promised"] = memory.reserved_bytes
+        status = client.status()
+        same["workers that wait"] = int(status.standby_pid is not None)
+        same["ledger of cpu: bytes promised"] -= status.standby_bytes  # it is measured, and differs by a page or two
         same["services"] = len(client.services())
         same["keys"] = len(client.keys().keys)
         same["aliases"] = len(client.aliases())
@@ -156,6 +159,7 @@ async def look_when_calm(stage: Stage, like: Look | None = None) -> Look:
     while True:
         now = await asyncio.to_thread(look, stage)
         busy = any(now.same[f"worker {name}"] for name in ("kv_blocks_used", "running_requests", "waiting_requests"))
+        busy |= not now.same["workers that wait"]  # the next has its group and its files as well
         if (not busy and (like is None or not more_than(now, like))) or time.monotonic() > deadline:
             return now
         await asyncio.sleep(0.5)

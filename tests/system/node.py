@@ -19,6 +19,7 @@ from thaloom.base.errors import NodeNotRunning
 from thaloom.base.procs import ProcessIdentity, identify
 from thaloom.edge.client.control import ControlClient
 from thaloom.edge.wire.control import Process, PullRequest, ServeRequest
+from thaloom.init.recovery import waits
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
 
@@ -123,11 +124,13 @@ class Node:
         return found
 
     def process_pids(self, module: str) -> list[int]:
-        """Of the processes of this home that run `python -m module`."""
+        """Of the processes of this home that run `python -m module`; not of the worker that waits to be one."""
         found = []
         for process in self.processes_of_home():
             with contextlib.suppress(OSError):
-                if module.encode() in Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0"):
+                folder = Path(f"/proc/{process.pid}")
+                words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if module in words and not waits(folder, words):
                     found.append(process.pid)
         return found
 

@@ -129,12 +129,7 @@ def ask(node: Node, name: str) -> None:
 
 def workers(node: Node) -> list[int]:
     """By the machine's account, not the node's."""
-    found = []
-    for identity in node.processes_of_home():
-        with contextlib.suppress(OSError):
-            if b"thaloom.worker" in Path(f"/proc/{identity.pid}/cmdline").read_bytes():
-                found.append(identity.pid)
-    return found
+    return node.process_pids("thaloom.worker")
 
 
 def test_a_service_whose_model_was_replaced_says_so_and_goes_on(node: Node, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import signal
 import socket
@@ -23,9 +24,10 @@ import pytest
 from thaloom.base.errors import NotEnforceable
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
-from thaloom.kernel.sandbox.host import Walls, find_walls, python_paths
+from thaloom.kernel.sandbox.host import Walls, find_walls, python_paths, real_paths
 from thaloom.kernel.sandbox.inside import landlock
 from thaloom.kernel.sandbox.latency import WEIGHTS
+from thaloom.kernel.sandbox.plan import command_of, steps_of, write_plan
 from thaloom.kernel.sandbox.types import Confinement, Latency, LimitName, Limits, WallName
 from thaloom.kernel.sandbox.walls import Confined, Sandbox
 
@@ -386,3 +388,38 @@ def test_a_wall_that_falls_at_the_start_is_told_and_nothing_runs(box: Box, tmp_p
     assert "ran" not in done.stdout
     assert '"code":"not_enforceable"' in failure.read_text()
     eventually(Confined("w-x", plan).end)
+
+
+SHOWN = """
+import json, os, re, resource
+from pathlib import Path
+
+status = [line for line in Path("/proc/self/status").read_text().splitlines()
+          if line.startswith(("Cap", "Seccomp", "NoNew", "Uid", "Gid", "Groups", "Umask"))]
+mounts = sorted(re.sub(r"(shared|master):[0-9]+ ?", "", line.split(" ", 3)[3])
+                for line in Path("/proc/self/mountinfo").read_text().splitlines())
+spaces = sorted(name for name, link in HERE.items() if os.readlink(f"/proc/self/ns/{name}") != link)
+ids = [Path(f"/proc/self/{name}").read_text() for name in ("uid_map", "gid_map", "setgroups")]
+limits = [resource.getrlimit(number) for number in range(16)]
+print(json.dumps([status, mounts, spaces, ids, limits, os.getcwd(), sorted(os.listdir("/"))]))
+"""
+ITSELF = """
+from pathlib import Path
+from thaloom.kernel.sandbox.inside.steps import enter
+from thaloom.kernel.sandbox.plan import read_plan
+enter(read_plan(Path(PLAN)))
+"""
+
+
+def test_who_puts_up_its_walls_itself_is_behind_the_very_ones_of_a_launcher(tmp_path: Path, walls: Walls) -> None:
+    """As the kernel shows them: privileges, filters, namespaces, mounts, limits."""
+    wish = Confinement(read=python_paths(), file_bytes=MIB)
+    plan = tmp_path / "plan"
+    write_plan(plan, steps_of(wish, walls.enforced, walls.ways, real=real_paths(wish)))
+    here = {path.name: str(path.readlink()) for path in Path("/proc/self/ns").iterdir()}
+    shown = f"HERE = {here!r}\n{SHOWN}"
+    python = [sys.executable, "-P", "-c"]
+    launched = subprocess.run(command_of(plan, [*python, shown]), capture_output=True, timeout=PATIENCE_S, check=True)
+    program = f"PLAN = {str(plan)!r}\n{ITSELF}\n{shown}"
+    itself = subprocess.run([*python, program], capture_output=True, timeout=PATIENCE_S, check=True)
+    assert json.loads(itself.stdout) == json.loads(launched.stdout)

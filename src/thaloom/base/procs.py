@@ -92,13 +92,14 @@ def spawn(
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
+    stdin: int = subprocess.DEVNULL,
 ) -> ProcessIdentity:
     """Start `command` in a session of its own, so that it outlives us; its output is appended to `log`. It inherits
-    the descriptors `pass_fds` under their own numbers, and no others."""
+    the descriptors `pass_fds` under their own numbers, `stdin` as its standard input, and no others."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             list(command),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=output,
             env=env,

@@ -175,7 +175,7 @@ class SharedWords:
 
     def sit_down(self, seat: int) -> int | None:
         """A descriptor that holds the seat until it is closed, or None where somebody sits."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDWR | os.O_CLOEXEC)  # its path may be another's
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, self._lock_seat[seat])
         except BlockingIOError:

@@ -202,6 +202,15 @@ class MovesBlocks(Protocol):
         ...
 
 
+@runtime_checkable
+class Prepares(Protocol):
+    """Optional power of a Driver: does beforehand what every `open` needs, whatever is opened."""
+
+    def prepare(self) -> None:
+        """Imports, and looks; starts no thread and takes nothing of the device. Raises DriverUnavailable."""
+        ...
+
+
 class Backend(Protocol):
     """The right to run programs on one device from this process."""
 

@@ -70,6 +70,9 @@ class NodeConfig:
     """Absolute path of the master key: 32 random bytes, readable by its owner alone. Empty: where init.vault looks."""
     memory_headroom_bytes: int = 256 * 1024 * 1024
     """Host memory that is never promised to workers: for the daemon, the door and page tables."""
+    standby: bool = True
+    """Whether a worker waits, everything imported, for the next that is to be started: half a second less until a
+    service that was idle or was killed answers, for some 50 MB, which are given back when memory is short."""
     engine_hosts: tuple[str, ...] = ()
     """Names of hosts beyond loopback whose servers engine `openai` may ask, with TLS. Default: none, because what is
     asked goes there."""

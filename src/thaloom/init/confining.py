@@ -90,13 +90,17 @@ class Confiner:
         self._behind: dict[WorkerId, Confined] = {}
         self._latency: Latency | None = None
 
+    @property
+    def walled(self) -> bool:
+        return self._sandbox.mode != "off"
+
     def confine(self, worker: WorkerId, spec: ServiceSpec, plan: Placement, command: Sequence[str]) -> list[str]:
         """The command line that starts the worker inside; makes its folder. Raises NotEnforceable."""
         self._layout.worker_folder(worker).mkdir(mode=0o700, exist_ok=True)
         self.require_latency(spec)
         if spec.kv_disk_bytes:
             self._layout.worker_tier(worker).mkdir(mode=0o700, exist_ok=True)
-        if self._sandbox.mode == "off":
+        if not self.walled:
             return list(command)
         wish = self._wish(worker, spec, plan)
         failure = Path(f"{self._layout.worker_socket(worker)}.failure.json")

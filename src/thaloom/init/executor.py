@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import shutil
-import sys
-from pathlib import Path
 from typing import Any
 
 from thaloom.base.actions import RECONCILER
@@ -19,15 +16,18 @@ from thaloom.base.clock import Clock
 from thaloom.base.ids import ServiceName, WorkerId, new_worker_id
 from thaloom.hal.inventory import Inventory
 from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, Unload, to_record
+from thaloom.init.commands import door_command, worker_command
 from thaloom.init.confining import Confiner
 from thaloom.init.fencing import Fences
 from thaloom.init.idling import Idling
 from thaloom.init.layout import Layout
+from thaloom.init.leftovers import remove_leftovers
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Placement, Planner
 from thaloom.init.publishing import TextFiles
 from thaloom.init.segments import Segments
-from thaloom.init.supervisor import Supervisor
+from thaloom.init.standby import ONE_THREAD, Standby, fits
+from thaloom.init.supervisor import Supervised, Supervisor, size_of
 from thaloom.init.vault import Vault
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.sandbox.latency import WEIGHTS
@@ -57,6 +57,7 @@ class Executor:
         clock: Clock,
         vault: Vault,
         idling: Idling,
+        standby: Standby,
         engine_hosts: tuple[str, ...] = (),
     ) -> None:
         self._layout = layout
@@ -73,6 +74,7 @@ class Executor:
         self._clock = clock
         self._vault = vault
         self._idling = idling
+        self._standby = standby
         self.engine_hosts = engine_hosts
 
     async def perform(self, action: Action) -> None:
@@ -92,7 +94,7 @@ class Executor:
             journal.append(intent.kind, outcome, action=intent.action, by=by)
 
     def _subject(self, action: Action) -> WorkerId:
-        """The process it is about: a new id for one that is to be started."""
+        """The process it is about: for one that is to be started a new id, or that of the one that waits."""
         match action:
             case StopWorker(worker=worker) | Unload(workers=(worker, *_)):
                 return worker
@@ -102,7 +104,9 @@ class Executor:
                 return door
             case Forget(id=process):
                 return process
-            case StartWorker() | StartDoor() | Hold():
+            case StartWorker(service=service):
+                return self._standby.offered(self._store.service(service).spec) or new_worker_id()
+            case StartDoor() | Hold():
                 return new_worker_id()
 
     async def _do(self, action: Action, process: WorkerId) -> None:
@@ -123,27 +127,15 @@ class Executor:
     async def _start_worker(self, action: StartWorker, worker: WorkerId) -> None:
         service = self._store.service(action.service)
         plan = await self._planner.make(service.spec)
-        await self._memory.admit(worker, plan.device, plan.estimate, lends=plan.lends)
+        self._standby.claim(worker)
         try:
+            await self._memory.admit(worker, plan.device, plan.estimate, lends=plan.lends)
             if plan.manifest is not None:
                 await asyncio.to_thread(self._text_files.prepare, self._models.open(plan.manifest))
-            lease = self._lease(worker, service.spec.name, service.revision)
-            spec_path = self._layout.worker_spec(worker)
-            write_spec(spec_path, self._spec(worker, service, plan))
-            command = worker_command(spec_path)
-            command = await asyncio.to_thread(self._confiner.confine, worker, service.spec, plan, command)
-            encrypted = plan.manifest is not None and plan.manifest.encrypted
-            key, pass_fds = self._vault.for_child() if encrypted else ({}, ())
-            driver = self._inventory.device(plan.device).driver
-            shared = self._segments.give(worker, service.spec, plan.manifest, driver)
-            started = self._supervisor.start(
-                lease,
-                command,
-                log=self._layout.service_log(service.spec.name),
-                env=self._environment() | self._confiner.environment(service.spec) | key | shared,
-                pass_fds=(*pass_fds, *self._segments.descriptors(shared)),
-            )
+            write_spec(self._layout.worker_spec(worker), self._spec(worker, service, plan))
+            started = await self._begun(worker, service, plan)
         except BaseException:
+            self._standby.drop(worker)
             self._memory.release(worker)
             self._confiner.release(worker)
             remove_leftovers(self._layout, worker)
@@ -151,6 +143,23 @@ class Executor:
         finally:
             self._segments.given(worker)
         self._store.put_lease(started.lease)
+
+    async def _begun(self, worker: WorkerId, service: Service, plan: Placement) -> Supervised:
+        """The one that waits becomes this worker, or a process is started."""
+        spec, log = service.spec, self._layout.service_log(service.spec.name)
+        command = worker_command(self._layout.worker_spec(worker))
+        command = await asyncio.to_thread(self._confiner.confine, worker, spec, plan, command)
+        encrypted = plan.manifest is not None and plan.manifest.encrypted
+        key, pass_fds = self._vault.for_child() if encrypted else ({}, ())
+        shared = self._segments.give(worker, spec, plan.manifest, self._inventory.device(plan.device).driver)
+        env = self._environment() | self._confiner.environment(spec) | (ONE_THREAD if fits(spec) else {})
+        lease, log_offset = self._lease(worker, spec.name, service.revision), size_of(log)
+        walls = self._layout.worker_walls(worker) if self._confiner.walled else None
+        process = await self._standby.become(worker, plan=walls, environment=env, told=key | shared, log=log)
+        if process is not None:
+            return self._supervisor.take(lease, process, log=log, log_offset=log_offset)
+        fds = (*pass_fds, *self._segments.descriptors(shared))
+        return self._supervisor.start(lease, command, log=log, env=env | key | shared, pass_fds=fds)
 
     async def _start_door(self, action: StartDoor, door: WorkerId) -> None:
         lease = Lease(
@@ -241,35 +250,3 @@ _LATENCY: dict[Latency, int] = {"batch": 0, "normal": 1, "interactive": 2}
 
 _SHARE: dict[Priority, int] = {"low": 1, "normal": 2, "high": 4}
 """How much of the device's time, where all of a latency class have something to do."""
-
-_PYTHON = (sys.executable, "-P")
-"""-P: a file in the folder somebody happened to start the node from must not stand in for a module."""
-
-
-def worker_command(spec: Path) -> list[str]:
-    return [*_PYTHON, "-m", "thaloom.worker", "--spec", str(spec)]
-
-
-def door_command(home: Path, address: str) -> list[str]:
-    place = address.removeprefix("https://")
-    host, _, port = place.rpartition(":")
-    command = [*_PYTHON, "-m", "thaloom.door", "--home", str(home), "--host", host.strip("[]"), "--port", port]
-    return command if place == address else [*command, "--tls"]
-
-
-def leftovers(layout: Layout, process: WorkerId) -> list[Path]:
-    """Files and folders of a worker that mean nothing once it has ended."""
-    return [layout.worker_folder(process), layout.worker_spec(process), layout.worker_walls(process)]
-
-
-def remove_leftovers(layout: Layout, process: WorkerId) -> None:
-    for path in leftovers(layout, process):
-        remove(path)
-
-
-def remove(path: Path) -> None:
-    """A file, or a folder with all in it; nothing if it is gone. Never follows a link."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -70,6 +70,13 @@ class Fences:
         limits = self._limits(self._config.door_memory_bytes, latency)
         return self._sandbox.fence(door, limits, latency, command, plan=self._layout.worker_walls(door))
 
+    def standby(self, worker: WorkerId, command: Sequence[str]) -> list[str]:
+        """As `door`, for a worker that waits: in the group that will be its own, whose memory it is from the first
+        page on, and giving way to everybody until then."""
+        plan, score = self._layout.worker_walls(worker), Confinement().oom_score
+        limits = self._limits(self._config.errand_memory_bytes, "batch")
+        return self._sandbox.fence(worker, limits, "normal", command, plan=plan, oom_score=score)
+
     @asynccontextmanager
     async def errand(self, what: str, memory_bytes: int = 0) -> AsyncIterator[Fence]:
         """For one run of it, with at least so much memory; its group is gone afterwards."""

@@ -104,6 +104,11 @@ class Layout:
         return self.run / "turns"
 
     @property
+    def standby_log(self) -> Path:
+        """What the worker that waits says until it is somebody's."""
+        return self.run / "standby.log"
+
+    @property
     def workspaces(self) -> Path:
         """Folders that outlive what works in them, by name."""
         return self.home / "workspaces"

@@ -62,6 +62,10 @@ class Lending:
             return False
         return True
 
+    def freed(self, num_bytes: int) -> None:
+        """So much came back since `settle`, which had not counted it as free."""
+        self._free_bytes += num_bytes
+
     async def take_back(self, owner: str, num_bytes: int, coming: Mapping[str, int]) -> None:
         """So much was booked: it is lent no more. Returns when it is there. Raises OutOfMemory naming those who keep
         it."""

@@ -20,6 +20,8 @@ _PROCESS = "process"
 """What a worker holds besides weights, keys and values, and scratch: interpreter and libraries."""
 _KV_HOST = "kv_host"
 """Keys and values that left the device."""
+STANDBY = "standby"
+"""Owner of what a worker holds that waits (init.standby)."""
 
 
 class Sharing(Protocol):
@@ -85,6 +87,10 @@ class NodeMemory:
         """Owners that are booked for it."""
         self._promised_bytes = 0
         """Of the host, as of the last look."""
+        self.kept_bytes = 0
+        """What the standby holds, as of the last look."""
+        self.give_up: Callable[[], int] = lambda: 0
+        """Ends what is kept (`keep`); how many bytes it had."""
 
     async def admit(self, worker: WorkerId, device: DeviceId, estimate: Estimate, *, lends: bool) -> None:
         """Book an estimate, and wait for what of it is lent. Raises OutOfMemory with the figures, and then nothing is
@@ -110,7 +116,7 @@ class NodeMemory:
         until somebody books it."""
         if self.lending is not None:
             free = self.free_bytes(processes)[self.lending.device]
-            self.lending.settle(self._coming, free - self.sharing.idle_bytes())
+            self.lending.settle(self._coming, free - self._idle_bytes())
 
     def expect(self, worker: WorkerId, device: DeviceId, estimate: Estimate, *, lends: bool) -> None:
         """Book for one that is loading already, under an earlier daemon's eyes: never refused."""
@@ -208,16 +214,18 @@ class NodeMemory:
         resident: dict[str, int] = {process.id: _resident(process) for process in processes if process.alive}
         resident |= self.others()
         resident |= {owner: num_bytes for owner, (num_bytes, _) in self.sharing.held().items()}
+        resident[STANDBY] = self.kept_bytes
         lent = {} if self.lending is None else self.lending.lent_bytes()
-        idle = self.sharing.idle_bytes()
+        idle = self._idle_bytes()
         readings = self._readings()
         free = {}
         for device in self._capacity:
             measured = self._measured_free(device, readings)
             promised = self._promised(device, resident, lent) - idle if device in self._on_host else 0
+            by_ledger = self._ledger.free_bytes(device)
             if device == self.host:
                 self._promised_bytes = promised + idle
-            by_ledger = self._ledger.free_bytes(device)
+                by_ledger += self.kept_bytes
             free[device] = by_ledger if measured is None else min(by_ledger, measured - promised)
         return free
 
@@ -277,11 +285,23 @@ class NodeMemory:
         """All it has booked."""
         self._ledger.release(owner)
 
+    def keep(self, num_bytes: int) -> None:
+        """Book what the standby holds; 0: there is none. It counts as free, for it is ended when memory is asked for
+        that is not there without."""
+        if self.host is None:
+            return
+        self._came_back(max(0, self.kept_bytes - num_bytes))
+        self.kept_bytes = num_bytes
+        self._ledger.release(STANDBY)
+        if num_bytes:
+            self._ledger.reserve(STANDBY, self.host, 0, purpose=_PROCESS)
+            self._ledger.correct(STANDBY, self.host, num_bytes, purpose=_PROCESS)
+
     def report(self, processes: Iterable[Supervised] = ()) -> tuple[DeviceMemory, ...]:
         """The books, and beside them what the system says the processes hold that are in them."""
         lent = sum(self.lending.lent_bytes().values()) if self.lending is not None else 0
         measured = sum(_resident(process) for process in processes if process.alive) + sum(self.others().values())
-        measured += sum(num_bytes for num_bytes, _ in self.sharing.held().values())
+        measured += sum(num_bytes for num_bytes, _ in self.sharing.held().values()) + self.kept_bytes
         return tuple(
             DeviceMemory(
                 device=device,
@@ -300,8 +320,18 @@ class NodeMemory:
     def _make_room(self, needed_bytes: int) -> None:
         """For what is about to be promised: what is idle counts as free, and so has to go when it is asked for."""
         really_free = self._host_available() - self._headroom_bytes - self._promised_bytes
+        booked_free = really_free if self.host is None else self._ledger.free_bytes(self.host)
+        if self.kept_bytes and needed_bytes > min(really_free, booked_free):
+            really_free += self.give_up()
         if needed_bytes > really_free:
-            self.sharing.make_room(needed_bytes - really_free)
+            self._came_back(self.sharing.make_room(needed_bytes - really_free))
+
+    def _came_back(self, num_bytes: int) -> None:
+        if self.lending is not None:
+            self.lending.freed(num_bytes)
+
+    def _idle_bytes(self) -> int:
+        return self.sharing.idle_bytes() + self.kept_bytes
 
     def _measured_free(self, device: DeviceId, readings: Mapping[DeviceId, Reading]) -> int | None:
         if device in self._on_host:

@@ -36,8 +36,9 @@ async def ask_to_finish(socket: Path, grace_s: float) -> bool:
         return False
 
 
-async def ask_to_unload(socket: Path, *, if_idle_s: float, grace_s: float) -> bool:
-    """Whether the worker agreed to end itself, because nobody has asked it anything for so long."""
+async def ask_to_unload(socket: Path, *, if_idle_s: float, grace_s: float) -> bool | None:
+    """Whether the worker agreed to end itself, because nobody has asked it anything for so long; None: it did not say
+    so in time, and may have agreed."""
     try:
         async with (
             asyncio.timeout(PROBE_TIMEOUT_S),
@@ -45,7 +46,7 @@ async def ask_to_unload(socket: Path, *, if_idle_s: float, grace_s: float) -> bo
         ):
             reply = await read_reply(reader)
     except (OSError, TimeoutError, BadRequest):
-        return False
+        return None
     return isinstance(reply, WorkerStats) and reply.phase == "stopping"
 
 

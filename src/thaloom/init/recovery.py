@@ -2,13 +2,14 @@
 
 A process and its lease cannot be made in one step. The order is: journal (intent), files of the process, the process,
 its lease, journal (outcome). A kill in between leaves a process without a lease; it is found by its command line, and
-what it was started for by the intent.
+what it was started for by the intent. One that waits for orders which no daemon gives any more is nobody's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from thaloom.base.clock import Clock
 from thaloom.base.files import PARTIAL
 from thaloom.base.ids import ServiceName, WorkerId, new_worker_id
 from thaloom.base.procs import ProcessIdentity, identify
-from thaloom.init.executor import leftovers, remove
 from thaloom.init.layout import WALLS, Layout
+from thaloom.init.leftovers import leftovers, remove
 from thaloom.kernel.sandbox.host import TRIAL_PREFIX
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import JournalEntry, Lease
@@ -40,6 +41,8 @@ class Running:
 
     identity: ProcessIdentity
     arguments: tuple[str, ...]
+    waits: bool = False
+    """It was to be a worker, and is none yet (init.standby)."""
 
 
 def recover(layout: Layout, store: StateStore, clock: Clock) -> Found:
@@ -71,7 +74,8 @@ def sort_out(
     for process in running:
         if process.identity.pid in known or not _of_this_home(layout, process.arguments):
             continue
-        lease_found = _lease_of(layout, process, intents, {lease.id for lease in (*alive, *dead)}, now)
+        taken = {lease.id for lease in (*alive, *dead)}
+        lease_found = None if process.waits else _lease_of(layout, process, intents, taken, now)
         if lease_found is None:
             strangers.append(process.identity)
         else:
@@ -92,7 +96,15 @@ def running(proc: Path = Path("/proc")) -> Iterator[Running]:
             continue
         identity = identify(int(folder.name))
         if identity is not None and identity.alive():
-            yield Running(identity=identity, arguments=tuple(arguments))
+            yield Running(identity=identity, arguments=tuple(arguments), waits=waits(folder, arguments))
+
+
+def waits(process: Path, arguments: Collection[str]) -> bool:
+    """Whether it is one that was started to wait and has not become a worker: it has its daemon, or what is left of
+    it, for standard input until then. `process`: its folder in /proc."""
+    with contextlib.suppress(OSError):  # one that holds a key lets nobody look, and is a worker
+        return "--standby" in arguments and str((process / "fd" / "0").readlink()).startswith("socket:")
+    return False
 
 
 def _of_this_home(layout: Layout, arguments: tuple[str, ...]) -> bool:

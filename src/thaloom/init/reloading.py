@@ -27,6 +27,7 @@ LIVE = frozenset(
         "door",
         "idle",
         "socket_users",
+        "standby",
     }
 )
 """Settings that take effect at once. All others wait for a restart; a new one does until it is put here."""

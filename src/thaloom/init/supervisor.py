@@ -26,12 +26,16 @@ from thaloom.init.reconcile import Observed
 from thaloom.kernel.state.types import Lease
 from thaloom.work.runtime.messages import WorkerStats
 
-_YOUNG_POLL_S = 0.1
-"""Between two looks at a process that is not ready yet."""
+_YOUNG_POLL_S, _YOUNG_S = 0.02, 2.0
+_LOADING_POLL_S = 0.1
+"""Between two looks at a process that is not ready yet: one that was waiting to be started, and finds its weights
+where they were, is ready in a tenth of a second."""
 LATE_AFTER_S = 10.0
 """Silence of a worker that is worth a condition."""
 UNLOADING_S = 10.0
 """For what has nothing to answer any more: to give back what it holds, of which there may be much."""
+_QUESTIONS = 3
+"""How often a worker is asked to unload that does not say whether it will."""
 LAST_STEP_S = 1.0
 """What a process may take beyond its grace to end by itself, before it is killed."""
 
@@ -117,8 +121,11 @@ class Supervisor:
         self, lease: Lease, command: Sequence[str], *, log: Path, env: dict[str, str], pass_fds: Sequence[int] = ()
     ) -> Supervised:
         """Run `command`; the lease comes back in the Supervised with the pid it has got. Raises OSError."""
-        log_offset = log.stat().st_size if log.exists() else 0
-        identity = spawn(command, log=log, env=env, pass_fds=pass_fds)
+        log_offset = size_of(log)
+        return self.take(lease, spawn(command, log=log, env=env, pass_fds=pass_fds), log=log, log_offset=log_offset)
+
+    def take(self, lease: Lease, identity: ProcessIdentity, *, log: Path, log_offset: int) -> Supervised:
+        """Supervise one that has just begun; the lease comes back with its pid."""
         lease = dataclasses.replace(lease, pid=identity.pid, start_ticks=identity.start_ticks)
         process = self._keep(lease, identity, log, log_offset)
         self._emit(ProcessStarted(role=lease.role, id=lease.id, pid=lease.pid, service=lease.service))
@@ -149,13 +156,22 @@ class Supervisor:
         if not process.alive or process.stop_reason is not None:
             return True
         process.stop_reason = reason  # before it is asked: it may have ended before its answer is read
-        if await probes.ask_to_unload(Path(process.lease.socket), if_idle_s=if_idle_s, grace_s=UNLOADING_S):
+        if await self._agrees(process, if_idle_s):
             self._tasks.create_task(self._stop(process, UNLOADING_S), name=f"stop {process.id}")
             return True
         process.stop_reason = None
         if process.stats is not None:  # until it says otherwise
             process.stats = msgspec.structs.replace(process.stats, idle_s=None)
         return not process.alive
+
+    async def _agrees(self, process: Supervised, if_idle_s: float) -> bool:
+        """Whether it ends if it is idle. It is asked again where it did not say: it answers the same, or is gone."""
+        socket = Path(process.lease.socket)
+        for _ in range(_QUESTIONS):
+            answer = await probes.ask_to_unload(socket, if_idle_s=if_idle_s, grace_s=UNLOADING_S)
+            if answer is not None:
+                return answer
+        return process.ready_since is not None and _is_gone(socket)  # it takes that away when it ends
 
     def kill_all(self) -> None:
         """Cut short what is being stopped, and stop the rest the same way."""
@@ -215,7 +231,12 @@ class Supervisor:
                 process.answered_at, process.late = now, False
             elif process.ready_since is not None:
                 self._note_silence(process, now)
-            await self._clock.sleep(_YOUNG_POLL_S if process.ready_since is None else self.heartbeat_s)
+            await self._clock.sleep(self._next_look_s(process, now))
+
+    def _next_look_s(self, process: Supervised, now: float) -> float:
+        if process.ready_since is not None:
+            return self.heartbeat_s
+        return _YOUNG_POLL_S if now - process.born_at < _YOUNG_S else _LOADING_POLL_S
 
     async def _ask(self, process: Supervised) -> bool:
         if process.lease.role == "door":
@@ -260,3 +281,11 @@ class Supervisor:
             async with asyncio.timeout(grace_s):
                 await process.identity.wait()
         process.killed = process.identity.send(signal.SIGKILL)
+
+
+def _is_gone(path: Path) -> bool:
+    return not path.exists()
+
+
+def size_of(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0

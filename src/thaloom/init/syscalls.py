@@ -82,6 +82,7 @@ from thaloom.init.progress import OnProgress, with_progress
 from thaloom.init.pulls import Pulls
 from thaloom.init.reconcile_loop import ReconcileLoop
 from thaloom.init.reporter import Reporter
+from thaloom.init.standby import Standby
 from thaloom.init.supervisor import Supervisor
 from thaloom.init.tenancy import Tenancy
 from thaloom.init.vault import Vault
@@ -157,6 +158,7 @@ class Syscalls:
         certificates: Certificates,
         low_memory: MemoryWatch,
         turns: HostTurns | None,
+        standby: Standby,
         waking: Waking,
         clock: Clock,
     ) -> None:
@@ -182,6 +184,7 @@ class Syscalls:
         self._certificates = certificates
         self._low_memory = low_memory
         self._turns = turns
+        self._standby = standby
         self._waking = waking
         self._clock = clock
         self._started_at = clock.now()
@@ -214,6 +217,8 @@ class Syscalls:
             last_pass_s=self._reconcile_loop.passes.last_s,
             last_pass_cpu_s=self._reconcile_loop.passes.last_cpu_s,
             slowest_pass_s=self._reconcile_loop.passes.slowest_s,
+            standby_pid=self._standby.pid,
+            standby_bytes=self._memory.kept_bytes,
         )
 
     async def processes(self) -> Sequence[ProcessStatus]:

@@ -55,6 +55,7 @@ from thaloom.init.records import Records
 from thaloom.init.recovery import Found, recover, running
 from thaloom.init.reporter import Reporter
 from thaloom.init.segments import IDLE_SHARE, Segments
+from thaloom.init.standby import Standby, fits
 from thaloom.init.supervisor import Supervised, Supervisor
 from thaloom.init.syscalls import Syscalls
 from thaloom.init.tenancy import Tenancy
@@ -150,7 +151,7 @@ class Node:
             available=host_memory.available_bytes,
             clock=clock,
             emit=history,
-            give_up=lambda: segments.make_room(memory.host_capacity_bytes()),
+            give_up=lambda: self._standby.end() + segments.make_room(memory.host_capacity_bytes()),
         )
         self.supervisor = Supervisor(
             tasks,
@@ -164,6 +165,18 @@ class Node:
         idling = self._idling = Idling(
             config.idle, store=store, memory=memory, supervisor=self.supervisor, clock=clock, emit=history
         )
+        self._standby = Standby(
+            layout,
+            enabled=config.standby,
+            driver=None if memory.host is None else inventory.device(memory.host).driver,
+            fences=fences,
+            confiner=confiner,
+            memory=memory,
+            supervisor=self.supervisor,
+            clock=clock,
+            emit=history,
+        )
+        memory.give_up = self._standby.end
         executor = self._executor = Executor(
             layout,
             store=store,
@@ -179,6 +192,7 @@ class Node:
             clock=clock,
             vault=self._vault,
             idling=idling,
+            standby=self._standby,
             engine_hosts=config.engine_hosts,
         )
         self._earlier = _routes_of_an_earlier_daemon(layout)
@@ -219,7 +233,7 @@ class Node:
             clock=clock,
             emit=history,
         )
-        self.reconcile_loop.on_published = self._locksmith.catch_up
+        self.reconcile_loop.on_published = self._published
         self._pulls = Pulls(
             layout,
             air_gap=config.air_gap,
@@ -314,6 +328,7 @@ class Node:
             certificates=self._certificates,
             low_memory=self._low_memory,
             turns=turns,
+            standby=self._standby,
             waking=Waking(store, self.reconcile_loop, guard=guard, clock=clock, emit=history),
             clock=clock,
         )
@@ -361,6 +376,7 @@ class Node:
         self._watching = [
             self._tasks.create_task(self._certificates.watch(), name="watch certificate"),
             self._tasks.create_task(self._low_memory.run(), name="watch memory"),
+            self._tasks.create_task(self._standby.run(), name="standby"),
         ]
         self.reconcile_loop.on_memory_error = self._low_memory.out_of_memory
         living = {str(lease.id) for lease in found.alive} | jobs
@@ -378,10 +394,17 @@ class Node:
         await asyncio.gather(self.reconcile_loop.run(), self._jobs.run())
         for watching in self._watching:
             watching.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         await self._pulls.close()
         self._publisher.withdraw()
         self._segments.close()
         await asyncio.to_thread(self._confiner.close)
+
+    def _published(self) -> None:
+        """At the end of each round."""
+        self._locksmith.catch_up()
+        up = not self.reconcile_loop.going_down
+        self._standby.look(wanted=up and any(fits(service.spec) for service in self._store.services()))
 
     async def _sweep_groups(self, found: Found, kept: Iterable[str]) -> None:
         """Whatever runs in a group of ours that nobody owns is ended, and the missing walls are told."""
@@ -399,6 +422,7 @@ class Node:
         self.reconcile_loop.use(settings)
         self.supervisor.heartbeat_s = settings.heartbeat_s
         self._idling.config = settings.idle
+        self._standby.use(enabled=settings.standby)
         self._executor.engine_hosts = self._guard.engine_hosts = settings.engine_hosts
         self._pulls.use(air_gap=settings.air_gap, read_through=settings.hub_read_through)
         self._locksmith.require(settings.require_keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -188,3 +188,38 @@ def test_who_is_loading_when_a_daemon_comes_is_booked_and_lends_nothing(node: No
     node.release(W1)
     node.settle([])
     assert board.look().num_pages == CAPACITY // PAGE_BYTES
+
+
+class Idle:
+    """Shared memory that nobody uses, and that goes when it is asked for."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self.num_bytes = num_bytes
+
+    def held(self) -> Mapping[str, tuple[int, frozenset[WorkerId]]]:
+        return {}
+
+    def idle_bytes(self) -> int:
+        return self.num_bytes
+
+    def make_room(self, needed_bytes: int) -> int:
+        gone, self.num_bytes = (self.num_bytes, 0) if needed_bytes else (0, self.num_bytes)
+        return gone
+
+
+def test_what_was_idle_and_went_for_a_booking_is_not_asked_back_from_others(tmp_path: Path) -> None:
+    memory = NodeMemory(
+        [device(CPU, "cpu")],
+        host_total_bytes=CAPACITY,
+        host_available=lambda: 100 * MIB,
+        readings=dict,
+        headroom_bytes=0,
+    )
+    memory.sharing = Idle(60 * MIB)
+    memory.lending = Lending(tmp_path / "pages", CPU)
+    memory.settle([])
+    board = Board.open(tmp_path / "pages")
+    before = board.look().goal
+    admit(memory, W1, wanted(0, others=120 * MIB), lends=False)
+    assert board.look().goal == before - (120 - 60) * MIB // PAGE_BYTES
+    board.close()

@@ -351,3 +351,58 @@ def test_a_node_without_a_processor_of_its_own_books_nothing_shared() -> None:
     kept.sharing = Together()
     kept.measured_sharing()
     kept.check()
+
+
+class Kept:
+    """A node whose standby holds so much of a host of one GiB."""
+
+    def __init__(self, num_bytes: int, *, available: int = GIB) -> None:
+        self.available = available
+        self.ended = 0
+        self.memory = NodeMemory(
+            [device(CPU, "cpu")],
+            host_total_bytes=GIB,
+            host_available=lambda: self.available,
+            readings=dict,
+            headroom_bytes=0,
+        )
+        self.memory.give_up = self.end
+        self.memory.keep(num_bytes)
+
+    def end(self) -> int:
+        self.ended += 1
+        held = self.memory.kept_bytes
+        self.memory.keep(0)
+        self.available += held
+        return held
+
+
+def test_what_a_standby_holds_is_booked_and_counts_as_free() -> None:
+    node = Kept(100 * MIB, available=GIB - 100 * MIB)
+    (told,) = node.memory.report()
+    assert told.reserved_bytes == told.measured_bytes == 100 * MIB
+    assert node.memory.free_bytes([]) == {CPU: GIB}
+    node.memory.check()
+    node.memory.keep(0)
+    assert node.memory.report()[0].reserved_bytes == 0
+
+
+def test_a_standby_ends_for_who_needs_its_memory_and_for_nobody_else() -> None:
+    node = Kept(100 * MIB, available=GIB - 100 * MIB)
+    node.memory.free_bytes([])
+    node.memory.book("job/small", GIB // 2, 0)
+    assert not node.ended
+    node.memory.free_bytes([])
+    node.memory.book("job/rest", GIB // 2, 0)
+    assert node.ended == 1
+    assert node.memory.kept_bytes == 0
+    with pytest.raises(OutOfMemory):
+        node.memory.book("job/more", MIB, 0)
+    node.memory.check()
+
+
+def test_a_standby_ends_where_the_host_has_less_than_the_books_say() -> None:
+    node = Kept(100 * MIB, available=200 * MIB)
+    node.memory.free_bytes([])
+    node.memory.book("job/a", 250 * MIB, 0)
+    assert node.ended == 1

@@ -10,8 +10,9 @@ import pytest
 from thaloom.base.clock import ManualClock
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.base.procs import ProcessIdentity, identify
-from thaloom.init.executor import door_command, leftovers, worker_command
+from thaloom.init.commands import door_command, worker_command
 from thaloom.init.layout import Layout
+from thaloom.init.leftovers import leftovers
 from thaloom.init.recovery import Running, recover, running, sort_out
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import JournalEntry, Lease
@@ -43,6 +44,18 @@ def lease(identity: ProcessIdentity, **changes: object) -> Lease:
 def intent(worker: WorkerId = W) -> JournalEntry:
     data = {"action": "StartWorker", "service": "a", "revision": 3, "process": worker}
     return JournalEntry(id=1, time=2.0, action="a-1", kind="StartWorker", phase="intent", data=data)
+
+
+def test_one_that_waits_for_orders_is_nobody(tmp_path: Path) -> None:
+    """However far its daemon had come with them: an intent alone makes no worker of it."""
+    layout = Layout(tmp_path)
+    layout.create()
+    command = tuple(worker_command(layout.worker_spec(W), standby="cpu"))
+    for waiting in (True, False):
+        process = Running(identity=STRANGE, arguments=command, waits=waiting)
+        found = sort_out(layout, [], [intent()], [process], 5.0)
+        assert [lease.id for lease in found.alive] == ([] if waiting else [W])
+        assert found.strangers == ((STRANGE,) if waiting else ())
 
 
 def test_living_and_dead_leases_are_told_apart(tmp_path: Path) -> None:

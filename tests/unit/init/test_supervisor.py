@@ -14,6 +14,7 @@ import pytest
 from thaloom.base.clock import ManualClock
 from thaloom.base.events import Recorder
 from thaloom.base.ids import ServiceName, WorkerId
+from thaloom.init import probes
 from thaloom.init import supervisor as module
 from thaloom.init.events import HeartbeatLate, ProcessAdopted, ProcessReady, ProcessStarted, ProcessStopped
 from thaloom.init.last_words import LastWords
@@ -296,3 +297,45 @@ def stats(*, worker: str = W, pid: int = 1) -> WorkerStats:
         waiting=0,
         **numbers,  # type: ignore[arg-type]
     )
+
+
+def test_a_worker_that_agreed_and_was_not_heard_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends all the same: that it did is no loss, and nobody starts it again."""
+    monkeypatch.setattr(probes, "PROBE_TIMEOUT_S", 0.2)
+
+    async def test(stage: Stage) -> None:
+        asked = 0
+        process = stage.start(SLEEPER)
+        process.ready_since = 0.0
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal asked
+            if isinstance(await read_request(reader), Shutdown):
+                asked += 1
+                if asked == 1:
+                    await reader.read()  # it took the question, and its answer comes too late
+                else:
+                    writer.write(encode(msgspec.structs.replace(stats(pid=process.lease.pid), phase="stopping")))
+            writer.close()
+
+        async with await asyncio.start_unix_server(answer, str(stage.socket)):
+            assert await stage.supervisor.unload(process, 30.0, reason="idle")
+        assert asked >= 2
+        process.identity.send(signal.SIGTERM)
+        await stage.until_ended(process)
+        assert stage.ended == []
+
+    run(tmp_path, test)
+
+
+def test_a_worker_that_took_its_socket_away_has_agreed(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        process = stage.start(SLEEPER)
+        process.ready_since = 0.0
+        assert not stage.socket.exists()
+        assert await stage.supervisor.unload(process, 30.0, reason="idle")
+        process.identity.send(signal.SIGTERM)
+        await stage.until_ended(process)
+        assert stage.ended == []
+
+    run(tmp_path, test)

@@ -258,3 +258,33 @@ def test_of_two_who_create_one_is_first(path: Path, monkeypatch: pytest.MonkeyPa
     with closing(Board.create(path, 9)) as board:
         assert board.look().num_pages == 7
     assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_who_sits_at_a_board_that_was_replaced_falls_back_to_what_it_was_promised(
+    board: Board, join: Join, path: Path
+) -> None:
+    """The other one lends the same pages."""
+    seat = join("one", floor=10)
+    assert seat.take(50) == 50
+    path.unlink()
+    other = Board.create(path, 100)
+    assert (seat.target(), seat.held()) == (10, 50)
+    assert seat.take(1) == 0
+    seat.give(45)
+    assert (seat.target(), seat.take(50), seat.held()) == (10, 5, 10)
+    assert other.look().free == 100
+    other.close()
+
+
+def test_who_sits_down_while_a_board_is_replaced_has_a_seat_at_the_one_it_opened(board: Board, path: Path) -> None:
+    mine = Board.open(path)
+    path.unlink()
+    other = Board.create(path, 100)
+    seat = mine.join("one", floor=10)
+    assert [share.owner for share in board.look().shares] == ["one"]
+    assert board.look().shares == mine.look().shares
+    board.sweep()
+    assert len(board.look().shares) == 1, "its lock is on the file that it writes"
+    seat.leave()
+    mine.close()
+    other.close()

@@ -147,6 +147,33 @@ def test_everybody_hears_why_it_was_not_woken_and_the_next_tries_anew() -> None:
     play(story)
 
 
+def test_where_others_are_about_to_make_room_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thaloom.work.runtime.waking._AGAIN_S", 0.01)
+
+    async def story(node: Node, waking: Waking) -> None:
+        node.errors = [OutOfMemory("would fit if 'b' were unloaded, idle for 1 s", retry_after_s=4.0) for _ in range(3)]
+        node.then = "ready"
+        assert (await waking.ready(A)).phase == "ready"
+        assert node.asked == 4
+        node.tell("idle")
+        node.errors = [OutOfMemory("in a moment", retry_after_s=4.0), OutOfMemory("it is kept loaded now")]
+        with pytest.raises(OutOfMemory, match="kept loaded now"):
+            await waking.ready(A)
+
+    play(story)
+
+
+def test_room_that_is_never_made_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thaloom.work.runtime.waking._AGAIN_S", 0.01)
+
+    async def story(node: Node, waking: Waking) -> None:
+        node.errors = [OutOfMemory("in a moment", retry_after_s=4.0)] * 1000
+        with pytest.raises(ServiceLoading):
+            await waking.ready(A)
+
+    play(story, limit_s=0.2)
+
+
 def test_a_start_that_fails_is_told() -> None:
     async def story(node: Node, waking: Waking) -> None:
         wait = asyncio.create_task(waking.ready(A))

@@ -41,8 +41,9 @@ class Seat:
         self._target_at, self._held_at = self._begin + TARGET, self._begin + HELD
 
     def target(self) -> int:
-        """How many pages it should hold. One read: ask it between two steps."""
-        return self._words[self._target_at]
+        """How many pages it should hold. Next to nothing: ask it between two steps."""
+        target = self._words[self._target_at]
+        return min(target, self._words[self._begin + FLOOR]) if self._abandoned() else target
 
     def held(self) -> int:
         return self._words[self._held_at]
@@ -77,6 +78,8 @@ class Seat:
             wanted = self.held() + num_pages
             if wanted > self._words[self._begin + WANTED]:
                 self._wish(wanted)
+            if self._abandoned():
+                num_pages = max(0, min(num_pages, self._words[self._begin + FLOOR] - self.held()))
             if self.offered() < num_pages:
                 self._books.sweep()
             taken = min(num_pages, self.offered())
@@ -90,7 +93,7 @@ class Seat:
             left = self.held() - num_pages
             if not 0 <= left <= self.held():
                 raise ValueError(f"{self.owner!r} holds {self.held()} pages and cannot give {num_pages}")
-            if left >= self.target() and not self._words[OWED_AT]:
+            if left >= self._words[self._target_at] and not self._words[OWED_AT]:
                 self._books.move(self._begin, -num_pages)
             else:
                 self._words[UNSETTLED_AT] = 1
@@ -129,6 +132,11 @@ class Seat:
                 self._books.settle()
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
+
+    def _abandoned(self) -> bool:
+        """Whether the daemon has put another board in this one's place, which lends the same pages: then nobody here
+        has more than was promised to him."""
+        return self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0
 
     def _turn(self) -> Books:
         if self._descriptor < 0:

@@ -15,6 +15,9 @@ def command(output: Output) -> None:
         status = node.status()
     output.document(status.model_dump())
     door = text("status.door.ready" if status.door_ready else "status.door.not_ready", pid=status.door_pid or "-")
+    standby = text("status.standby.none")
+    if status.standby_pid is not None:
+        standby = text("status.standby.value", pid=status.standby_pid, size=size(status.standby_bytes))
     output.facts(
         [
             (text("status.version"), status.version),
@@ -25,6 +28,7 @@ def command(output: Output) -> None:
             (text("up.home"), status.home),
             (text("up.logs"), str(logs_folder())),
             (text("status.models"), str(status.num_models)),
+            (text("status.standby"), standby),
         ]
     )
     for condition in status.conditions:

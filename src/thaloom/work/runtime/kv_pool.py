@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,10 +45,16 @@ class KvPool:
 
 
 def make_pool(
-    spec: WorkerSpec, context: int, executable: Executable, backend: Backend, ledger: Ledger, emit: Emit
+    spec: WorkerSpec,
+    context: int,
+    executable: Executable,
+    backend: Backend,
+    ledger: Ledger,
+    emit: Emit,
+    go_on: Callable[[], None] = lambda: None,
 ) -> KvPool:
     """Books scratch and what is promised of the pool, then takes it: of a device that can, without memory, which comes
-    as it is needed. Raises OutOfMemory."""
+    as it is needed. Raises OutOfMemory, and what `go_on` does, which is asked while it waits."""
     block_bytes, device = executable.block_bytes, backend.device.id
     floor = size_pool(spec.kv_bytes, context, block_bytes, lends=spec.pages is not None)
     most = floor
@@ -63,7 +70,7 @@ def make_pool(
     seat = None
     try:
         executable.bind_pool(elastic, most)
-        if spec.pages is not None and (seat := _sit_down(spec, floor * block_bytes, most * block_bytes, emit)):
+        if spec.pages is not None and (seat := _sit_down(spec, floor * block_bytes, most * block_bytes, emit, go_on)):
             return KvPool(
                 buffer=elastic,
                 memory=LentKv(elastic, executable, seat),
@@ -98,9 +105,11 @@ def size_pool(wanted_bytes: int | None, context: int, block_bytes: int, *, lends
     return wanted_bytes // block_bytes
 
 
-def _sit_down(spec: WorkerSpec, floor_bytes: int, most_bytes: int, emit: Emit) -> Seat | None:
+def _sit_down(
+    spec: WorkerSpec, floor_bytes: int, most_bytes: int, emit: Emit, go_on: Callable[[], None]
+) -> Seat | None:
     """A seat that holds its floor; None, and told, where there is no board to sit at: then it lives on its floor alone.
-    Raises OutOfMemory where the floor cannot be promised, or does not come."""
+    Raises OutOfMemory where the floor cannot be promised, or does not come; and what `go_on` does."""
     board: Board | None = None
     try:
         board = Board.open(Path(spec.pages or ""))
@@ -114,18 +123,25 @@ def _sit_down(spec: WorkerSpec, floor_bytes: int, most_bytes: int, emit: Emit) -
         message = error.message if isinstance(error, ThaloomError) else str(error)
         emit(PagesNotLent(worker=spec.worker, service=spec.service, message=message))
         return None
+    try:
+        _wait_for_floor(spec, seat, floor, board.page_bytes, go_on)
+    except BaseException:
+        seat.leave()
+        board.close()
+        raise
+    return seat
+
+
+def _wait_for_floor(spec: WorkerSpec, seat: Seat, floor: int, page_bytes: int, go_on: Callable[[], None]) -> None:
     seat.want(floor)
     until = time.monotonic() + FLOOR_PATIENCE_S
     while (missing := floor - seat.held()) > 0 and seat.take(missing) < missing:
+        go_on()
         if time.monotonic() > until:
-            held = seat.held()
-            seat.leave()
-            board.close()
             raise OutOfMemory(
-                f"{spec.worker} is promised {floor} pages, and others have given back {held} of them in "
+                f"{spec.worker} is promised {floor} pages, and others have given back {seat.held()} of them in "
                 f"{FLOOR_PATIENCE_S:.0f} s",
-                needed_bytes=floor_bytes,
-                free_bytes=held * board.page_bytes,
+                needed_bytes=floor * page_bytes,
+                free_bytes=seat.held() * page_bytes,
             )
         seat.wait(0.2)
-    return seat

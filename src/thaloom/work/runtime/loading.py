@@ -38,6 +38,12 @@ class LoadingStopped(Exception):
     """Somebody asked the worker to end before its model was ready."""
 
 
+def going_on(stop: threading.Event) -> None:
+    """Raises LoadingStopped once it is set."""
+    if stop.is_set():
+        raise LoadingStopped
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
     """A model ready to run and what there is to say of it. `close` gives everything back."""
@@ -118,8 +124,8 @@ def load(
     vocab_size = shape.vocab_size
     ledger.correct(spec.worker, device.id, executable.weight_bytes, purpose="weights")
     try:
-        pool = make_pool(spec, context, executable, backend, ledger, emit)
-    except ThaloomError:
+        pool = make_pool(spec, context, executable, backend, ledger, emit, lambda: going_on(stop))
+    except (ThaloomError, LoadingStopped):
         executable.close()
         raise
     try:
@@ -249,8 +255,7 @@ class CheckedWeights:
         return [name for name in self._source.names() if name in self._shapes]
 
     def read(self, name: str) -> Tensor | QuantTensor:
-        if self._stop.is_set():
-            raise LoadingStopped
+        going_on(self._stop)
         tensor = self._source.read(name)
         if tensor.shape != self._shapes[name]:
             raise MalformedFile(

@@ -11,7 +11,14 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from thaloom.base.errors import DeadlineExceeded, NodeNotRunning, ServiceFailed, ServiceLoading, ThaloomError
+from thaloom.base.errors import (
+    DeadlineExceeded,
+    NodeNotRunning,
+    OutOfMemory,
+    ServiceFailed,
+    ServiceLoading,
+    ThaloomError,
+)
 from thaloom.base.ids import ServiceName
 from thaloom.kernel.state.types import Route, Routes
 
@@ -92,11 +99,21 @@ class Waking:
                 if attempts:
                     await asyncio.sleep(min(_AGAIN_S, _POLL_S * 2.0**attempts))
                 attempts += 1
-                await self._ask(service)
+                await self._asked(service)
             elif route.phase != "loading":  # ready, or it is known why not
                 require_ready(route)
                 return
             await asyncio.sleep(_POLL_S)
+
+    async def _asked(self, service: ServiceName) -> None:
+        """Where others are about to make room for it, that is waited for: a refusal that says when to come again is
+        for who cannot wait."""
+        try:
+            await self._ask(service)
+        except OutOfMemory as error:
+            if error.retry_after_s is None:
+                raise
+            await asyncio.sleep(min(_AGAIN_S, error.retry_after_s))
 
     async def _ask(self, service: ServiceName) -> None:
         away: ThaloomError | None = None

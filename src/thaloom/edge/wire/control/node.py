@@ -117,6 +117,10 @@ class NodeStatus(Answer):
     last_pass_cpu_s: float = 0.0
     slowest_pass_s: float = 0.0
     """Of the last hundred passes."""
+    standby_pid: int | None = None
+    """Of the worker that waits, everything imported, for the next service that starts or heals. Null: none does."""
+    standby_bytes: int = 0
+    """What it holds, which is given back when memory is short."""
 
 
 class Event(Answer):

@@ -42,6 +42,11 @@ class CpuDriver:
         build = None if path is None else path.stem.removeprefix("thaloom_cpu_")
         return replace(device, build=build, unused=native.unused(device.features))
 
+    def prepare(self) -> None:
+        from thaloom.hal.drivers.cpu import backend  # noqa: F401 - imported for those who open
+
+        self._device()
+
     def links(self) -> Sequence[Link]:
         return self._machine.links()
 

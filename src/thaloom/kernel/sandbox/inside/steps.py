@@ -44,6 +44,25 @@ def main(arguments: list[str]) -> int:
     return NO_COMMAND if step == ("command",) else NO_WALL
 
 
+def enter(steps: list[tuple[str, ...]]) -> dict[str, str]:
+    """Build the walls around this very process, for one that becomes what it is to be without starting a program; the
+    variables that its environment is to have besides. It must have one thread: namespaces, privileges and filters are
+    each thread's own. Raises OSError that names the wall; who got so far is behind some of them, and must end."""
+    report = _Report()
+    step: tuple[str, ...] = ()
+    try:
+        if len(os.listdir("/proc/self/task")) != 1:
+            raise OSError("a process with several threads cannot be put behind walls")
+        building = _Building(report)
+        for step in steps:
+            building.do(step)
+    except (OSError, KeyError) as error:
+        raise OSError(f"wall {step[0]!r} cannot be built: {error}" if step else str(error)) from error
+    finally:
+        report.close()
+    return building.environment
+
+
 class _Report:
     """Where a failure is told. The file is opened before the walls are up: it may lie outside them."""
 
@@ -60,6 +79,11 @@ class _Report:
             details = f'{{"wall":"{wall}"}}'
             line = f'{{"code":"not_enforceable","message":"{text}","param":null,"retry_after_s":null,'
             os.write(self._descriptor, f'{line}"details":{details}}}\n'.encode())
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class _Building:

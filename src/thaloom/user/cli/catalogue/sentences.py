@@ -129,6 +129,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "status.door.ready": ("ready, pid {pid}", "就绪，进程号 {pid}"),
     "status.door.not_ready": ("not ready, pid {pid}", "未就绪，进程号 {pid}"),
     "status.models": ("models", "模型数"),
+    "status.standby": ("standby", "待命进程"),
+    "status.standby.value": (
+        "a worker waits for the next start (pid {pid}, {size})",
+        "已就绪，等待下一次启动（pid {pid}，{size}）",
+    ),
+    "status.standby.none": ("none", "无"),
     "alias.set": ("{name} stands for {shares}", "{name} 代表 {shares}"),
     "alias.none": (
         "There are no aliases. Add one: thaloom alias set NAME SERVICE",

@@ -1,0 +1,315 @@
+"""The worker that waits, everything imported, for the next that is to be started (work/runtime/standby.py).
+
+There is one at most. It is started when a while nothing was, in the control group of the id it will have, and gives way
+to everybody; it counts as free memory, and is ended for who needs that. A worker that it becomes is like any other: the
+same id on its command line, the same walls, the same lease. If it cannot, it is ended, and a process started the usual
+way with what was prepared already.
+
+No daemon ever finds one: it reads the end of the one that started it, and ends. One that had all its orders by then is
+a worker, found by its command line and the journal's intent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from thaloom import __version__
+from thaloom.base.clock import Clock
+from thaloom.base.errors import ThaloomError
+from thaloom.base.events import Emit, Event, at_level
+from thaloom.base.ids import WorkerId, new_worker_id
+from thaloom.base.procs import ProcessIdentity, resident_bytes, spawn
+from thaloom.base.units import MIB
+from thaloom.init.commands import worker_command
+from thaloom.init.confining import Confiner
+from thaloom.init.fencing import Fences
+from thaloom.init.layout import Layout
+from thaloom.init.leftovers import remove_leftovers
+from thaloom.init.node_memory import NodeMemory
+from thaloom.init.supervisor import Supervisor
+from thaloom.kernel.state.types import ServiceSpec
+from thaloom.work.runtime.standby import MAX_BYTES, REPORTS, Orders, Refused, Report, Taken, Waits
+
+QUIET_S = 2.0
+"""For so long nothing was started: what loads, and what heals, has the processors for itself."""
+READY_S = 120.0
+PATIENCE_S = 5.0
+"""For its walls: they take some ten milliseconds."""
+ROOM_BYTES = 256 * MIB
+"""What must be free for one to be started: it takes a fifth of that, and should not be ended again at once."""
+_LOOK_S = 1.0
+_LONGEST_S = 600.0
+"""Between two tries where each one failed."""
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""For workers of our own engine. NumPy's threads compute nothing there, the driver has its own; and a process that has
+several cannot put up its walls."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandbyReady(Event):
+    """A worker waits for the next that is to be started."""
+
+    id: WorkerId
+    pid: int
+    after_s: float
+    resident_bytes: int
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandbyLost(Event):
+    """The worker that waits could not be started, or ended by itself; the next is tried after `retry_in_s`."""
+
+    reason: str
+    retry_in_s: float
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandbyUnused(Event):
+    """The worker that waited could not become this one, which was started the usual way instead."""
+
+    worker: WorkerId
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Waiting:
+    id: WorkerId
+    identity: ProcessIdentity
+    channel: socket.socket
+    started_at: float
+    given: asyncio.Event = field(default_factory=asyncio.Event)
+    """It is somebody's now, or was to be."""
+
+
+class Standby:
+    """Owner of the one that waits. On the event loop's thread."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        enabled: bool,
+        driver: str | None,
+        fences: Fences,
+        confiner: Confiner,
+        memory: NodeMemory,
+        supervisor: Supervisor,
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
+        """`driver`: of the host's own device; None: there is none to get ready for."""
+        self._layout = layout
+        self._driver = driver
+        self._fences = fences
+        self._confiner = confiner
+        self._memory = memory
+        self._supervisor = supervisor
+        self._clock = clock
+        self._emit = emit
+        self._waiting: _Waiting | None = None
+        self.use(enabled=enabled)
+        self._wanted = False
+        self._busy_at = clock.monotonic()
+        self._failures = 0
+        self._not_before = 0.0
+
+    def use(self, *, enabled: bool) -> None:
+        """Heeded from the next round on."""
+        self._enabled = enabled and self._driver is not None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._waiting is None else self._waiting.identity.pid
+
+    def look(self, *, wanted: bool) -> None:
+        """Heed the present: whether there is a service it could be a worker of, and whether any is loading."""
+        self._wanted = wanted and self._enabled
+        if any(process.alive and process.ready_since is None for process in self._supervisor):
+            self._busy_at = self._clock.monotonic()
+        if not self._wanted:
+            self.end()
+        elif self._waiting is not None:
+            self._memory.keep(resident_bytes(self._waiting.identity.pid) or 0)
+
+    def offered(self, spec: ServiceSpec) -> WorkerId | None:
+        """The id of a worker for it that would be there at once."""
+        return self._waiting.id if self._waiting is not None and fits(spec) else None
+
+    def claim(self, worker: WorkerId) -> None:
+        """What it holds is part of what is booked for that worker from now on."""
+        if self._waiting is not None and self._waiting.id == worker:
+            self._memory.keep(0)
+
+    def drop(self, worker: WorkerId) -> None:
+        """That worker is not to be, after all."""
+        if self._waiting is not None and self._waiting.id == worker:
+            self.end()
+
+    async def become(
+        self, worker: WorkerId, *, plan: Path | None, environment: Mapping[str, str], told: Mapping[str, str], log: Path
+    ) -> ProcessIdentity | None:
+        """The process that is this worker now; None: another has to be started, and that is told where it is a
+        surprise. `plan`: of its walls, if it is to have any; `told`: variables that hold numbers of our descriptors."""
+        waiting = self._waiting
+        if waiting is None or waiting.id != worker:
+            return None
+        self.claim(worker)
+        self._waiting = None
+        orders = Orders(
+            started_at=waiting.started_at,
+            plan=None if plan is None else str(plan),
+            environment=dict(environment),
+            descriptors=tuple(told),
+        )
+        try:
+            with log.open("ab") as output:
+                descriptors = [output.fileno(), *map(int, told.values())]
+                socket.send_fds(waiting.channel, [msgspec.json.encode(orders)], descriptors)
+            reason = _reason(await _read(waiting.channel, PATIENCE_S))
+        except (OSError, ValueError) as error:
+            reason = str(error) or type(error).__name__
+        except BaseException:
+            waiting.identity.send(signal.SIGKILL)
+            raise
+        finally:
+            waiting.channel.close()
+            waiting.given.set()
+        self._busy_at = self._clock.monotonic()
+        if reason is None:
+            self._failures = 0
+            return waiting.identity
+        waiting.identity.send(signal.SIGKILL)
+        await waiting.identity.wait()
+        self._emit(StandbyUnused(worker=worker, reason=reason))
+        return None
+
+    def end(self) -> int:
+        """End the one that waits, if there is one; how many bytes it had."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return 0
+        num_bytes = resident_bytes(waiting.identity.pid) or 0
+        self._memory.keep(0)
+        waiting.channel.close()
+        waiting.identity.send(signal.SIGKILL)
+        return num_bytes
+
+    async def run(self) -> None:
+        """Have one wait whenever one is wanted, until this is cancelled."""
+        while True:
+            await self._clock.sleep(_LOOK_S)
+            now = self._clock.monotonic()
+            if self._wanted and now >= max(self._not_before, self._busy_at + QUIET_S) and self._has_room():
+                await self._keep_one()
+
+    def _has_room(self) -> bool:
+        return self._memory.host_free_bytes(self._supervisor) >= ROOM_BYTES
+
+    async def _keep_one(self) -> None:
+        """From its start to its end, or until it is somebody's."""
+        begun = self._clock.monotonic()
+        try:
+            waiting = await self._start()
+        except (ThaloomError, OSError, ValueError) as error:
+            return self._lost(str(error) or type(error).__name__)
+        self._waiting = waiting
+        resident = resident_bytes(waiting.identity.pid) or 0
+        self._memory.keep(resident)
+        after_s = round(self._clock.monotonic() - begun, 3)
+        self._emit(StandbyReady(id=waiting.id, pid=waiting.identity.pid, after_s=after_s, resident_bytes=resident))
+        try:
+            await _first(waiting.identity.wait(), waiting.given.wait())
+            if self._waiting is waiting:
+                self._lost("it ended")
+        finally:
+            if not waiting.given.is_set():
+                self.end()
+                await self._clear(waiting)
+
+    async def _start(self) -> _Waiting:
+        """Raises ThaloomError, OSError, ValueError; nothing is left behind then."""
+        assert self._driver is not None, "there is a driver, or none is wanted"
+        worker = new_worker_id()
+        started_at = self._clock.now()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        identity = None
+        try:
+            with theirs:
+                command = worker_command(self._layout.worker_spec(worker), standby=self._driver)
+                command = await asyncio.to_thread(self._fences.standby, worker, command)
+                environment = os.environ | {"THALOOM_HOME": str(self._layout.home)} | ONE_THREAD
+                log = self._layout.standby_log
+                log.unlink(missing_ok=True)
+                identity = spawn(command, log=log, env=environment, stdin=theirs.fileno())
+            waiting = _Waiting(id=worker, identity=identity, channel=ours, started_at=started_at)
+            report = await _read(ours, READY_S)
+            if report != Waits(version=__version__):
+                raise ValueError(f"it is no worker of version {__version__}: {report}")
+        except BaseException:
+            ours.close()
+            if identity is not None:
+                identity.send(signal.SIGKILL)
+                await identity.wait()
+            await self._clear_id(worker)
+            raise
+        return waiting
+
+    def _lost(self, reason: str) -> None:
+        self._failures += 1
+        retry_in_s = min(_LONGEST_S, QUIET_S * 2.0**self._failures)
+        self._not_before = self._clock.monotonic() + retry_in_s
+        self._emit(StandbyLost(reason=reason, retry_in_s=retry_in_s))
+
+    async def _clear(self, waiting: _Waiting) -> None:
+        waiting.identity.send(signal.SIGKILL)
+        await waiting.identity.wait()
+        await self._clear_id(waiting.id)
+
+    async def _clear_id(self, worker: WorkerId) -> None:
+        await asyncio.to_thread(self._confiner.release, worker)
+        remove_leftovers(self._layout, worker)
+
+
+def fits(spec: ServiceSpec) -> bool:
+    """Whether it has imported what a worker of this service needs: guests and their like bring their own."""
+    return spec.engine == "thaloom"
+
+
+async def _read(channel: socket.socket, timeout_s: float) -> Report:
+    """Raises OSError (TimeoutError among them), ValueError."""
+    async with asyncio.timeout(timeout_s):
+        message = await asyncio.get_running_loop().sock_recv(channel, MAX_BYTES)
+    if not message:
+        raise ConnectionResetError("it ended")
+    return REPORTS.decode(message)
+
+
+def _reason(report: Report) -> str | None:
+    """Why it is not the worker; None: it is."""
+    if isinstance(report, Taken):
+        return None
+    return report.reason if isinstance(report, Refused) else f"it answered {report}"
+
+
+async def _first(*waits: object) -> None:
+    """When one of them is over; the others are given up."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
