@@ -224,6 +224,7 @@ class Mutator:
             values = 0
         step.result, step.result_values = heap.take(values * 4), values
         step.gives_states = int(rng.choice([0, 0, 0, 1, 1, 2]))
+        step.is_greedy = int(rng.choice([0, 0, 0, 1, 1, 2]))
         return step
 
     def draws(self, heap: Heap, step: native.Step, width: int) -> native.Draws:
@@ -239,6 +240,8 @@ class Mutator:
         wishes["num_further"] = rng.integers(0, wishes["further_steps"].shape[1] + 1, count)
         wishes["top_k"] = rng.choice([0, 1, 3, 60, 2**32 - 1], count)
         wishes["num_top"] = rng.integers(-1, columns + 1, count)
+        if step.is_greedy and rng.integers(4):
+            wishes["temperature"], wishes["num_top"] = 0.0, -1
         wishes["row"] = rng.integers(0, max(count, 1), count) if rng.integers(2) else np.arange(count)
         if count and rng.integers(8) == 0:
             wishes["row"][int(rng.integers(count))] = self.number(count) % 2**32
@@ -254,7 +257,7 @@ class Mutator:
             wishes["further_steps"][int(rng.integers(count)), 0] = rng.choice(
                 np.array([0, 2**53, 2**64 - 1], np.uint64)
             )
-        for index in range(count):
+        for index in range(count if rng.integers(2) else 0):
             self.bend(heap, wishes[index : index + 1], width)
         if step.result_values and rng.integers(3) == 0:
             bits = rng.integers(0, 2**32, step.result_values, np.uint32)

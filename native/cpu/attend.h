@@ -57,17 +57,29 @@ class Attention {
 
   template <uint32_t DType>
   void run_in() {
-    keep_all<DType>();
     const size_t num_attended = cut();
     const size_t num_items = num_ranges_ * num_kv_heads_;
     const bool is_small = num_attended * num_shared_ * num_kv_heads_ * (head_size_ + value_size_) < kWorthSharing;
-    if (is_small || threads_.size() < 2) {
-      for (size_t i = 0; i < num_items; ++i) attend_item<DType>(i, 0);
-    } else if (num_items < 2 * threads_.size() && fits_parts()) {
-      attend_segments<DType>(num_items);
-    } else {
-      each(num_items, [&](size_t i, uint32_t thread) { attend_item<DType>(i, thread); });
-    }
+    const bool is_one = is_small || threads_.size() < 2;
+    const bool is_by_segments = !is_one && num_items < 2 * threads_.size() && fits_parts();
+    const bool is_kept_before = is_by_segments || !is_range_a_sequence();
+    if (is_kept_before) keep_all<DType>();
+    const auto attend = [&](size_t i, uint32_t thread) {
+      if (!is_kept_before) keep_item<DType>(i);
+      attend_item<DType>(i, thread);
+    };
+    if (is_by_segments) attend_segments<DType>(num_items);
+    else if (is_one)
+      for (size_t i = 0; i < num_items; ++i) attend(i, 0);
+    else each(num_items, attend);
+  }
+
+  // Whether no item reads what another one keeps: a step that only decodes has no region of work for keeping then, and what
+  // is kept is read where it was written.
+  bool is_range_a_sequence() const {
+    for (size_t i = 1; i < num_ranges_; ++i)
+      if (step_.sequences[ranges_[i].first] == step_.sequences[ranges_[i - 1].first]) return false;
+    return true;
   }
 
   // f(i, thread) for i in [0, count), in any order, by whichever thread is free.
@@ -79,25 +91,33 @@ class Attention {
     });
   }
 
+  // The keys and values of one row and head.
   template <uint32_t DType>
-  void keep_all() {
+  void keep(size_t r, size_t head) {
     const bool values_are_keys = t_.slots[2] == -1;
     const Rows k = value(t_.slots[1]), v = value(t_.slots[values_are_keys ? 1 : 2]);
-    const auto keep = [&](size_t r) {
-      const auto position = static_cast<uint32_t>(step_.positions[r]);
-      char *head = pool_ + static_cast<size_t>(table(r)[position / kBlockTokens]) * p_.block_bytes + store_.offset;
-      for (size_t i = 0; i < num_kv_heads_; ++i, head += store_.head_bytes)
-        keep_head<DType>(store_, head, position % kBlockTokens, k.at(r) + i * head_size_, head_size_,
-                         v.at(r) + i * (values_are_keys ? head_size_ : value_size_), value_size_, values_are_keys);
+    const auto position = static_cast<uint32_t>(step_.positions[r]);
+    const auto block = static_cast<size_t>(table(r)[position / kBlockTokens]);
+    keep_head<DType>(store_, pool_ + block * p_.block_bytes + store_.offset + head * store_.head_bytes,
+                     position % kBlockTokens, k.at(r) + head * head_size_, head_size_,
+                     v.at(r) + head * (values_are_keys ? head_size_ : value_size_), value_size_, values_are_keys);
+  }
+
+  template <uint32_t DType>
+  void keep_item(size_t number) {
+    const RowRange range = ranges_[number / num_kv_heads_];
+    for (size_t r = range.first; r < range.first + range.count; ++r) keep<DType>(r, number % num_kv_heads_);
+  }
+
+  template <uint32_t DType>
+  void keep_all() {
+    const auto work = [&](uint32_t thread, size_t num_parts) {
+      const auto [begin, end] = share(step_.num_rows, thread, num_parts);
+      for (size_t r = begin; r < end; ++r)
+        for (size_t head = 0; head < num_kv_heads_; ++head) keep<DType>(r, head);
     };
-    if (step_.num_rows * num_kv_heads_ * (head_size_ + value_size_) < kWorthSharing / 4) {
-      for (size_t r = 0; r < step_.num_rows; ++r) keep(r);
-      return;
-    }
-    threads_.run([&](uint32_t thread) {
-      const auto [begin, end] = share(step_.num_rows, thread, threads_.size());
-      for (size_t r = begin; r < end; ++r) keep(r);
-    });
+    if (step_.num_rows * num_kv_heads_ * (head_size_ + value_size_) < kWorthSharing / 4) work(0, 1);
+    else threads_.run([&](uint32_t thread) { work(thread, threads_.size()); });
   }
 
   // Makes the ranges, of few enough rows for one item each. Gives the positions that all rows see together, about.

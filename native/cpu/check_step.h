@@ -39,11 +39,14 @@ class StepChecker {
       return refuse(message, THALOOM_BAD_STEP, "block tables have %u columns; a context of %u needs fewer",
                     s.table_columns, program.max_context);
     if (!s.tokens || !s.positions || !s.sequences || (s.table_columns && !s.block_tables) ||
-        (s.num_outputs && (!s.outputs || !s.result)) || reinterpret_cast<uintptr_t>(s.result) % 64)
+        (s.num_outputs && (!s.outputs || (!s.result && !s.is_greedy))) || reinterpret_cast<uintptr_t>(s.result) % 64)
       return refuse(message, THALOOM_BAD_STEP, "an array of the step is missing or not aligned");
     if (s.gives_states > 1 || (s.gives_states && !gives_logits(program)))
       return refuse(message, THALOOM_BAD_STEP, "this program gives no states");
-    if (s.result_values < uint64_t{s.num_outputs} * (s.gives_states ? state_stride(program) : program.result_stride))
+    if (s.is_greedy > 1 || (s.is_greedy && (s.gives_states || !gives_logits(program))))
+      return refuse(message, THALOOM_BAD_STEP, "this step gives no tokens");
+    if (!s.is_greedy &&
+        s.result_values < uint64_t{s.num_outputs} * (s.gives_states ? state_stride(program) : program.result_stride))
       return refuse(message, THALOOM_BAD_STEP, "no room for %u results", s.num_outputs);
     if (int32_t status = check_rows()) return status;
     for (uint32_t i = 0; i < s.num_outputs; ++i)
@@ -107,14 +110,15 @@ class StepChecker {
   }
 };
 
-// Draws against the contract, before anything is written. Logits are the caller's: any bits will do.
-inline int32_t check_draws(const Program &program, const thaloom_draws &d, thaloom_message *message) {
+// Draws against the contract, before anything is written. Logits are the caller's: any bits will do. `num_kept`: rows of
+// which the last step found the likeliest token and kept no logits.
+inline int32_t check_draws(const Program &program, const thaloom_draws &d, uint32_t num_kept, thaloom_message *message) {
   if (!gives_logits(program)) return refuse(message, THALOOM_BAD_STEP, "this program gives no logits to draw from");
   if (d.num_draws > program.max_rows)
     return refuse(message, THALOOM_BAD_STEP, "%u draws; at most %u", d.num_draws, program.max_rows);
-  if (d.num_draws && (!d.logits || !d.wishes || !d.drawn || (d.top_columns && !d.top)))
+  if (d.num_draws && ((!d.logits && !num_kept) || !d.wishes || !d.drawn || (d.top_columns && !d.top)))
     return refuse(message, THALOOM_BAD_STEP, "an array of the draws is missing");
-  if (d.logits_values < uint64_t{d.num_rows} * program.result_stride)
+  if (num_kept ? num_kept < d.num_rows : d.logits_values < uint64_t{d.num_rows} * program.result_stride)
     return refuse(message, THALOOM_BAD_STEP, "there are no logits for %u rows", d.num_rows);
   for (uint32_t i = 0; i < d.num_draws; ++i) {
     const thaloom_draw &w = d.wishes[i];
@@ -125,6 +129,8 @@ inline int32_t check_draws(const Program &program, const thaloom_draws &d, thalo
                              w.num_further <= THALOOM_MAX_FURTHER &&
                              std::all_of(w.further_steps, w.further_steps + w.num_further,
                                          [](uint64_t steps) { return steps >> 53 == 0; });
+    if (num_kept && (w.temperature != 0 || w.num_top >= 0 || w.num_edits || w.allowed_words))
+      return refuse(message, THALOOM_BAD_STEP, "draw %u is not greedy alone, and no logits were kept", i);
     if (!is_possible) return refuse(message, THALOOM_BAD_STEP, "draw %u is of impossible numbers", i);
     if (w.allowed_words != (w.allowed ? (program.result_width + 31) / 32 : 0))
       return refuse(message, THALOOM_BAD_STEP, "draw %u allows tokens by %u words", i, w.allowed_words);

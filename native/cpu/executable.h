@@ -12,6 +12,7 @@
 #include "attend.h"
 #include "check_step.h"
 #include "experts.h"
+#include "highest.h"
 #include "linear.h"
 #include "program.h"
 #include "read_program.h"
@@ -34,7 +35,8 @@ class Executable {
     const size_t rows = program.max_rows;
     if (!places_.allocate(rows) || !adapted_.allocate(rows) || !ranges_.allocate(rows) ||
         !choices_.allocate(program.most_experts ? rows : 0, program.most_experts, program.most_chosen) ||
-        (gives_logits(program) && !samplers_.allocate(program.num_threads, program.result_width)))
+        (gives_logits(program) &&
+         (!samplers_.allocate(program.num_threads, program.result_width) || !highest_.allocate(rows))))
       return refuse(message, THALOOM_NO_MEMORY, "no memory for an executable of %zu rows", rows);
     if (!threads_.start(program.num_threads))
       return refuse(message, THALOOM_NO_THREADS, "the system refused %u threads", program.num_threads);
@@ -68,13 +70,19 @@ class Executable {
     step_ = told;
     const StepChecker checker(program, step_, pool_ == nullptr ? 0 : num_blocks_, places_, message);
     if (int32_t status = checker.check()) return status;
+    num_kept_ = 0;
     turn();
     for (size_t i = 0; i < program.operations.size();) i += run_operation(i);
+    if (step_.is_greedy) num_kept_ = step_.num_outputs;
     return THALOOM_OK;
   }
 
   int32_t draw(const thaloom_draws &told, thaloom_message *message) {
-    if (int32_t status = check_draws(program, told, message)) return status;
+    if (int32_t status = check_draws(program, told, num_kept_, message)) return status;
+    if (num_kept_) {
+      for (uint32_t i = 0; i < told.num_draws; ++i) highest_.tell(told.wishes[i].row, told.drawn[i]);
+      return THALOOM_OK;
+    }
     const auto work = [&](uint32_t thread) {
       const auto [begin, end] = share(told.num_draws, thread, threads_.size());
       for (size_t i = begin; i < end; ++i)
@@ -116,6 +124,8 @@ class Executable {
   Array<RowRange> ranges_;    // for attention
   Choices choices_;
   Samplers samplers_;
+  Highest highest_;
+  uint32_t num_kept_ = 0;  // rows of the last step of which only the likeliest token is known
   std::atomic<bool> is_busy_{false};
 
   Rows value(int32_t slot) const {
@@ -312,15 +322,17 @@ class Executable {
   void score_vocabulary(const thaloom_instruction &t) {
     const Matrices w = program.matrices(t.weights[0]);
     const Rows x = value(t.slots[0]), result{step_.result, program.result_stride};
-    const auto scale = static_cast<float>(t.reals[0]), softcap = static_cast<float>(t.reals[1]);
+    const Scaling scaling = {static_cast<float>(t.reals[0]), static_cast<float>(t.reals[1])};
     const Inputs inputs = ready(w.dtype, {x.base, x.stride, step_.outputs}, step_.num_outputs, w.columns);
+    if (step_.is_greedy) {
+      highest_.begin(step_.num_outputs, scaling);
+      return multiply_shared({.up = {w}, .highest = &highest_}, inputs, step_.num_outputs, [](size_t, size_t) {});
+    }
     multiply_shared({.up = {w}, .out = result}, inputs, step_.num_outputs, [&](size_t begin, size_t end) {
-      if (scale == 1.0f && softcap == 0.0f) return;
+      if (!scaling.changes()) return;
       for (size_t i = 0; i < step_.num_outputs; ++i)
-        for (size_t k = begin * kGroup; k < end * kGroup; k += kLanes) {
-          const Float scaled = load(result.at(i) + k) * scale;
-          thaloom::store(result.at(i) + k, softcap == 0.0f ? scaled : soften(scaled, broadcast(softcap)));
-        }
+        for (size_t k = begin * kGroup; k < end * kGroup; k += kLanes)
+          thaloom::store(result.at(i) + k, scaling(load(result.at(i) + k)));
     });
   }
 

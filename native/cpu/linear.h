@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "functions.h"
+#include "highest.h"
 #include "linear_whole.h"
 #include "program.h"
 #include "threads.h"
@@ -23,12 +24,13 @@ struct Factor {
 
 // Rows times a matrix, and what becomes of the sums, in this order: plus the bias; times the activation of what `gate`
 // gives for the same rows; plus `added`; into `out`, whose rows have room for whole panels, or else to `target`, `unit`
-// panels at a time, in the forms that it is read in. The same for every format.
+// panels at a time, in the forms that it is read in, or to `highest`. The same for every format.
 struct Product {
   Factor up;
   Rows out = {};
   const Target *target = nullptr;
   size_t unit = 1;
+  Highest *highest = nullptr;
   const Factor *gate = nullptr;  // of the same shape and dtype
   uint32_t activation = 0;
   Rows added = {};  // none without a base
@@ -102,10 +104,11 @@ inline void multiply(const Product &product, size_t begin, size_t end, size_t mo
   const Matrices &w = product.up.w;
   const Tiles &tiles = tiles_of(w.dtype);
   const size_t num_tiles = tiles_for(tiles, num_rows), longest = std::max(most, product.unit);
+  const bool is_stored = product.target == nullptr && product.highest == nullptr;  // as it comes out of a tile
   alignas(64) float sums[kAccumulators * kLanes], gates[kAccumulators * kLanes];
-  alignas(64) float unit[kTilesTogether * kTileRows * kMostUnit * kGroup];  // what is to be made ready, row after row
+  alignas(64) float unit[kTilesTogether * kTileRows * kMostUnit * kGroup];  // what is not stored as it is, row after row
   for (size_t length; begin < end; begin += length) {
-    length = end - begin >= longest ? longest : product.target == nullptr ? 1 : end - begin;
+    length = end - begin >= longest ? longest : is_stored ? 1 : end - begin;
     Strip strip = {.panels = nullptr, .panel_bytes = w.panel_bytes, .x = nullptr, .x_stride = in.stride,
                    .columns = w.columns, .ahead = length * w.panel_bytes};
     for (size_t block = 0; block < num_tiles; block += kTilesTogether) {
@@ -124,15 +127,17 @@ inline void multiply(const Product &product, size_t begin, size_t end, size_t mo
           strip.panels = w.panel(product.up.matrix, panel);
           tile(strip, sums);
           product.finish(sums, gates, row, after - row, panel, width, [&](size_t r) {
-            if (product.target == nullptr) return product.out.at(row + r) + panel * kGroup;
+            if (is_stored) return product.out.at(row + r) + panel * kGroup;
             return unit + ((row - top + r) * length + panel - begin) * kGroup;
           });
         }
       }
-      if (product.target == nullptr) continue;
+      if (is_stored) continue;
       const size_t first = begin * kGroup, columns = std::min<size_t>(length * kGroup, w.rows - first);
-      for (size_t r = top, at = 0; r < share(num_rows, last - 1, num_tiles).end; ++r, at += length * kGroup)
-        product.target->write(r, first, unit + at, columns);
+      for (size_t r = top, at = 0; r < share(num_rows, last - 1, num_tiles).end; ++r, at += length * kGroup) {
+        if (product.target != nullptr) product.target->write(r, first, unit + at, columns);
+        else product.highest->look(r, first, unit + at, columns);
+      }
     }
   }
 }

@@ -54,6 +54,13 @@ THALOOM_INLINE uint64_t rank_of(float logit, uint32_t id) {
   return uint64_t{bits} << 32 | static_cast<uint32_t>(~id);
 }
 THALOOM_INLINE uint32_t id_of(uint64_t rank) { return ~static_cast<uint32_t>(rank); }
+THALOOM_INLINE float logit_of(uint64_t rank) {
+  auto bits = static_cast<uint32_t>(rank >> 32);
+  bits ^= bits >> 31 ? 0x80000000u : 0xFFFFFFFFu;
+  float logit;
+  std::memcpy(&logit, &bits, sizeof logit);
+  return logit;
+}
 
 // What a row of logits is found to be, vector by vector.
 struct Seen {

@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of a struct or of a meaning below. native.py holds the same number. */
-#define THALOOM_CPU_ABI 9u
+#define THALOOM_CPU_ABI 10u
 
 enum thaloom_status {
   THALOOM_OK = 0,
@@ -143,10 +143,10 @@ struct thaloom_step {
   uint32_t num_sequences;
   uint32_t table_columns;
   uint32_t num_outputs;
-  float *result; /* num_outputs x result_stride, aligned to 64 bytes */
+  float *result; /* num_outputs x result_stride, aligned to 64 bytes; not touched by a greedy step, and may be null */
   uint64_t result_values;
   uint32_t gives_states; /* 1: what the logits would be made of, instead of them; rows of 16 floats and more */
-  uint32_t reserved;
+  uint32_t is_greedy;    /* 1: no logits either; until the next step, draws are greedy ones of these rows alone */
 };
 
 /* What is done to the logit of one token before a draw: x > 0 ? x / scale : x * scale, then + add. */
@@ -185,7 +185,7 @@ struct thaloom_drawn {
 };
 
 struct thaloom_draws {
-  const float *logits; /* num_rows x result_stride, as a step wrote them */
+  const float *logits; /* num_rows x result_stride, as a step wrote them; not read after a greedy step */
   uint64_t logits_values;
   const struct thaloom_draw *wishes;
   struct thaloom_drawn *drawn;

@@ -84,6 +84,11 @@ class Draw:
             raise ValueError(f"impossible draw: {self}")
 
     @property
+    def is_greedy(self) -> bool:
+        """Whether it is the highest logit's token as the model gave it, and nothing more is asked."""
+        return self.temperature == 0.0 and self.num_top is None and self.edits is None and self.allowed is None
+
+    @property
     def uniform_steps(self) -> int:
         """`uniform` in steps of 2^-53."""
         return int(self.uniform * UNIFORM_STEPS)

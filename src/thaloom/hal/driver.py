@@ -162,7 +162,8 @@ class Executable(Protocol):
         ...
 
     def run(self, step: Step) -> NDArray[np.float32]:
-        """Result of the last instruction, (num_outputs, width): valid until the next run.
+        """Result of the last instruction, (num_outputs, width): valid until the next run. Of a step that is `greedy`
+        and an executable that SamplesNatively it may be (num_outputs, 0).
 
         Raises ValueError for a step that breaks the contract (too many rows, a block outside the pool, a token
         outside the vocabulary ...) before anything is written; DeviceLost if the device went away.
@@ -267,7 +268,8 @@ class SamplesNatively(Protocol):
     def draw(self, draws: Sequence[Draw]) -> Sequence[Drawn]:
         """One token for each row of the last run's result, in their order: to the last bit as `hal.draws.draw` says.
 
-        Before the next run, as often as wished. Raises ValueError if there are not as many draws as rows.
+        Before the next run, as often as wished. Raises ValueError if there are not as many draws as rows, or if the
+        step was greedy and a draw is not (`Draw.is_greedy`).
         """
         ...
 

@@ -335,6 +335,9 @@ class Step:
     """(R,) which LoRA adapter each row uses, -1 for none"""
     states: bool = False
     """Of a program that ends in logits: the result is what these would be made of, (num_outputs, D)"""
+    greedy: bool = False
+    """Of a program that ends in logits: of each output's only the token of the highest is wanted. An executable that
+    draws by itself (driver.SamplesNatively) may keep none of them then"""
 
     @property
     def num_rows(self) -> int:

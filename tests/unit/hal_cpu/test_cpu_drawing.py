@@ -232,6 +232,64 @@ def test_as_many_draws_as_rows_or_none_at_all(build: str) -> None:
             executable.draw([Draw()] * 2)
 
 
+@contextmanager
+def heading(head: Rows, *, scale: float, softcap: float, num_threads: int) -> Iterator[Executable]:
+    """A program whose logits of token t are column t of `head`, (V, 16): its embedding is the identity."""
+    builder = ProgramBuilder()
+    x = builder.embedding("table", vocab_size=16, width=16)
+    builder.logits(x, "head", vocab_size=len(head), scale=scale, softcap=softcap)
+    weights = MemoryWeights({"table": Tensor("f32", np.eye(16, dtype=np.float32)), "head": Tensor("f32", head)})
+    limits = Limits(max_rows=40, max_sequences=40, max_context=16)
+    executable = CpuDriver().open(DEVICE_ID, num_threads=num_threads).compile(builder.build(), weights, limits)
+    try:
+        yield executable
+    finally:
+        executable.close()
+
+
+@pytest.mark.parametrize(("scale", "softcap"), [(1.0, 0.0), (-0.5, 0.0), (1.0, 3.0)])
+@settings(max_examples=20)
+@given(
+    vocab_size=st.sampled_from(SIZES),
+    num_rows=st.sampled_from([1, 2, 13, 33, 40]),
+    num_threads=st.sampled_from([1, 2, 3]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_greedy_step_gives_the_tokens_of_the_logits_it_does_not_keep(
+    build: str, scale: float, softcap: float, vocab_size: int, num_rows: int, num_threads: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    head = np.round(rng.standard_normal((vocab_size, 16)), 1).astype(np.float32)  # with many ties
+    head[rng.random(head.shape) < 0.3] *= -0.0
+    if seed % 5 == 0:
+        head[rng.integers(vocab_size), 3] = rng.choice([np.nan, np.inf, -np.inf])
+    tokens = rng.integers(0, 16, num_rows).astype(np.int32)
+    own, zeros = np.arange(num_rows, dtype=np.int32), np.zeros(num_rows, np.int32)
+    tables = np.zeros((num_rows, 1), np.int32)
+    step = Step(tokens=tokens, positions=zeros, sequences=own, block_tables=tables, outputs=own[::-1].copy())
+    with heading(head, scale=scale, softcap=softcap, num_threads=num_threads) as executable:
+        assert isinstance(executable, SamplesNatively)
+        wanted = defined(np.array(executable.run(step)), [Draw()] * num_rows)
+        executable.run(dataclasses.replace(step, greedy=True))
+        assert executable.draw([Draw()] * num_rows) == wanted
+        again = rng.permutation(num_rows)[: num_rows // 2].tolist()
+        assert executable.redraw(again, [Draw()] * len(again)) == [wanted[row] for row in again]
+
+
+@pytest.mark.parametrize("wish", [Draw(num_top=0), Draw(temperature=0.1), Draw(allowed=np.zeros(1, np.uint32))])
+def test_after_a_greedy_step_there_is_nothing_else_to_draw_from(build: str, wish: Draw) -> None:
+    one, zeros = np.arange(1, dtype=np.int32), np.zeros(1, np.int32)
+    step = Step(tokens=zeros, positions=zeros, sequences=one, block_tables=np.zeros((1, 1), np.int32), outputs=one)
+    with heading(np.ones((20, 16), np.float32), scale=1.0, softcap=0.0, num_threads=1) as executable:
+        assert isinstance(executable, SamplesNatively)
+        executable.run(dataclasses.replace(step, greedy=True))
+        with pytest.raises(ValueError, match="not greedy alone"):
+            executable.draw([wish])
+        assert executable.draw([Draw()]) == [Drawn(token=0)]
+        executable.run(step)
+        assert len(executable.draw([wish])) == 1
+
+
 def test_a_program_that_gives_no_logits_gives_no_tokens(build: str) -> None:
     builder = ProgramBuilder()
     builder.pool(builder.embedding("table", vocab_size=20, width=16))

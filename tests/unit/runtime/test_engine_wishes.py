@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from thaloom.hal.draws import Draw, Drawn, draw, likeliest
 from thaloom.hal.ops import Step
 from thaloom.work.runtime.choosing import Chooser
 from thaloom.work.runtime.grammars import Grammars, Matcher
-from thaloom.work.runtime.messages import Embed, Finished, Grammar, PromptLogprobs, State, Tokens
+from thaloom.work.runtime.messages import Embed, Finished, Generate, Grammar, PromptLogprobs, State, Tokens
 from thaloom.work.runtime.text import Vocabulary, read_vocabulary
 from thaloom.work.runtime.types import Sampling
 
@@ -73,6 +74,32 @@ def test_a_bias_can_force_and_forbid_a_token() -> None:
     assert answer(logit_bias=[(7, 100.0)]) == [7] * COUNT
     usual = greedy(PROMPT, 1)[0]
     assert usual not in answer(logit_bias=[(usual, -100.0)])
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"temperature": 0.5},
+        {"logprobs": 0},
+        {"logit_bias": [(7, 1.0)]},
+        {"frequency_penalty": 0.5},
+        {"presence_penalty": 0.5},
+        {"repetition_penalty": 1.1},
+        {"prompt_logprobs": 1},
+        {"min_tokens": 2, "stop_tokens": (5,)},
+    ],
+)
+def test_a_step_is_greedy_where_nobody_in_it_wants_more_than_the_likeliest_token(wish: dict[str, Any]) -> None:
+    def steps(*requests: Generate) -> list[Step]:
+        executable = HistoryExecutable(64)
+        bench = make_bench(executable, num_blocks=64, chunk_tokens=64)
+        for request in requests:
+            bench.submit(request)
+        bench.run()
+        return executable.steps
+
+    assert all(step.greedy for step in steps(ask(PROMPT, 3)))
+    assert not steps(ask(PROMPT, 3), ask(PROMPT[::-1], 3, **wish))[0].greedy
 
 
 def test_an_answer_does_not_end_before_min_tokens() -> None:

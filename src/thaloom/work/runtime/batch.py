@@ -85,4 +85,5 @@ def lay_out(work: Sequence_[Work]) -> Step:
         block_tables=tables,
         outputs=np.array(outputs, dtype=np.int32),
         states=work[0].sequence.pooling is not None,
+        greedy=all(item.sequence.chooser.is_greedy and not item.reported for item in work),
     )

@@ -42,6 +42,13 @@ class Chooser:
         return self._penal or repeats or self._matcher is not None or self._num_taken < self._request.min_tokens
 
     @property
+    def is_greedy(self) -> bool:
+        """Whether every draw of the next step's is (`Draw.is_greedy`)."""
+        is_held = self._held is not None and self._num_taken < self._request.min_tokens
+        is_plain = self._matcher is None and not self._places and not self._penal and not is_held
+        return is_plain and self._sampling.temperature == 0.0 and self._request.logprobs is None
+
+    @property
     def complete(self) -> bool:
         """The constraint lets nothing follow any more."""
         return self._matcher is not None and self._matcher.complete

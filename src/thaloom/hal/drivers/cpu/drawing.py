@@ -24,14 +24,15 @@ _NO_FURTHER = (0,) * MAX_FURTHER
 def draw_rows(
     library: Library,
     handle: ctypes.c_void_p,
-    result: HostMemory,
+    result: HostMemory | None,
     plan: native.Plan,
     rows: Sequence[int],
     draws: Sequence[Draw],
     *,
     num_rows: int,
 ) -> list[Drawn]:
-    """One token for each of `rows`, of the `num_rows` that `result` has, by the draw in its place.
+    """One token for each of `rows`, of the `num_rows` that `result` has, by the draw in its place. No result: the step
+    was greedy, and so are the draws.
 
     Plain structs, for this runs after every step, which has swept the caches: by NumPy's records it took nearly twice
     as long."""
@@ -42,8 +43,8 @@ def draw_rows(
         _DRAW.pack_into(wishes, index * _DRAW.size, *_told(wish, columns), row, len(wish.further))
     top = np.empty((count, columns), np.int32) if columns else None
     told = native.Draws(
-        logits=result.address,
-        logits_values=result.num_bytes // 4,
+        logits=None if result is None else result.address,
+        logits_values=0 if result is None else result.num_bytes // 4,
         wishes=ctypes.addressof(wishes),
         drawn=ctypes.addressof(findings),
         top=None if top is None else top.ctypes.data,
@@ -60,7 +61,7 @@ def draw_rows(
         if token < 0:
             return Drawn(token=token, num_not_finite=num_not_finite)
         tokens = (token, *(each for each in further if each >= 0))
-        if wish.num_top is None:
+        if wish.num_top is None or result is None:
             return drawn(tokens)
         logits = result.data.view(np.float32)[row * stride : (row + 1) * stride]
         likeliest = np.empty(0, np.int32) if top is None else top[index, :num_top]

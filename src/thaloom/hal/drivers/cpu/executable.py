@@ -139,6 +139,7 @@ class CpuExecutable:
         self._pool: HostMemory | None = None
         self._num_blocks = 0
         self._num_results = 0
+        self._is_greedy = False
         self._message = native.Message()
 
     @property
@@ -173,12 +174,17 @@ class CpuExecutable:
         told, keep = self._encode(step)
         if len(step.outputs) > self._max_rows:
             raise ValueError(f"{len(step.outputs)} outputs; at most {self._max_rows}")
+        self._num_results = 0
+        self._is_greedy = bool(told.is_greedy)
+        if self._is_greedy:
+            self._library.step(handle, told, self._message)
+            self._num_results = len(step.outputs)
+            return np.empty((len(step.outputs), 0), np.float32)
         width = self._state_width if step.states else self._plan.result_width
         stride = -(-width // 16) * 16 if step.states else self._plan.result_stride
         memory = self._result_for(len(step.outputs) * stride)
         told.result = memory.address
         told.result_values = memory.num_bytes // 4
-        self._num_results = 0
         self._library.step(handle, told, self._message)
         del keep  # until here the library read from them
         self._num_results = 0 if step.states else len(step.outputs)
@@ -197,9 +203,8 @@ class CpuExecutable:
             raise ValueError(f"{len(draws)} draws from {len(rows)} rows")
         if self._result is None or any(not 0 <= row < self._num_results for row in rows):
             raise ValueError(f"draws from the rows {list(rows)} of {self._num_results} rows of logits")
-        return draw_rows(
-            self._library, self._living(), self._result, self._plan, rows, draws, num_rows=self._num_results
-        )
+        result = None if self._is_greedy else self._result
+        return draw_rows(self._library, self._living(), result, self._plan, rows, draws, num_rows=self._num_results)
 
     def copy_block(self, source: int, target: int) -> None:
         for block in (source, target):
@@ -271,6 +276,7 @@ class CpuExecutable:
             table_columns=step.block_tables.shape[1],
             num_outputs=len(step.outputs),
             gives_states=step.states,
+            is_greedy=step.greedy and not step.states and self._state_width > 0,
         )
         keep = []
         for name, shape in (

@@ -21,7 +21,7 @@ from pathlib import Path
 from thaloom.base.errors import DriverUnavailable, InternalError, OutOfMemory
 from thaloom.hal.draws import MAX_FURTHER
 
-ABI = 9
+ABI = 10
 FOLDER = Path(__file__).parent / "lib"
 BUILD_INFO = "BUILD_INFO.json"
 
@@ -151,7 +151,7 @@ class Step(ctypes.Structure):
         ("result", ctypes.c_void_p),
         ("result_values", ctypes.c_uint64),
         ("gives_states", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("is_greedy", ctypes.c_uint32),
     )
 
 

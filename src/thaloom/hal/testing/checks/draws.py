@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,6 +42,23 @@ def greedy_takes_the_lower_id_on_a_tie(subject: Subject) -> None:
         expect(all(found.token == 0 for found in _draw(made.executable, [Draw()] * len(rows))), "a tie not to id 0")
 
 
+@check("draws.of_a_greedy_step", "draws")
+def of_a_greedy_step(subject: Subject) -> None:
+    """The tokens of the logits that were not kept; and nothing but tokens."""
+    for seed in range(3):
+        case = tiny_model(seed)
+        with bench(subject.open(num_threads=2), case) as made:
+            rows = _run(made.executable, case)
+            _run(made.executable, case, greedy=True)
+            _compare(_draw(made.executable, [Draw()] * len(rows)), rows, [Draw()] * len(rows))
+            for wish in (Draw(num_top=1), Draw(allowed=np.zeros((VOCAB_SIZE + 31) // 32, np.uint32))):
+                try:
+                    found = _draw(made.executable, [wish] * len(rows))
+                except ValueError:
+                    continue
+                _compare(found, rows, [wish] * len(rows))  # whoever keeps logits all the same may draw from them
+
+
 @check("draws.as_many_as_rows", "draws")
 def as_many_as_rows(subject: Subject) -> None:
     case = tiny_model(1)
@@ -76,10 +94,11 @@ def again(subject: Subject) -> None:
             raise Nonconforming(f"{count} draws from rows {odd} of {len(rows)} are not refused")
 
 
-def _run(executable: Executable, case: Case) -> NDArray[np.float32]:
+def _run(executable: Executable, case: Case, *, greedy: bool = False) -> NDArray[np.float32]:
     """The logits of one step, (num_rows, V)."""
     sequences = sequences_for(case)
-    return np.array(executable.run(make_step(sequences, together(sequences)[0])))
+    step = make_step(sequences, together(sequences)[0])
+    return np.array(executable.run(dataclasses.replace(step, greedy=greedy)))
 
 
 def _draw(executable: Executable, wishes: list[Draw]) -> Sequence[Drawn]:
