@@ -55,7 +55,7 @@ LANES = (
     ),
     Lane(name="core", budget_s=900, commands=(), tests=("tests/unit", "tests/property")),
     Lane(name="back ends", budget_s=900, commands=(), tests=("tests/contract", "tests/hardware")),
-    Lane(name="faults", budget_s=900, commands=(), tests=("tests/system",)),
+    Lane(name="faults", budget_s=1200, commands=(), tests=("tests/system",)),
     Lane(
         name="chaos, shortened",
         budget_s=480,
