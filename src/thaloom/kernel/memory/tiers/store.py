@@ -47,11 +47,6 @@ class TieredStore:
         clock = clock or SystemClock()
         self._mover = None if folder is None else Mover(self._books, self._changed, folder, emit, clock)
 
-    @property
-    def bounds(self) -> dict[Tier, int]:
-        """Bytes of each tier, which are never exceeded."""
-        return dict(self._books.bounds)
-
     def put(
         self,
         key: bytes,
@@ -133,6 +128,11 @@ class TieredStore:
         """Wait until nothing is moved or removed and nothing is to be; False if that took longer."""
         with self._changed:
             return self._mover is None or self._changed.wait_for(self._settled(self._mover), timeout_s)
+
+    @property
+    def bounds(self) -> dict[Tier, int]:
+        """Bytes of each tier, which are never exceeded."""
+        return dict(self._books.bounds)
 
     def held(self) -> Held:
         with self._changed:
