@@ -357,7 +357,6 @@ MUTANTS: dict[str, tuple[Callable[[], Mutant], str]] = {
     "reads another device": (lambda: _reading_with(device=DeviceId("virtual:9")), "telemetry.is_of_the_device"),
     "gives memory it does not have": (lambda: backend_like(allocate=_gives_too_much), "memory.too_much_is_refused"),
     "never gives memory back": (lambda: backend_like(allocate=_forgets_free), "memory.comes_back"),
-    "begins anywhere": (lambda: backend_like(allocate=lambda self, size: _Odd(size)), "memory.begins_aligned"),
     "takes nothing out of blocks": (
         lambda: executable_like(read_block=lambda self, block, into: None, write_block=_put_back),
         "memory.blocks_leave_and_come_back",
@@ -370,6 +369,7 @@ MUTANTS: dict[str, tuple[Callable[[], Mutant], str]] = {
         lambda: executable_like(copy_block=lambda self, source, target: None),
         "memory.blocks_can_be_copied",
     ),
+    "begins anywhere": (lambda: backend_like(allocate=lambda self, size: _Odd(size)), "memory.begins_aligned"),
     "stores f32 where bf16 was asked for": (
         lambda: backend_like(compile=_stores_f32),
         "execute.store_dtype_is_kept",

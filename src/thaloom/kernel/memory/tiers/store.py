@@ -48,11 +48,6 @@ class TieredStore:
         self._mover = None if folder is None else Mover(self._books, self._changed, folder, emit, clock)
 
     @property
-    def bounds(self) -> dict[Tier, int]:
-        """Bytes of each tier, which are never exceeded."""
-        return dict(self._books.bounds)
-
-    @property
     def short(self) -> str | None:
         """Why its disk takes nothing more at the moment (events.DiskTierShort); None: it does, or there is none."""
         mover = self._mover
@@ -139,6 +134,11 @@ class TieredStore:
         """Wait until nothing is moved or removed and nothing is to be; False if that took longer."""
         with self._changed:
             return self._mover is None or self._changed.wait_for(self._settled(self._mover), timeout_s)
+
+    @property
+    def bounds(self) -> dict[Tier, int]:
+        """Bytes of each tier, which are never exceeded."""
+        return dict(self._books.bounds)
 
     def held(self) -> Held:
         with self._changed:
