@@ -18,6 +18,7 @@ from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.kv_memory import KvMemory
 from thaloom.work.runtime.kv_tiers import BlockStore
 from thaloom.work.runtime.loading import choose_kv_dtype
 from thaloom.work.runtime.messages import Generate
@@ -78,6 +79,7 @@ class Bench:
         *,
         executable: Executable | None = None,
         prefix_reuse: bool = False,
+        memory: KvMemory | None = None,
         store: BlockStore | None = None,
     ) -> Engine:
         """An empty one; the one before must be done. `executable`: ours in some wrapping."""
@@ -94,6 +96,7 @@ class Bench:
             ),
             monotonic=time.perf_counter,
             emit=print,
+            memory=memory,
             store=store,
         )
 
