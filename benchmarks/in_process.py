@@ -18,6 +18,7 @@ from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.kv_memory import KvMemory
 from thaloom.work.runtime.kv_tiers import BlockStore
 from thaloom.work.runtime.loading import choose_kv_dtype
 from thaloom.work.runtime.messages import Generate
@@ -79,6 +80,7 @@ class Bench:
         *,
         executable: Executable | None = None,
         prefix_reuse: bool = False,
+        memory: KvMemory | None = None,
         store: BlockStore | None = None,
         turns: Turns | None = None,
     ) -> Engine:
@@ -96,6 +98,7 @@ class Bench:
             ),
             monotonic=time.perf_counter,
             emit=print,
+            memory=memory,
             store=store,
             turns=turns,
         )

@@ -4,7 +4,7 @@ FOLDER lies on the disk that is to be measured. Three things, each beside what i
 
 * *a prompt comes back*: time to its first token if it is computed, if the host has it, if the disk has it (read past
   the page cache), if it never left the pool; and what it costs whoever is computed that another's blocks leave;
-* *a preempted request goes on*: the same bursts over a pool that is too small for them, with a store and without;
+* *a preempted request goes on*: a neighbour takes its memory and gives it back; from then to its next token;
 * *lossless compression*: what it makes of the bundled model's own keys and values in bf16, whole and by planes of
   bytes, at zlib's quickest, and how quickly; beside it a plain copy.
 
@@ -44,11 +44,12 @@ from thaloom.kernel.sched.chunks import DEFAULT_TARGETS
 from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.messages import Tokens
 from thaloom.work.runtime.quality import SAMPLE
+from thaloom.work.runtime.sequence import Ticket
 
 TINY = Path(__file__).resolve().parent.parent / "models" / "tiny"
 CHUNK = 256
-BURST, BURST_PROMPT, BURST_ANSWER = 8, 768, 96
 
 
 def main() -> int:
@@ -61,7 +62,7 @@ def main() -> int:
     asked = parser.parse_args()
     record: dict[str, Any] = machine() | {"shape": asked.shape, "weights": "int8", "prompt_tokens": asked.prompt}
     record["comes_back"] = told(comes_back(asked.shape, asked.prompt, asked.rounds, asked.folder))
-    record["preempted"] = told(preempted(asked.shape, asked.rounds))
+    record["preempted"] = told(preempted(asked.shape, asked.prompt, asked.rounds))
     record["compressed"] = told(compressed())
     if asked.record:
         write_record("kv-tiers", record)
@@ -147,39 +148,70 @@ def spread(over: list[float], under: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(pairs), 2), "min": round(min(pairs), 2), "max": round(max(pairs), 2)}
 
 
-def preempted(shape: str, rounds: int) -> dict[str, Any]:
-    limits = StepLimits(max_sequences=BURST, chunk_tokens=CHUNK)
-    context = BURST_PROMPT + BURST_ANSWER
-    bench = Bench(shape, weights="int8", num_threads=2, limits=limits, context=context, contexts=1)
-    bench.num_blocks = BURST * blocks_for(BURST_PROMPT) + 2 * BURST
-    bench.pool = bench.backend.allocate(bench.num_blocks * bench.executable.block_bytes)
-    bench.executable.bind_pool(bench.pool, bench.num_blocks)
+class Shared:
+    """KvMemory of which a neighbour takes some: what is kept there moves, or goes."""
+
+    is_fixed = False
+
+    def __init__(self, executable: Executable, num_blocks: int) -> None:
+        self.room = self.limit = num_blocks
+        self.copy = executable.copy_block
+
+    def want(self, num_blocks: int) -> None:
+        pass
+
+    def grow(self, room: int) -> int:
+        self.room = max(self.room, min(room, self.limit))
+        return self.room
+
+    def shrink(self, used: int) -> int:
+        self.room = used
+        return self.room
+
+
+def preempted(shape: str, num_tokens: int, rounds: int) -> dict[str, Any]:
+    limits = StepLimits(max_sequences=2, chunk_tokens=CHUNK)
+    bench = Bench(shape, weights="int8", num_threads=2, limits=limits, context=num_tokens + 64, contexts=2)
     random = np.random.default_rng(4)
-    seconds: dict[str, list[float]] = {"with": [], "without": []}
-    counts: dict[str, list[int]] = {"preemptions": [], "restored_blocks": []}
+    seconds: dict[str, list[float]] = {"computed": [], "brought": []}
     for number in range(rounds + 1):
-        prompts = [random.integers(0, bench.vocab, size=BURST_PROMPT).tolist() for _ in range(BURST)]
-        for name in ("with", "without"):
-            store = TieredStore(host_bytes=4 * GIB) if name == "with" else None
-            engine = bench.engine(limits, DEFAULT_TARGETS, prefix_reuse=True, store=store)
-            begun = time.perf_counter()
-            for prompt in prompts:
-                engine.submit(ask(prompt, BURST_ANSWER))
-            while engine.busy:
-                engine.step()
-            taken = time.perf_counter() - begun
+        for name in sorted(seconds, reverse=bool(number % 2)):
+            store = TieredStore(host_bytes=4 * GIB) if name == "brought" else None
+            memory = Shared(bench.executable, bench.num_blocks)
+            engine = bench.engine(limits, DEFAULT_TARGETS, prefix_reuse=True, memory=memory, store=store)
+            for _ in range(2):  # the first time it learns what steps and moves take
+                taken = resumed_s(engine, memory, [random.integers(0, bench.vocab, num_tokens).tolist() for _ in "12"])
             if number:
                 seconds[name].append(taken)
-            if number and store is not None and engine.tiers is not None:
-                counts["preemptions"].append(engine.counters.preemptions)
-                counts["restored_blocks"].append(engine.tiers.restored_blocks)
             if store is not None:
                 store.close()
     return {
-        "without over with a store, whole burst": spread(seconds["without"], seconds["with"]),
-        **{name: statistics.median(each) for name, each in counts.items()},
-        **{f"median_s {name}": round(statistics.median(each), 2) for name, each in seconds.items()},
+        "computed over brought": spread(seconds["computed"], seconds["brought"]),
+        **{f"median_s {name}": round(statistics.median(each), 4) for name, each in seconds.items()},
     }
+
+
+def resumed_s(engine: Engine, memory: Shared, prompts: list[list[int]]) -> float:
+    """From when the memory is back that the neighbour took, to the next token of the request that lost it."""
+    whole = memory.limit
+    first, second = (engine.submit(ask(prompt, 48))[0] for prompt in prompts)
+    until_token(engine, second)
+    memory.limit = blocks_for(len(prompts[0])) + 3
+    for _ in range(4):
+        engine.step()
+    assert engine.load().running == 1, "nobody was preempted"
+    memory.limit = whole
+    begun = time.perf_counter()
+    until_token(engine, second)
+    taken = time.perf_counter() - begun
+    for ticket in (first, second):
+        engine.cancel(ticket)
+    return taken
+
+
+def until_token(engine: Engine, ticket: Ticket) -> None:
+    while not any(one == ticket and isinstance(news, Tokens) for one, news in engine.step()):
+        pass
 
 
 def compressed() -> dict[str, Any]:
