@@ -6,7 +6,7 @@ with turns that nobody may pass, for comparison. Told of a case: the work of all
 tokens of each worker that decodes, over those without turns; median of the ratios within rounds and the quarters around
 it.
 
-Workers that decode have so many streams each. One that reads prompts has always one, of 1,024 tokens. Classes are
+Workers that decode have so many streams each. One that reads prompts has always two, of 256 tokens each. Classes are
 scheduled as the walls schedule them (without control groups, whose shares come on top on a node that has them).
 At the end: what a turn costs in processor time where nobody is in its way.
 """
@@ -44,7 +44,7 @@ from thaloom.work.runtime.turnstile import Turnstile
 
 CORES = os.cpu_count() or 1
 LIMITS = StepLimits(max_sequences=16, chunk_tokens=256, draft_rows=0)
-CONTEXT, PROMPT = 1088, 1024
+CONTEXT, PROMPT = 1088, 256
 Arm = Literal["none", "turns", "strict"]
 ARMS: tuple[Arm, ...] = ("none", "turns", "strict")
 FRAME_S = 0.2
@@ -141,7 +141,7 @@ def compared(workers: Sequence[Worker], rounds: Sequence[Round]) -> dict[str, An
         """Median without turns; ratios of the other arms to it: median, quarters."""
         found: dict[str, Any] = {"none": round(statistics.median(of(each["none"]) for each in rounds), 2)}
         for arm in ARMS[1:]:
-            ratios = [of(each[arm]) / of(each["none"]) for each in rounds]
+            ratios = [of(each[arm]) / max(of(each["none"]), 1e-9) for each in rounds]
             quarters = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
             found[arm] = [round(quarters[at], 3) for at in (1, 0, 2)]
         return found
@@ -193,21 +193,19 @@ def compute(
     prompt = min(PROMPT, context - 8)
     while (now := time.monotonic()) < until:
         load = engine.load()
-        for _ in range((worker.streams or 1) - load.running - load.waiting):
+        for _ in range((worker.streams or 2) - load.running - load.waiting):
             seed += 1
             length, most = (16, context - 16) if worker.streams else (prompt, 1)
             chance = random.Random(seed)
             engine.submit(ask([chance.randrange(vocab) for _ in range(length)], most, seed=seed))
-        read = engine.counters.prompt_tokens
         for ticket, news in engine.step():
             now = time.monotonic()
             if isinstance(news, Tokens):
                 if now >= begin and ticket in latest:
                     gaps.append(now - latest[ticket])
                 latest[ticket] = now
-                count += len(news.tokens) if worker.streams and now >= begin else 0
-        if not worker.streams and now >= begin:
-            count += engine.counters.prompt_tokens - read
+                if now >= begin:
+                    count += len(news.tokens) if worker.streams else prompt
     return gaps, count
 
 
