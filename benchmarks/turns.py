@@ -2,9 +2,9 @@
 
 Each worker is a process with a random model of the 135 M shape (int8) and, as a node gives it, a thread for every core.
 All compute at once, in windows of four kinds, in an order drawn anew for each round: without turns; with turns; with
-turns that equals take too; and with turns that nobody may pass. Told of a case: the work of all, and the 99th of 100 gaps between two
-tokens of each worker that decodes, over those without turns; median of the ratios within rounds and the quarters around
-it.
+turns that equals take too; and with turns that nobody may pass. Told of a case: the work of all, and the 99th of 100
+gaps between two tokens of each worker that decodes, over those without turns; median of the ratios within rounds and
+the quarters around it.
 
 Workers that decode have so many streams each. One that reads prompts has always two, of 256 tokens each. Classes are
 scheduled as the walls schedule them (without control groups, whose shares come on top on a node that has them).
