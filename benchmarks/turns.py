@@ -1,12 +1,12 @@
 """What turns at the processors bring to workers that share them: `python benchmarks/turns.py [--short] [--record]`.
 
 Each worker is a process with a random model of the 135 M shape (int8) and, as a node gives it, a thread for every core.
-All compute at once, in windows of three kinds, in an order drawn anew for each round: without turns; with turns; and
-with turns that nobody may pass, for comparison. Told of a case: the work of all, and the 99th of 100 gaps between two
-tokens of each worker that decodes, over those without turns; median of the ratios within rounds and the quarters around
-it.
+All compute at once, in windows of four kinds, in an order drawn anew for each round: without turns; with turns; with
+turns that equals take too; and with turns that nobody may pass. Told of a case: the work of all, and the 99th of 100
+gaps between two tokens of each worker that decodes, over those without turns; median of the ratios within rounds and
+the quarters around it.
 
-Workers that decode have so many streams each. One that reads prompts has always one, of 1,024 tokens. Classes are
+Workers that decode have so many streams each. One that reads prompts has always two, of 256 tokens each. Classes are
 scheduled as the walls schedule them (without control groups, whose shares come on top on a node that has them).
 At the end: what a turn costs in processor time where nobody is in its way.
 """
@@ -44,9 +44,10 @@ from thaloom.work.runtime.turnstile import Turnstile
 
 CORES = os.cpu_count() or 1
 LIMITS = StepLimits(max_sequences=16, chunk_tokens=256, draft_rows=0)
-CONTEXT, PROMPT = 1088, 1024
-Arm = Literal["none", "turns", "strict"]
-ARMS: tuple[Arm, ...] = ("none", "turns", "strict")
+CONTEXT, PROMPT = 1088, 256
+SHARES = {"low": 1, "normal": 2, "high": 4}
+Arm = Literal["none", "turns", "equals wait", "nobody passes"]
+ARMS: tuple[Arm, ...] = ("none", "turns", "equals wait", "nobody passes")
 FRAME_S = 0.2
 """Of a window that is not counted: everybody comes to it at a moment of his own."""
 
@@ -56,11 +57,13 @@ class Worker:
     streams: int = 1
     """That decode; 0: it reads prompts."""
     latency: Literal["interactive", "batch"] = "interactive"
+    priority: Literal["low", "normal", "high"] = "normal"
     threads: int = CORES
 
 
 CASES: dict[str, tuple[Worker, ...]] = {
     "two decode": (Worker(), Worker()),
+    "two decode, of high and of low priority": (Worker(priority="high"), Worker(priority="low")),
     "three decode": (Worker(), Worker(), Worker()),
     "two decode, four streams each": (Worker(streams=4), Worker(streams=4)),
     "one decodes, one reads": (Worker(), Worker(streams=0)),
@@ -141,7 +144,7 @@ def compared(workers: Sequence[Worker], rounds: Sequence[Round]) -> dict[str, An
         """Median without turns; ratios of the other arms to it: median, quarters."""
         found: dict[str, Any] = {"none": round(statistics.median(of(each["none"]) for each in rounds), 2)}
         for arm in ARMS[1:]:
-            ratios = [of(each[arm]) / of(each["none"]) for each in rounds]
+            ratios = [of(each[arm]) / max(of(each["none"]), 1e-9) for each in rounds]
             quarters = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
             found[arm] = [round(quarters[at], 3) for at in (1, 0, 2)]
         return found
@@ -164,7 +167,9 @@ def work(end: Connection, worker: Worker, shape: str, path: Path, number: int) -
     context = min(CONTEXT, 512) if shape == "toy" else CONTEXT
     bench = Bench(shape, weights="int8", num_threads=worker.threads, limits=LIMITS, context=context, contexts=8)
     turnstile = Turnstile.open(path)
-    place = turnstile.join(f"worker-{number}", weight=WEIGHTS[worker.latency], width=worker.threads)
+    place = turnstile.join(
+        f"worker-{number}", weight=WEIGHTS[worker.latency] * SHARES[worker.priority], width=worker.threads
+    )
     missed: list[str] = []
     shared = SharedTurns(turnstile, place, token_s=DEFAULT_TARGETS.token_s, missed=missed.append, lost=print)
     end.send(None)
@@ -172,7 +177,8 @@ def work(end: Connection, worker: Worker, shape: str, path: Path, number: int) -
         arm, begin, until = told
         missed.clear()
         turns: Turns = NoTurns() if arm == "none" else shared
-        sched_turns.PASSES = PASSES if arm == "turns" else 1 << 40
+        sched_turns.EQUALS_WAIT = arm != "turns"
+        sched_turns.PASSES = 1 << 40 if arm == "nobody passes" else PASSES
         gaps, count = compute(
             bench.engine(LIMITS, DEFAULT_TARGETS, turns=turns), worker, begin, until, context, bench.vocab
         )
@@ -193,21 +199,19 @@ def compute(
     prompt = min(PROMPT, context - 8)
     while (now := time.monotonic()) < until:
         load = engine.load()
-        for _ in range((worker.streams or 1) - load.running - load.waiting):
+        for _ in range((worker.streams or 2) - load.running - load.waiting):
             seed += 1
             length, most = (16, context - 16) if worker.streams else (prompt, 1)
             chance = random.Random(seed)
             engine.submit(ask([chance.randrange(vocab) for _ in range(length)], most, seed=seed))
-        read = engine.counters.prompt_tokens
         for ticket, news in engine.step():
             now = time.monotonic()
             if isinstance(news, Tokens):
                 if now >= begin and ticket in latest:
                     gaps.append(now - latest[ticket])
                 latest[ticket] = now
-                count += len(news.tokens) if worker.streams and now >= begin else 0
-        if not worker.streams and now >= begin:
-            count += engine.counters.prompt_tokens - read
+                if now >= begin:
+                    count += len(news.tokens) if worker.streams else prompt
     return gaps, count
 
 

@@ -24,6 +24,8 @@ __all__ = ["node"]
 pytestmark = pytest.mark.slow
 
 NAMES = ("one", "two")
+PRIORITIES = {"one": "high", "two": "low"}
+"""The second waits for the first, and not the other way round."""
 TOKENS = 400
 
 
@@ -73,7 +75,7 @@ def serve(node: Node, *names: str) -> None:
     with node.client() as client:
         client.pull(PullRequest(source=str(folder), name="large"))
         for name in names:
-            client.serve(name, ServeRequest(model="large", weights="int8"))
+            client.serve(name, ServeRequest(model="large", weights="int8", priority=PRIORITIES[name]))
         for name in names:
             client.wait_ready(name, timeout_s=PATIENCE_S)
     node.wait_for_door()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thaloom.kernel.sched import turns as turns_module
 from thaloom.kernel.sched.turns import NORMAL, SLACK_NS, Turn, next_turn, passes, served
 
 WEIGHTS = st.sampled_from([10, 30, 100, 300])
@@ -41,8 +43,10 @@ def test_whoever_is_chosen_waits_fits_and_is_within_its_share(seats: list[Turn],
 @given(turns, st.integers(1, 6))
 def test_the_device_is_filled_and_no_further(seats: list[Turn], width: int) -> None:
     seats = [turn._replace(holds=False, weight=NORMAL, length_ns=0) for turn in seats]
-    while (chosen := next_turn(seats, width)) is not None:
-        seats[chosen] = seats[chosen]._replace(holds=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turns_module, "EQUALS_WAIT", True)
+        while (chosen := next_turn(seats, width)) is not None:
+            seats[chosen] = seats[chosen]._replace(holds=True)
     held = [turn.width for turn in seats if turn.holds]
     assert sum(held) <= width or len(held) == 1
     assert held or not seats

@@ -24,5 +24,5 @@ def test_every_case_runs() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("tokens_s of worker 0") == 6
+    assert done.stdout.count("tokens_s of worker 0") == 7
     assert "nobody else" in done.stdout

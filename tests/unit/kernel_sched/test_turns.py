@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from thaloom.kernel.sched import turns
 from thaloom.kernel.sched.turns import NORMAL, PROMPTS_WAIT, SLACK_NS, Turn, due_ns, next_turn, rejoined, served
+
+
+@pytest.fixture
+def _equals_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "EQUALS_WAIT", True)
 
 
 def turn(
@@ -35,6 +43,7 @@ def test_who_has_had_too_much_goes_if_nobody_else_waits() -> None:
     assert next_turn([turn(service_ns=10**12)], 2) == 0
 
 
+@pytest.mark.usefixtures("_equals_wait")
 def test_a_device_holds_as_many_as_it_is_wide() -> None:
     assert next_turn([turn(holds=True), turn()], 2) is None
     assert next_turn([turn(width=1, holds=True), turn(width=1)], 2) == 1
@@ -42,17 +51,20 @@ def test_a_device_holds_as_many_as_it_is_wide() -> None:
     assert next_turn([turn(width=9)], 2) == 0, "wider than the device: alone"
 
 
+@pytest.mark.usefixtures("_equals_wait")
 def test_a_wide_one_is_not_kept_out_by_narrow_ones() -> None:
     waiting = [turn(width=1, holds=True), turn(width=2, deadline_ns=1), turn(width=1, deadline_ns=2)]
     assert next_turn(waiting, 2) is None
 
 
+@pytest.mark.usefixtures("_equals_wait")
 def test_who_answers_somebody_does_not_wait_for_who_can_wait() -> None:
     assert next_turn([turn(weight=10, holds=True), turn(weight=300)], 2) == 1
     assert next_turn([turn(weight=300, holds=True), turn(weight=10)], 2) is None
     assert next_turn([turn(weight=100, holds=True), turn(weight=300)], 2) is None
 
 
+@pytest.mark.usefixtures("_equals_wait")
 def test_a_token_does_not_wait_for_a_prompt() -> None:
     token, prompt = turn(length_ns=4), turn(length_ns=40)
     assert next_turn([prompt._replace(holds=True), token], 2) == 1
@@ -60,6 +72,12 @@ def test_a_token_does_not_wait_for_a_prompt() -> None:
     assert next_turn([turn(length_ns=39, holds=True), token], 2) is None
     assert next_turn([turn(length_ns=0, holds=True), token], 2) is None, "what nobody knows is waited for"
     assert next_turn([turn(weight=10, length_ns=4, holds=True), turn(weight=300, length_ns=40)], 2) is None
+
+
+def test_only_the_lighter_waits_unless_equals_do() -> None:
+    assert next_turn([turn(holds=True), turn()], 2) == 1
+    assert next_turn([turn(holds=True), turn(weight=NORMAL + 1)], 2) == 1
+    assert next_turn([turn(holds=True), turn(weight=NORMAL - 1)], 2) is None
 
 
 def test_service_is_time_over_weight() -> None:

@@ -17,6 +17,7 @@ import pytest
 from tests.killing import Step, killed_at
 from tests.turnstiles import assert_no_crowd, die, process, watched
 from thaloom.base.errors import DeadlineExceeded, StateUnusable
+from thaloom.kernel.sched import turns as sched_turns
 from thaloom.work.runtime import turnstile_place
 from thaloom.work.runtime.turnstile import Turnstile
 from thaloom.work.runtime.turnstile_file import (
@@ -37,6 +38,12 @@ from thaloom.work.runtime.turnstile_file import (
 from thaloom.work.runtime.turnstile_place import AT_ONCE, Place
 
 LONG_AGO_NS = 60_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def _equals_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harder case: everybody waits for everybody."""
+    monkeypatch.setattr(sched_turns, "EQUALS_WAIT", True)
 
 
 @pytest.fixture

@@ -167,7 +167,16 @@ class FakePlane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
         self._note("processes")
         roles = ("daemon", "door", "worker")
         return [
-            ProcessStatus(role=role, pid=pid, id=role, service=None, started_at=NOW, resident_bytes=2**20)
+            ProcessStatus(
+                role=role,
+                pid=pid,
+                id=role,
+                service=None,
+                started_at=NOW,
+                resident_bytes=2**20,
+                turn_held_s=12.34 if role == "worker" else None,
+                turn_waited_s=5.67 if role == "worker" else None,
+            )
             for role, pid in zip(roles, self.pids, strict=False)
         ]
 

@@ -136,6 +136,8 @@ def test_ps(shell: Shell, plane: FakePlane) -> None:
     assert "slow: Degraded: runs on NumPy (NoCompiler)" in run.out
     everything = shell("ps", "--all").out
     assert "door" in everything
+    assert "12.3 s" in everything
+    assert "5.7 s" in everything
     document = shell("ps", "--json").document
     assert [service["name"] for service in document["services"]] == ["chatty", "slow"]
     assert {process["role"]: process["pid"] for process in document["processes"]} == {

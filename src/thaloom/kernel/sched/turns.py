@@ -8,9 +8,9 @@ never who gets how much; whoever waits becomes the one that has had least, as al
 A device has a *width* (cores of a host, 1 elsewhere), and a step takes as much of it as it has threads: those that fit
 beside each other go beside each other.
 
-Who would wait much longer than its own step takes does not (PASSES): beside a step that is many times longer, or whose
-worker is many times lighter, it goes at once, and the system gives it the cores it needs. So a token waits for another
-token, and not for a prompt; a long or a light step waits in any case.
+Two kinds do not wait, for the system gives them the cores they need sooner than the holder's step could end: whoever
+would wait much longer than its own step takes (PASSES), so that a token does not wait for a prompt; and, unless
+EQUALS_WAIT, whoever weighs as much as the holder, or more. A lighter one waits in any case.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ NORMAL = 100
 """The weight at which a second of service is a second."""
 PASSES = 10
 """Times: a step of equal weight that is so much longer, or one of equal length that weighs so much less."""
+EQUALS_WAIT = False
+"""Whether workers of equal weight take turns with each other. On a host that does other things too, as every node does
+at its door, they would lose: who waits leaves its part of the cores to everybody else (decision 0036)."""
 PROMPTS_WAIT = 10
 """A step without a token that somebody waits for is due so many times later than one with."""
 
@@ -60,6 +63,8 @@ def _fits(turn: Turn, holders: Iterable[Turn], width: int) -> bool:
 
 
 def passes(turn: Turn, holder: Turn) -> bool:
+    if turn.weight >= holder.weight and not EQUALS_WAIT:
+        return True
     known = turn.length_ns > 0 and holder.length_ns > 0
     own_ns, its_ns = (turn.length_ns, holder.length_ns) if known else (1, 1)
     return turn.weight * its_ns >= PASSES * holder.weight * own_ns
