@@ -14,9 +14,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.system.node import PATIENCE_S, Node, eventually, node
+from tests.system.node import PATIENCE_S, TINY, Node, eventually, node
 from thaloom.base.procs import identify
-from thaloom.edge.wire.control import ServeRequest
+from thaloom.edge.wire.control import PullRequest, ServeRequest
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
 
@@ -133,6 +133,23 @@ def test_who_waited_is_behind_the_very_walls_of_one_that_was_started(node: Node)
     eventually(lambda: walls_of(standby, node.daemon.pid) == fresh)
     assert limits_of(node, node.process("worker", "tiny").id) == fresh_limits
     assert not told(node, "StandbyUnused")
+
+
+def test_a_key_reaches_it_as_it_reaches_any_other(node: Node) -> None:
+    node.home.mkdir(parents=True, exist_ok=True)
+    key = node.home / "master.key"
+    key.write_bytes(os.urandom(32))
+    key.chmod(0o600)
+    node.start()
+    with node.client() as client:
+        client.pull(PullRequest(source=str(TINY), name="tiny", encrypt=True))
+        client.serve("tiny", ServeRequest(model="tiny", num_threads=1))
+        client.wait_ready("tiny", timeout_s=PATIENCE_S)
+    node.wait_for_door()
+    wanted = answers(node)
+    standby = eventually(lambda: waiting(node))
+    assert heal(node) == standby
+    eventually(lambda: answers(node) == wanted)
 
 
 def test_one_that_is_killed_while_it_waits_is_told_and_another_comes(node: Node) -> None:

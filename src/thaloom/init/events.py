@@ -294,3 +294,31 @@ class SharedWeightsDropped(Event):
     """The name of the memory file: the model's digest is in it."""
     num_bytes: int
     idle_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandbyReady(Event):
+    """A worker waits for the next that is to be started."""
+
+    id: WorkerId
+    pid: int
+    after_s: float
+    resident_bytes: int
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandbyLost(Event):
+    """The worker that waits could not be started, or ended by itself; the next is tried after `retry_in_s`."""
+
+    reason: str
+    retry_in_s: float
+
+
+@at_level("warning")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandbyUnused(Event):
+    """The worker that waited could not become this one, which was started the usual way instead."""
+
+    worker: WorkerId
+    reason: str

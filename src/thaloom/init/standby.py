@@ -14,30 +14,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import msgspec
 
 from thaloom import __version__
 from thaloom.base.clock import Clock
 from thaloom.base.errors import ThaloomError
-from thaloom.base.events import Emit, Event, at_level
+from thaloom.base.events import Emit
 from thaloom.base.ids import WorkerId, new_worker_id
-from thaloom.base.procs import ProcessIdentity, resident_bytes, spawn
+from thaloom.base.procs import ProcessIdentity, resident_bytes
 from thaloom.base.units import MIB
 from thaloom.init.commands import worker_command
 from thaloom.init.confining import Confiner
+from thaloom.init.events import StandbyLost, StandbyReady, StandbyUnused
 from thaloom.init.fencing import Fences
 from thaloom.init.layout import Layout
 from thaloom.init.leftovers import remove_leftovers
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.supervisor import Supervisor
+from thaloom.init.waiting import Waiting, start_waiting
 from thaloom.kernel.state.types import ServiceSpec
-from thaloom.work.runtime.standby import MAX_BYTES, REPORTS, Orders, Refused, Report, Taken, Waits
+from thaloom.work.runtime.standby import Orders, Waits
 
 QUIET_S = 2.0
 """For so long nothing was started: what loads, and what heals, has the processors for itself."""
@@ -52,44 +49,6 @@ _LONGEST_S = 600.0
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """For workers of our own engine. NumPy's threads compute nothing there, the driver has its own; and a process that has
 several cannot put up its walls."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StandbyReady(Event):
-    """A worker waits for the next that is to be started."""
-
-    id: WorkerId
-    pid: int
-    after_s: float
-    resident_bytes: int
-
-
-@at_level("warning")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StandbyLost(Event):
-    """The worker that waits could not be started, or ended by itself; the next is tried after `retry_in_s`."""
-
-    reason: str
-    retry_in_s: float
-
-
-@at_level("warning")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StandbyUnused(Event):
-    """The worker that waited could not become this one, which was started the usual way instead."""
-
-    worker: WorkerId
-    reason: str
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Waiting:
-    id: WorkerId
-    identity: ProcessIdentity
-    channel: socket.socket
-    started_at: float
-    given: asyncio.Event = field(default_factory=asyncio.Event)
-    """It is somebody's now, or was to be."""
 
 
 class Standby:
@@ -117,7 +76,7 @@ class Standby:
         self._supervisor = supervisor
         self._clock = clock
         self._emit = emit
-        self._waiting: _Waiting | None = None
+        self._waiting: Waiting | None = None
         self.use(enabled=enabled)
         self._wanted = False
         self._busy_at = clock.monotonic()
@@ -172,25 +131,12 @@ class Standby:
             environment=dict(environment),
             descriptors=tuple(told),
         )
-        try:
-            with log.open("ab") as output:
-                descriptors = [output.fileno(), *map(int, told.values())]
-                socket.send_fds(waiting.channel, [msgspec.json.encode(orders)], descriptors)
-            reason = _reason(await _read(waiting.channel, PATIENCE_S))
-        except (OSError, ValueError) as error:
-            reason = str(error) or type(error).__name__
-        except BaseException:
-            waiting.identity.send(signal.SIGKILL)
-            raise
-        finally:
-            waiting.channel.close()
-            waiting.given.set()
+        reason = await waiting.become(orders, [int(number) for number in told.values()], log, PATIENCE_S)
         self._busy_at = self._clock.monotonic()
         if reason is None:
             self._failures = 0
             return waiting.identity
-        waiting.identity.send(signal.SIGKILL)
-        await waiting.identity.wait()
+        await waiting.ended()
         self._emit(StandbyUnused(worker=worker, reason=reason))
         return None
 
@@ -201,8 +147,7 @@ class Standby:
             return 0
         num_bytes = resident_bytes(waiting.identity.pid) or 0
         self._memory.keep(0)
-        waiting.channel.close()
-        waiting.identity.send(signal.SIGKILL)
+        waiting.end()
         return num_bytes
 
     async def run(self) -> None:
@@ -237,31 +182,23 @@ class Standby:
                 self.end()
                 await self._clear(waiting)
 
-    async def _start(self) -> _Waiting:
+    async def _start(self) -> Waiting:
         """Raises ThaloomError, OSError, ValueError; nothing is left behind then."""
         assert self._driver is not None, "there is a driver, or none is wanted"
         worker = new_worker_id()
         started_at = self._clock.now()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        identity = None
+        waiting = None
         try:
-            with theirs:
-                command = worker_command(self._layout.worker_spec(worker), standby=self._driver)
-                command = await asyncio.to_thread(self._fences.standby, worker, command)
-                environment = os.environ | {"THALOOM_HOME": str(self._layout.home)} | ONE_THREAD
-                log = self._layout.standby_log
-                log.unlink(missing_ok=True)
-                identity = spawn(command, log=log, env=environment, stdin=theirs.fileno())
-            waiting = _Waiting(id=worker, identity=identity, channel=ours, started_at=started_at)
-            report = await _read(ours, READY_S)
+            command = worker_command(self._layout.worker_spec(worker), standby=self._driver)
+            command = await asyncio.to_thread(self._fences.standby, worker, command)
+            environment = os.environ | {"THALOOM_HOME": str(self._layout.home)} | ONE_THREAD
+            waiting = start_waiting(worker, command, environment, self._layout.standby_log, started_at)
+            report = await waiting.heard(READY_S)
             if report != Waits(version=__version__):
                 raise ValueError(f"it is no worker of version {__version__}: {report}")
         except BaseException:
-            ours.close()
-            if identity is not None:
-                identity.send(signal.SIGKILL)
-                await identity.wait()
+            if waiting is not None:
+                await waiting.ended()
             await self._clear_id(worker)
             raise
         return waiting
@@ -272,9 +209,8 @@ class Standby:
         self._not_before = self._clock.monotonic() + retry_in_s
         self._emit(StandbyLost(reason=reason, retry_in_s=retry_in_s))
 
-    async def _clear(self, waiting: _Waiting) -> None:
-        waiting.identity.send(signal.SIGKILL)
-        await waiting.identity.wait()
+    async def _clear(self, waiting: Waiting) -> None:
+        await waiting.ended()
         await self._clear_id(waiting.id)
 
     async def _clear_id(self, worker: WorkerId) -> None:
@@ -285,22 +221,6 @@ class Standby:
 def fits(spec: ServiceSpec) -> bool:
     """Whether it has imported what a worker of this service needs: guests and their like bring their own."""
     return spec.engine == "thaloom"
-
-
-async def _read(channel: socket.socket, timeout_s: float) -> Report:
-    """Raises OSError (TimeoutError among them), ValueError."""
-    async with asyncio.timeout(timeout_s):
-        message = await asyncio.get_running_loop().sock_recv(channel, MAX_BYTES)
-    if not message:
-        raise ConnectionResetError("it ended")
-    return REPORTS.decode(message)
-
-
-def _reason(report: Report) -> str | None:
-    """Why it is not the worker; None: it is."""
-    if isinstance(report, Taken):
-        return None
-    return report.reason if isinstance(report, Refused) else f"it answered {report}"
 
 
 async def _first(*waits: object) -> None:

@@ -96,7 +96,7 @@ def run(scene: Scene, test: Callable[[], Awaitable[None]]) -> None:
     async def inside() -> None:
         keeping = asyncio.create_task(scene.standby.run())
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await test()
         finally:
             keeping.cancel()

@@ -116,6 +116,7 @@ class FakePlane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
         self.interrupt: Callable[[], None] | None = None
         """Called in the middle of a pull."""
         self.pids = [os.getpid()]
+        self.standby_pid: int | None = None
         self.went_down = False
 
     def add_model(self, name: str, *, chat: bool = False) -> None:
@@ -161,6 +162,8 @@ class FakePlane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
             memory=(DeviceMemory(device=CPU.id, capacity_bytes=8 * 2**30, reserved_bytes=2**30, free_bytes=7 * 2**30),),
             num_models=len(self.models_by_name),
             services=tuple(self.services_by_name.values()),
+            standby_pid=self.standby_pid,
+            standby_bytes=0 if self.standby_pid is None else 50 * 2**20,
         )
 
     async def processes(self) -> Sequence[ProcessStatus]:

@@ -42,6 +42,9 @@ def test_status_tells_where_all_is_and_what_is_degraded(shell: Shell, plane: Fak
     assert "the door ended (Restarting)" in run.out
     assert "7.0 GiB" in run.out
     assert shell("status", "-o", "json").document["pid"] == os.getpid()
+    assert "a worker waits" not in run.out
+    plane.standby_pid = 4711
+    assert "a worker waits for the next start (pid 4711, 50.0 MiB)" in shell("status").out
 
 
 def test_a_second_up_is_refused(shell: Shell, plane: FakePlane) -> None:
