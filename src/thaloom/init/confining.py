@@ -222,7 +222,7 @@ class Confiner:
             write=(str(layout.worker_tier(worker)),) if spec.kv_disk_bytes else (),
             moved=packed,
             sockets=str(socket.parent),
-            words=(str(layout.pages), str(layout.turns)) if plan.lends else (),
+            words=(*([str(layout.pages)] * plan.lends), *([str(layout.turns)] * plan.takes_turns)),
             files=(f"{socket}.failure.json",),
             devices=accelerators() if anywhere or plan.device.split(":")[0] not in ("cpu", "virtual") else (),
             whole_host=anywhere,

@@ -227,7 +227,7 @@ class Executor:
             engine_hosts=self.engine_hosts,
             pages=None if lending is None else str(lending.path),
             tier_folder=str(self._layout.worker_tier(worker)) if service.spec.kv_disk_bytes else None,
-            turns=str(self._layout.turns) if plan.lends else None,
+            turns=str(self._layout.turns) if plan.takes_turns else None,
             turn_weight=self._turn_weight(service.spec),
             page_priority=3 * _PRIORITY[service.spec.priority] + _LATENCY[self._confiner.latency(service.spec)],
             **wish | {"device": found.id},

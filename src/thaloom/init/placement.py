@@ -31,7 +31,9 @@ class Placement:
     device: DeviceId
     estimate: Estimate
     lends: bool = False
-    """Whether its worker takes part in lending pages, and in turns."""
+    """Whether its worker takes part in lending pages."""
+    takes_turns: bool = False
+    """Whether its worker takes turns at the device with others."""
 
 
 REFUSED_S = 5.0
@@ -52,9 +54,11 @@ class Planner:
         clock: Clock,
         *,
         lends: Callable[[ServiceSpec, DeviceId], bool] = lambda *_: False,
+        takes_turns: Callable[[ServiceSpec, DeviceId], bool] = lambda *_: False,
     ) -> None:
-        """`lends`: whether a service takes part in lending pages on a device, and in turns there."""
+        """`lends`, `takes_turns`: whether a service takes part in lending pages on a device, and in turns there."""
         self._lends = lends
+        self._takes_turns = takes_turns
         self._models = models
         self._inventory = inventory
         self._clock = clock
@@ -145,7 +149,8 @@ class Planner:
         config = self._models.open(manifest).config()
         lends = self._lends(spec, device)
         found = estimate(spec, manifest.card, config, lends=lends)
-        return Placement(manifest=manifest, device=device, estimate=found, lends=lends)
+        turns = self._takes_turns(spec, device)
+        return Placement(manifest=manifest, device=device, estimate=found, lends=lends, takes_turns=turns)
 
 
 def _said(spec: ServiceSpec) -> str:

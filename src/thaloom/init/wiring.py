@@ -127,7 +127,13 @@ class Node:
         models = self._models = ModelStore(layout.models, clock, history, key=self._vault)
         self._vault.open()
         inventory = Inventory(registry, history)
-        planner = Planner(models, inventory, clock, lends=lambda spec, device: _lends(memory, spec, device))
+        planner = Planner(
+            models,
+            inventory,
+            clock,
+            lends=lambda spec, device: memory.lending is not None and _is_trusted(memory, spec, device),
+            takes_turns=lambda spec, device: _is_trusted(memory, spec, device),
+        )
         memory = NodeMemory(
             inventory.refresh().devices,
             host_total_bytes=host_memory.total_bytes(),
@@ -489,11 +495,10 @@ def _sandbox(layout: Layout, config: NodeConfig) -> Sandbox:
     return Sandbox(walls=find_walls(layout.run), groups=groups, mode=config.sandbox.walls)
 
 
-def _lends(memory: NodeMemory, spec: ServiceSpec, device: DeviceId) -> bool:
-    """Whether its worker sits at the board, and at the turnstile: who does can write what stands there, so no tenant's
-    does, and no foreign engine."""
-    lending = memory.lending
-    return lending is not None and lending.device == device and spec.engine == "thaloom" and not tenant_of(spec.name)
+def _is_trusted(memory: NodeMemory, spec: ServiceSpec, device: DeviceId) -> bool:
+    """Whether its worker may sit at the host's board and turnstile: who does can write what stands there, so no
+    tenant's does, and no foreign engine."""
+    return memory.host == device and spec.engine == "thaloom" and not tenant_of(spec.name)
 
 
 def _routes_of_an_earlier_daemon(layout: Layout) -> tuple[Route, ...]:

@@ -61,7 +61,7 @@ LINES = [
     ("thaloom logs ", ["chat", "daemon", "door"]),
     ("thaloom stop ", ["chat"]),
     ("thaloom serve tiny --device ", ["cpu"]),
-    ("thaloom serve --kv-", ["--kv-bytes"]),
+    ("thaloom serve --kv-b", ["--kv-bytes"]),
     ("thaloom device s", ["show"]),
     ("thaloom completion z", ["zsh"]),
     ("thaloom no-such-verb ", []),

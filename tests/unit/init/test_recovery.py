@@ -46,9 +46,9 @@ def intent(worker: WorkerId = W) -> JournalEntry:
     return JournalEntry(id=1, time=2.0, action="a-1", kind="StartWorker", phase="intent", data=data)
 
 
-def test_one_that_waits_for_orders_is_nobody(tmp_path: Path) -> None:
+def test_one_that_waits_for_orders_is_nobody(short_path: Path) -> None:
     """However far its daemon had come with them: an intent alone makes no worker of it."""
-    layout = Layout(tmp_path)
+    layout = Layout(short_path)
     layout.create()
     command = tuple(worker_command(layout.worker_spec(W), standby="cpu"))
     for waiting in (True, False):

@@ -142,7 +142,7 @@ def test_a_worker_without_a_turnstile_waits_for_nobody() -> None:
     turns = join_turns(spec(None), 2, 2, told)
     assert isinstance(turns, NoTurns)
     assert turns.take(True, 0.0) == AT_ONCE
-    turns.give()
+    turns.give(True)
     turns.rest()
     turns.close()
     assert not told.events
@@ -184,7 +184,7 @@ def test_nonsense_that_comes_later_is_told_once_and_ends_turns(path: Path) -> No
         own = 1
         other.words[base_of(own) + WAITED] = (1 << 63) - 1
         assert turns.take(True, 0.0) == AT_ONCE
-        turns.give()
+        turns.give(True)
         turns.rest()
         (event,) = told.events
         assert isinstance(event, TurnsNotTaken)
@@ -226,7 +226,7 @@ def test_short_steps_take_no_turns(path: Path, monkeypatch: pytest.MonkeyPatch) 
             turns.take(True, 0.0)
             (_, own) = other.seated()
             now_ns += step_ns
-            turns.give()
+            turns.give(True)
             return own.holds
 
         short, long = turns_module.SHORT_NS // 10, 10 * turns_module.SHORT_NS

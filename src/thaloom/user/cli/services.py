@@ -53,8 +53,8 @@ def complaints(service: Service) -> list[str]:
 
 def _kv(service: Service) -> str:
     """The pool, and what it may overflow into."""
-    bounds = {"host": service.spec.kv_host_bytes, "disk": service.spec.kv_disk_bytes}
-    tiers = [f"{size(bound)} {text(f'tier.{name}')}" for name, bound in bounds.items() if bound]
+    bounds = {text("tier.host"): service.spec.kv_host_bytes, text("tier.disk"): service.spec.kv_disk_bytes}
+    tiers = [f"{size(bound)} {name}" for name, bound in bounds.items() if bound]
     return " + ".join([size(service.kv_bytes), *tiers])
 
 

@@ -156,6 +156,7 @@ class Engine:
         """There has been nothing to do for a while. Called by the thread that calls `step`."""
         with self._lock:
             self._roster.give_back()
+        self._turns.rest()  # also where the last one was cancelled after its step had ended
 
     def step(self) -> list[Emission]:
         """What there is to do next, and the news of it. Nothing to do: no news.
@@ -178,13 +179,15 @@ class Engine:
         decodes = any(item.sequence.first_token_at is not None for item in work)
         taken = self._turns.take(decodes, self._roster.expected_s(work))
         started = self._monotonic()
+        completed = False
         try:
             found = results_of(self._executable, work, self._executable.run(step))
             seconds = self._monotonic() - started
+            completed = True
         except Exception as error:  # noqa: BLE001 - supervisor of the device: whatever it raised, the others go on
             return self._fail_step(work, error)
         finally:
-            self._turns.give()
+            self._turns.give(completed)
         with self._lock:
             self.counters.steps += 1
             self.counters.step_seconds += seconds

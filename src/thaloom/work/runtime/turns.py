@@ -33,8 +33,8 @@ class Turns(Protocol):
         knows."""
         ...
 
-    def give(self) -> None:
-        """After it, however it ended."""
+    def give(self, completed: bool, /) -> None:
+        """After it, however it ended. `completed`: it computed what it was to compute."""
         ...
 
     def rest(self) -> None:
@@ -52,7 +52,7 @@ class NoTurns:
     def take(self, _decodes: bool, _expected_s: float, /) -> Taken:
         return AT_ONCE
 
-    def give(self) -> None:
+    def give(self, _completed: bool, /) -> None:
         pass
 
     def rest(self) -> None:
@@ -100,10 +100,11 @@ class SharedTurns:
             self._missed(taken.missed)
         return taken
 
-    def give(self) -> None:
-        held_ns = time.monotonic_ns() - self._begun_ns
-        faded_ns = self._quickest_ns + self._quickest_ns // _FADING
-        self._quickest_ns = min(held_ns, faded_ns) if self._quickest_ns else held_ns
+    def give(self, completed: bool, /) -> None:
+        if completed:  # one that failed at once says nothing of how long a step takes
+            held_ns = time.monotonic_ns() - self._begun_ns
+            faded_ns = self._quickest_ns + self._quickest_ns // _FADING
+            self._quickest_ns = min(held_ns, faded_ns) if self._quickest_ns else held_ns
         if self._place is not None:
             try:
                 self._place.give()
