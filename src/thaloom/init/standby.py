@@ -12,7 +12,6 @@ a worker, found by its command line and the journal's intent.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -231,5 +230,4 @@ async def _first(*waits: object) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)  # ours to be cancelled in, which is not theirs
