@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from thaloom.work.runtime.engine import Engine
 from thaloom.work.runtime.events import TurnMissed, TurnsNotTaken
 from thaloom.work.runtime.messages import Failed
 from thaloom.work.runtime.spec import WorkerSpec
-from thaloom.work.runtime.turns import NoTurns, SharedTurns, join_turns, width_of
+from thaloom.work.runtime.turns import SHORT_NS, NoTurns, SharedTurns, join_turns, width_of
 from thaloom.work.runtime.turnstile import Turnstile
 from thaloom.work.runtime.turnstile_file import BUSY_AT, TAKEN_AT, WAITED, base_of
 from thaloom.work.runtime.turnstile_place import AT_ONCE, Taken
@@ -45,8 +46,8 @@ class Written:
         self.said.append("take for tokens" if decodes else "take")
         return self._taken
 
-    def give(self) -> None:
-        self.said.append("give")
+    def give(self, completed: bool, /) -> None:
+        self.said.append("give" if completed else "give up")
 
     def rest(self) -> None:
         self.said.append("rest")
@@ -89,11 +90,34 @@ def test_a_step_that_fails_gives_its_turn_back() -> None:
     running.submit(ask([1, 2, 3], 1))
     ((_, news),) = running.step()
     assert isinstance(news, Failed)
-    assert turns.said == ["take", "run", "give", "rest"]
+    assert turns.said == ["take", "run", "give up", "rest"]
     executable.next_errors = [DeviceLost("gone", device="x")]
     running.submit(ask([1, 2, 3], 1))
     running.step()
-    assert turns.said[4:] == ["take", "run", "give", "rest"]
+    assert turns.said[4:] == ["take", "run", "give up", "rest"]
+
+
+def test_an_engine_at_rest_has_nothing_to_do() -> None:
+    executable = HistoryExecutable(NUM_BLOCKS)
+    turns = Written(executable, Taken(0.0, None))
+    engine(executable, turns).rest()
+    assert turns.said == ["rest"]
+
+
+def test_a_step_that_failed_says_nothing_of_how_long_steps_take(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(SharedTurns, "_take", lambda _, decodes, __: asked.append(decodes) or AT_ONCE)
+    with closing(Turnstile.open(path)) as other:
+        busy(other)
+        turns = join_turns(spec(path), 2, 2, Recorder())
+        turns.take(True, 0.0)
+        time.sleep(2 * SHORT_NS / 1e9)
+        turns.give(True)
+        for _ in range(3):
+            turns.take(True, 0.0)
+            turns.give(False)
+        assert len(asked) == 3, "no step was quick, so each takes its turn"
+        turns.close()
 
 
 def test_missed_turns_are_counted() -> None:
