@@ -137,7 +137,7 @@ class ColdStore:
     def prefetch(self, keys: Sequence[bytes]) -> None:
         self.asked.append(keys)
 
-    def read(self, key: bytes, into: memoryview) -> bool:
+    def read(self, key: bytes, into: memoryview, *, wait_s: float) -> bool:
         place = self.where(key)
         if place is None:
             return False

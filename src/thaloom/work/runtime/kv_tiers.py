@@ -28,6 +28,9 @@ from thaloom.kernel.sched.restoring import MoveTimes, Place, blocks_to_bring, sa
 from thaloom.kernel.sched.step_times import StepTimes
 from thaloom.work.runtime.spec import WorkerSpec
 
+READ_WAIT_S = 1.0
+"""For a block that lies on the disk: what has not come by then is computed."""
+
 
 class BlockStore(Protocol):
     """As kernel.memory.tiers.store.TieredStore: it may lose anything at any time, the longest unused first, and never
@@ -36,7 +39,7 @@ class BlockStore(Protocol):
     def put(self, key: bytes, data: memoryview) -> bool: ...
     def where(self, key: bytes) -> Place | None: ...
     def prefetch(self, keys: Sequence[bytes]) -> None: ...
-    def read(self, key: bytes, into: memoryview) -> bool: ...
+    def read(self, key: bytes, into: memoryview, *, wait_s: float) -> bool: ...
     def drop(self, key: bytes) -> None: ...
 
 
@@ -152,7 +155,10 @@ class KvTiers:
 
     def _bring(self, key: BlockKey, block: int) -> bool:
         started, place = self._monotonic(), self._store.where(key)
-        if place is None or not self._store.read(key, self._staging):
+        if place is None:
+            return False
+        if not self._store.read(key, self._staging, wait_s=READ_WAIT_S):
+            self._staging = memoryview(bytearray(len(self._staging)))  # a disk that hangs may write there yet
             return False
         self._mover.write_block(block, self._staging)
         self._store.drop(key)  # it leaves again in its turn: what is kept twice keeps others out
