@@ -107,19 +107,37 @@ class KvTiers:
         self.saved_blocks += 1
 
     def extend(
-        self, blocks: list[int], keys: Sequence[BlockKey], end: int, pool: BlockPool, times: StepTimes | None
-    ) -> None:
+        self,
+        blocks: list[int],
+        keys: Sequence[BlockKey],
+        end: int,
+        pool: BlockPool,
+        times: StepTimes | None,
+        *,
+        until: float | None = None,
+    ) -> bool:
         """`blocks`, held, are of the first of these keys: take in what follows, from the store as far as that is worth
-        it, and from the pool where that has it. There are free blocks for all `end` tokens of the request."""
+        it, and from the pool where that has it. There are free blocks for all `end` tokens of the request.
+
+        `until`: others run, so from then on no block but the first is begun, and what lies on the disk is asked for,
+        not waited for. False: there is more to be brought, later.
+        """
         while wanted := self._worth_bringing(keys[len(blocks) :], len(blocks) * BLOCK_TOKENS, end, times):
-            for key in wanted:
+            for index, key in enumerate(wanted):
+                if until is not None and not pool.lookup([key]):
+                    if self._store.where(key) == "disk":
+                        self._store.prefetch(wanted[index:])
+                        return False
+                    if index and self._monotonic() >= until:
+                        return False
                 block = self._held(key, pool)
                 if block is None:
-                    return
+                    return True
                 blocks.append(block)
             found = pool.lookup(keys[len(blocks) :])
             pool.share(found)
             blocks += found
+        return True
 
     def look_ahead(self, keys: Sequence[BlockKey]) -> None:
         """Somebody who waits will ask for these."""

@@ -26,6 +26,8 @@ from thaloom.work.runtime.speculation import Speculation
 
 LOOK_AHEAD = 2
 """Of those who wait: more would push each other out of the nearer tier before their turn."""
+RESTORE_WAIT_S = 1.0
+"""Whoever waits for his blocks to come back, while others run, is let in without the rest if none came for so long."""
 
 
 class Roster:
@@ -229,13 +231,15 @@ class Roster:
 
     def _carry_out(self, plan: StepPlan, now: float) -> list[Work]:
         """Take the blocks the plan counted on, running sequences first. An admission may evict what the next one
-        meant to reuse: then the plan is stale from there on, and the rest waits for the next."""
+        meant to reuse: then the plan is stale from there on, and the rest waits for the next. So it does where blocks
+        come back for longer than those who run are to bear."""
         work = []
+        until = now + self._targets.token_s if self._running else None
         for rows in plan.rows:
             sequence = self._live[Ticket(rows.id)]
             if sequence.state == "running":
                 self._grow(sequence)
-            elif not self._admit(sequence, now):
+            elif not self._admit(sequence, now, until):
                 break
             work.append(Work.of(sequence, min(rows.count, len(sequence.tokens) - sequence.num_computed)))
         return work
@@ -247,15 +251,15 @@ class Roster:
             assert fresh is not None, "the plan promised blocks that are not there"
             sequence.blocks += fresh
 
-    def _admit(self, sequence: Sequence, now: float) -> bool:
+    def _admit(self, sequence: Sequence, now: float, until: float | None) -> bool:
         found = self._find_prefix(sequence)
         missing = blocks_for(len(sequence.tokens)) - len(found)
         if missing > self._pool.free_blocks - sum(self._pool.is_free(block) for block in found):
             return False  # before anything is shared: the pool would take it for a use
         self._pool.share(found)
-        if self._tiers is not None:
-            num_tokens, times = len(sequence.tokens), self._history.times
-            self._tiers.extend(found, sequence.reusable_keys(), num_tokens, self._pool, times)
+        if not self._restore(sequence, found, now, until):
+            self._pool.release(found)  # cached until the next step, which goes on from there
+            return False
         fresh = self._pool.allocate(blocks_for(len(sequence.tokens)) - len(found))
         assert fresh is not None, "free blocks were counted that are not there"
         self._waiting.remove(sequence)
@@ -270,6 +274,19 @@ class Roster:
             self._counters.prompt_tokens += len(sequence.request.prompt)
             self._counters.cached_tokens += sequence.cached_tokens
         return True
+
+    def _restore(self, sequence: Sequence, found: list[int], now: float, until: float | None) -> bool:
+        """Add to `found`, which are held, what comes back for it now. False: let it wait for the rest."""
+        if self._tiers is None:
+            return True
+        num_tokens, times = len(sequence.tokens), self._history.times
+        is_all = self._tiers.extend(found, sequence.reusable_keys(), num_tokens, self._pool, times, until=until)
+        if not is_all and (sequence.restored is None or len(found) > sequence.restored[0]):
+            sequence.restored = len(found), now
+        elif is_all or sequence.restored is None or now - sequence.restored[1] >= RESTORE_WAIT_S:
+            sequence.restored = None
+            return True
+        return False
 
     def _look_ahead(self) -> None:
         """What those who wait will ask for comes nearer while a step computes."""
