@@ -383,6 +383,30 @@ def test_a_full_disk_is_told_once_and_the_tier_goes_on_with_less(
     assert store.held().disk_objects > 3  # there is room again
 
 
+def test_a_disk_that_has_room_again_is_tried_though_nobody_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Event()
+
+    def write(folder: DiskFolder, room: memoryview, num_bytes: int) -> StoredFile:
+        if not tried.is_set():
+            tried.set()
+            raise OSError(errno.ENOSPC, "no space")
+        written.set()
+        return as_ever(folder, room, num_bytes)
+
+    as_ever, written = DiskFolder.write, threading.Event()
+    monkeypatch.setattr(DiskFolder, "write", write)
+    monkeypatch.setattr(moving, "RETRY_S", 0.01)
+    store = TieredStore(host_bytes=UNIT_BYTES, disk=tmp_path, disk_bytes=8 * UNIT_BYTES)
+    assert store.put(b"0", data(0))
+    assert written.wait(LONG_S)
+    assert store.settle(LONG_S)
+    assert store.short is None
+    assert store.held().disk_objects == 1
+    store.close()
+
+
 def test_the_disk_is_not_filled_to_its_end(make: Make, told: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk_module, "LEFT_FREE_BYTES", 1 << 60)
     store = make(host=8, disk=20)

@@ -91,11 +91,14 @@ class Mover:
             with self._changed:
                 if self._is_ended:
                     break
-                move = self._books.next_move(may_write=self._clock.monotonic() >= self._write_again_at)
+                wait_s = self._write_again_at - self._clock.monotonic()
+                move = self._books.next_move(may_write=wait_s <= 0)
                 if move is None:
+                    if wait_s <= 0 < self._write_again_at:  # it was refused, and by now nothing is to be written
+                        self.short, self._write_again_at = None, 0.0
                     self._num_settled = self._num_stirred
                     self._changed.notify_all()
-                    self._changed.wait()
+                    self._changed.wait(wait_s if wait_s > 0 else None)
                     continue
                 copy = move.one.copy if move.one is not None and move.one.moving == "up" else None
                 if copy is not None:
