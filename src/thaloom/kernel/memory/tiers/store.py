@@ -148,12 +148,12 @@ class TieredStore:
 
     def held(self) -> Held:
         with self._changed:
-            objects = self._books.objects.values()
+            used, counts = self._books.used, self._books.counts
             return Held(
-                host_bytes=self._books.used["host"],
-                host_objects=sum(one.room is not None for one in objects),
-                disk_bytes=self._books.used["disk"],
-                disk_objects=sum(one.copy is not None for one in objects),
+                host_bytes=used["host"],
+                host_objects=counts["host"],
+                disk_bytes=used["disk"],
+                disk_objects=counts["disk"],
             )
 
     def check(self) -> None:
