@@ -16,7 +16,7 @@ from pathlib import Path
 from thaloom.base.clock import Clock, SystemClock
 from thaloom.base.events import Emit, ignore
 from thaloom.kernel.memory.tiers.books import Books
-from thaloom.kernel.memory.tiers.disk import DiskFolder, copy_bytes, new_room
+from thaloom.kernel.memory.tiers.disk import DiskFolder, fill_start, new_room
 from thaloom.kernel.memory.tiers.moving import Mover
 from thaloom.kernel.memory.tiers.types import Held, Tier, whole_units
 
@@ -86,7 +86,7 @@ class TieredStore:
                 one.room = new_room(len(view))
             except OSError:  # the system has none left, whatever our bound says
                 return False
-            copy_bytes(one.room, view)
+            fill_start(one.room, view)
             self._books.add(one)
             return True
 
@@ -121,7 +121,7 @@ class TieredStore:
                 raise ValueError(f"an object of {one.num_bytes} bytes cannot be read into {len(view)}")
             self._books.touch(one)
             if one.room is not None:
-                copy_bytes(view, one.room[: one.num_bytes])
+                fill_start(view, one.room[: one.num_bytes])
                 return True
             self._books.wanted.pop(key, None)
             mover, copy = self._mover, one.copy
