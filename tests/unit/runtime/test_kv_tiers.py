@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.runtime.doubles import Bench, ColdStore, HistoryExecutable, ask, greedy, line, make_bench
 from thaloom.hal.ops import Step
 from thaloom.kernel.sched.chunks import StepTargets
@@ -114,6 +116,23 @@ def test_a_full_store_loses_what_it_is_not_given() -> None:
     answer(made, [9] * 150)
     assert answer(made, [*LONG, 2]) < 128
     assert moved(made) == (0, 0)
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_the_plan_reckons_with_what_will_come(is_damaged: bool) -> None:
+    store = ColdStore(100)
+    made = bench(store)
+    answer(made, [*LONG, 1])
+    answer(made, [9] * 180)
+    waiting = made.submit(ask([*LONG, 2], 3))
+    if is_damaged:
+        store.damaged |= set(store.kept["host"])
+    (arrival,) = made.engine._roster._arrivals()
+    assert arrival.reused_tokens == 128
+    assert arrival.new_blocks == 9
+    made.run()
+    assert made.tokens(waiting) == greedy([*LONG, 2], 3)
+    assert made.finished(waiting).cached_tokens == (0 if is_damaged else 128)
 
 
 def test_a_damaged_block_is_computed_again_with_all_that_follow() -> None:

@@ -143,20 +143,34 @@ class KvTiers:
         """Somebody who waits will ask for these."""
         self._store.prefetch(keys)
 
+    def num_to_come(self, keys: Sequence[BlockKey], start: int, end: int, times: StepTimes | None) -> int:
+        """Of blocks that follow position `start`: how many would be brought if the request were let in now. A guess,
+        for the store may lose them."""
+        return self._count(self._places(keys), start, end, times)
+
     def _worth_bringing(
         self, keys: Sequence[BlockKey], start: int, end: int, times: StepTimes | None
     ) -> Sequence[BlockKey]:
         """Of blocks that follow position `start`: the first ones, as many as are to be had and better brought."""
+        places = self._places(keys)
+        count = self._count(places, start, end, times)
+        self._moves.refuse_all(places[count:])
+        return keys[:count]
+
+    def _count(self, places: Sequence[Place], start: int, end: int, times: StepTimes | None) -> int:
+        if not places:
+            return 0
+        return blocks_to_bring(places, start, end, chunk_tokens=self._chunk_tokens, times=times, moves=self._moves)
+
+    def _places(self, keys: Sequence[BlockKey]) -> list[Place]:
+        """Of the first ones, as many as the store has."""
         places: list[Place] = []
         for key in keys:
             place = self._store.where(key)
             if place is None:
                 break
             places.append(place)
-        if not places:
-            return []
-        count = blocks_to_bring(places, start, end, chunk_tokens=self._chunk_tokens, times=times, moves=self._moves)
-        return keys[:count]
+        return places
 
     def _held(self, key: BlockKey, pool: BlockPool) -> int | None:
         """A block that holds what the key names, and that the caller holds; None if that is not to be had any more."""

@@ -191,7 +191,7 @@ class Roster:
 
     def _arrivals(self) -> list[Waiting]:
         """Those that could be let in: nobody overtakes, so none behind the first for whom there are no blocks."""
-        arrivals = []
+        arrivals: list[Waiting] = []
         free = self._pool.num_blocks - self._pool.held_blocks  # with those that get memory only when they are needed
         for sequence in itertools.islice(self._waiting, self._limits.max_sequences - len(self._running)):
             found = self._find_prefix(sequence)
@@ -199,7 +199,7 @@ class Roster:
             arrival = Waiting(
                 id=sequence.ticket,
                 num_tokens=len(sequence.tokens),
-                reused_tokens=len(found) * BLOCK_TOKENS,
+                reused_tokens=(len(found) + (0 if arrivals else self._num_to_come(sequence, found))) * BLOCK_TOKENS,
                 new_blocks=blocks_for(len(sequence.tokens)) - num_in_use,
                 most_rows=sequence.most_rows,
             )
@@ -208,6 +208,13 @@ class Roster:
             if free < 0:
                 break
         return arrivals
+
+    def _num_to_come(self, sequence: Sequence, found: list[int]) -> int:
+        """Blocks that will follow those found in the pool. Of the first who waits: where that ends, its rows begin."""
+        if self._tiers is None:
+            return 0
+        keys, start = sequence.reusable_keys()[len(found) :], len(found) * BLOCK_TOKENS
+        return self._tiers.num_to_come(keys, start, len(sequence.tokens), self._history.times)
 
     def _provide(self, new_blocks: int) -> None:
         """Memory for so many blocks (of those that run one for the next token, one for guesses), as far as it can be
