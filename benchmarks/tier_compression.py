@@ -32,7 +32,7 @@ from thaloom.base.units import MIB
 from thaloom.hal.driver import Driver, Limits
 from thaloom.hal.testing.schedules import TokenSequence, make_step
 from thaloom.hal.types import DType
-from thaloom.kernel.memory.tiers.disk import DiskFolder, copy_bytes, new_room
+from thaloom.kernel.memory.tiers.disk import DiskFolder, fill_start, new_room
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
 from thaloom.work.runtime.architectures import Architecture, select
@@ -142,9 +142,9 @@ def measure(
     if not np.array_equal(unpack(packed), data):
         raise SystemExit("what was packed did not come back")
     room = new_room(data.size)
-    copy_bytes(room, data.data)
+    fill_start(room, data.data)
     small = new_room(len(packed))
-    copy_bytes(small, memoryview(packed))
+    fill_start(small, memoryview(packed))
     files = disk.write(room, data.size), disk.write(small, len(packed))
     into = new_room(data.size)
     taken = []
@@ -155,7 +155,7 @@ def measure(
                 unpack=timed(lambda: unpack(packed)),
                 read=timed(lambda: disk.read(files[0], into[: data.size])),
                 read_packed=timed(lambda: disk.read(files[1], into[: len(packed)])),
-                copy=timed(lambda: copy_bytes(into, room)),
+                copy=timed(lambda: fill_start(into, room)),
             )
         )
     for file in files:

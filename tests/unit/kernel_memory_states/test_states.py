@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thaloom.base.errors import CorruptObject, OutOfMemory
+from thaloom.base.errors import CorruptObject, DeadlineExceeded, OutOfMemory
 from thaloom.base.events import Recorder
 from thaloom.hal.host import HostBuffer
 from thaloom.kernel.memory.states import states as module
@@ -160,6 +160,16 @@ def test_a_disk_that_spoils_an_array_ends_the_job_by_name(job: Job, tmp_path: Pa
         with pytest.raises(CorruptObject, match=f"'{name}'"):
             job.states.get(name)
     assert len(job.told.of(TierObjectLost)) == len(names)
+
+
+def test_a_disk_that_hangs_ends_the_job_by_name(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hanging(store: TieredStore, key: bytes, into: memoryview) -> bool:
+        return False  # as if that had taken too long
+
+    job.states.put("a", row(1))
+    monkeypatch.setattr(TieredStore, "read", hanging)
+    with pytest.raises(DeadlineExceeded, match="'a'"):
+        job.states.get("a")
 
 
 def test_a_disk_that_takes_nothing_ends_the_job_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,6 +225,84 @@ def test_a_read_waits_for_what_is_on_its_way(make: Make, monkeypatch: pytest.Mon
     assert got == [put[0]]
 
 
+class HangingDisk:
+    """Reads and writes hang from now on, until `go_on` is set."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.num_read = 0
+        read, write = DiskFolder.read, DiskFolder.write
+
+        def read_slowly(folder: DiskFolder, stored: StoredFile, into: memoryview) -> None:
+            self.num_read += 1
+            self._hang()
+            read(folder, stored, into)
+
+        def write_slowly(folder: DiskFolder, room: memoryview, num_bytes: int) -> StoredFile:
+            self._hang()
+            return write(folder, room, num_bytes)
+
+        patch.setattr(DiskFolder, "read", read_slowly)
+        patch.setattr(DiskFolder, "write", write_slowly)
+
+    def heal(self) -> None:
+        """Nobody hangs there any more."""
+        self.go_on.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("tiers: read"):
+                thread.join(LONG_S)
+
+    def _hang(self) -> None:
+        self.begun.set()
+        assert self.go_on.wait(LONG_S)
+
+
+@pytest.mark.parametrize("is_on_its_way", [False, True])
+def test_nobody_waits_for_ever_for_a_disk_that_hangs(
+    make: Make, monkeypatch: pytest.MonkeyPatch, is_on_its_way: bool
+) -> None:
+    store = make(host=8, disk=20)
+    put = fill(store, 20)
+    hanging = HangingDisk(monkeypatch)
+    if is_on_its_way:
+        store.prefetch([b"0"])
+        assert hanging.begun.wait(LONG_S)
+    into = memoryview(bytearray(len(put[0])))
+    assert not store.read(b"0", into, wait_s=0.01)
+    assert store.where(b"0") == "disk", "it is not lost"
+    store.check()
+    hanging.heal()
+    assert store.settle(LONG_S)
+    assert read(store, b"0", len(put[0])) == put[0]
+
+
+def test_while_one_hangs_at_the_disk_nobody_follows_him(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make(host=8, disk=20)
+    put = fill(store, 20)
+    hanging = HangingDisk(monkeypatch)
+    assert not store.read(b"0", memoryview(bytearray(len(put[0]))), wait_s=0.01)
+    assert read(store, b"1", len(put[1])) is None
+    assert hanging.num_read == 1
+    hanging.heal()
+
+
+def test_a_store_on_a_disk_that_hangs_can_be_closed(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(moving, "END_WAIT_S", 0.01)
+    store = make(host=2, disk=20)
+    hanging = HangingDisk(monkeypatch)
+    store.put(b"0", data(0, units=2))
+    assert hanging.begun.wait(LONG_S)
+    thread = next(each for each in threading.enumerate() if each.name == "tiers")
+    store.close()
+    with pytest.raises(StateUnusable, match="in use"):
+        DiskFolder(tmp_path / "tier0")
+    hanging.heal()
+    thread.join(LONG_S)
+    DiskFolder(tmp_path / "tier0").close()
+
+
 def test_dropping_gives_back_memory_and_disk(make: Make, tmp_path: Path) -> None:
     store = make(host=8, disk=20)
     fill(store, 20)
@@ -303,6 +381,30 @@ def test_a_full_disk_is_told_once_and_the_tier_goes_on_with_less(
     store.put(b"20", data(20))
     assert store.settle(LONG_S)
     assert store.held().disk_objects > 3  # there is room again
+
+
+def test_a_disk_that_has_room_again_is_tried_though_nobody_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Event()
+
+    def write(folder: DiskFolder, room: memoryview, num_bytes: int) -> StoredFile:
+        if not tried.is_set():
+            tried.set()
+            raise OSError(errno.ENOSPC, "no space")
+        written.set()
+        return as_ever(folder, room, num_bytes)
+
+    as_ever, written = DiskFolder.write, threading.Event()
+    monkeypatch.setattr(DiskFolder, "write", write)
+    monkeypatch.setattr(moving, "RETRY_S", 0.01)
+    store = TieredStore(host_bytes=UNIT_BYTES, disk=tmp_path, disk_bytes=8 * UNIT_BYTES)
+    assert store.put(b"0", data(0))
+    assert written.wait(LONG_S)
+    assert store.settle(LONG_S)
+    assert store.short is None
+    assert store.held().disk_objects == 1
+    store.close()
 
 
 def test_the_disk_is_not_filled_to_its_end(make: Make, told: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,9 @@ def moves(**seconds: float) -> MoveTimes:
 
 def bring(places: list[Place], times: StepTimes | None, moved: MoveTimes, *, start: int = 0, tail: int = 1) -> int:
     end = start + len(places) * BLOCK_TOKENS + tail
-    return blocks_to_bring(places, start, end, chunk_tokens=CHUNK, times=times, moves=moved)
+    count = blocks_to_bring(places, start, end, chunk_tokens=CHUNK, times=times, moves=moved)
+    moved.refuse_all(places[count:])
+    return count
 
 
 def test_what_is_quicker_is_brought_and_what_is_slower_is_not() -> None:

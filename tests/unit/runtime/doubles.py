@@ -117,6 +117,8 @@ class ColdStore:
         """Takes nothing more."""
         self.asked: list[Sequence[bytes]] = []
         """To be prefetched."""
+        self.hangs = False
+        """Brings nothing up from its disk."""
 
     def put(self, key: bytes, data: memoryview) -> bool:
         self.drop(key)
@@ -136,8 +138,15 @@ class ColdStore:
 
     def prefetch(self, keys: Sequence[bytes]) -> None:
         self.asked.append(keys)
+        host, disk = self.kept["host"], self.kept["disk"]
+        for key in () if self.hangs else reversed(keys[: self.most["host"]]):
+            if key in disk:
+                host[key] = disk.pop(key)
+        while len(host) > self.most["host"]:
+            oldest = next(iter(host))
+            disk[oldest] = host.pop(oldest)
 
-    def read(self, key: bytes, into: memoryview) -> bool:
+    def read(self, key: bytes, into: memoryview, *, wait_s: float) -> bool:
         place = self.where(key)
         if place is None:
             return False

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.runtime.doubles import Bench, ColdStore, HistoryExecutable, ask, greedy, line, make_bench
 from thaloom.hal.ops import Step
 from thaloom.kernel.sched.chunks import StepTargets
+from thaloom.work.runtime.roster import RESTORE_WAIT_S
+from thaloom.work.runtime.sequence import Ticket
 
 LONG = [7] * 8 * 16
 """Eight blocks and what follows them."""
@@ -114,6 +118,23 @@ def test_a_full_store_loses_what_it_is_not_given() -> None:
     assert moved(made) == (0, 0)
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_the_plan_reckons_with_what_will_come(is_damaged: bool) -> None:
+    store = ColdStore(100)
+    made = bench(store)
+    answer(made, [*LONG, 1])
+    answer(made, [9] * 180)
+    waiting = made.submit(ask([*LONG, 2], 3))
+    if is_damaged:
+        store.damaged |= set(store.kept["host"])
+    (arrival,) = made.engine._roster._arrivals()
+    assert arrival.reused_tokens == 128
+    assert arrival.new_blocks == 9
+    made.run()
+    assert made.tokens(waiting) == greedy([*LONG, 2], 3)
+    assert made.finished(waiting).cached_tokens == (0 if is_damaged else 128)
+
+
 def test_a_damaged_block_is_computed_again_with_all_that_follow() -> None:
     store = ColdStore(100)
     made = bench(store)
@@ -140,3 +161,58 @@ def test_who_waits_has_what_it_will_ask_for_brought_nearer_once() -> None:
     assert [len(keys) for keys in store.asked] == [8]
     made.run()
     assert made.finished(waiting).cached_tokens == 128
+
+
+def beside_another(store: ColdStore, **others: object) -> tuple[Bench, Ticket, Ticket]:
+    """Of two requests the first runs, and the blocks of the second have left the pool."""
+    made = bench(store, num_blocks=14, **others)
+    answer(made, [*LONG, 1])
+    answer(made, [9] * 200)
+    running = made.submit(ask([5] * 20, 40))
+    made.step()
+    return made, running, made.submit(ask([*LONG, 2], 3))
+
+
+def test_who_runs_does_not_wait_for_a_whole_prompt_to_come_back() -> None:
+    made, running, waiting = beside_another(ColdStore(100), move_s=0.02, targets=StepTargets(token_s=0.05))
+    before, brought = moved(made)[1], []
+    while made.engine.load().waiting:
+        rows = len(made.tokens(running))
+        made.step()
+        assert len(made.tokens(running)) > rows, "he goes on in every step"
+        brought.append(moved(made)[1] - before)
+        before += brought[-1]
+    assert len(brought) > 1
+    assert max(brought) <= 3
+    made.run()
+    assert made.tokens(waiting) == greedy([*LONG, 2], 3)
+    assert made.finished(waiting).cached_tokens == 128
+
+
+def test_a_disk_is_not_waited_for_while_others_run() -> None:
+    store = ColdStore(2, 100)
+    store.hangs = True
+    made, running, waiting = beside_another(store)
+    made.step(5)
+    assert made.engine.load().waiting == 1
+    assert len(made.tokens(running)) >= 5
+    store.hangs = False
+    while made.engine.load().waiting:
+        made.step()
+    assert made.engine.load().running == 2
+    made.run()
+    assert made.tokens(waiting) == greedy([*LONG, 2], 3)
+    assert made.finished(waiting).cached_tokens == 128
+
+
+def test_what_does_not_come_from_the_disk_is_computed() -> None:
+    store = ColdStore(2, 100)
+    store.hangs = True
+    made, _, waiting = beside_another(store)
+    made.step()
+    made.clock._now += RESTORE_WAIT_S
+    made.step(2)
+    assert made.engine.load().waiting == 0
+    made.run()
+    assert made.tokens(waiting) == greedy([*LONG, 2], 3)
+    assert made.finished(waiting).cached_tokens < 128

@@ -48,6 +48,11 @@ class MoveTimes:
             self._kept.pop(way, None)
             self._refused[way] = 0
 
+    def refuse_all(self, places: Sequence[Place]) -> None:
+        """Blocks were left in these."""
+        for place, run in groupby(places):
+            self.refuse(place, sum(1 for _ in run))
+
     def seconds(self, way: Way) -> float:
         """0 where nothing is known."""
         kept = self._kept.get(way)
@@ -58,7 +63,7 @@ def blocks_to_bring(
     places: Sequence[Place], start: int, end: int, *, chunk_tokens: int, times: StepTimes | None, moves: MoveTimes
 ) -> int:
     """How many of the blocks that follow position `start`, each to be had from its place, are worth bringing, if all
-    up to `end` has to be there in the end. What is left out counts as refused."""
+    up to `end` has to be there in the end."""
     if times is None:
         return len(places)
     best, best_s = 0, _computing_s(start, end, chunk_tokens, times)
@@ -70,8 +75,6 @@ def blocks_to_bring(
         total_s = moving_s + _computing_s(start + count * BLOCK_TOKENS, end, chunk_tokens, times)
         if total_s <= best_s:
             best, best_s = count, total_s
-    for place, run in groupby(places[best:]):
-        moves.refuse(place, sum(1 for _ in run))
     return best
 
 

@@ -69,8 +69,8 @@ class Running(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
     """A sequence that is not in the batch. Of its `num_tokens`, `reused_tokens` (whole blocks, never all tokens)
-    are in the pool already; `new_blocks` is how many free blocks it takes to admit it, those that are cached
-    and would stop being free included."""
+    are in the pool already, or expected there when it is admitted: if fewer come, its rows begin earlier. `new_blocks`
+    is how many free blocks it takes to admit it, those that are cached and would stop being free included."""
 
     id: int
     num_tokens: int

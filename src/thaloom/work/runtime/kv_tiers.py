@@ -28,6 +28,9 @@ from thaloom.kernel.sched.restoring import MoveTimes, Place, blocks_to_bring, sa
 from thaloom.kernel.sched.step_times import StepTimes
 from thaloom.work.runtime.spec import WorkerSpec
 
+READ_WAIT_S = 1.0
+"""For a block that lies on the disk: what has not come by then is computed."""
+
 
 class BlockStore(Protocol):
     """As kernel.memory.tiers.store.TieredStore: it may lose anything at any time, the longest unused first, and never
@@ -36,7 +39,7 @@ class BlockStore(Protocol):
     def put(self, key: bytes, data: memoryview) -> bool: ...
     def where(self, key: bytes) -> Place | None: ...
     def prefetch(self, keys: Sequence[bytes]) -> None: ...
-    def read(self, key: bytes, into: memoryview) -> bool: ...
+    def read(self, key: bytes, into: memoryview, *, wait_s: float) -> bool: ...
     def drop(self, key: bytes) -> None: ...
 
 
@@ -104,38 +107,70 @@ class KvTiers:
         self.saved_blocks += 1
 
     def extend(
-        self, blocks: list[int], keys: Sequence[BlockKey], end: int, pool: BlockPool, times: StepTimes | None
-    ) -> None:
+        self,
+        blocks: list[int],
+        keys: Sequence[BlockKey],
+        end: int,
+        pool: BlockPool,
+        times: StepTimes | None,
+        *,
+        until: float | None = None,
+    ) -> bool:
         """`blocks`, held, are of the first of these keys: take in what follows, from the store as far as that is worth
-        it, and from the pool where that has it. There are free blocks for all `end` tokens of the request."""
+        it, and from the pool where that has it. There are free blocks for all `end` tokens of the request.
+
+        `until`: others run, so from then on no block but the first is begun, and what lies on the disk is asked for,
+        not waited for. False: there is more to be brought, later.
+        """
         while wanted := self._worth_bringing(keys[len(blocks) :], len(blocks) * BLOCK_TOKENS, end, times):
-            for key in wanted:
+            for index, key in enumerate(wanted):
+                if until is not None and not pool.lookup([key]):
+                    if self._store.where(key) == "disk":
+                        self._store.prefetch(wanted[index:])
+                        return False
+                    if index and self._monotonic() >= until:
+                        return False
                 block = self._held(key, pool)
                 if block is None:
-                    return
+                    return True
                 blocks.append(block)
             found = pool.lookup(keys[len(blocks) :])
             pool.share(found)
             blocks += found
+        return True
 
     def look_ahead(self, keys: Sequence[BlockKey]) -> None:
         """Somebody who waits will ask for these."""
         self._store.prefetch(keys)
 
+    def num_to_come(self, keys: Sequence[BlockKey], start: int, end: int, times: StepTimes | None) -> int:
+        """Of blocks that follow position `start`: how many would be brought if the request were let in now. A guess,
+        for the store may lose them."""
+        return self._count(self._places(keys), start, end, times)
+
     def _worth_bringing(
         self, keys: Sequence[BlockKey], start: int, end: int, times: StepTimes | None
     ) -> Sequence[BlockKey]:
         """Of blocks that follow position `start`: the first ones, as many as are to be had and better brought."""
+        places = self._places(keys)
+        count = self._count(places, start, end, times)
+        self._moves.refuse_all(places[count:])
+        return keys[:count]
+
+    def _count(self, places: Sequence[Place], start: int, end: int, times: StepTimes | None) -> int:
+        if not places:
+            return 0
+        return blocks_to_bring(places, start, end, chunk_tokens=self._chunk_tokens, times=times, moves=self._moves)
+
+    def _places(self, keys: Sequence[BlockKey]) -> list[Place]:
+        """Of the first ones, as many as the store has."""
         places: list[Place] = []
         for key in keys:
             place = self._store.where(key)
             if place is None:
                 break
             places.append(place)
-        if not places:
-            return []
-        count = blocks_to_bring(places, start, end, chunk_tokens=self._chunk_tokens, times=times, moves=self._moves)
-        return keys[:count]
+        return places
 
     def _held(self, key: BlockKey, pool: BlockPool) -> int | None:
         """A block that holds what the key names, and that the caller holds; None if that is not to be had any more."""
@@ -152,7 +187,10 @@ class KvTiers:
 
     def _bring(self, key: BlockKey, block: int) -> bool:
         started, place = self._monotonic(), self._store.where(key)
-        if place is None or not self._store.read(key, self._staging):
+        if place is None:
+            return False
+        if not self._store.read(key, self._staging, wait_s=READ_WAIT_S):
+            self._staging = memoryview(bytearray(len(self._staging)))  # a disk that hangs may write there yet
             return False
         self._mover.write_block(block, self._staging)
         self._store.drop(key)  # it leaves again in its turn: what is kept twice keeps others out

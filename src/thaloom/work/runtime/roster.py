@@ -26,6 +26,8 @@ from thaloom.work.runtime.speculation import Speculation
 
 LOOK_AHEAD = 2
 """Of those who wait: more would push each other out of the nearer tier before their turn."""
+RESTORE_WAIT_S = 1.0
+"""Whoever waits for his blocks to come back, while others run, is let in without the rest if none came for so long."""
 
 
 class Roster:
@@ -189,7 +191,7 @@ class Roster:
 
     def _arrivals(self) -> list[Waiting]:
         """Those that could be let in: nobody overtakes, so none behind the first for whom there are no blocks."""
-        arrivals = []
+        arrivals: list[Waiting] = []
         free = self._pool.num_blocks - self._pool.held_blocks  # with those that get memory only when they are needed
         for sequence in itertools.islice(self._waiting, self._limits.max_sequences - len(self._running)):
             found = self._find_prefix(sequence)
@@ -197,7 +199,7 @@ class Roster:
             arrival = Waiting(
                 id=sequence.ticket,
                 num_tokens=len(sequence.tokens),
-                reused_tokens=len(found) * BLOCK_TOKENS,
+                reused_tokens=(len(found) + (0 if arrivals else self._num_to_come(sequence, found))) * BLOCK_TOKENS,
                 new_blocks=blocks_for(len(sequence.tokens)) - num_in_use,
                 most_rows=sequence.most_rows,
             )
@@ -206,6 +208,13 @@ class Roster:
             if free < 0:
                 break
         return arrivals
+
+    def _num_to_come(self, sequence: Sequence, found: list[int]) -> int:
+        """Blocks that will follow those found in the pool. Of the first who waits: where that ends, its rows begin."""
+        if self._tiers is None:
+            return 0
+        keys, start = sequence.reusable_keys()[len(found) :], len(found) * BLOCK_TOKENS
+        return self._tiers.num_to_come(keys, start, len(sequence.tokens), self._history.times)
 
     def _provide(self, new_blocks: int) -> None:
         """Memory for so many blocks (of those that run one for the next token, one for guesses), as far as it can be
@@ -229,13 +238,15 @@ class Roster:
 
     def _carry_out(self, plan: StepPlan, now: float) -> list[Work]:
         """Take the blocks the plan counted on, running sequences first. An admission may evict what the next one
-        meant to reuse: then the plan is stale from there on, and the rest waits for the next."""
+        meant to reuse: then the plan is stale from there on, and the rest waits for the next. So it does where blocks
+        come back for longer than those who run are to bear."""
         work = []
+        until = now + self._targets.token_s if self._running else None
         for rows in plan.rows:
             sequence = self._live[Ticket(rows.id)]
             if sequence.state == "running":
                 self._grow(sequence)
-            elif not self._admit(sequence, now):
+            elif not self._admit(sequence, now, until):
                 break
             work.append(Work.of(sequence, min(rows.count, len(sequence.tokens) - sequence.num_computed)))
         return work
@@ -247,15 +258,15 @@ class Roster:
             assert fresh is not None, "the plan promised blocks that are not there"
             sequence.blocks += fresh
 
-    def _admit(self, sequence: Sequence, now: float) -> bool:
+    def _admit(self, sequence: Sequence, now: float, until: float | None) -> bool:
         found = self._find_prefix(sequence)
         missing = blocks_for(len(sequence.tokens)) - len(found)
         if missing > self._pool.free_blocks - sum(self._pool.is_free(block) for block in found):
             return False  # before anything is shared: the pool would take it for a use
         self._pool.share(found)
-        if self._tiers is not None:
-            num_tokens, times = len(sequence.tokens), self._history.times
-            self._tiers.extend(found, sequence.reusable_keys(), num_tokens, self._pool, times)
+        if not self._restore(sequence, found, now, until):
+            self._pool.release(found)  # cached until the next step, which goes on from there
+            return False
         fresh = self._pool.allocate(blocks_for(len(sequence.tokens)) - len(found))
         assert fresh is not None, "free blocks were counted that are not there"
         self._waiting.remove(sequence)
@@ -270,6 +281,19 @@ class Roster:
             self._counters.prompt_tokens += len(sequence.request.prompt)
             self._counters.cached_tokens += sequence.cached_tokens
         return True
+
+    def _restore(self, sequence: Sequence, found: list[int], now: float, until: float | None) -> bool:
+        """Add to `found`, which are held, what comes back for it now. False: let it wait for the rest."""
+        if self._tiers is None:
+            return True
+        num_tokens, times = len(sequence.tokens), self._history.times
+        is_all = self._tiers.extend(found, sequence.reusable_keys(), num_tokens, self._pool, times, until=until)
+        if not is_all and (sequence.restored is None or len(found) > sequence.restored[0]):
+            sequence.restored = len(found), now
+        elif is_all or sequence.restored is None or now - sequence.restored[1] >= RESTORE_WAIT_S:
+            sequence.restored = None
+            return True
+        return False
 
     def _look_ahead(self) -> None:
         """What those who wait will ask for comes nearer while a step computes."""

@@ -43,6 +43,7 @@ class Sequence:
         "pooled",
         "pooling",
         "request",
+        "restored",
         "state",
         "stop_tokens",
         "submitted_at",
@@ -78,6 +79,8 @@ class Sequence:
         """Guesses how it goes on; made when it first decodes, unless nobody may guess."""
         self.looked_ahead = False
         """Whether the tiers were told what it will ask for."""
+        self.restored: tuple[int, float] | None = None
+        """While it waits for its blocks to come back: how many were there when last one came, and when that was."""
         self._root = root
         self._keys: list[BlockKey] = []
 

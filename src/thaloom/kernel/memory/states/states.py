@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from thaloom.base.errors import CorruptObject, OutOfMemory
+from thaloom.base.errors import CorruptObject, DeadlineExceeded, OutOfMemory
 from thaloom.hal.arena import Arena
 from thaloom.hal.driver import Buffer
 from thaloom.kernel.memory.states.planning import Array, Use, plan
@@ -171,6 +171,8 @@ class States:
         elif name not in self._kept:
             raise ValueError(f"{name!r} was taken, and nobody wrote it since")
         elif not self._store.read(name.encode(), into.reshape(-1).view(np.uint8).data):
+            if self._store.where(name.encode()) is not None:
+                raise DeadlineExceeded(f"{name!r} lies on a disk that does not answer")
             raise CorruptObject(f"{name!r} is lost: the disk did not give back what was written")
 
     def _close_use(self, kept: Mapping[str, NDArray[Any]], taken: Sequence[str]) -> None:

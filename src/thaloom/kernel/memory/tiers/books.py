@@ -23,6 +23,8 @@ class Books:
         self.bounds: dict[Tier, int] = {"host": host_bytes, "disk": disk_bytes}
         self.used: dict[Tier, int] = {"host": 0, "disk": 0}
         self.objects: dict[bytes, Stored] = {}
+        self.counts: dict[Tier, int] = {"host": 0, "disk": 0}
+        """Of these, in each tier."""
         self.wanted: OrderedDict[bytes, None] = OrderedDict()
         self.moving: Stored | None = None
         self.awaited_bytes = 0
@@ -49,6 +51,7 @@ class Books:
         """It has its room now."""
         self.objects[one.key] = one
         self.used["host"] += one.taken_bytes
+        self.counts["host"] += 1
         self._stand(one)
 
     def touch(self, one: Stored) -> None:
@@ -68,6 +71,8 @@ class Books:
 
     def forget(self, one: Stored) -> None:
         """Nobody finds it any more. What is on its way is let go when it has arrived."""
+        self.counts["host"] -= one.room is not None
+        self.counts["disk"] -= one.copy is not None
         del self.objects[one.key]
         self.wanted.pop(one.key, None)
         self._unstand(one)
@@ -142,15 +147,18 @@ class Books:
     def arrived(self, one: Stored, *, room: memoryview | None = None, copy: DiskCopy | None = None) -> None:
         """What was moving is there, or has stayed where it was."""
         way, one.moving, self.moving = one.moving, None, None
+        is_known = self.objects.get(one.key) is one
         if way == "up":
             one.room = room
             if room is None:
                 self.used["host"] -= one.taken_bytes
+            self.counts["host"] += is_known and room is not None
         else:
             one.copy = copy
             if copy is None:
                 self.used["disk"] -= one.taken_bytes
-        if self.objects.get(one.key) is one:
+            self.counts["disk"] += is_known and copy is not None
+        if is_known:
             self._stand(one)
         else:
             self._leave_host(one)
@@ -190,11 +198,13 @@ class Books:
         if one.room is not None:
             one.room = None
             self.used["host"] -= one.taken_bytes
+            self.counts["host"] -= self.objects.get(one.key) is one
 
     def _leave_disk(self, one: Stored) -> None:
         if one.copy is not None:
             self._gone.append(one.copy)
             one.copy = None
+            self.counts["disk"] -= self.objects.get(one.key) is one
 
     def check(self) -> None:
         """Prove the invariants (AssertionError otherwise)."""
@@ -209,6 +219,10 @@ class Books:
         assert self.used["disk"] == disk + sum(copy.taken_bytes for copy in self._gone), (
             "the disk is not what files take"
         )
+        assert self.counts == {
+            "host": sum(one.room is not None for one in self.objects.values()),
+            "disk": sum(one.copy is not None for one in self.objects.values()),
+        }, "objects were miscounted"
         for tier, used in self.used.items():
             assert 0 <= used <= self.bounds[tier], f"{tier} is beyond its bound"
         for one in self.objects.values():

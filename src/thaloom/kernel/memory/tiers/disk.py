@@ -41,7 +41,7 @@ def new_room(num_bytes: int) -> memoryview:
     return memoryview(memory)
 
 
-def copy_bytes(into: memoryview, data: memoryview) -> None:
+def fill_start(into: memoryview, data: memoryview) -> None:
     """To the start of `into`. By NumPy, which lets other threads go on."""
     if len(data):
         np.copyto(np.frombuffer(into, np.uint8, len(data)), np.frombuffer(data, np.uint8))

@@ -14,6 +14,8 @@ from thaloom.kernel.memory.tiers.types import DiskCopy, Stored
 
 RETRY_S = 10.0
 """After the disk took nothing, before it is tried again."""
+END_WAIT_S = 5.0
+"""For the disk to end what it was doing, when the store is closed."""
 
 
 class Mover:
@@ -29,6 +31,8 @@ class Mover:
         self.short: str | None = None
         """Why the disk took nothing the last time it was asked, if it did not."""
         self._write_again_at = 0.0
+        self._hanging: set[threading.Event] = set()
+        """Set when a read that nobody waits for any more has come back."""
         self._thread = threading.Thread(target=self._serve, name="tiers", daemon=True)
         self._thread.start()
 
@@ -42,35 +46,59 @@ class Mover:
         """Whether nothing was left to do after that."""
         return self._is_ended or self._num_settled >= since
 
-    def read(self, one: Stored, copy: DiskCopy, into: memoryview) -> bool:
-        """By the thread that calls, which counts among the copy's readers; False, and told, if it was damaged."""
-        lost: Exception | None = None
-        try:
-            self._folder.read(copy.stored, into)
-        except (CorruptObject, OSError) as error:
-            lost = error
-        finally:
-            self._read_done(one, copy, lost)
-        return lost is None
+    def read(self, one: Stored, copy: DiskCopy, into: memoryview, wait_s: float) -> bool:
+        """By a thread of its own, which counts among the copy's readers: a disk that hangs does so for that thread.
+        False if it took longer than `wait_s`, or, and that is told, if it was damaged. While somebody hangs there,
+        nobody else goes after him."""
+        ended = threading.Event()
+        read = False
+
+        def serve() -> None:
+            nonlocal read
+            lost: Exception | None = None
+            try:
+                self._folder.read(copy.stored, into)
+                read = True
+            except (CorruptObject, OSError) as error:
+                lost = error
+            finally:
+                self._read_done(one, copy, lost)
+                ended.set()
+
+        with self._changed:
+            self._hanging = {each for each in self._hanging if not each.is_set()}
+            if self._hanging:
+                copy.num_readers -= 1
+                self.stir()
+                return False
+        threading.Thread(target=serve, name="tiers: read", daemon=True).start()
+        if not ended.wait(max(0.0, wait_s)):
+            with self._changed:
+                self._hanging.add(ended)
+            return False
+        return read
 
     def end(self) -> None:
-        """Without `changed` held. Everything is off the books by now."""
+        """Without `changed` held. Everything is off the books by now. Where the disk hangs, the folder stays taken, and
+        the process goes without it: whoever takes it next removes what is there."""
         with self._changed:
             self._is_ended = True
             self._changed.notify_all()
-        self._thread.join()
-        self._folder.close()
+        self._thread.join(END_WAIT_S)
 
     def _serve(self) -> None:
         while True:
             with self._changed:
                 if self._is_ended:
-                    return
-                move = self._books.next_move(may_write=self._clock.monotonic() >= self._write_again_at)
+                    break
+                wait_s = self._write_again_at - self._clock.monotonic()
+                move = self._books.next_move(may_write=wait_s <= 0)
                 if move is None:
+                    if wait_s <= 0 < self._write_again_at:  # it was refused, and by now nothing is to be written
+                        self.short, self._write_again_at = None, 0.0
                     self._num_settled = self._num_stirred
                     self._changed.notify_all()
-                    self._changed.wait()
+                    self._changed.wait(wait_s if wait_s > 0 else None)
                     continue
                 copy = move.one.copy if move.one is not None and move.one.moving == "up" else None
                 if copy is not None:
@@ -81,6 +109,7 @@ class Mover:
                 self._move_down(move.one)
             else:
                 self._move_up(move.one, copy)
+        self._folder.close()
 
     def _remove(self, copies: list[DiskCopy]) -> None:
         stays: OSError | None = None

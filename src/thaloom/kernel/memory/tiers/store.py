@@ -9,17 +9,20 @@ units of types.UNIT_BYTES.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from thaloom.base.clock import Clock, SystemClock
 from thaloom.base.events import Emit, ignore
 from thaloom.kernel.memory.tiers.books import Books
-from thaloom.kernel.memory.tiers.disk import DiskFolder, copy_bytes, new_room
+from thaloom.kernel.memory.tiers.disk import DiskFolder, fill_start, new_room
 from thaloom.kernel.memory.tiers.moving import Mover
 from thaloom.kernel.memory.tiers.types import Held, Tier, whole_units
 
-_LOOK_AGAIN_S = 5.0
+READ_WAIT_S = 60.0
+"""What a disk may take for one object, unless the reader says otherwise: the largest of a training state is there by
+then."""
 
 
 class TieredStore:
@@ -83,7 +86,7 @@ class TieredStore:
                 one.room = new_room(len(view))
             except OSError:  # the system has none left, whatever our bound says
                 return False
-            copy_bytes(one.room, view)
+            fill_start(one.room, view)
             self._books.add(one)
             return True
 
@@ -101,28 +104,31 @@ class TieredStore:
             self._books.want(keys)
             self._stir()
 
-    def read(self, key: bytes, into: memoryview) -> bool:
+    def read(self, key: bytes, into: memoryview, *, wait_s: float = READ_WAIT_S) -> bool:
         """Fill `into`, which is as long as the object; waits for one that is on its way. False if it is gone, or was
-        damaged, which is told; what stands in `into` is of no use then. Raises ValueError once closed."""
+        damaged, which is told, or if the disk did not give it within `wait_s`: what stands in `into` is of no use
+        then, and in the last case may still change, so it is not to be used again. Raises ValueError once closed."""
         view = into.cast("B")
+        until = time.monotonic() + wait_s  # of real waiting, whatever clock the retries go by
         with self._changed:
             self._check_open()
             while (one := self._books.objects.get(key)) is not None and one.moving == "up":
-                self._changed.wait(_LOOK_AGAIN_S)
+                if not self._changed.wait(max(0.0, until - time.monotonic())):
+                    return False
             if one is None:
                 return False
             if len(view) != one.num_bytes:
                 raise ValueError(f"an object of {one.num_bytes} bytes cannot be read into {len(view)}")
             self._books.touch(one)
             if one.room is not None:
-                copy_bytes(view, one.room[: one.num_bytes])
+                fill_start(view, one.room[: one.num_bytes])
                 return True
             self._books.wanted.pop(key, None)
             mover, copy = self._mover, one.copy
             assert mover is not None, "there is a disk"
             assert copy is not None, "what is not in host memory is on it"
             copy.num_readers += 1
-        return mover.read(one, copy, view)
+        return mover.read(one, copy, view, until - time.monotonic())
 
     def drop(self, key: bytes) -> None:
         """Harmless where it is not."""
@@ -142,12 +148,12 @@ class TieredStore:
 
     def held(self) -> Held:
         with self._changed:
-            objects = self._books.objects.values()
+            used, counts = self._books.used, self._books.counts
             return Held(
-                host_bytes=self._books.used["host"],
-                host_objects=sum(one.room is not None for one in objects),
-                disk_bytes=self._books.used["disk"],
-                disk_objects=sum(one.copy is not None for one in objects),
+                host_bytes=used["host"],
+                host_objects=counts["host"],
+                disk_bytes=used["disk"],
+                disk_objects=counts["disk"],
             )
 
     def check(self) -> None:
@@ -156,7 +162,7 @@ class TieredStore:
             self._books.check()
 
     def close(self) -> None:
-        """Give everything back. Harmless when repeated."""
+        """Give everything back; a disk that hangs keeps what it has until the process ends. Harmless when repeated."""
         with self._changed:
             self._is_closed = True
             for key in list(self._books.objects):
