@@ -17,12 +17,13 @@ killed. What is left then is removed with the next."""
 
 
 async def clear_away(layout: Layout, confiner: Confiner, process: WorkerId) -> None:
-    """Its group, with whoever is still in it, and its leftovers."""
+    """Its group, with whoever is still in it, and its leftovers. Beside the event loop: a tier on the disk may be many
+    thousand files."""
     for _ in range(_CLEARING):
         if await asyncio.to_thread(confiner.release, process):
             break
         await asyncio.sleep(_CLEARING_S)
-    remove_leftovers(layout, process)
+    await asyncio.to_thread(remove_leftovers, layout, process)
 
 
 def leftovers(layout: Layout, process: WorkerId) -> list[Path]:
