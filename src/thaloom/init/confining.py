@@ -175,8 +175,8 @@ class Confiner:
         self._sandbox.groups.close()
 
     def _end(self, *groups: Group) -> bool:
-        """These, and those that were not quite gone before; whether none is left. Each caller waits its turn: a list that
-        two write would forget a group."""
+        """These, and those that were not quite gone before; whether none is left. Each caller waits its turn: a
+        list that two write would forget a group."""
         with self._ending_lock:
             listed = {group.name: group for group in (*groups, *self._ending)}
             self._ending = [group for group in listed.values() if not (group.kill() and group.delete())]

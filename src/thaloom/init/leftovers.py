@@ -10,7 +10,6 @@ from thaloom.base.ids import WorkerId
 from thaloom.init.confining import Confiner
 from thaloom.init.layout import Layout
 
-
 _CLEARING, _CLEARING_S = 20, 0.05
 """How often, and how long between, a group is tried to be removed: the kernel takes a moment to clear away what was
 killed. What is left then is removed with the next."""

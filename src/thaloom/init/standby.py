@@ -108,8 +108,8 @@ class Standby:
         return self._waiting.id if self._waiting is not None and fits(spec) else None
 
     def claim(self, worker: WorkerId) -> None:
-        """That id is the caller's from now on, with its files and its group. Before anything is awaited after `offered`;
-        `become` or `drop` is to follow."""
+        """That id is the caller's from now on, with its files and its group. Before anything is awaited after
+        `offered`; `become` or `drop` is to follow."""
         if self._waiting is not None and self._waiting.id == worker:
             self._claimed, self._waiting = self._waiting, None
             self._claimed.given.set()
