@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -79,7 +80,7 @@ class SandboxConfig:
 
 
 class Confiner:
-    """Walls around workers, by their ids. Every method may block for some milliseconds."""
+    """Walls around workers, by their ids. Every method may block for some milliseconds; several threads may call."""
 
     def __init__(self, layout: Layout, config: SandboxConfig, *, sandbox: Sandbox, models: ModelStore) -> None:
         self._layout = layout
@@ -87,6 +88,7 @@ class Confiner:
         self._sandbox = sandbox
         self._models = models
         self._ending: list[Group] = []
+        self._ending_lock = threading.Lock()
         self._behind: dict[WorkerId, Confined] = {}
         self._latency: Latency | None = None
 
@@ -153,10 +155,7 @@ class Confiner:
         somebody away: that is left to a later call."""
         group = self._confined(worker).group
         self._behind.pop(worker, None)
-        if all(other.name != worker for other in self._ending):
-            self._ending.append(group)
-        self._end()
-        return not self._ending
+        return self._end(group)
 
     def sweep(self, alive: Collection[WorkerId], spared: Collection[int] = ()) -> list[str]:
         """Groups of this node that nobody owns are ended and removed; their names. One with a process among `spared`
@@ -167,8 +166,7 @@ class Confiner:
                 groups[worker] = Confined(worker, plan).group
                 plan.unlink(missing_ok=True)
         orphans = [group for name, group in groups.items() if name not in alive and not group.members() & {*spared}]
-        self._ending += orphans
-        self._end()
+        self._end(*orphans)
         return [group.name for group in orphans]
 
     def close(self) -> None:
@@ -176,8 +174,13 @@ class Confiner:
         self._end()
         self._sandbox.groups.close()
 
-    def _end(self) -> None:
-        self._ending = [group for group in self._ending if not (group.kill() and group.delete())]
+    def _end(self, *groups: Group) -> bool:
+        """These, and those that were not quite gone before; whether none is left. Each caller waits its turn: a
+        list that two write would forget a group."""
+        with self._ending_lock:
+            listed = {group.name: group for group in (*groups, *self._ending)}
+            self._ending = [group for group in listed.values() if not (group.kill() and group.delete())]
+            return not self._ending
 
     def holds_memory(self) -> bool:
         """Whether a worker is kept to the memory it was admitted with."""
@@ -191,9 +194,10 @@ class Confiner:
 
     def _confined(self, worker: WorkerId) -> Confined:
         """Its plan is read once: it does not change."""
-        if worker not in self._behind:
-            self._behind[worker] = Confined(worker, self._layout.worker_walls(worker))
-        return self._behind[worker]
+        confined = self._behind.get(worker)
+        if confined is None:
+            confined = self._behind.setdefault(worker, Confined(worker, self._layout.worker_walls(worker)))
+        return confined
 
     def _limits_told(self, confined: Confined) -> Confinement:
         """For the words only: what the groups themselves say of their limits."""

@@ -21,7 +21,7 @@ from thaloom.init.confining import Confiner
 from thaloom.init.fencing import Fences
 from thaloom.init.idling import Idling
 from thaloom.init.layout import Layout
-from thaloom.init.leftovers import remove_leftovers
+from thaloom.init.leftovers import clear_away
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.placement import Placement, Planner
 from thaloom.init.publishing import TextFiles
@@ -125,23 +125,23 @@ class Executor:
                 pass
 
     async def _start_worker(self, action: StartWorker, worker: WorkerId) -> None:
-        service = self._store.service(action.service)
-        plan = await self._planner.make(service.spec)
         self._standby.claim(worker)
         try:
+            service = self._store.service(action.service)
+            plan = await self._planner.make(service.spec)
+            self._standby.hand_over(worker)
             await self._memory.admit(worker, plan.device, plan.estimate, lends=plan.lends)
             if plan.manifest is not None:
                 await asyncio.to_thread(self._text_files.prepare, self._models.open(plan.manifest))
             write_spec(self._layout.worker_spec(worker), self._spec(worker, service, plan))
             started = await self._begun(worker, service, plan)
         except BaseException:
-            self._standby.drop(worker)
             self._memory.release(worker)
-            self._confiner.release(worker)
-            remove_leftovers(self._layout, worker)
-            raise
-        finally:
             self._segments.given(worker)
+            await self._standby.drop(worker)
+            await clear_away(self._layout, self._confiner, worker)
+            raise
+        self._segments.given(worker)
         self._store.put_lease(started.lease)
 
     async def _begun(self, worker: WorkerId, service: Service, plan: Placement) -> Supervised:
@@ -178,8 +178,7 @@ class Executor:
             command = await asyncio.to_thread(self._fences.door, door, command)
             started = self._supervisor.start(lease, command, log=self._layout.door_log, env=env, pass_fds=pass_fds)
         except BaseException:
-            self._confiner.release(door)
-            remove_leftovers(self._layout, door)
+            await clear_away(self._layout, self._confiner, door)
             raise
         self._store.put_lease(started.lease)
 
@@ -192,11 +191,7 @@ class Executor:
     async def _forget(self, process: WorkerId) -> None:
         self._supervisor.forget(process)
         self._memory.release(process)
-        for _ in range(_CLEARING):
-            if await asyncio.to_thread(self._confiner.release, process):
-                break
-            await asyncio.sleep(_CLEARING_S)
-        remove_leftovers(self._layout, process)
+        await clear_away(self._layout, self._confiner, process)
         self._store.delete_lease(process)
 
     def _lease(self, worker: WorkerId, service: ServiceName, revision: int) -> Lease:
@@ -239,10 +234,6 @@ class Executor:
     def _environment(self) -> dict[str, str]:
         return os.environ | {"THALOOM_HOME": str(self._layout.home)}
 
-
-_CLEARING, _CLEARING_S = 20, 0.05
-"""How often, and how long between, a worker's group is tried to be removed: the kernel takes a moment to clear away
-what was killed. What is left then is removed with the next."""
 
 _PRIORITY: dict[Priority, int] = {"low": 0, "normal": 1, "high": 2}
 _LATENCY: dict[Latency, int] = {"batch": 0, "normal": 1, "interactive": 2}

@@ -28,7 +28,7 @@ from thaloom.init.confining import Confiner
 from thaloom.init.events import StandbyLost, StandbyReady, StandbyUnused
 from thaloom.init.fencing import Fences
 from thaloom.init.layout import Layout
-from thaloom.init.leftovers import remove_leftovers
+from thaloom.init.leftovers import clear_away
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.supervisor import Supervisor
 from thaloom.init.waiting import Waiting, start_waiting
@@ -76,6 +76,8 @@ class Standby:
         self._clock = clock
         self._emit = emit
         self._waiting: Waiting | None = None
+        self._claimed: Waiting | None = None
+        """One whose id, and all there is by it, is a worker's: nothing of that is cleared away here any more."""
         self.use(enabled=enabled)
         self._wanted = False
         self._busy_at = clock.monotonic()
@@ -105,25 +107,35 @@ class Standby:
         return self._waiting.id if self._waiting is not None and fits(spec) else None
 
     def claim(self, worker: WorkerId) -> None:
-        """What it holds is part of what is booked for that worker from now on."""
+        """That id is the caller's from now on, with its files and its group. Before anything is awaited after
+        `offered`; `become` or `drop` is to follow."""
         if self._waiting is not None and self._waiting.id == worker:
+            self._claimed, self._waiting = self._waiting, None
+            self._claimed.given.set()
+
+    def hand_over(self, worker: WorkerId) -> None:
+        """What it holds is part of what is booked for that worker from now on."""
+        if self._claimed is not None and self._claimed.id == worker:
             self._memory.keep(0)
 
-    def drop(self, worker: WorkerId) -> None:
-        """That worker is not to be, after all."""
-        if self._waiting is not None and self._waiting.id == worker:
-            self.end()
+    async def drop(self, worker: WorkerId) -> None:
+        """That worker is not to be, after all. What is there by its id is the caller's to clear away."""
+        waiting = self._claimed
+        if waiting is None or waiting.id != worker:
+            return
+        self._claimed = None
+        self._memory.keep(0)
+        await waiting.ended()
 
     async def become(
         self, worker: WorkerId, *, plan: Path | None, environment: Mapping[str, str], told: Mapping[str, str], log: Path
     ) -> ProcessIdentity | None:
         """The process that is this worker now; None: another has to be started, and that is told where it is a
         surprise. `plan`: of its walls, if it is to have any; `told`: variables that hold numbers of our descriptors."""
-        waiting = self._waiting
+        waiting = self._claimed
         if waiting is None or waiting.id != worker:
             return None
-        self.claim(worker)
-        self._waiting = None
+        self.hand_over(worker)
         orders = Orders(
             started_at=waiting.started_at,
             plan=None if plan is None else str(plan),
@@ -131,6 +143,7 @@ class Standby:
             descriptors=tuple(told),
         )
         reason = await waiting.become(orders, [int(number) for number in told.values()], log, PATIENCE_S)
+        self._claimed = None
         self._busy_at = self._clock.monotonic()
         if reason is None:
             self._failures = 0
@@ -140,7 +153,7 @@ class Standby:
         return None
 
     def end(self) -> int:
-        """End the one that waits, if there is one; how many bytes it had."""
+        """End the one that waits, if there is one and it is nobody's yet; how many bytes it had."""
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             return 0
@@ -153,9 +166,11 @@ class Standby:
         """Have one wait whenever one is wanted, until this is cancelled."""
         while True:
             await self._clock.sleep(_LOOK_S)
-            now = self._clock.monotonic()
-            if self._wanted and now >= max(self._not_before, self._busy_at + QUIET_S) and self._has_room():
+            if self._wanted and self._claimed is None and self._is_quiet() and self._has_room():
                 await self._keep_one()
+
+    def _is_quiet(self) -> bool:
+        return self._clock.monotonic() >= max(self._not_before, self._busy_at + QUIET_S)
 
     def _has_room(self) -> bool:
         return self._memory.host_free_bytes(self._supervisor) >= ROOM_BYTES
@@ -213,8 +228,7 @@ class Standby:
         await self._clear_id(waiting.id)
 
     async def _clear_id(self, worker: WorkerId) -> None:
-        await asyncio.to_thread(self._confiner.release, worker)
-        remove_leftovers(self._layout, worker)
+        await clear_away(self._layout, self._confiner, worker)
 
 
 def fits(spec: ServiceSpec) -> bool:

@@ -25,7 +25,7 @@ class Waiting:
     channel: socket.socket
     started_at: float
     given: asyncio.Event = field(default_factory=asyncio.Event)
-    """It is somebody's now, or was to be."""
+    """It is somebody's now, and its id with it."""
 
     async def heard(self, timeout_s: float) -> Report:
         """What it says next. Raises OSError (TimeoutError among them), ValueError."""
@@ -50,7 +50,6 @@ class Waiting:
             raise
         finally:
             self.channel.close()
-            self.given.set()
         if isinstance(report, Taken):
             return None
         return report.reason if isinstance(report, Refused) else f"it answered {report}"

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from thaloom.init.layout import Layout
 from thaloom.init.placement import Placement
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.sandbox.finding import find_groups
+from thaloom.kernel.sandbox.group import Group
 from thaloom.kernel.sandbox.grouping import Groups, NoGroups, folder_name
 from thaloom.kernel.sandbox.host import NO_WALLS, Walls, find_walls
 from thaloom.kernel.sandbox.latency import WEIGHTS
@@ -283,3 +287,24 @@ def test_the_node_settles_among_its_groups_before_anything_is_started(
     monkeypatch.setattr(wiring, "find_walls", lambda folder: NO_WALLS)
     wiring._sandbox(Layout(tmp_path), NodeConfig())
     assert settled == ["settled"]
+
+
+def test_groups_that_two_threads_end_at_once_are_none_of_them_forgotten(
+    tmp_path: Path, walls: Walls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Made(tmp_path, walls)
+    workers, gone, together = [WorkerId("w-1"), WorkerId("w-2")], threading.Event(), threading.Barrier(2)
+
+    def kill(group: Group) -> bool:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(0.2)  # the other is as far, if it may be
+        return True
+
+    monkeypatch.setattr(Group, "kill", kill)
+    monkeypatch.setattr(Group, "delete", lambda group: gone.is_set())
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(made.confiner.release, workers)) == [False, False]
+    assert sorted(group.name for group in made.confiner._ending) == workers
+    gone.set()
+    assert made.confiner.release(workers[0])
+    assert made.confiner._ending == []

@@ -4,6 +4,8 @@ program stands for it; the real one is in tests/system/test_standby.py."""
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,6 +25,7 @@ from thaloom.init import standby
 from thaloom.init.confining import Confiner, SandboxConfig
 from thaloom.init.fencing import Fences
 from thaloom.init.layout import Layout
+from thaloom.init.leftovers import leftovers, remove_leftovers
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.standby import QUIET_S, ROOM_BYTES, Standby, fits
 from thaloom.init.supervisor import Supervisor
@@ -182,6 +185,8 @@ def test_it_is_offered_to_our_own_engine_and_becomes_that_worker(
         assert worker is not None
         assert await scene.become(WorkerId("w-another")) is None
         scene.standby.claim(worker)
+        assert scene.memory.kept_bytes > 0
+        scene.standby.hand_over(worker)
         assert scene.memory.kept_bytes == 0
         assert await scene.become(worker) == pid
         assert scene.standby.offered(spec) is None
@@ -205,6 +210,7 @@ def test_one_that_does_not_become_it_is_ended_and_told(
         worker = scene.standby.offered(ServiceSpec(name=ServiceName("a"), model="m"))
         assert worker is not None
         assert pid is not None
+        scene.standby.claim(worker)
         assert await scene.become(worker) is None
         assert identify(pid) is None
         assert scene.told() == ["StandbyReady", "StandbyUnused"]
@@ -220,12 +226,54 @@ def test_a_worker_that_is_not_to_be_takes_it_along(short_path: Path, monkeypatch
         await until(lambda: scene.standby.pid is not None)
         worker = scene.standby.offered(ServiceSpec(name=ServiceName("a"), model="m"))
         assert worker is not None
-        scene.standby.drop(WorkerId("w-another"))
-        assert scene.standby.pid is not None
+        await scene.standby.drop(WorkerId("w-another"))
+        pid = scene.standby.pid
+        assert pid is not None
         scene.standby.claim(worker)
-        scene.standby.drop(worker)
+        await scene.standby.drop(worker)
+        assert identify(pid) is None
         assert scene.standby.pid is None
-        await until(lambda: worker in scene.released)
+        assert scene.memory.kept_bytes == 0
         assert "StandbyLost" not in scene.told()
+        assert not scene.released, "whoever claimed it clears it away"
+
+    run(scene, test)
+
+
+@pytest.mark.parametrize("ends", ["it is asked for", "it is not wanted", "it is killed"])
+def test_one_that_ends_once_it_is_claimed_leaves_its_successor_all_there_is(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Its id, its files and its group are those of the process that is started in its place."""
+    scene = Scene(short_path, monkeypatch, WAITS)
+
+    async def test() -> None:
+        await scene.pass_time(QUIET_S + 2)
+        await until(lambda: scene.standby.pid is not None)
+        pid = scene.standby.pid
+        worker = scene.standby.offered(ServiceSpec(name=ServiceName("a"), model="m"))
+        assert worker is not None
+        assert pid is not None
+        scene.standby.claim(worker)
+        files = leftovers(scene.layout, worker)
+        files[0].mkdir()
+        for file in files[1:]:
+            file.write_text("{}")
+        match ends:
+            case "it is asked for":
+                assert scene.standby.end() == 0
+            case "it is not wanted":
+                scene.standby.look(wanted=False)
+            case _:
+                os.kill(pid, signal.SIGKILL)
+        for _ in range(5):
+            await scene.pass_time(QUIET_S + 2)
+        scene.standby.hand_over(worker)
+        assert await scene.become(worker) is None
+        assert identify(pid) is None
+        assert scene.told() == ["StandbyReady", "StandbyUnused"], "and none is started beside it"
+        assert not scene.released
+        assert all(file.exists() for file in files)
+        await asyncio.to_thread(remove_leftovers, scene.layout, worker)
 
     run(scene, test)
