@@ -90,7 +90,9 @@ class Standby:
 
     @property
     def pid(self) -> int | None:
-        return None if self._waiting is None else self._waiting.identity.pid
+        """Of the one that waits, until it has its orders."""
+        waiting = self._waiting or self._claimed
+        return None if waiting is None or waiting.has_orders else waiting.identity.pid
 
     def look(self, *, wanted: bool) -> None:
         """Heed the present: whether there is a service it could be a worker of, and whether any is loading."""

@@ -26,6 +26,8 @@ class Waiting:
     started_at: float
     given: asyncio.Event = field(default_factory=asyncio.Event)
     """It is somebody's now, and its id with it."""
+    has_orders: bool = False
+    """Whatever becomes of us, it carries them out."""
 
     async def heard(self, timeout_s: float) -> Report:
         """What it says next. Raises OSError (TimeoutError among them), ValueError."""
@@ -42,6 +44,7 @@ class Waiting:
             with log.open("ab") as output:
                 message = [msgspec.json.encode(orders)]
                 socket.send_fds(self.channel, message, [output.fileno(), *inherited])
+            self.has_orders = True
             report = await self.heard(timeout_s)
         except (OSError, ValueError) as error:
             return str(error) or type(error).__name__
