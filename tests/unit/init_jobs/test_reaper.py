@@ -181,7 +181,7 @@ def test_asked_to_end_it_asks_all_and_kills_after_the_grace(reapers: Reapers, fi
 
 
 def test_a_deadline_is_kept_with_nobody_else_there(reapers: Reapers) -> None:
-    written = reapers.run("sleep 60", deadline_s=0.3)
+    written = reapers.run("sleep 60", deadline_s=1.0)
     assert (written.by, written.signal) == ("deadline", 15)
 
 
