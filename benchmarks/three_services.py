@@ -18,6 +18,7 @@ back comes back), refusals met, requests that never got an answer, and what the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import gzip
 import http.client
@@ -37,7 +38,7 @@ from benchmarks.grouped_node import group, node, out_of_memory, used
 from benchmarks.node import PORT, machine, write_record
 from benchmarks.random_models import SHAPES, make
 
-from thaloom.base.errors import OutOfMemory
+from thaloom.base.errors import OutOfMemory, ServiceFailed, ThaloomError
 from thaloom.edge.client.control import ControlClient
 from thaloom.edge.wire.control import PullRequest, ServeRequest
 
@@ -239,10 +240,12 @@ def serve(home: Path, model: Path, kv_bytes: int | None) -> None:
                     client.serve(service, wish(kv_bytes))
                     client.wait_ready(service, timeout_s=PATIENCE_S)
                     break
-                except OutOfMemory:  # of whole ones one is there at a time: when the last is idle for long enough
+                except (OutOfMemory, ServiceFailed):  # of whole ones one is there at a time: when the last is idle
                     if time.monotonic() > deadline:
                         raise
-                    time.sleep(1)
+                    with contextlib.suppress(ThaloomError):
+                        client.stop(service)
+                    time.sleep(6)
 
 
 if __name__ == "__main__":
