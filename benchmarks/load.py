@@ -29,7 +29,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,15 @@ class Door:
             num_threads=int(re.search(r"Threads:\s+(\d+)", status)[1]),  # type: ignore[index]
             num_tasks=int(float(tasks[1])),
         )
+
+    async def at_rest(self) -> Look:
+        """The most of each in a second without a request: what comes and goes by itself is no trace of one."""
+        looks = []
+        for _ in range(10):
+            looks.append(await asyncio.to_thread(self.look))
+            await asyncio.sleep(0.1)
+        names = [field.name for field in fields(Look)]
+        return Look(**{name: max(getattr(look, name) for look in looks) for name in names})
 
     async def until_calm(self, like: Look) -> Look:
         """A look when no more descriptors and tasks are there than in `like`, or what there is when patience ends."""
@@ -130,7 +139,7 @@ def _port(log: Path) -> int:
 async def hold_streams(door: Door, num_streams: int, seconds: float) -> dict[str, Any]:
     """`num_streams` at the same time for so long."""
     await ask(door, stream=True)
-    before = door.look()
+    before = await door.at_rest()
     begun = time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(held_stream(door)) for _ in range(num_streams)]
@@ -167,7 +176,7 @@ async def abandon_connections(door: Door, num_connections: int, at_once: int = 1
     """So many connections, left in every way."""
     chance = random.Random(4)
     await ask(door, stream=True)
-    before = door.look()
+    before = await door.at_rest()
 
     async def abandon() -> None:
         reader, writer = await connect(door)
