@@ -22,6 +22,7 @@ from pathlib import Path
 
 from thaloom.base import futex
 from thaloom.base.errors import StateUnusable
+from thaloom.base.shared_words import PATIENCE_S
 from thaloom.kernel.sched.turns import Turn, next_turn
 from thaloom.work.runtime.turnstile_file import (
     BELL,
@@ -105,6 +106,7 @@ class Turnstile:
         if weight < 1 or width < 1:
             raise ValueError(f"no worker weighs {weight} and is {width} wide")
         own = name_words(name)
+        self.file.patience_s = PATIENCE_S  # who gets no place here goes without turns for good
         with self.guarded():
             self.sweep_guarded()
             for seat in range(SEATS):
