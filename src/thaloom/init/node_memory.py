@@ -291,11 +291,17 @@ class NodeMemory:
         if self.host is None:
             return
         self._came_back(max(0, self.kept_bytes - num_bytes))
+        self.hand_over()
         self.kept_bytes = num_bytes
-        self._ledger.release(STANDBY)
         if num_bytes:
             self._ledger.reserve(STANDBY, self.host, 0, purpose=_PROCESS)
             self._ledger.correct(STANDBY, self.host, num_bytes, purpose=_PROCESS)
+
+    def hand_over(self) -> None:
+        """What the standby held is part of what a worker is booked for from now on: it did not come back, and lending
+        has none of it."""
+        self.kept_bytes = 0
+        self._ledger.release(STANDBY)
 
     def report(self, processes: Iterable[Supervised] = ()) -> tuple[DeviceMemory, ...]:
         """The books, and beside them what the system says the processes hold that are in them."""

@@ -116,9 +116,10 @@ class Standby:
             self._claimed.given.set()
 
     def hand_over(self, worker: WorkerId) -> None:
-        """What it holds is part of what is booked for that worker from now on."""
+        """What it holds is part of what is booked for that worker from now on. Before it is booked, and before
+        `become`."""
         if self._claimed is not None and self._claimed.id == worker:
-            self._memory.keep(0)
+            self._memory.hand_over()
 
     async def drop(self, worker: WorkerId) -> None:
         """That worker is not to be, after all. What is there by its id is the caller's to clear away."""
@@ -126,8 +127,8 @@ class Standby:
         if waiting is None or waiting.id != worker:
             return
         self._claimed = None
-        self._memory.keep(0)
         await waiting.ended()
+        self._memory.keep(0)
 
     async def become(
         self, worker: WorkerId, *, plan: Path | None, environment: Mapping[str, str], told: Mapping[str, str], log: Path
@@ -137,7 +138,6 @@ class Standby:
         waiting = self._claimed
         if waiting is None or waiting.id != worker:
             return None
-        self.hand_over(worker)
         orders = Orders(
             started_at=waiting.started_at,
             plan=None if plan is None else str(plan),

@@ -24,6 +24,7 @@ from thaloom.init.admission import (
     estimate,
     kv_bytes_per_token,
 )
+from thaloom.init.lending import Lending
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.supervisor import Supervised
 from thaloom.kernel.models.types import ModelCard
@@ -384,6 +385,17 @@ def test_what_a_standby_holds_is_booked_and_counts_as_free() -> None:
     assert node.memory.free_bytes([]) == {CPU: GIB}
     node.memory.check()
     node.memory.keep(0)
+    assert node.memory.report()[0].reserved_bytes == 0
+
+
+def test_what_a_standby_hands_over_is_lent_to_nobody() -> None:
+    """It holds it still, as the worker it becomes."""
+    node, freed = Kept(100 * MIB), []
+    node.memory.lending = cast(Lending, SimpleNamespace(freed=freed.append, lent_bytes=dict))
+    node.memory.keep(90 * MIB)
+    assert freed == [10 * MIB]
+    node.memory.hand_over()
+    assert (freed, node.memory.kept_bytes) == ([10 * MIB], 0)
     assert node.memory.report()[0].reserved_bytes == 0
 
 

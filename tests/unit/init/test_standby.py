@@ -91,6 +91,7 @@ class Scene:
 
     async def become(self, worker: WorkerId) -> int | None:
         log = self.layout.service_log(ServiceName("a"))
+        self.standby.hand_over(worker)
         process = await self.standby.become(worker, plan=None, environment={}, told={}, log=log)
         return None if process is None else process.pid
 
