@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from pathlib import Path
 
+from thaloom.base.files import remove
 from thaloom.base.ids import WorkerId
 from thaloom.init.confining import Confiner
 from thaloom.init.layout import Layout
@@ -33,11 +33,3 @@ def leftovers(layout: Layout, process: WorkerId) -> list[Path]:
 def remove_leftovers(layout: Layout, process: WorkerId) -> None:
     for path in leftovers(layout, process):
         remove(path)
-
-
-def remove(path: Path) -> None:
-    """A file, or a folder with all in it; nothing if it is gone. Never follows a link."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

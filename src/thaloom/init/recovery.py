@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thaloom.base.clock import Clock
-from thaloom.base.files import PARTIAL
+from thaloom.base.files import PARTIAL, remove
 from thaloom.base.ids import ServiceName, WorkerId, new_worker_id
 from thaloom.base.procs import ProcessIdentity, identify
 from thaloom.init.layout import WALLS, Layout
-from thaloom.init.leftovers import leftovers, remove
+from thaloom.init.leftovers import leftovers
 from thaloom.kernel.sandbox.host import TRIAL_PREFIX
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import JournalEntry, Lease

@@ -20,7 +20,7 @@ from thaloom import __version__
 from thaloom.base import config
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter, NameTaken, StateUnusable
-from thaloom.base.files import PARTIAL, disk_errors, require_space, sync_folder
+from thaloom.base.files import PARTIAL, disk_errors, remove, require_space, sync_folder
 from thaloom.init.backup.archive import (
     FolderWriter,
     OnBytes,
@@ -88,7 +88,7 @@ def back_up(layout: Layout, target: Path, clock: Clock, *, models: bool, tell: T
             partial.rename(target)
             sync_folder(target.parent)
         except BaseException:
-            _remove(partial)
+            remove(partial)
             raise
     return manifest
 
@@ -227,11 +227,4 @@ def _clear_partials(target: Path) -> None:
     for path in target.parent.glob(f"{target.name}.*{PARTIAL}"):
         pid = path.name.removeprefix(f"{target.name}.").partition(".")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+            remove(path)
