@@ -39,10 +39,10 @@ class Highest {
       for (size_t lane = count; lane < k + kLanes; ++lane) x[lane] = -__FLT_MAX__;  // beyond the vocabulary
       seen.add(load(x + k));
     }
-    thaloom_drawn found = {};
     std::atomic_ref<uint64_t> rank(rows_[row].rank);
     uint64_t best = rank.load(std::memory_order_relaxed);
     if (any(seen.bad != 0)) {
+      thaloom_drawn found = {};
       seen.tell(found);
       std::atomic_ref<uint32_t>(rows_[row].num_not_finite).fetch_add(found.num_not_finite, std::memory_order_relaxed);
     }

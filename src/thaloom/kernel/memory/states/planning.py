@@ -15,10 +15,7 @@ from numpy.typing import DTypeLike
 
 from thaloom.base.errors import OutOfMemory
 from thaloom.base.units import format_bytes
-from thaloom.kernel.memory.tiers.types import whole_units
-
-_BLANK = 8
-"""One part in so many of host memory is on its way to the disk."""
+from thaloom.kernel.memory.tiers.types import BLANK_SHARE, whole_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ def _worth(arrays: Mapping[str, Array], schedule: Sequence[Use], host_bytes: int
     total = sum(array.taken_bytes for array in arrays.values())
     left = host_bytes
     if disk_bytes:
-        left -= max(host_bytes // _BLANK, 2 * max((array.taken_bytes for array in arrays.values()), default=0))
+        left -= max(host_bytes // BLANK_SHARE, 2 * max((array.taken_bytes for array in arrays.values()), default=0))
     worth = dict.fromkeys(arrays, 0.0)
     below = total
     for name in sorted(arrays, key=lambda name: -moves[name]):

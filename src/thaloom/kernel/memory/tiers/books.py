@@ -11,11 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from thaloom.kernel.memory.tiers.ranking import Rank, Ranking, leaving
-from thaloom.kernel.memory.tiers.types import DiskCopy, Move, Stored, Tier, whole_units
-
-_BLANK = 8
-"""One part in so many of host memory is kept free, by moving down what is worth least: a disk cannot be waited for when
-something comes."""
+from thaloom.kernel.memory.tiers.types import BLANK_SHARE, DiskCopy, Move, Stored, Tier, whole_units
 
 
 class Books:
@@ -105,7 +101,7 @@ class Books:
             if may_write and lowest is not None and lowest.rank < one.rank and (move := self._move_down(lowest)):
                 return move
             self.wanted.popitem(last=False)  # there is no room for it: it is read from the disk, then
-        free = max(self.bounds["host"] // _BLANK, self.awaited_bytes)
+        free = max(self.bounds["host"] // BLANK_SHARE, self.awaited_bytes)
         while self.free_bytes("host") < free and self.bounds["disk"]:
             loose, sole = self._loose.lowest(), self._sole.lowest()
             if loose is not None and (sole is None or loose.rank < sole.rank):

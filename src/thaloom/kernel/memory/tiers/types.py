@@ -12,6 +12,10 @@ Tier = Literal["host", "disk"]
 UNIT_BYTES = 4096
 """What files and memory are counted in: pages, and the largest common logical blocks of disks."""
 
+BLANK_SHARE = 8
+"""One part in so many of host memory is kept free before a disk, by moving down what is worth least: a disk cannot be
+waited for when something comes."""
+
 
 def whole_units(num_bytes: int) -> int:
     """Bytes that so many take, at least one unit."""
