@@ -5,7 +5,7 @@
 
 An arm is a way of keeping weights on a build; arms run in turn, A B A B, in one process and on the same step, so that
 ratios to the first arm mean something where other jobs share the machine. The step is that of a random model (see
-random_models.py): so many sequences that each decode one token behind 144 others, or one prompt read at once.
+random_models.py): so many sequences that each decode one token behind others, or one prompt read at once.
 
 What is told of every cell: the median over rounds in milliseconds and tokens/s, the median of the ratios within rounds
 to the first arm with their spread, and the share of the roofline: the larger of bytes over what the threads read from
@@ -48,22 +48,21 @@ from thaloom.hal.types import WeightFormat
 from thaloom.work.runtime.architectures import Architecture, select
 from thaloom.work.runtime.loading import choose_kv_dtype
 
-CACHED = 144
-"""Tokens behind each row that decodes."""
 WEIGHT_BYTES = {"stored": 2.0, "int8": 1.03, "int4": 0.5625}
 """Of a parameter of the 0.5 B shape, scales included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """`decode` sequences of one row each, or one prompt of `prefill` rows."""
+    """`decode` sequences of one row each, behind `behind` tokens, or one prompt of `prefill` rows."""
 
     decode: int = 0
+    behind: int = 0
     prefill: int = 0
 
     @property
     def name(self) -> str:
-        return f"prefill {self.prefill}" if self.prefill else f"decode {self.decode}"
+        return f"prefill {self.prefill}" if self.prefill else f"decode {self.decode} behind {self.behind}"
 
     @property
     def num_rows(self) -> int:
@@ -73,15 +72,15 @@ class Cell:
     def runs(self) -> tuple[Run, ...]:
         if self.prefill:
             return (Run(num_rows=self.prefill, length=self.prefill),)
-        return (Run(num_rows=1, length=CACHED + 1),) * self.decode
+        return (Run(num_rows=1, length=self.behind + 1),) * self.decode
 
     def step(self, vocab: int) -> Step:
         rows = np.arange(self.num_rows, dtype=np.int32)
-        blocks = -(-max(self.prefill, CACHED + 1) // BLOCK_TOKENS)
+        blocks = -(-max(self.prefill, self.behind + 1) // BLOCK_TOKENS)
         num_sequences = 1 if self.prefill else self.decode
         return Step(
             tokens=rows * 17 % vocab,
-            positions=rows if self.prefill else np.full(self.decode, CACHED, np.int32),
+            positions=rows if self.prefill else np.full(self.decode, self.behind, np.int32),
             sequences=np.zeros_like(rows) if self.prefill else rows,
             block_tables=np.arange(num_sequences * blocks, dtype=np.int32).reshape(num_sequences, blocks),
             outputs=rows[-1:] if self.prefill else rows,
@@ -98,7 +97,8 @@ class Arm:
 def main() -> int:
     asked = arguments()
     program, tensors = random_model(asked.shape)
-    cells = [Cell(decode=n) for n in asked.decode] + [Cell(prefill=n) for n in asked.prefill]
+    cells = [Cell(decode=n, behind=behind) for n in asked.decode for behind in asked.behind]
+    cells += [Cell(prefill=n) for n in asked.prefill]
     arms = list(open_arms(asked, program, tensors, cells))
     tensors.clear()
     probe = Probe(asked.threads, cache())
@@ -127,6 +127,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--build", action="append", help="a build by name, or a file by path with its /")
     parser.add_argument("--kv", choices=["f16", "bf16", "f32", "i8"], help="default: what a worker chooses")
     parser.add_argument("--decode", type=int, nargs="*", default=[1, 4, 16, 32])
+    parser.add_argument("--behind", type=int, nargs="*", default=[144], help="tokens behind each row that decodes")
     parser.add_argument("--prefill", type=int, nargs="*", default=[512])
     parser.add_argument("--threads", type=int, default=Machine().num_cores())
     parser.add_argument("--cpu-time", action="store_true", help="of one thread")
