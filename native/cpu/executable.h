@@ -326,6 +326,7 @@ class Executable {
     const Inputs inputs = ready(w.dtype, {x.base, x.stride, step_.outputs}, step_.num_outputs, w.columns);
     if (step_.is_greedy) {
       highest_.begin(step_.num_outputs, scaling);
+      // Several panels at once, for most of a look at one is its beginning and its end.
       return multiply_shared({.up = {w}, .unit = kMostUnit, .highest = &highest_}, inputs, step_.num_outputs, [](size_t, size_t) {});
     }
     multiply_shared({.up = {w}, .out = result}, inputs, step_.num_outputs, [&](size_t begin, size_t end) {
