@@ -61,7 +61,7 @@ THALOOM_INLINE void score_tile(const KeptHead &kept, size_t block, const char *c
   Float sums[Q][B][kVectors] = {};
   size_t cell = 0;
   for (size_t at = 0; at < num_words; at += C::kSteps, cell += 64) {
-    repeat<B>([&](auto b) __attribute__((always_inline)) { __builtin_prefetch(ahead[b] + cell); });
+    repeat<B>([&](auto b) __attribute__((always_inline)) { __builtin_prefetch(ahead[b] + cell, 0, 2); });
     repeat<C::kSteps>([&](auto step) __attribute__((always_inline)) {
       repeat<B>([&](auto b) __attribute__((always_inline)) {
         repeat<kVectors>([&](auto i) __attribute__((always_inline)) {
@@ -200,7 +200,7 @@ THALOOM_INLINE void mix_tile(const KeptHead &kept, Span cells, uint32_t mask, co
     const char *row = kept.values(block) + offset, *ahead = kept.after(block) + offset;
     const size_t end = (block + 1) * C::kInBlock < cells.end ? (block + 1) * C::kInBlock : cells.end;
     for (; cell < end; ++cell, row += row_bytes, ahead += row_bytes, word += C::kSteps) {
-      repeat<V>([&](auto v) __attribute__((always_inline)) { __builtin_prefetch(ahead + v * 64); });
+      repeat<V>([&](auto v) __attribute__((always_inline)) { __builtin_prefetch(ahead + v * 64, 0, 2); });
       repeat<C::kSteps>([&](auto step) __attribute__((always_inline)) {
         repeat<V>([&](auto v) __attribute__((always_inline)) {
           repeat<kVectors>([&](auto i) __attribute__((always_inline)) {

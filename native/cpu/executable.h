@@ -326,7 +326,8 @@ class Executable {
     const Inputs inputs = ready(w.dtype, {x.base, x.stride, step_.outputs}, step_.num_outputs, w.columns);
     if (step_.is_greedy) {
       highest_.begin(step_.num_outputs, scaling);
-      return multiply_shared({.up = {w}, .highest = &highest_}, inputs, step_.num_outputs, [](size_t, size_t) {});
+      // Several panels at once, for most of a look at one is its beginning and its end.
+      return multiply_shared({.up = {w}, .unit = kMostUnit, .highest = &highest_}, inputs, step_.num_outputs, [](size_t, size_t) {});
     }
     multiply_shared({.up = {w}, .out = result}, inputs, step_.num_outputs, [&](size_t begin, size_t end) {
       if (!scaling.changes()) return;
@@ -340,10 +341,11 @@ class Executable {
   template <class After>
   void multiply_shared(const Product &product, const Inputs &inputs, size_t num_rows, const After &after) {
     const size_t num_panels = product.up.w.num_panels;
-    const size_t strip = strip_panels(product.up.w.dtype, num_rows, num_panels, 4 * threads_.size());
+    const size_t most = strip_panels(product.up.w.dtype, num_rows, num_panels, 4 * threads_.size());
+    const size_t strip = std::max(most, product.unit);
     threads_.run_pieces((num_panels + strip - 1) / strip, 1, [&](size_t begin, size_t end) {
       const size_t last = std::min(end * strip, num_panels);
-      multiply(product, begin * strip, last, strip, inputs, num_rows);
+      multiply(product, begin * strip, last, most, inputs, num_rows);
       after(begin * strip, last);
     });
   }
