@@ -22,16 +22,18 @@ class Backoff:
     unready: int = 0
     """Of the failures, those in a row that ended before the process was ready."""
 
-    def lost(self, now: float, *, ready_since: float | None, hopeless: bool = False) -> Backoff:
-        """After the process has ended unasked. `hopeless`: it said that trying again cannot help."""
+    def lost(self, now: float, *, ready_since: float | None, hopeless: bool = False, short: bool = False) -> Backoff:
+        """After the process has ended unasked. `hopeless`: it said that trying again cannot help. `short`: it lacked
+        what others had, which says nothing of itself."""
         forgiven = ready_since is not None and now - ready_since >= FORGIVEN_AFTER_S
         failures = 1 if forgiven else self.failures + 1
         at_once = failures == 1 and ready_since is not None  # it has worked: most likely it was killed
         wait_s = 0.0 if at_once else min(LONGEST_S, FIRST_S * 2.0 ** min(failures - 1, 16))
+        unready = self.unready + (not short) if ready_since is None else 0
         return Backoff(
             failures=failures,
             next_try_at=math.inf if hopeless else now + wait_s,
-            unready=self.unready + 1 if ready_since is None else 0,
+            unready=unready,
         )
 
     @property

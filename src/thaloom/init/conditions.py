@@ -58,6 +58,8 @@ def judge(evidence: Evidence, who: str = "the worker") -> Verdict:
         return Verdict(phase="loading", reason="Loading", message=f"{who} is getting ready")
     if evidence.hold is not None:
         return Verdict(phase="pending", reason=evidence.hold.reason, message=evidence.hold.message)
+    if evidence.backoff.failures and words.short:
+        return Verdict(phase="pending", reason=words.reason, message=f"{words.message}; it is tried again")
     if evidence.backoff.failures:
         return Verdict(phase="loading", reason="Restarting", message=f"{who} ended: {words.message}")
     if evidence.waking:

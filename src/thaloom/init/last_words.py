@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaloom.base.errors import Refused, ThaloomError, Untrusted
+from thaloom.base.errors import OutOfMemory, Refused, ThaloomError, Untrusted
 
 MAX_BYTES = 2048
 MAX_LINES = 8
@@ -21,6 +22,8 @@ class LastWords:
     message: str = "it ended without a word"
     hopeless: bool = False
     """Trying again with the same wish cannot help: the model or the wish is at fault."""
+    short: bool = False
+    """It was refused memory that others had: nothing is wrong with it, and later there may be enough."""
 
 
 def read_last_words(failure: Path, log: Path, log_offset: int = 0) -> LastWords:
@@ -30,9 +33,13 @@ def read_last_words(failure: Path, log: Path, log_offset: int = 0) -> LastWords:
     except (OSError, ValueError, TypeError, AttributeError):
         text = last_lines(log, log_offset)
         return LastWords(message=text) if text else LastWords()
-    return LastWords(
-        reason=type(error).__name__, message=error.message, hopeless=isinstance(error, Refused | Untrusted)
-    )
+    return dataclasses.replace(words_of(error), hopeless=isinstance(error, Refused | Untrusted))
+
+
+def words_of(error: Exception) -> LastWords:
+    """Of one that was met while something was begun, which may be tried again whatever it is."""
+    message = error.message if isinstance(error, ThaloomError) else str(error)
+    return LastWords(reason=type(error).__name__, message=message, short=isinstance(error, OutOfMemory))
 
 
 def last_lines(log: Path, offset: int = 0) -> str:

@@ -23,7 +23,7 @@ from thaloom.init.boot import NodeConfig
 from thaloom.init.events import ActionFailed, NodeStopping, ProcessLost, RoundFailed, ServiceFailing, ServiceHeld
 from thaloom.init.executor import Executor
 from thaloom.init.idling import Idling
-from thaloom.init.last_words import LastWords
+from thaloom.init.last_words import LastWords, words_of
 from thaloom.init.node_memory import NodeMemory
 from thaloom.init.passes import Passes
 from thaloom.init.placement import Placement, Planner
@@ -245,13 +245,12 @@ class ReconcileLoop:
         try:
             await self._executor.perform(action)
         except (ThaloomError, OSError) as error:
-            message = error.message if isinstance(error, ThaloomError) else str(error)
-            self._emit(ActionFailed(action=type(action).__name__, subject=subject(action), message=message))
+            words = words_of(error)
+            self._emit(ActionFailed(action=type(action).__name__, subject=subject(action), message=words.message))
             if not isinstance(action, StartWorker | StartDoor):
                 self._retry_soon()
                 return False
             owner = action.service if isinstance(action, StartWorker) else None
-            words = LastWords(reason=type(error).__name__, message=message)
             self._records.failed(owner, words, now=self._clock.monotonic())
         return True
 

@@ -43,7 +43,9 @@ class Records:
 
     def failed(self, owner: Owner, last_words: LastWords, *, now: float, ready_since: float | None = None) -> Backoff:
         """As `lost`, but there was no process yet."""
-        backoff = self.backoff(owner).lost(now, ready_since=ready_since, hopeless=last_words.hopeless)
+        backoff = self.backoff(owner).lost(
+            now, ready_since=ready_since, hopeless=last_words.hopeless, short=last_words.short
+        )
         self._backoffs[owner] = backoff
         self._last_words[owner] = last_words
         return backoff

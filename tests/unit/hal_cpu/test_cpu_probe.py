@@ -138,6 +138,26 @@ def test_cgroup_1(tmp_path: Path) -> None:
     assert found.quota_cores() == 1.0
 
 
+@pytest.mark.parametrize(
+    ("group", "files", "droppable"),
+    [
+        ("0::/job", ("job/memory.max", "job/memory.current", "job/memory.stat"), "inactive_file"),
+        (
+            "5:memory:/job",
+            ("memory/job/memory.limit_in_bytes", "memory/job/memory.usage_in_bytes", "memory/job/memory.stat"),
+            "total_inactive_file",
+        ),
+    ],
+)
+def test_files_that_can_be_dropped_take_nobody_anything(
+    tmp_path: Path, group: str, files: tuple[str, str, str], droppable: str
+) -> None:
+    values = (str(256 * MIB), str(100 * MIB), f"anon 5\n{droppable} {30 * MIB}\n")
+    tree = {f"sys/fs/cgroup/{file}": value for file, value in zip(files, values, strict=True)}
+    found = machine(write(two_cores_four_threads(tmp_path), {"proc/self/cgroup": group} | tree))
+    assert found.memory_free_bytes() == 186 * MIB
+
+
 def test_no_quota_in_cgroup_1_is_no_limit(tmp_path: Path) -> None:
     root = write(
         two_cores_four_threads(tmp_path),

@@ -16,6 +16,7 @@ from thaloom.init.records import Records
 
 A = ServiceName("a")
 LOOPING = Backoff(failures=CRASH_LOOP, unready=CRASH_LOOP)
+SHORT = LastWords(reason="OutOfMemory", message="needs 5, 3 free", short=True)
 HOLD = Hold(service=A, reason="OutOfMemory", message="needs 5, 3 free")
 
 
@@ -36,6 +37,8 @@ HOLD = Hold(service=A, reason="OutOfMemory", message="needs 5, 3 free")
         (Evidence(waking=True, alive=True, ready=True), "ready", "Serving"),
         (Evidence(hold=HOLD), "pending", "OutOfMemory"),
         (Evidence(backoff=Backoff(failures=1)), "loading", "Restarting"),
+        (Evidence(backoff=Backoff(failures=1), last_words=SHORT), "pending", "OutOfMemory"),
+        (Evidence(backoff=Backoff(failures=1), last_words=SHORT, alive=True), "loading", "Loading"),
         (Evidence(backoff=LOOPING), "failed", "Crashed"),
         (Evidence(alive=True, backoff=LOOPING), "failed", "Crashed"),
         (Evidence(alive=True, ready=True, backoff=LOOPING), "ready", "Serving"),
@@ -124,6 +127,19 @@ def test_hopeless_is_not_tried_again() -> None:
     backoff = Backoff().lost(0.0, ready_since=None, hopeless=True)
     assert backoff.next_try_at == math.inf
     assert backoff.failed
+
+
+def test_who_lacked_memory_is_tried_again_less_often_and_never_counts_as_failed() -> None:
+    backoff, waits = Backoff(), []
+    for _ in range(2 * CRASH_LOOP):
+        backoff = backoff.lost(50.0, ready_since=None, short=True)
+        waits.append(backoff.next_try_at - 50.0)
+    assert waits == sorted(waits)
+    assert waits[-1] > waits[0]
+    assert not backoff.failed
+    for _ in range(CRASH_LOOP):
+        backoff = backoff.lost(50.0, ready_since=None)
+    assert backoff.failed, "what crashes is no better for having lacked memory before"
 
 
 def test_records_start_afresh_with_a_new_wish_and_forget_a_removed_one() -> None:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from thaloom.base.clock import ManualClock
-from thaloom.base.errors import CorruptObject, InternalError
+from thaloom.base.errors import CorruptObject, InternalError, OutOfMemory
 from thaloom.base.events import Degraded, Event, Recorder
 from thaloom.init.history import History
 from thaloom.init.last_words import MAX_BYTES, MAX_LINES, LastWords, last_lines, read_last_words, tail
@@ -23,6 +23,8 @@ def test_the_error_a_worker_left_is_its_last_word(tmp_path: Path) -> None:
     )
     failure.write_text(json.dumps(InternalError("broke").to_dict()))
     assert not read_last_words(failure, log).hopeless
+    failure.write_text(json.dumps(OutOfMemory("needs 5, 3 free").to_dict()))
+    assert read_last_words(failure, log) == LastWords(reason="OutOfMemory", message="needs 5, 3 free", short=True)
 
 
 def test_without_one_the_end_of_its_log_is(tmp_path: Path) -> None:

@@ -186,6 +186,29 @@ def test_a_crash_loop_is_told_with_the_last_words_and_goes_on_slowly(bench: Benc
     assert bench.machine.kinds().count("StartWorker") == CRASH_LOOP + 1
 
 
+def test_a_worker_that_lacked_memory_is_tried_again_until_there_is_enough(bench: Bench) -> None:
+    bench.wish()
+    for _ in range(2 * CRASH_LOOP):
+        settle(bench)
+        bench.lose(LastWords(reason="OutOfMemory", message="needs 5, 3 free", short=True))
+        asyncio.run(bench.clock.advance(LONGEST_S))
+    assert bench.events.of(ServiceFailing) == []
+    assert not bench.records.backoff(A).failed
+    settle(bench)
+    assert bench.machine.kinds().count("StartWorker") == 2 * CRASH_LOOP + 1
+
+
+def test_memory_that_does_not_come_back_in_time_fails_no_service(bench: Bench) -> None:
+    bench.wish()
+    bench.machine.fault = OutOfMemory("a waits for memory that is lent")
+    for _ in range(2 * CRASH_LOOP):
+        settle(bench)
+        asyncio.run(bench.clock.advance(LONGEST_S))
+    assert bench.machine.kinds().count("StartWorker") == 2 * CRASH_LOOP
+    assert not bench.records.backoff(A).failed
+    assert bench.records.last_words(A).short
+
+
 def test_a_worker_that_said_it_is_hopeless_is_not_tried_again_until_somebody_insists(bench: Bench) -> None:
     bench.wish()
     settle(bench)

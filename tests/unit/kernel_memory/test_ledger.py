@@ -42,8 +42,12 @@ def test_a_refusal_says_what_is_needed_what_is_free_and_who_has_the_rest() -> No
         "device": "cpu",
         "needed_bytes": 500,
         "free_bytes": 400,
+        "held_bytes": 0,
         "holders": {"w-1/weights": 600},
     }
+    with pytest.raises(OutOfMemory) as e:
+        books.reserve("w-1", CPU, 500, purpose="kv")
+    assert (e.value.details["held_bytes"], e.value.details["holders"]) == (600, {}), "what is its own already"
     assert books.free_bytes(CPU) == 400
 
 

@@ -29,13 +29,14 @@ from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.base.plugins import Manifest, Plugin, Registry
 from thaloom.hal.driver import Backend, Driver
 from thaloom.hal.drivers.virtual.driver import VirtualDevice, VirtualDriver
-from thaloom.hal.types import DType, Support, WeightFormat
+from thaloom.hal.types import DType, Reading, Support, WeightFormat
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
 from thaloom.work.runtime.architectures import Architecture
 from thaloom.work.runtime.architectures.llama import ARCHITECTURE
 from thaloom.work.runtime.kv_pool import size_pool
 from thaloom.work.runtime.loading import LoadedModel, LoadingStopped, choose_context, choose_kv_dtype, load
+from thaloom.work.runtime.shared_weights import InheritedMemory
 from thaloom.work.runtime.spec import WorkerSpec, read_spec, write_spec
 
 DEVICE = DeviceId("virtual:0")
@@ -62,27 +63,42 @@ def put(store: ModelStore, folder: Path, name: str = "small", **settings: Any) -
     store.import_path(make_model(folder, **settings), ModelName.parse(name))
 
 
+class Crowded(VirtualDriver):
+    """So much of its device is free, it says; all of it can be had."""
+
+    def __init__(self, device: VirtualDevice, free: int) -> None:
+        super().__init__([device])
+        self._free = free
+
+    def read(self, device: DeviceId) -> Reading:
+        return dataclasses.replace(super().read(device), memory_free_bytes=self._free)
+
+
 def loading(
     store: ModelStore,
     tmp_path: Path,
     *,
     stop: threading.Event | None = None,
     memory: int = 1 << 30,
+    free: int | None = None,
     level: Literal["L1", "L3"] = "L3",
+    shared: InheritedMemory | None = None,
     **changes: Any,
 ) -> LoadedModel:
     drivers: Registry[Driver] = Registry("driver")
     formats: tuple[WeightFormat, ...] = ("stored", "int8")
     device = VirtualDevice(id=DEVICE, num_cores=3, memory_bytes=memory, weight_formats=formats, level=level)
+    driver = VirtualDriver([device]) if free is None else Crowded(device, free)
     drivers.add(
         Plugin(
             manifest=Manifest(kind="driver", name="virtual", version="1", summary=""),
-            factory=lambda: VirtualDriver([device]),
+            factory=lambda: driver,
         )
     )
     architectures: Registry[Architecture] = Registry("architecture")
     architectures.add(ARCHITECTURE)
-    return load(spec(tmp_path, **changes), store, drivers, architectures, stop or threading.Event())
+    wish, stop = spec(tmp_path, **changes), stop or threading.Event()
+    return load(wish, store, drivers, architectures, stop, memory=shared)
 
 
 def test_a_model_comes_with_its_figures(store: ModelStore, tmp_path: Path) -> None:
@@ -163,7 +179,7 @@ class TestRefusals:
             ({"driver": "quantum"}, DriverUnavailable, "quantum"),
             ({"device": "virtual:9"}, DeviceNotFound, "virtual:9"),
             ({"context_length": 257}, BadParameter, "257 tokens is asked for; the model was made for 256"),
-            ({"kv_bytes": 1000}, OutOfMemory, "one context of 256 tokens needs 32.0 KiB .* kv_bytes is 1000 B"),
+            ({"kv_bytes": 1000}, BadParameter, "one context of 256 tokens needs 32.0 KiB .* kv_bytes is 1000 B"),
             ({"kv_dtype": "i8"}, NotServable, "bf16, f16, f32, not i8"),
             ({"weights": "int4"}, NotServable, "keeps weights as int8, stored, not int4"),
             ({"kv_host_bytes": 1000}, BadParameter, "kv_host_bytes is 1000 B; one block of 16 tokens takes 4.0 KiB"),
@@ -191,16 +207,29 @@ class TestRefusals:
         first.close()
         loading(store, tmp_path, **sizes).close()
 
-    def test_weights_that_do_not_fit(self, store: ModelStore, tmp_path: Path) -> None:
+    def test_weights_that_do_not_fit_now(self, store: ModelStore, tmp_path: Path) -> None:
         put(store, tmp_path / "model")
         with pytest.raises(OutOfMemory) as caught:
-            loading(store, tmp_path, memory=10_000)
+            loading(store, tmp_path, free=10_000)
         assert caught.value.details["needed_bytes"] > caught.value.details["free_bytes"] == 10_000
 
-    def test_a_pool_that_does_not_fit_beside_the_weights(self, store: ModelStore, tmp_path: Path) -> None:
+    def test_a_pool_that_does_not_fit_beside_the_weights_now(self, store: ModelStore, tmp_path: Path) -> None:
         put(store, tmp_path / "model")
         with pytest.raises(OutOfMemory, match="for kv on virtual:0"):
-            loading(store, tmp_path, memory=200_000, kv_bytes=150_000)
+            loading(store, tmp_path, free=200_000, kv_bytes=150_000)
+
+    @pytest.mark.parametrize(
+        ("memory", "changes", "purpose"),
+        [(10_000, {}, "weights"), (200_000, {"kv_bytes": 150_000}, "kv")],
+    )
+    def test_what_no_device_of_that_size_could_ever_hold(
+        self, store: ModelStore, tmp_path: Path, memory: int, changes: dict[str, Any], purpose: str
+    ) -> None:
+        """The pool alone would fit: it is the weights beside it that are too many."""
+        put(store, tmp_path / "model")
+        with pytest.raises(NotServable, match=rf"for {purpose} on virtual:0, .*; virtual:0 has .* in all") as caught:
+            loading(store, tmp_path, memory=memory, **changes)
+        assert caught.value.details["needed_bytes"] > memory
 
     def test_an_unknown_architecture(self, store: ModelStore, tmp_path: Path) -> None:
         folder = make_model(tmp_path / "model")
@@ -237,6 +266,26 @@ class TestRefusals:
         weights = make_weights(make_config(**other_config))
         write_weights(folder, {name: tensor for name, tensor in weights.items() if name != without})
         store.import_path(folder, ModelName.parse("small"))
+
+
+def test_weights_that_lie_there_already_are_not_taken_a_second_time(store: ModelStore, tmp_path: Path) -> None:
+    """They are no part of what is free, and nothing is needed for them any more."""
+    put(store, tmp_path / "model")
+    with pytest.raises(OutOfMemory):
+        loading(store, tmp_path, free=200_000, kv_bytes=150_000)
+    memory = cast(InheritedMemory, SimpleNamespace(there_bytes=lambda: 100_000, shared=lambda _: None))
+    memory.given_up = memory.loaded = lambda **_: None  # type: ignore[method-assign]
+    loading(store, tmp_path, free=200_000, kv_bytes=150_000, shared=memory).close()
+
+
+@pytest.mark.parametrize(("weights", "purpose"), [("stored", "weights"), ("int8", "kv")])
+def test_only_weights_that_are_kept_as_they_are_stored_are_refused_by_their_size(
+    store: ModelStore, tmp_path: Path, weights: str, purpose: str
+) -> None:
+    """How much less others take is known when they are there."""
+    put(store, tmp_path / "model")
+    with pytest.raises(OutOfMemory, match=f"needs .* for {purpose} on"):
+        loading(store, tmp_path, weights=weights, free=60_000)
 
 
 def _size(path: Path) -> int:

@@ -83,6 +83,12 @@ def test_who_reads_waits_no_longer_than_the_writer_lives(daemon: Daemon) -> None
     assert not memory_files.is_sealed(shared.reader)
 
 
+def test_what_others_have_put_there_is_there(daemon: Daemon) -> None:
+    assert InheritedMemory({}).there_bytes() == 0
+    os.write(daemon.blank, bytes(4096))
+    assert InheritedMemory(daemon.environment(fill=False)).there_bytes() == 4096
+
+
 def test_who_is_told_to_end_waits_no_longer(daemon: Daemon) -> None:
     memory = InheritedMemory(daemon.environment(fill=False))
     stop = threading.Event()

@@ -68,7 +68,9 @@ class Ledger:
         return wanted
 
     def _refusal(self, wanted: Holding, free: int) -> OutOfMemory:
-        others = [held for held in self.holdings(wanted.device) if held.owner != wanted.owner]
+        there = self.holdings(wanted.device)
+        others = [held for held in there if held.owner != wanted.owner]
+        own = [held for held in there if held.owner == wanted.owner and held.purpose != wanted.purpose]
         shown = ", ".join(f"{held.owner} {format_bytes(held.num_bytes)} ({held.purpose})" for held in others[:5])
         return OutOfMemory(
             f"{wanted.owner} needs {format_bytes(wanted.num_bytes)} for {wanted.purpose} on {wanted.device}, "
@@ -77,6 +79,7 @@ class Ledger:
             device=wanted.device,
             needed_bytes=wanted.num_bytes,
             free_bytes=free,
+            held_bytes=sum(held.num_bytes for held in own),
             holders={f"{held.owner}/{held.purpose}": held.num_bytes for held in others},
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaloom.base.errors import DeadlineExceeded, OutOfMemory, StateUnusable, ThaloomError
+from thaloom.base.errors import BadParameter, DeadlineExceeded, OutOfMemory, StateUnusable, ThaloomError
 from thaloom.base.events import Emit
 from thaloom.base.units import GIB, format_bytes
 from thaloom.hal.driver import Backend, Buffer, Executable, ReservesMemory
@@ -54,7 +54,7 @@ def make_pool(
     go_on: Callable[[], None] = lambda: None,
 ) -> KvPool:
     """Books scratch and what is promised of the pool, then takes it: of a device that can, without memory, which comes
-    as it is needed. Raises OutOfMemory, and what `go_on` does, which is asked while it waits."""
+    as it is needed. Raises OutOfMemory, BadParameter, and what `go_on` does, which is asked while it waits."""
     block_bytes, device = executable.block_bytes, backend.device.id
     floor = size_pool(spec.kv_bytes, context, block_bytes, lends=spec.pages is not None)
     most = floor
@@ -88,14 +88,14 @@ def make_pool(
 
 
 def size_pool(wanted_bytes: int | None, context: int, block_bytes: int, *, lends: bool = False) -> int:
-    """Blocks that are promised. Raises OutOfMemory if not even one full context fits into what was asked for."""
+    """Blocks that are promised. Raises BadParameter if not even one full context fits into what was asked for."""
     one_context = blocks_for(context)
     if wanted_bytes is None:
         contexts = 1 if lends else DEFAULT_CONTEXTS_IN_POOL
         return max(one_context, min(contexts * one_context, DEFAULT_KV_BYTES // block_bytes))
     if wanted_bytes // block_bytes < one_context:
         needed = one_context * block_bytes
-        raise OutOfMemory(
+        raise BadParameter(
             f"one context of {context} tokens needs {format_bytes(needed)} for keys and values "
             f"({format_bytes(block_bytes)} for each {BLOCK_TOKENS}); kv_bytes is {format_bytes(wanted_bytes)}",
             param="kv_bytes",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thaloom.base.errors import BadParameter, DeviceNotFound, MalformedFile, NotServable, ThaloomError
+from thaloom.base.errors import BadParameter, DeviceNotFound, MalformedFile, NotServable, OutOfMemory, ThaloomError
 from thaloom.base.events import Emit, ignore
 from thaloom.base.plugins import Registry
+from thaloom.base.units import format_bytes
 from thaloom.hal.driver import Backend, Driver, Executable, HoldsShared, Limits, Shared, WeightSource
 from thaloom.hal.ops import Program
 from thaloom.hal.tensors import QuantTensor, Tensor
@@ -99,10 +101,12 @@ def load(
         chunk_tokens=spec.chunk_tokens,
         draft_rows=DRAFT_ROWS if spec.speculation == "auto" else 0,
     )
-    ledger = Ledger({device.id: _free_bytes(driver, device)})
-    ledger.reserve(spec.worker, device.id, manifest.card.weight_bytes, purpose="weights")
-    weights = model.weights()
     memory = memory or InheritedMemory({})
+    ledger = Ledger({device.id: _free_bytes(driver, device) + memory.there_bytes()})
+    stored_bytes = manifest.card.weight_bytes if spec.weights == "stored" else 0  # else less, by how much is not known
+    with unless_never(device):
+        ledger.reserve(spec.worker, device.id, stored_bytes, purpose="weights")
+    weights = model.weights()
     shared_bytes = 0
     try:
         executable = backend.compile(
@@ -124,12 +128,14 @@ def load(
     vocab_size = shape.vocab_size
     ledger.correct(spec.worker, device.id, executable.weight_bytes, purpose="weights")
     try:
-        pool = make_pool(spec, context, executable, backend, ledger, emit, lambda: going_on(stop))
+        with unless_never(device):
+            pool = make_pool(spec, context, executable, backend, ledger, emit, lambda: going_on(stop))
     except (ThaloomError, LoadingStopped):
         executable.close()
         raise
     try:
-        cold = open_store(spec, executable, device, ledger, emit)
+        with unless_never(device):
+            cold = open_store(spec, executable, device, ledger, emit)
     except ThaloomError:
         executable.close()
         pool.close()
@@ -157,6 +163,20 @@ def load(
         grammars=Grammars(lambda: read_vocabulary(model.read_file("tokenizer.json"), vocab_size), vocab_size),
         turns=join_turns(spec, num_threads, device.num_cores, emit),
     )
+
+
+@contextlib.contextmanager
+def unless_never(device: Device) -> Iterator[None]:
+    """A refusal by the ledger that stands even if nobody else has anything of the device is final: NotServable, where
+    OutOfMemory may be tried again."""
+    try:
+        yield
+    except OutOfMemory as error:
+        needed = error.details.get("needed_bytes", 0) + error.details.get("held_bytes", 0)
+        if not 0 < device.memory_bytes < needed:
+            raise
+        all_there_is = f"{device.id} has {format_bytes(device.memory_bytes)} in all"
+        raise NotServable(f"{error.message}; {all_there_is}", needed_bytes=needed) from error
 
 
 def shared_weight_bytes(executable: Executable) -> int:

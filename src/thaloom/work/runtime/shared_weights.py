@@ -42,6 +42,10 @@ class InheritedMemory:
                 return None
         return Shared(reader=self._reader, blank=self._blank)
 
+    def there_bytes(self) -> int:
+        """What others have put there already: nobody's to take any more, and no more is taken by using it."""
+        return 0 if self._reader is None else memory_files.held_bytes(self._reader)
+
     def given_up(self) -> None:
         """Nothing will be filled by us: nobody need wait for it any more."""
         if self._blank is not None:

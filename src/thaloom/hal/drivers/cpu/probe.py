@@ -184,15 +184,18 @@ class Machine:
             yield Cache(level=level, kind=kind, size_bytes=size, shared_by=shared_by)  # type: ignore[arg-type]  # _KINDS
 
     def _memory_limits(self) -> Iterator[tuple[int, int | None]]:
-        """(limit, used) of each cgroup around this process that has a limit, v2 then v1."""
+        """(limit, used without file pages that can be dropped) of each cgroup around this process that has a limit, v2
+        then v1."""
         for folder in self._cgroup_folders("memory"):
-            for limit_name, used_name in (
-                ("memory.max", "memory.current"),
-                ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+            for limit_name, used_name, droppable in (
+                ("memory.max", "memory.current", "inactive_file"),
+                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
             ):
                 limit = self._number(folder / limit_name)
-                if limit is not None and limit < 1 << 60:  # v1 says "no limit" by a number near 2^63
-                    yield limit, self._number(folder / used_name)
+                if limit is None or limit >= 1 << 60:  # v1 says "no limit" by a number near 2^63
+                    continue
+                used = self._number(folder / used_name)
+                yield limit, None if used is None else max(0, used - self._statistic(folder / "memory.stat", droppable))
 
     def _cgroup_folders(self, controller: str) -> Iterator[Path]:
         """This process's cgroup for the controller and those above it. Inside a container only the root is there."""
@@ -228,6 +231,11 @@ class Machine:
             return int(self._text(path) or "")
         except ValueError:
             return None
+
+    def _statistic(self, path: Path, name: str) -> int:
+        """Of a file with a name and a number in each line; 0 where it is not told."""
+        lines = [line.split() for line in (self._text(path) or "").splitlines()]
+        return next((int(words[1]) for words in lines if len(words) == 2 and words[0] == name), 0)
 
 
 def _vendor(text: str) -> str:
