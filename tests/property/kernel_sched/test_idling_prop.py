@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thaloom.base.ids import DeviceId, ServiceName
-from thaloom.kernel.sched.idling import SETTLED_S, Loaded, room_for, would_make_room
+from thaloom.kernel.sched.idling import SETTLED_S, Loaded, room_for, room_in_s, would_make_room
 
 SERVICES = st.lists(
     st.builds(
@@ -79,3 +79,15 @@ def test_what_would_make_room_is_told_whenever_anything_would(needed: int, free:
     if found and any(one.idle_s is None for one in found):
         idle = [one for one in loaded if one.idle_s is not None]
         assert free + freed(tuple(idle)) < needed, "who is in use goes last"
+
+
+@given(NEEDED, FREE, SERVICES)
+def test_waiting_helps_where_nobody_who_is_needed_is_pinned(needed: int, free: int, loaded: list[Loaded]) -> None:
+    """Those that answer now, too: a request waits for them rather than being refused for good."""
+    unpinned = sum(one.num_bytes for one in loaded if not one.pinned)
+    wait_s = room_in_s(needed, free, loaded)
+    assert (wait_s is None) == (free + unpinned < needed)
+    if wait_s is not None and room_for(needed, free, loaded) is None:
+        assert 0 < wait_s <= SETTLED_S
+        later = [dataclasses.replace(one, idle_s=(one.idle_s or 0.0) + wait_s + 0.001) for one in loaded]
+        assert room_for(needed, free, later) is not None

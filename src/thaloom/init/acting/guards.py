@@ -18,7 +18,7 @@ from thaloom.init.shortage import counterfactual, needs
 from thaloom.init.supervisor import Supervisor
 from thaloom.init.tenancy import Tenancy
 from thaloom.kernel.models.store import ModelStore
-from thaloom.kernel.sched.idling import SETTLED_S, Loaded, room_for
+from thaloom.kernel.sched.idling import Loaded, room_for, room_in_s
 from thaloom.kernel.state.types import ServiceSpec
 from thaloom.work.runtime.engines.places import place_of
 
@@ -97,7 +97,7 @@ class ServiceGuard:
             return
         raise OutOfMemory(
             f"{service!r} {needs(service, device, needed_bytes, free_bytes, others)}",
-            retry_after_s=_soon_settled_s(room_for(needed_bytes, free_bytes, map(_settled, there))),
+            retry_after_s=room_in_s(needed_bytes, free_bytes, there),
             device=device,
             needed_bytes=needed_bytes,
             free_bytes=free_bytes,
@@ -122,17 +122,6 @@ class ServiceGuard:
     def workers(self, service: ServiceName) -> list[str]:
         """Who serves it now."""
         return [process.id for process in self._supervisor if process.lease.service == service and process.alive]
-
-
-def _settled(one: Loaded) -> Loaded:
-    """As it will be in a moment, if nobody asks it anything."""
-    return one if one.idle_s is None else dataclasses.replace(one, idle_s=one.idle_s + SETTLED_S)
-
-
-def _soon_settled_s(chosen: Iterable[Loaded] | None) -> float | None:
-    """When these may be unloaded; None: waiting does not help."""
-    left = [2 * SETTLED_S - one.idle_s for one in chosen or () if one.idle_s is not None]
-    return round(max(left), 3) if left else None
 
 
 def is_service_name(name: str) -> bool:

@@ -9,7 +9,7 @@ to be loaded then, and who has not been asked for twice as long is about half as
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import DeviceId, ServiceName
@@ -67,6 +67,16 @@ class Loaded:
 def room_for(needed_bytes: int, free_bytes: int, loaded: Iterable[Loaded]) -> tuple[Loaded, ...] | None:
     """Whom to unload so that so much is free; None: not even all that may be unloaded would be enough."""
     return _enough(needed_bytes - free_bytes, sorted(filter(lambda one: one.may_make_room, loaded), key=_order))
+
+
+def room_in_s(needed_bytes: int, free_bytes: int, loaded: Iterable[Loaded]) -> float | None:
+    """Where `room_for` finds no room and waiting helps: when it may, at the earliest. Who is answering will have answered by then.
+    None: it does not help."""
+    settled = [replace(one, idle_s=(one.idle_s or 0.0) + SETTLED_S) for one in loaded]
+    chosen = room_for(needed_bytes, free_bytes, settled)
+    if chosen is None:
+        return None
+    return round(max((2 * SETTLED_S - (one.idle_s or 0.0) for one in chosen), default=0.0), 3)
 
 
 def would_make_room(needed_bytes: int, free_bytes: int, loaded: Iterable[Loaded]) -> tuple[Loaded, ...] | None:
