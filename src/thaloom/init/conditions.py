@@ -59,7 +59,8 @@ def judge(evidence: Evidence, who: str = "the worker") -> Verdict:
     if evidence.hold is not None:
         return Verdict(phase="pending", reason=evidence.hold.reason, message=evidence.hold.message)
     if evidence.backoff.failures and words.short:
-        return Verdict(phase="pending", reason=words.reason, message=f"{words.message}; it is tried again")
+        phase: Phase = "loading" if evidence.waking else "pending"  # who asked for it waits
+        return Verdict(phase=phase, reason=words.reason, message=f"{words.message}; it is tried again")
     if evidence.backoff.failures:
         return Verdict(phase="loading", reason="Restarting", message=f"{who} ended: {words.message}")
     if evidence.waking:

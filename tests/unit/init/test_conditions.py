@@ -38,6 +38,7 @@ HOLD = Hold(service=A, reason="OutOfMemory", message="needs 5, 3 free")
         (Evidence(hold=HOLD), "pending", "OutOfMemory"),
         (Evidence(backoff=Backoff(failures=1)), "loading", "Restarting"),
         (Evidence(backoff=Backoff(failures=1), last_words=SHORT), "pending", "OutOfMemory"),
+        (Evidence(backoff=Backoff(failures=1), last_words=SHORT, waking=True), "loading", "OutOfMemory"),
         (Evidence(backoff=Backoff(failures=1), last_words=SHORT, alive=True), "loading", "Loading"),
         (Evidence(backoff=LOOPING), "failed", "Crashed"),
         (Evidence(alive=True, backoff=LOOPING), "failed", "Crashed"),

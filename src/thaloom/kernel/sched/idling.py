@@ -70,8 +70,8 @@ def room_for(needed_bytes: int, free_bytes: int, loaded: Iterable[Loaded]) -> tu
 
 
 def room_in_s(needed_bytes: int, free_bytes: int, loaded: Iterable[Loaded]) -> float | None:
-    """Where `room_for` finds no room and waiting helps: when it may, at the earliest. Who is answering will have answered by then.
-    None: it does not help."""
+    """Where `room_for` finds no room and waiting helps: when it may, at the earliest. Who is answering will have
+    answered by then. None: it does not help."""
     settled = [replace(one, idle_s=(one.idle_s or 0.0) + SETTLED_S) for one in loaded]
     chosen = room_for(needed_bytes, free_bytes, settled)
     if chosen is None:
