@@ -126,9 +126,11 @@ class Standby:
         waiting = self._claimed
         if waiting is None or waiting.id != worker:
             return
-        self._claimed = None
-        await waiting.ended()
-        self._memory.keep(0)
+        try:
+            await waiting.ended()
+        finally:  # only then: until there is nobody claimed no other is started, whose memory this would forget
+            self._memory.keep(0)
+            self._claimed = None
 
     async def become(
         self, worker: WorkerId, *, plan: Path | None, environment: Mapping[str, str], told: Mapping[str, str], log: Path

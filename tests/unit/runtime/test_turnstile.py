@@ -17,9 +17,10 @@ import pytest
 from tests.killing import Step, killed_at
 from tests.turnstiles import assert_no_crowd, die, process, watched
 from thaloom.base.errors import DeadlineExceeded, StateUnusable
+from thaloom.base.shared_words import PATIENCE_S
 from thaloom.kernel.sched import turns as sched_turns
 from thaloom.work.runtime import turnstile_place
-from thaloom.work.runtime.turnstile import Turnstile
+from thaloom.work.runtime.turnstile import GUARD_S, Turnstile
 from thaloom.work.runtime.turnstile_file import (
     BUSY_AT,
     HEADER,
@@ -247,6 +248,21 @@ def test_a_guard_that_is_held_for_good_makes_nobody_wait(turnstile: Turnstile, j
         two._turnstile.sweep()
     two.leave()
     turnstile.file.unlock()
+
+
+def test_who_joins_is_patient_each_time(turnstile: Turnstile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has a place soon goes without a turn; who gets no place goes without for good."""
+    patience: list[float] = []
+    lock = turnstile.file.lock
+
+    def seen() -> None:
+        patience.append(turnstile.file.patience_s)
+        lock()
+
+    monkeypatch.setattr(turnstile.file, "lock", seen)
+    for _ in range(2):
+        turnstile.join("a", weight=100, width=1).leave()
+    assert patience == [PATIENCE_S, GUARD_S] * 2
 
 
 def test_who_leaves_is_gone(turnstile: Turnstile, join: Join) -> None:
