@@ -87,8 +87,15 @@ class Node:
             client.wait_ready(name, timeout_s=PATIENCE_S)
 
     def wait_for_door(self) -> Process:
+        """The door that answers. One that was just killed is `door_ready` until the daemon hears of its end."""
+
+        def answers() -> bool:
+            status = client.status()
+            identity = identify(status.door_pid) if status.door_ready and status.door_pid is not None else None
+            return identity is not None and identity.alive()
+
         with self.client() as client:
-            eventually(lambda: client.status().door_ready)
+            eventually(answers)
             return self.process("door")
 
     def process(self, role: str, service: str | None = None) -> Process:
