@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import http.client
 import json
 import math
 import time
@@ -60,8 +61,13 @@ def until_idle(node: Node, name: str = "tiny") -> None:
     eventually(lambda: seen(node, name).phase == "idle")
 
 
-def complete(node: Node, model: str = "tiny", **changes: object) -> httpx2.Response:
+def complete(
+    node: Node, model: str = "tiny", *, client: httpx2.Client | None = None, **changes: object
+) -> httpx2.Response:
+    """`client`: one that is there already, for those who ask at once."""
     body = {"model": model, "prompt": "The socket option", "max_tokens": 4, "temperature": 0} | changes
+    if client is not None:
+        return client.post(f"{node.url}/v1/completions", json=body)
     return httpx2.post(f"{node.url}/v1/completions", json=body, timeout=60, trust_env=False)
 
 
@@ -120,12 +126,12 @@ def test_what_is_loaded_again_answers_every_protocol_whole_and_in_pieces(node: N
 
 def test_many_who_ask_at_once_cause_one_start(node: Node) -> None:
     start(node)
-    serve(node, keep_alive_s=NOW)
+    serve(node, keep_alive_s=2.0)  # long enough for the last of them to come before the first is forgotten
     until_idle(node)
     eventually(lambda: workers(node) == [])
     before = happened(node, "ProcessStarted")
-    with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: complete(node), range(20)))
+    with httpx2.Client(timeout=60, trust_env=False) as client, ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: complete(node, client=client), range(20)))
     assert {answer.status_code for answer in answers} == {200}
     assert happened(node, "ProcessStarted") == before + 1
     assert happened(node, "ServiceWoken") == 1
@@ -135,9 +141,10 @@ def test_a_client_that_leaves_leaves_no_start_hanging(node: Node) -> None:
     start(node)
     serve(node, keep_alive_s=NOW)
     until_idle(node)
-    with pytest.raises(httpx2.ReadTimeout):
-        httpx2.post(f"{node.url}/v1/completions", json={"model": "tiny", "prompt": "x"}, timeout=0.1, trust_env=False)
-    eventually(lambda: happened(node, "ServiceWoken") == 1)
+    body = json.dumps({"model": "tiny", "prompt": "x", "max_tokens": 100, "ignore_eos": True})
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", node.port, timeout=60)) as connection:
+        connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
+        eventually(lambda: happened(node, "ServiceWoken") == 1)
     until_idle(node)
     eventually(lambda: workers(node) == [])
 
@@ -149,7 +156,9 @@ def test_requests_that_come_while_it_is_unloaded_are_all_answered(node: Node) ->
     for number in range(60):
         answer = complete(node, max_tokens=1)
         assert answer.status_code == 200, answer.text
-        time.sleep(0.002 * (number % 40))
+        if number % 10 == 9 and happened(node, "ServiceUnloaded") >= 20:
+            break  # on a busy machine each start takes seconds
+        time.sleep(0.002 * (7 * number % 40))
     assert happened(node, "ServiceUnloaded") > 0
 
 
@@ -184,6 +193,7 @@ def test_idle_stays_idle_over_a_restart_and_since_when(node: Node) -> None:
     serve(node, "gone", keep_alive_s=NOW)
     serve(node, "kept", keep_alive_s=3600.0)
     until_idle(node, "gone")
+    eventually(lambda: seen(node, "kept").idle_since)
     before = {name: seen(node, name).idle_since for name in ("gone", "kept")}
     kept = seen(node, "kept").pid
     node.kill(node.daemon.pid)
