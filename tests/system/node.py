@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import httpx2
 import pytest
 
 from thaloom.base.errors import NodeNotRunning
@@ -97,6 +98,19 @@ class Node:
         with self.client() as client:
             eventually(answers)
             return self.process("door")
+
+    def answer(self, model: str = "tiny", *, max_tokens: int = 8) -> str:
+        """What a model says to one prompt, which whoever has its weights says again. Through the door: one that has not
+        heard yet that the service is ready is asked again."""
+        body = {"model": model, "prompt": "The socket option", "max_tokens": max_tokens, "temperature": 0}
+
+        def told() -> httpx2.Response | None:
+            reply = httpx2.post(f"{self.url}/v1/completions", json=body, timeout=PATIENCE_S, trust_env=False)
+            return None if reply.status_code == 503 else reply
+
+        reply = eventually(lambda: [found] if (found := told()) is not None else None)[0]
+        assert reply.status_code == 200, reply.text
+        return str(reply.json()["choices"][0]["text"])
 
     def process(self, role: str, service: str | None = None) -> Process:
         with self.client() as client:

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from benchmarks.random_models import Shape, make
 
@@ -42,11 +41,7 @@ def serve(node: Node, model: Path, **wish: Any) -> None:
 
 
 def answer(node: Node) -> str:
-    body = {"model": "large", "prompt": "The socket option", "max_tokens": 12, "temperature": 0}
-    reply = httpx2.post(f"{node.url}/v1/completions", json=body, timeout=PATIENCE_S, trust_env=False)
-    assert reply.status_code == 200, reply.text
-    text: str = reply.json()["choices"][0]["text"]
-    return text
+    return node.answer("large", max_tokens=12)
 
 
 def shared(pid: int) -> set[int]:

@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from tests.system.node import PATIENCE_S, TINY, Node, eventually, node
@@ -49,14 +48,6 @@ def heal(node: Node, *, signum: signal.Signals = signal.SIGKILL) -> int:
 def told(node: Node, name: str) -> list[dict[str, Any]]:
     with node.client() as client:
         return [event.fields for event in client.events(limit=1000) if event.name == name]
-
-
-def answers(node: Node) -> str:
-    body = {"model": "tiny", "prompt": "The socket option", "max_tokens": 8, "temperature": 0}
-    reply = httpx2.post(f"{node.url}/v1/completions", json=body, timeout=PATIENCE_S, trust_env=False)
-    assert reply.status_code == 200, reply.text
-    text: str = reply.json()["choices"][0]["text"]
-    return text
 
 
 def groups_left(node: Node) -> list[str]:
@@ -124,12 +115,12 @@ def test_who_waited_is_behind_the_very_walls_of_one_that_was_started(node: Node)
     node.start()
     node.serve_tiny()
     node.wait_for_door()
-    wanted = answers(node)
+    wanted = node.answer()
     first, first_id = worker(node), node.process("worker", "tiny").id
     fresh, fresh_limits = walls_of(first, node.daemon.pid), limits_of(node, first_id)
     standby = eventually(lambda: waiting(node))
     assert heal(node) == standby
-    eventually(lambda: answers(node) == wanted)
+    assert node.answer() == wanted
     eventually(lambda: walls_of(standby, node.daemon.pid) == fresh)
     assert limits_of(node, node.process("worker", "tiny").id) == fresh_limits
     assert not told(node, "StandbyUnused")
@@ -146,10 +137,10 @@ def test_a_key_reaches_it_as_it_reaches_any_other(node: Node) -> None:
         client.serve("tiny", ServeRequest(model="tiny", num_threads=1))
         client.wait_ready("tiny", timeout_s=PATIENCE_S)
     node.wait_for_door()
-    wanted = answers(node)
+    wanted = node.answer()
     standby = eventually(lambda: waiting(node))
     assert heal(node) == standby
-    eventually(lambda: answers(node) == wanted)
+    assert node.answer() == wanted
 
 
 def test_one_that_is_killed_while_it_waits_is_told_and_another_comes(node: Node) -> None:
@@ -168,14 +159,14 @@ def test_one_that_is_stopped_is_given_up_and_a_process_started_instead(node: Nod
     node.start()
     node.serve_tiny()
     node.wait_for_door()
-    wanted = answers(node)
+    wanted = node.answer()
     standby = eventually(lambda: waiting(node))
     os.kill(standby, signal.SIGSTOP)
     healed = heal(node)
     assert healed != standby
     assert identify(standby) is None
     assert len(told(node, "StandbyUnused")) == 1
-    assert answers(node) == wanted
+    assert node.answer() == wanted
 
 
 def test_one_that_is_killed_in_the_hand_over_is_not_missed(node: Node) -> None:
@@ -202,7 +193,7 @@ def test_a_daemon_that_is_killed_takes_the_one_that_waits_with_it(node: Node) ->
     node.serve_tiny()
     kept, standby = worker(node), eventually(lambda: waiting(node))
     node.kill(node.daemon.pid)
-    eventually(lambda: identify(standby) is None or not identify(standby).alive())  # type: ignore[union-attr]
+    eventually(lambda: (left := identify(standby)) is None or not left.alive())
     node.start()
     assert worker(node) == kept
     eventually(lambda: waiting(node) not in (None, standby))
@@ -216,7 +207,7 @@ def test_a_daemon_that_is_killed_in_the_hand_over_leaves_a_worker_or_nothing(nod
     node.start()
     node.serve_tiny()
     node.wait_for_door()
-    wanted = answers(node)
+    wanted = node.answer()
     standby = identify(eventually(lambda: waiting(node)))  # type: ignore[arg-type]
     before = identify(worker(node))
     assert standby is not None
@@ -231,7 +222,7 @@ def test_a_daemon_that_is_killed_in_the_hand_over_leaves_a_worker_or_nothing(nod
         client.wait_ready("tiny", timeout_s=PATIENCE_S)
     assert (worker(node) == standby.pid) == resumed_first
     node.wait_for_door()
-    eventually(lambda: answers(node) == wanted)
+    assert node.answer() == wanted
     eventually(lambda: waiting(node))
     assert node.process_pids("thaloom.worker") == [worker(node)]
     assert len(groups_left(node)) == 3
@@ -287,11 +278,11 @@ def test_a_service_that_was_idle_is_woken_by_it(node: Node) -> None:
     node.start()
     node.serve_tiny()
     node.wait_for_door()
-    wanted = answers(node)
+    wanted = node.answer()
     eventually(lambda: waiting(node))
     with node.client() as client:
         client.serve("tiny", ServeRequest(model="tiny", num_threads=1, keep_alive_s=0.0))
         eventually(lambda: client.service("tiny").phase == "idle")
         standby = eventually(lambda: waiting(node))
-        assert answers(node) == wanted
+        assert node.answer() == wanted
     assert any(event["pid"] == standby for event in told(node, "ProcessStarted"))
