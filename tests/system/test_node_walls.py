@@ -162,7 +162,7 @@ def test_walls_outlive_the_daemon_and_go_with_the_worker(node: Node) -> None:
         eventually(lambda: not [process for process in client.processes() if process.role == "worker"])
     eventually(lambda: not confined.group.exists())
     door = Layout(node.home).worker_walls(WorkerId(str(node.process("door").id)))
-    assert [path for path in Layout(node.home).workers.iterdir() if path != door] == []
+    eventually(lambda: [path for path in Layout(node.home).workers.iterdir() if path != door] == [])
 
 
 def test_what_a_dead_daemon_and_a_dead_worker_left_is_cleared_away(node: Node) -> None:
