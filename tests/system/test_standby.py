@@ -192,6 +192,9 @@ def test_a_daemon_that_is_killed_takes_the_one_that_waits_with_it(node: Node) ->
     node.start()
     node.serve_tiny()
     kept, standby = worker(node), eventually(lambda: waiting(node))
+    shown = node.process("standby")
+    assert (shown.pid, shown.service) == (standby, None)
+    assert shown.resident_bytes
     node.kill(node.daemon.pid)
     eventually(lambda: (left := identify(standby)) is None or not left.alive())
     node.start()

@@ -89,10 +89,14 @@ class Standby:
         self._enabled = enabled and self._driver is not None
 
     @property
-    def pid(self) -> int | None:
-        """Of the one that waits, until it has its orders."""
+    def present(self) -> Waiting | None:
+        """The one that waits, until it has its orders."""
         waiting = self._waiting or self._claimed
-        return None if waiting is None or waiting.has_orders else waiting.identity.pid
+        return None if waiting is None or waiting.has_orders else waiting
+
+    @property
+    def pid(self) -> int | None:
+        return None if self.present is None else self.present.identity.pid
 
     def look(self, *, wanted: bool) -> None:
         """Heed the present: whether there is a service it could be a worker of, and whether any is loading."""

@@ -245,6 +245,17 @@ class Syscalls:
             for process in self._supervisor
             if process.alive
         ]
+        if (waiting := self._standby.present) is not None:
+            kept.append(
+                ProcessStatus(
+                    role="standby",
+                    pid=waiting.identity.pid,
+                    id=waiting.id,
+                    service=None,
+                    started_at=waiting.started_at,
+                    resident_bytes=resident_bytes(waiting.identity.pid),
+                )
+            )
         return [own, *sorted(kept, key=lambda process: (process.role, process.service or "", process.started_at))]
 
     async def events(self, limit: int) -> Sequence[PastEvent]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.certificates import FakeCertificates
 from tests.encrypted import FakeEncryption
@@ -168,7 +168,7 @@ class FakePlane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
 
     async def processes(self) -> Sequence[ProcessStatus]:
         self._note("processes")
-        roles = ("daemon", "door", "worker")
+        roles: tuple[Literal["daemon", "door", "worker", "standby"], ...] = ("daemon", "door", "worker", "standby")
         return [
             ProcessStatus(
                 role=role,

@@ -138,6 +138,7 @@ def test_ps(shell: Shell, plane: FakePlane) -> None:
     assert "door" in everything
     assert "12.3 s" in everything
     assert "5.7 s" in everything
+    assert "standby" not in everything, "none waits"
     document = shell("ps", "--json").document
     assert [service["name"] for service in document["services"]] == ["chatty", "slow"]
     assert {process["role"]: process["pid"] for process in document["processes"]} == {
@@ -145,6 +146,19 @@ def test_ps(shell: Shell, plane: FakePlane) -> None:
         "door": 12,
         "worker": 13,
     }
+
+
+def test_ps_lists_the_worker_that_waits_in_both_languages(
+    shell: Shell, plane: FakePlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.pids = [11, 12, 13, 14]
+    assert ["standby", "14"] in [line.split()[:2] for line in shell("ps", "-a").out.splitlines()]
+    assert shell("ps", "--json").document["processes"][-1]["role"] == "standby"
+    monkeypatch.setenv("THALOOM_LANG", "zh")
+    rows = [line.split()[:2] for line in shell("ps", "-a").out.splitlines()]
+    assert [row for row in rows if row[-1:] in (["11"], ["12"], ["13"], ["14"])] == [
+        ["守护进程", "11"], ["门户", "12"], ["工作进程", "13"], ["待命进程", "14"]
+    ]  # fmt: skip
 
 
 def test_a_figure_nobody_has_is_no_zero(shell: Shell, plane: FakePlane) -> None:

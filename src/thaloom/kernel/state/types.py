@@ -406,9 +406,9 @@ class Routes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStatus:
-    """A process of the node, for people."""
+    """A process of the node, for people. A `standby` waits to be a worker, and has the id it will have as one."""
 
-    role: Literal["daemon", "door", "worker"]
+    role: Literal["daemon", "door", "standby", "worker"]
     pid: int
     id: str
     service: ServiceName | None

@@ -44,13 +44,19 @@ def command(output: Output, everything: bool, limit: int) -> None:
         output.line()
         rows = [
             [
-                p["role"], str(p["pid"]), p["service"] or ABSENT, size(p["resident_bytes"]), age(p["started_at"]),
-                _seconds(p.get("turn_held_s")), _seconds(p.get("turn_waited_s")),
+                _role(p["role"]), str(p["pid"]), p["service"] or ABSENT, size(p["resident_bytes"]),
+                age(p["started_at"]), _seconds(p.get("turn_held_s")), _seconds(p.get("turn_waited_s")),
             ]
             for p in processes
         ]  # fmt: skip
         head = ["role", "pid", "service", "resident", "age", "turns", "waited"]
         output.table([text(f"head.{word}") for word in head], rows, right=frozenset({1, 3, 5, 6}))
+
+
+def _role(word: str) -> str:
+    """By the words that `thaloom status` has for them."""
+    keys = {"daemon": "status.daemon", "door": "status.door", "standby": "status.standby", "worker": "ps.worker"}
+    return text(keys[word]) if word in keys else word
 
 
 def _seconds(value: float | None) -> str:

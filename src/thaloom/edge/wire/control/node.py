@@ -15,9 +15,9 @@ class Version(Answer):
 
 
 class Process(Answer):
-    """A process of this node."""
+    """A process of this node. A `standby` waits, everything imported, to be the next worker."""
 
-    role: Literal["daemon", "door", "worker"]
+    role: Literal["daemon", "door", "standby", "worker"]
     pid: int
     id: str
     service: str | None

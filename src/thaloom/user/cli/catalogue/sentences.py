@@ -180,6 +180,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "verify.sound": ("{name} is sound: {size} read and checked.", "{name} 完好：已读取并校验 {size}。"),
     "verify.altered": ("model {name!r} is not what was imported: {files}", "模型 {name!r} 与导入时不符：{files}"),
     "ps.more": ("{count} more (--limit N, --all)", "还有 {count} 个（--limit N、--all）"),
+    "ps.worker": ("worker", "工作进程"),
     "ps.none": (
         "Nothing is served. Serve something: thaloom serve MODEL",
         "当前没有服务。启动服务：thaloom serve 模型",
