@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 
+from thaloom.base import host_memory
 from thaloom.base.access import tenant_of
 from thaloom.base.clock import Clock
 from thaloom.base.errors import DeadlineExceeded, NodeNotRunning, ThaloomError
@@ -16,7 +17,6 @@ from thaloom.base.plugins import Registry
 from thaloom.base.procs import ProcessIdentity
 from thaloom.hal.driver import Driver
 from thaloom.hal.inventory import Inventory
-from thaloom.init import host_memory
 from thaloom.init.acting.guards import ServiceGuard
 from thaloom.init.acting.performing import Performer
 from thaloom.init.acting.registry import action_kinds
@@ -136,8 +136,8 @@ class Node:
         )
         memory = NodeMemory(
             inventory.refresh().devices,
-            host_total_bytes=host_memory.total_bytes(),
-            host_available=host_memory.available_bytes,
+            host_total_bytes=host_memory.total_bytes() or 0,
+            host_available=_available_bytes,
             readings=lambda: {reading.device: reading for reading in inventory.readings()},
             headroom_bytes=config.memory_headroom_bytes,
         )
@@ -154,7 +154,7 @@ class Node:
         fences = Fences(layout, config.sandbox, sandbox)
         self._low_memory = MemoryWatch(
             low_bytes=config.memory_headroom_bytes // 2,  # what workers are never promised is half gone
-            available=host_memory.available_bytes,
+            available=_available_bytes,
             clock=clock,
             emit=history,
             give_up=lambda: self._standby.end() + segments.make_room(memory.host_capacity_bytes()),
@@ -493,6 +493,11 @@ def _sandbox(layout: Layout, config: NodeConfig) -> Sandbox:
     groups = find_groups(folder_name(layout.home))
     groups.settle()  # before there is a door or a worker, which would be born where we are
     return Sandbox(walls=find_walls(layout.run), groups=groups, mode=config.sandbox.walls)
+
+
+def _available_bytes() -> int:
+    """Of a host that does not tell, nothing is promised."""
+    return host_memory.available_bytes() or 0
 
 
 def _is_trusted(memory: NodeMemory, spec: ServiceSpec, device: DeviceId) -> bool:

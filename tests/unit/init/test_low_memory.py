@@ -132,7 +132,7 @@ PROGRAM = """
 import json
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import OutOfMemory
-from thaloom.init import host_memory
+from thaloom.base import host_memory
 from thaloom.init.low_memory import MemoryReserve, MemoryWatch
 
 MIB = 1 << 20

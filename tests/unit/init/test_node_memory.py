@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ from thaloom.base.errors import BadParameter, OutOfMemory
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.base.units import GIB, MIB
 from thaloom.hal.types import Device, Reading
-from thaloom.init import host_memory, node_memory
+from thaloom.init import node_memory
 from thaloom.init.admission import (
     MOST,
     WORKER_BASE_BYTES,
@@ -135,33 +134,6 @@ def test_a_wish_no_worker_could_meet_is_refused_before_it_takes_a_healthy_ones_p
 def test_a_made_up_device_is_never_chosen() -> None:
     assert choose_device([device(VIRTUAL, "virtual"), device(CPU, "cpu")]) == CPU
     assert choose_device([device(VIRTUAL, "virtual")]) is None
-
-
-def test_host_memory_is_bounded_by_every_control_group(tmp_path: Path) -> None:
-    def put(path: str, text: str) -> None:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
-
-    put("proc/meminfo", "MemTotal:       1000 kB\nMemAvailable:    800 kB\n")
-    put("proc/self/cgroup", "0::/outer/inner\n4:memory:/old\n9:name=systemd:/\n")
-    assert host_memory.available_bytes(tmp_path) == 800 * 1024
-    put("sys/fs/cgroup/outer/inner/memory.max", "max\n")
-    put("sys/fs/cgroup/outer/inner/memory.current", "5\n")
-    assert host_memory.available_bytes(tmp_path) == 800 * 1024
-    put("sys/fs/cgroup/outer/memory.max", "600000\n")
-    put("sys/fs/cgroup/outer/memory.current", "200000\n")
-    put("sys/fs/cgroup/outer/memory.stat", "anon 5\ninactive_file 50000\n")
-    assert host_memory.available_bytes(tmp_path) == 450000
-    assert host_memory.total_bytes(tmp_path) == 600000
-    put("sys/fs/cgroup/memory/old/memory.limit_in_bytes", "300000\n")
-    put("sys/fs/cgroup/memory/old/memory.usage_in_bytes", "310000\n")
-    assert host_memory.available_bytes(tmp_path) == 0
-    put("sys/fs/cgroup/memory/old/memory.limit_in_bytes", "9223372036854771712\n")
-    assert host_memory.available_bytes(tmp_path) == 450000
-
-
-def test_this_host_has_memory() -> None:
-    assert 0 < host_memory.available_bytes() <= host_memory.total_bytes()
 
 
 def memory(available: int = GIB, reading_free: int | None = None) -> NodeMemory:

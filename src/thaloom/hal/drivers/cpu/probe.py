@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+from thaloom.base import host_memory
 from thaloom.base.ids import DeviceId
 from thaloom.hal.drivers.cpu import hwcap
 from thaloom.hal.types import Cache, Device, Link
@@ -53,17 +54,16 @@ class Machine:
 
     def memory_bytes(self) -> int | None:
         """Memory of the machine, or of the tightest cgroup around this process if that is less."""
-        return _least([self._meminfo().get("MemTotal"), *(limit for limit, _ in self._memory_limits())])
+        return host_memory.total_bytes(self._root)
 
     def memory_free_bytes(self) -> int | None:
         """What can still be had: the kernel's own estimate, and what each cgroup's limit leaves."""
-        left = [max(0, limit - used) for limit, used in self._memory_limits() if used is not None]
-        return _least([self._meminfo().get("MemAvailable"), *left])
+        return host_memory.available_bytes(self._root)
 
     def quota_cores(self) -> float | None:
         """Processors' worth of time that cgroups allow, or None for no limit."""
         quotas = []
-        for folder in self._cgroup_folders("cpu"):
+        for folder in host_memory.group_folders("cpu", self._root):
             words = (self._text(folder / "cpu.max") or "").split()
             if len(words) == 2 and words[0].isdigit() and int(words[1] or 0) > 0:
                 quotas.append(int(words[0]) / int(words[1]))
@@ -166,14 +166,6 @@ class Machine:
                 fields.setdefault(name.strip(), value.strip())
         return fields
 
-    def _meminfo(self) -> dict[str, int]:
-        values = {}
-        for line in (self._text(Path("proc/meminfo")) or "").splitlines():
-            words = line.split()
-            if len(words) >= 2 and words[1].isdigit():
-                values[words[0].rstrip(":")] = int(words[1]) * (1024 if words[2:] == ["kB"] else 1)
-        return values
-
     def _caches(self) -> Iterator[Cache]:
         for folder in self._glob("sys/devices/system/cpu/cpu0/cache/index[0-9]*"):
             kind = _KINDS.get(self._text(folder / "type") or "")
@@ -182,37 +174,6 @@ class Machine:
                 continue
             shared_by = len(_processors(self._text(folder / "shared_cpu_list") or "")) or 1
             yield Cache(level=level, kind=kind, size_bytes=size, shared_by=shared_by)  # type: ignore[arg-type]  # _KINDS
-
-    def _memory_limits(self) -> Iterator[tuple[int, int | None]]:
-        """(limit, used without file pages that can be dropped) of each cgroup around this process that has a limit, v2
-        then v1."""
-        for folder in self._cgroup_folders("memory"):
-            for limit_name, used_name, droppable in (
-                ("memory.max", "memory.current", "inactive_file"),
-                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-            ):
-                limit = self._number(folder / limit_name)
-                if limit is None or limit >= 1 << 60:  # v1 says "no limit" by a number near 2^63
-                    continue
-                used = self._number(folder / used_name)
-                yield limit, None if used is None else max(0, used - self._statistic(folder / "memory.stat", droppable))
-
-    def _cgroup_folders(self, controller: str) -> Iterator[Path]:
-        """This process's cgroup for the controller and those above it. Inside a container only the root is there."""
-        base = Path("sys/fs/cgroup")
-        for line in (self._text(Path("proc/self/cgroup")) or "").splitlines():
-            number, _, rest = line.partition(":")
-            controllers, _, path = rest.partition(":")
-            if number == "0" and not controllers:
-                top = base
-            elif controller in controllers.split(","):
-                top = base / controller
-                if not (self._root / top).is_dir():
-                    top = base / controllers
-            else:
-                continue
-            folder = top / path.lstrip("/")
-            yield from (place for place in [folder, *folder.parents] if place == top or top in place.parents)
 
     def _glob(self, pattern: str) -> list[Path]:
         try:
@@ -232,11 +193,6 @@ class Machine:
         except ValueError:
             return None
 
-    def _statistic(self, path: Path, name: str) -> int:
-        """Of a file with a name and a number in each line; 0 where it is not told."""
-        lines = [line.split() for line in (self._text(path) or "").splitlines()]
-        return next((int(words[1]) for words in lines if len(words) == 2 and words[0] == name), 0)
-
 
 def _vendor(text: str) -> str:
     names = {
@@ -247,10 +203,6 @@ def _vendor(text: str) -> str:
         "0x48": "HiSilicon",
     }
     return names.get(text, text or "unknown")
-
-
-def _least(values: Iterable[int | None]) -> int | None:
-    return min((value for value in values if value is not None), default=None)
 
 
 def _size(text: str | None) -> int | None:
