@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from thaloom.base.errors import AlreadyRunning, CorruptObject, NameTaken, StateUnusable
-from thaloom.base.files import FolderLock, require_space, sync_folder
+from thaloom.base.files import FolderLock, remove, require_space, sync_folder
 from thaloom.base.procs import ProcessIdentity
 from thaloom.init.backup.archive import open_backup, read_manifest, verify
 from thaloom.init.backup.contents import BackupManifest, Entry
@@ -86,7 +85,7 @@ def restore(
             _sync_all(building)
             step("proved")
         except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
+            remove(building)
             raise
         before = None
         if there:
@@ -218,7 +217,7 @@ def _exchange(one: Path, other: Path) -> None:
     if libc.renameat2(_AT_FDCWD, bytes(one), _AT_FDCWD, bytes(other), _EXCHANGE) == 0:
         return
     code = ctypes.get_errno()
-    shutil.rmtree(one, ignore_errors=True)
+    remove(one)
     if code == errno.EBUSY:
         why = "it is a mount point: restore into an empty folder of it, and move that"
     else:
@@ -235,4 +234,4 @@ def _clear_leftovers(home: Path) -> None:
         if (path / "lock").exists():  # a folder that a node has lived in: the one that was exchanged
             path.rename(home.with_name(f"{home.name}.before-{int(path.stat().st_mtime)}-{pid}"))
         else:
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
