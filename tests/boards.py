@@ -1,14 +1,12 @@
-"""Boards of pages whose stores can be watched, and seats that die."""
+"""Boards of pages whose stores can be watched."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from thaloom.kernel.memory.board import Board
 from thaloom.kernel.memory.board_file import FLOOR, GOAL_AT, HELD, NUM_PAGES_AT, SEATS, SECURED, TAKEN_AT, base_of
-from thaloom.kernel.memory.seat import Seat
 
 
 class Stores:
@@ -31,12 +29,6 @@ def watch(board: Board, before: Callable[[str], None]) -> Board:
     stores = Stores(board._file.words, before)
     board._words = board._books.words = stores  # type: ignore[assignment]
     return board
-
-
-def die(seat: Seat) -> None:
-    """As if its process had been killed: the kernel closes what it had open."""
-    os.close(seat._descriptor)
-    seat._descriptor = -1
 
 
 def assert_no_oversell(board: Board) -> None:

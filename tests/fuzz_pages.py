@@ -10,22 +10,17 @@ In the end all are killed, and every page must be there. Equal seeds give equal 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import mmap
-import os
 import random
-import signal
 import sys
 import tempfile
 import time
-import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.boards import assert_no_oversell, watch
+from tests.mortals import Mortals, asked, dying_at, told
 from thaloom.base.errors import BadParameter, OutOfMemory
 from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.kernel.memory.board import PAGE_BYTES, Board
@@ -36,8 +31,6 @@ MOST_PAGES = 90
 WORKERS, DAEMONS = 5, 1
 PYTHON_BYTES = 64 << 20
 """What a worker may have beside its pages."""
-
-Live = Callable[[Path, int, random.Random, memoryview], None]
 
 
 class Memory:
@@ -120,93 +113,26 @@ def rule(path: Path, number: int, chance: random.Random, moved: memoryview) -> N
 
 def mortal(path: Path, chance: random.Random) -> Board:
     """A board whose user kills itself at one of its stores."""
-    left = chance.randrange(5, 4000)
-
-    def before(_: str) -> None:
-        nonlocal left
-        assert_no_oversell(board)
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
+    store = chance.randrange(5, 4000)
     board = Board.open(path)
-    return watch(board, before)
+    return watch(board, dying_at(store, lambda: assert_no_oversell(board)))
 
 
-@dataclass(slots=True)
-class Found:
-    checks: int = 0
-    ends: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-    slowest_turn_ms: float = 0.0
+class Stage(Mortals):
+    """Workers and daemons of one board."""
 
-
-class Stage:
-    """The processes, each replaced when it has ended."""
-
-    def __init__(self, path: Path, seed: int, moved: memoryview) -> None:
-        self._path, self._seed, self._moved = path, seed, moved
-        self._num_lives = 0
-        self.living: dict[int, tuple[int, Live]] = {}
-        self.found = Found()
-
-    def raise_curtain(self) -> None:
-        for number in range(WORKERS):
-            self._begin(number, work)
-        for number in range(DAEMONS):
-            self._begin(WORKERS + number, rule)
-
-    def _begin(self, number: int, live: Live) -> None:
-        self._num_lives += 1
-        seed = f"{self._seed} {self._num_lives}"
-        if (pid := os.fork()) == 0:
-            ended = 1
-            try:
-                live(self._path, number, random.Random(seed), self._moved)
-                ended = 0
-            except BaseException:  # noqa: BLE001 - whatever it is, it must not go on as a second judge
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(ended)
-        self.living[pid] = (number, live)
-
-    def strike(self, chance: random.Random) -> None:
-        pid = chance.choice(list(self.living))
-        os.kill(pid, signal.SIGKILL)
-        self._bury(pid, os.waitpid(pid, 0)[1], "from outside")
-
-    def replace_the_ended(self) -> None:
-        for pid in list(self.living):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                self._bury(pid, status, "at a store of its own")
-
-    def _bury(self, pid: int, status: int, how: str) -> None:
-        number, live = self.living.pop(pid)
-        if status == signal.SIGKILL:
-            self.found.ends[how] += 1
-        elif status == 0:
-            self.found.ends["by itself"] += 1
-        else:
-            self.found.failures.append(f"process {number} ended with {os.waitstatus_to_exitcode(status)}")
-        self._begin(number, live)
-
-    def clear(self) -> None:
-        for pid in self.living:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    slowest_turn_ms = 0.0
 
     def look(self, board: Board) -> None:
         """In a turn nobody can take or give a page: no worker may have more than those it holds."""
         begun = time.perf_counter()
         board.check()
-        self.found.slowest_turn_ms = max(self.found.slowest_turn_ms, (time.perf_counter() - begun) * 1000)
+        self.slowest_turn_ms = max(self.slowest_turn_ms, (time.perf_counter() - begun) * 1000)
         self.found.checks += 1
         with board._books:
             assert_no_oversell(board)
             shares = {share.owner: share.held for share in board._shares()}
-            for pid, (number, _) in self.living.items():
+            for pid, number in self.living.items():
                 num_bytes, most = anonymous_bytes(pid), shares.get(f"worker-{number}", 0) * PAGE_BYTES + PYTHON_BYTES
                 if num_bytes > most:
                     self.found.failures.append(f"process {number} has {num_bytes} bytes and may have {most}")
@@ -219,29 +145,34 @@ def anonymous_bytes(pid: int) -> int:
     return 0  # a zombie has none
 
 
-def fuzz(minutes: float, seed: int) -> tuple[Found, int]:
+def fuzz(minutes: float, seed: int) -> tuple[Stage, int]:
     """What was found, and how many pages were taken and given."""
     chance = random.Random(seed)
     moved = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "board"
         board = Board.create(path, NUM_PAGES)
-        stage = Stage(path, seed, moved)
-        stage.raise_curtain()
+
+        def live(number: int, chance: random.Random) -> None:
+            (work if number < WORKERS else rule)(path, number, chance, moved)
+
+        stage = Stage(seed, live)
+        for number in range(WORKERS + DAEMONS):
+            stage.begin(number)
         deadline = time.monotonic() + minutes * 60
         try:
             while time.monotonic() < deadline and len(stage.found.failures) < 10:
                 time.sleep(chance.random() * 0.01)
                 stage.replace_the_ended()
                 if chance.random() < 0.1:
-                    stage.strike(chance)
+                    stage.kill(chance.choice(list(stage.living)))
                 stage.look(board)
         finally:
             stage.clear()
         stage.found.failures += at_rest(board)
     if min(moved[:WORKERS]) == 0:
         stage.found.failures.append(f"a worker never got a page: {moved[:WORKERS].tolist()}")
-    return stage.found, sum(moved[:WORKERS])
+    return stage, sum(moved[:WORKERS])
 
 
 def at_rest(board: Board) -> Iterator[str]:
@@ -259,17 +190,10 @@ def at_rest(board: Board) -> Iterator[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    found, num_moved = fuzz(given.minutes, given.seed)
-    ends = ", ".join(f"{count} {how}" for how, count in found.ends.most_common())
-    print(f"{found.checks} checks, {num_moved} pages moved; processes ended: {ends}")
-    print(f"the longest that anybody waited for a turn to check: {found.slowest_turn_ms:.1f} ms")
-    for failure in found.failures:
-        print(f"FAILED: {failure}")
-    return 1 if found.failures else 0
+    stage, num_moved = fuzz(*asked(__doc__))
+    code = told(stage.found, f"{num_moved} pages moved")
+    print(f"the longest that anybody waited for a turn to check: {stage.slowest_turn_ms:.1f} ms")
+    return code
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turnstiles whose stores can be watched, places of the dead, and processes that take turns."""
+"""Turnstiles whose stores can be watched, and processes that take turns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from tests.boards import Stores
 from thaloom.kernel.sched.turns import PASSES
 from thaloom.work.runtime.turnstile import Turnstile
 from thaloom.work.runtime.turnstile_file import HOLDING, LENGTH, STATE, WEIGHT, WIDTH, WIDTH_AT, base_of
-from thaloom.work.runtime.turnstile_place import Place
 
 
 def watched(path: Path, before: Callable[[str], None]) -> Turnstile:
@@ -20,12 +19,6 @@ def watched(path: Path, before: Callable[[str], None]) -> Turnstile:
     turnstile = Turnstile.open(path)
     turnstile.words = Stores(turnstile.file.words, before)  # type: ignore[assignment]
     return turnstile
-
-
-def die(place: Place) -> None:
-    """As if its process had been killed: the kernel closes what it had open."""
-    os.close(place._descriptor)
-    place._descriptor = -1
 
 
 def assert_no_crowd(turnstile: Turnstile) -> None:

@@ -11,7 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.boards import assert_no_oversell, die, watch
+from tests.boards import assert_no_oversell, watch
+from tests.mortals import die
 from thaloom.base.errors import BadParameter, NameTaken, OutOfMemory
 from thaloom.kernel.memory.board import Board
 from thaloom.kernel.memory.seat import Seat

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.boards import die
+from tests.mortals import die
 from thaloom.base import shared_words
 from thaloom.base.errors import BadParameter, DeadlineExceeded, NameTaken, OutOfMemory, StateUnusable
 from thaloom.kernel.memory import seat

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.boards import die
+from tests.mortals import die
 from thaloom.base.errors import StateUnusable
 from thaloom.base.shared_words import VERSION_AT
 from thaloom.kernel.memory.board import Board

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.boards import assert_no_oversell, die, watch
+from tests.boards import assert_no_oversell, watch
 from tests.killing import Step, killed_at
+from tests.mortals import die
 from thaloom.kernel.memory.board import Board
 from thaloom.kernel.memory.seat import Seat
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.killing import Step, killed_at
-from tests.turnstiles import assert_no_crowd, die, process, watched
+from tests.mortals import die
+from tests.turnstiles import assert_no_crowd, process, watched
 from thaloom.base.errors import DeadlineExceeded, StateUnusable
 from thaloom.base.shared_words import PATIENCE_S
 from thaloom.kernel.sched import turns as sched_turns
