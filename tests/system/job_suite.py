@@ -178,6 +178,7 @@ class Machine:
     def close(self) -> None:
         self._rounds.cancel()
         self.store.close()
+        self.groups.close()
 
 
 def _text(path: Path) -> str:

@@ -164,16 +164,18 @@ class Node:
         for identity in self.processes_of_home():
             identity.send(signal.SIGKILL)
         eventually(lambda: not self.processes_of_home())
-        eventually(self._without_groups)
+        eventually(lambda: without_groups(self.home))
 
-    def _without_groups(self) -> bool:
-        """A node that was killed leaves its groups to the next of its home; here there is none."""
-        groups = find_groups(folder_name(self.home))
-        for group in groups.list():
-            group.kill()
-            group.delete()
-        groups.close()
-        return not groups.list()
+
+def without_groups(home: Path) -> bool:
+    """Whether none is left of that home's. A node that was killed leaves its groups to the next of its home; where
+    there will be none, they end here."""
+    groups = find_groups(folder_name(home))
+    for group in groups.list():
+        group.kill()
+        group.delete()
+    groups.close()
+    return not groups.list()
 
 
 def eventually(what: Callable[[], T], *, timeout_s: float = PATIENCE_S) -> T:

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.system.job_suite import Machine, carry_out, on_machine
 from tests.system.killing import points
-from tests.system.node import eventually
+from tests.system.node import eventually, without_groups
 from thaloom.init.acting.past import Past
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
@@ -25,8 +26,11 @@ NUM_POINTS = 58
 
 
 @pytest.fixture
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("c") / "h"
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("c")
+    yield folder / "h"
+    for left in folder.iterdir():
+        eventually(lambda left=left: without_groups(left))  # type: ignore[misc]
 
 
 def killed(home: Path, number: int, when: str) -> int:
