@@ -7,11 +7,14 @@ import string
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 
 from thaloom.base.errors import ERRORS
+from thaloom.init.jobs.reporting import _ENDS
+from thaloom.kernel.sandbox.ends import Reason
 from thaloom.user.cli import catalogue, main
 from thaloom.user.cli.catalogue import TEXTS
 from thaloom.user.cli.command import Verb, own_key
@@ -81,6 +84,20 @@ def test_both_languages_have_the_same_placeholders(key: str) -> None:
     assert all(TEXTS[key])
 
 
+def test_every_reason_of_a_condition_has_a_title() -> None:
+    """Those that are no name of an error: such a one has the error's."""
+    init = ROOT / "src/thaloom/init"
+    told = {"CertificateExpiring", "Crashed", "Retrying"} | set(get_args(Reason)) | {*_ENDS.values()}
+    for path in ("conditions", "low_memory", "certificates", "reporter", "reconcile", "jobs/decide", "jobs/reporting"):
+        source = (init / f"{path}.py").read_text()
+        told |= set(re.findall(r'(?:reason=|reason = \w+, |_bad\("\w+", |told.append\(\()"([A-Z]\w+)"', source))
+    errors = {error.__name__ for error in ERRORS.values()}
+    silent = {"AsWished", "Serving", "Running", "Succeeded"}
+    titles = {key.removeprefix("reason.") for key in TEXTS if key.startswith("reason.")}
+    assert told - errors - silent <= titles
+    assert titles <= told | errors
+
+
 def test_no_text_is_in_two_files() -> None:
     files = Path(catalogue.__path__[0]).glob("*.py")
     keys = [key for file in files for key in re.findall(r'^    "([^"]+)": \(', file.read_text(), re.MULTILINE)]
@@ -91,7 +108,8 @@ def test_every_text_is_used() -> None:
     source = "\n".join(path.read_text() for path in (ROOT / "src/thaloom/user/cli").glob("*.py"))
     # Made from a word: the tests above hold verbs, parameters and errors to theirs.
     made = {"verb", "more", "examples", "argument", "option", "title", "hint", "phase", "problem", "stage", "head",
-            "manual", "environment", "exit", "risk", "ending", "fault", "doctor", "applied", "job.phase"}  # fmt: skip
+            "manual", "environment", "exit", "risk", "ending", "fault", "doctor", "applied", "job.phase",
+            "reason"}  # fmt: skip
     unused = [
         key
         for key in TEXTS

@@ -122,8 +122,18 @@ class FakePlane(FakeAccess, FakeCertificates, FakeDocuments, FakeEncryption):
     def add_model(self, name: str, *, chat: bool = False) -> None:
         self.models_by_name[str(ModelName.parse(name))] = manifest(name, chat=chat)
 
-    def add_service(self, name: str, model: str, *, phase: Phase = "ready", degraded: bool = False) -> None:
-        conditions = [Condition(kind="Ready", status=phase == "ready", reason="Said", message="", since=NOW)]
+    def add_service(
+        self,
+        name: str,
+        model: str,
+        *,
+        phase: Phase = "ready",
+        degraded: bool = False,
+        reason: str = "Said",
+        message: str = "",
+    ) -> None:
+        """`reason` and `message`: of the Ready condition."""
+        conditions = [Condition(kind="Ready", status=phase == "ready", reason=reason, message=message, since=NOW)]
         if degraded:
             conditions.append(
                 Condition(kind="Degraded", status=True, reason="NoCompiler", message="runs on NumPy", since=NOW)

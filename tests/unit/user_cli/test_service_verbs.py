@@ -148,6 +148,21 @@ def test_ps(shell: Shell, plane: FakePlane) -> None:
     }
 
 
+def test_what_is_not_as_wished_is_told_in_both_languages(
+    shell: Shell, plane: FakePlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.add_service("slow", "tiny", degraded=True)
+    plane.add_service("short", "tiny", phase="pending", reason="OutOfMemory", message="'short' needs 3.0 GiB")
+    plane.add_service("odd", "tiny", phase="pending", reason="ModelNotFound", message="no model 'x'")
+    assert "short: 'short' needs 3.0 GiB\n" in shell("ps").out
+    monkeypatch.setenv("THALOOM_LANG", "zh")
+    for verb in ("ps", "status"):
+        told = shell(verb).out
+        assert "short: 内存暂时不足，会再次尝试 — 'short' needs 3.0 GiB\n" in told
+        assert "odd: 没有这个模型 — no model 'x'\n" in told, "the name of an error has the error's title"
+        assert "slow: Degraded: runs on NumPy (NoCompiler)" in told, "a reason that is not known is none the worse"
+
+
 def test_ps_lists_the_worker_that_waits_in_both_languages(
     shell: Shell, plane: FakePlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:

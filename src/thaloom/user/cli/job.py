@@ -13,6 +13,7 @@ import click
 from thaloom.base.units import parse_bytes, parse_duration
 from thaloom.user.cli.command import Verbs, a_name, argument, finite, option, verb
 from thaloom.user.cli.completing import jobs as complete_jobs
+from thaloom.user.cli.conditions import words_of
 from thaloom.user.cli.nearby import suggesting
 from thaloom.user.cli.node import connect
 from thaloom.user.cli.output import ABSENT, Colour, Output, age, date, harmless, paint, size
@@ -221,7 +222,7 @@ def show(output: Output, name: str) -> None:
     output.facts([(text(f"head.{word}"), value) for word, value in facts])
     for condition in job.conditions:
         if condition.message:
-            output.line(paint(harmless(f"{condition.kind}: {condition.message}"), "yellow"))
+            output.line(paint(harmless(f"{condition.kind}: {words_of(condition)}"), "yellow"))
     if job.attempts:
         output.line()
         head = [text(f"head.{word}") for word in ("attempt", "started", "ended_by", "exit", "signal")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from thaloom.user.cli.conditions import words_of
 from thaloom.user.cli.output import ABSENT, Colour, Output, age, count, paint, size
 from thaloom.user.cli.texts import text
 
@@ -41,13 +42,13 @@ def show_services(output: Output, services: Sequence[Service]) -> None:
 def complaints(service: Service) -> list[str]:
     """Law 2: whatever is worse than asked for is said, with its reason."""
     told = [
-        f"{service.name}: {condition.kind}: {condition.message} ({condition.reason})"
+        f"{service.name}: {condition.kind}: {words_of(condition)} ({condition.reason})"
         for condition in service.conditions
         if condition.kind != "Ready" and condition.status
     ]
     ready = service.condition("Ready")
     if service.phase not in ("ready", "idle") and ready is not None and ready.message:
-        told.append(f"{service.name}: {ready.message}")
+        told.append(f"{service.name}: {words_of(ready)}")
     return told
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from thaloom.user.cli.command import verb
+from thaloom.user.cli.conditions import words_of
 from thaloom.user.cli.node import connect, logs_folder
 from thaloom.user.cli.output import Output, age, paint, size
 from thaloom.user.cli.services import show_services
@@ -34,7 +35,7 @@ def command(output: Output) -> None:
     for condition in status.conditions:
         worse = condition.status if condition.kind != "Ready" else not condition.status and condition.message
         if worse:
-            output.line(paint(f"{condition.kind}: {condition.message} ({condition.reason})", "yellow"))
+            output.line(paint(f"{condition.kind}: {words_of(condition)} ({condition.reason})", "yellow"))
     if status.memory:
         output.line()
         rows = [
