@@ -236,6 +236,14 @@ class ReconcileLoop:
         self.on_published()
         return self.going_down and not snapshot.processes
 
+    def tell_of_ready(self) -> None:
+        """Who is told that a service is ready finds it so: the doors hear of it at once, not at the end of the round
+        that follows, which tells them what cannot be published now. Not before the first look: it is not known then
+        who else serves."""
+        if self._seen is not None:
+            with contextlib.suppress(ThaloomError, OSError):
+                self.tell_doors()
+
     def tell_doors(self) -> None:
         """Publish the routes as they are now."""
         self._publisher.publish(self._reporter.routes(), tuple(self._store.aliases()))

@@ -95,16 +95,19 @@ class Supervisor:
         heartbeat_s: float,
         wake: Callable[[], None],
         on_end: Callable[[Supervised, LastWords], None],
+        on_ready: Callable[[], None] = lambda: None,
         named: Callable[[WorkerId, int | None, LastWords, Path], LastWords] = lambda _id, _status, words, _log: words,
     ) -> None:
-        """`on_end(process, last_words)` is told of each end nobody had asked for. `named(id, status, last_words, log)`
-        may know better what ended it; `status` as ProcessIdentity.wait gives it."""
+        """`on_end(process, last_words)` is told of each end nobody had asked for, `on_ready()` of each that has come to
+        be ready, before anybody can ask. `named(id, status, last_words, log)` may know better what ended it; `status`
+        as ProcessIdentity.wait gives it."""
         self._tasks = tasks
         self._clock = clock
         self._emit = emit
         self.heartbeat_s = heartbeat_s
         self._wake = wake
         self._on_end = on_end
+        self._on_ready = on_ready
         self._named = named
         self._processes: dict[WorkerId, Supervised] = {}
 
@@ -255,6 +258,7 @@ class Supervisor:
         process.ready_since = self._clock.monotonic()
         lease = process.lease
         after_s = round(process.ready_since - process.born_at, 3)
+        self._on_ready()
         self._emit(ProcessReady(role=lease.role, id=lease.id, pid=lease.pid, after_s=after_s, service=lease.service))
         self._wake()
 

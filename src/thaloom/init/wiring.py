@@ -166,6 +166,7 @@ class Node:
             heartbeat_s=config.heartbeat_s,
             wake=lambda: self.reconcile_loop.wake(),
             on_end=lambda process, last_words: self.reconcile_loop.process_lost(process, last_words),
+            on_ready=lambda: self.reconcile_loop.tell_of_ready(),
             named=confiner.named,
         )
         idling = self._idling = Idling(

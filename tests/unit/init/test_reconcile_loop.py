@@ -160,6 +160,22 @@ def test_a_round_does_all_there_is_to_do_and_tells_the_door(bench: Bench) -> Non
     assert len(bench.machine.performed) == 2
 
 
+def test_the_door_hears_at_once_of_who_is_ready_but_not_before_the_first_look(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.reconcile_loop.tell_of_ready()
+    assert bench.published == [], "who else serves is not known yet"
+    settle(bench)
+    bench.reconcile_loop.tell_of_ready()
+    assert bench.published == [(), ()]
+
+    def full() -> None:
+        raise DiskFull("no room")
+
+    monkeypatch.setattr(bench.reconcile_loop, "tell_doors", full)
+    bench.reconcile_loop.tell_of_ready()  # the next round tells of that
+
+
 def test_a_lost_worker_comes_back_after_its_back_off(bench: Bench) -> None:
     bench.wish()
     settle(bench)

@@ -38,6 +38,8 @@ class Stage:
         self.clock = ManualClock()
         self.events = Recorder()
         self.ended: list[tuple[Supervised, LastWords]] = []
+        self.told_of_ready: list[int] = []
+        """How many events there were, each time it was told."""
         self.news = asyncio.Event()
         self.log = folder / "log"
         self.socket = folder / "w.sock"
@@ -48,6 +50,7 @@ class Stage:
             heartbeat_s=1.0,
             wake=self.news.set,
             on_end=lambda process, words: self.ended.append((process, words)),
+            on_ready=lambda: self.told_of_ready.append(len(self.events.of(ProcessReady))),
         )
 
     def start(self, command: list[str], *, role: str = "worker") -> Supervised:
@@ -172,6 +175,7 @@ def test_a_worker_tells_how_it_is_and_takes_the_word_to_finish(tmp_path: Path) -
             assert process.stats is not None
             assert process.stats.model == "m"
             assert len(stage.events.of(ProcessReady)) == 1
+            assert stage.told_of_ready == [0], "once, and before others"
             stage.supervisor.stop(process, reason="down", grace_s=5.0)
             await stage.until_ended(process)
         assert Shutdown(grace_s=5.0) in asked
