@@ -90,14 +90,14 @@ class Node:
     def wait_for_door(self) -> Process:
         """The door that answers. One that was just killed is `door_ready` until the daemon hears of its end."""
 
-        def answers() -> bool:
+        def answers() -> int | None:
             status = client.status()
             identity = identify(status.door_pid) if status.door_ready and status.door_pid is not None else None
-            return identity is not None and identity.alive()
+            return None if identity is None or not identity.alive() else identity.pid
 
         with self.client() as client:
-            eventually(answers)
-            return self.process("door")
+            pid = eventually(answers)  # one that gives way to it may be there still
+            return next(process for process in client.processes() if process.pid == pid)
 
     def answer(self, model: str = "tiny", *, max_tokens: int = 8) -> str:
         """What a model says to one prompt, which whoever has its weights says again. Through the door: one that has not
@@ -161,10 +161,15 @@ class Node:
             if daemon.poll() is None:
                 daemon.kill()
             daemon.wait()
-        for identity in self.processes_of_home():
-            identity.send(signal.SIGKILL)
-        eventually(lambda: not self.processes_of_home())
+        eventually(self._without_processes)
         eventually(lambda: without_groups(self.home))
+
+    def _without_processes(self) -> bool:
+        """Asked again: one of them may have started another in the moment of its end."""
+        left = self.processes_of_home()
+        for identity in left:
+            identity.send(signal.SIGKILL)
+        return not left
 
 
 def without_groups(home: Path) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import socket
 import ssl
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -275,17 +278,26 @@ def number_of(reached: Reached, metric: str) -> float:
     return float(line.split()[-1])
 
 
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_a_stream_survives_a_renewal(reached: Reached) -> None:
     """And new connections are shown the new certificate, at once."""
-    before = reached.fingerprint
+    before, worker = reached.fingerprint, reached.node.process("worker").pid
     with OpenAIClient(reached.url, api_key=reached.token, trust=Trust(ca=reached.ca)) as client:
         with client.stream("/v1/completions", LONG) as chunks:
             first = next(chunks)
-            with reached.node.client() as control:
+            with stopped(worker), reached.node.client() as control:  # so that it is not over meanwhile
                 renewed = control.renew_certificate(CertificateRequest(days=10))
-            assert renewed.fingerprint != before
-            assert renewed.shown == renewed.fingerprint == shown_by(reached.node.port)
-            assert number_of(reached, 'thaloom_open_requests{route="/v1/completions"}') == 1, "it goes on meanwhile"
+                assert renewed.fingerprint != before
+                assert renewed.shown == renewed.fingerprint == shown_by(reached.node.port)
+                assert number_of(reached, 'thaloom_open_requests{route="/v1/completions"}') == 1, "it is still open"
             rest = list(chunks)
     assert first
     assert rest[-1]["choices"][0]["finish_reason"] == "length", "to its end"
