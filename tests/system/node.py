@@ -125,6 +125,15 @@ class Node:
         if self._daemons and pid == self.daemon.pid:
             self.daemon.wait()
 
+    def heal(self, service: str = "tiny") -> int:
+        """Kill the worker of a service; the one that came after it, once it is ready."""
+        before = self.process("worker", service).pid
+        self.kill(before)
+        with self.client() as client:
+            eventually(lambda: [p.pid for p in client.processes() if p.service == service] not in ([], [before]))
+            client.wait_ready(service, timeout_s=PATIENCE_S)
+        return self.process("worker", service).pid
+
     def log(self) -> str:
         return (self.home / "daemon-test.log").read_text(errors="replace")
 

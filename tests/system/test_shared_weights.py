@@ -76,12 +76,9 @@ def test_a_killed_worker_attaches_and_answers_the_same(node: Node, large: Path) 
     first, wanted = workers(node)[0], answer(node)
     (kept,) = shared(first)
     reserved = booked(node)
-    node.kill(first)
-    eventually(lambda: workers(node) not in ([], [first]))
-    with node.client() as client:
-        client.wait_ready("large", timeout_s=PATIENCE_S)
+    healed = node.heal("large")
     assert answer(node) == wanted
-    assert shared(workers(node)[0]) == {kept}
+    assert shared(healed) == {kept}
     assert len(started(node)) == 2
     assert all(told["shared_weight_bytes"] == told["weight_bytes"] > 0 for told in started(node))
     eventually(lambda: abs(booked(node) - reserved) < 64 << 20)
@@ -115,11 +112,7 @@ def test_a_later_daemon_finds_it_with_the_worker_it_adopts(node: Node, large: Pa
     node.kill(node.daemon.pid)
     node.start()
     assert workers(node) == [first]
-    node.kill(first)
-    eventually(lambda: workers(node) not in ([], [first]))
-    with node.client() as client:
-        client.wait_ready("large", timeout_s=PATIENCE_S)
-    assert shared(workers(node)[0]) == kept
+    assert shared(node.heal("large")) == kept
     assert answer(node) == wanted
 
 
@@ -136,12 +129,9 @@ def test_a_worker_killed_while_it_fills_leaves_nothing_that_looks_whole(node: No
             client.stop("large")
             eventually(lambda: not workers(node))
     serve(node, large)
-    wanted, first = answer(node), workers(node)[0]
+    wanted = answer(node)
     assert started(node)[-1]["shared_weight_bytes"] > 0
-    node.kill(first)
-    eventually(lambda: workers(node) not in ([], [first]))
-    with node.client() as client:
-        client.wait_ready("large", timeout_s=PATIENCE_S)
+    node.heal("large")
     assert answer(node) == wanted
 
 

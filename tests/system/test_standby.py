@@ -33,18 +33,6 @@ def worker(node: Node) -> int:
     return node.process("worker", "tiny").pid
 
 
-def heal(node: Node, *, signum: signal.Signals = signal.SIGKILL) -> int:
-    """End the worker; the one that came after it."""
-    before = worker(node)
-    identity = identify(before)
-    assert identity is not None
-    identity.send(signum)
-    with node.client() as client:
-        eventually(lambda: [p.pid for p in client.processes() if p.role == "worker"] not in ([], [before]))
-        client.wait_ready("tiny", timeout_s=PATIENCE_S)
-    return worker(node)
-
-
 def told(node: Node, name: str) -> list[dict[str, Any]]:
     with node.client() as client:
         return [event.fields for event in client.events(limit=1000) if event.name == name]
@@ -119,7 +107,7 @@ def test_who_waited_is_behind_the_very_walls_of_one_that_was_started(node: Node)
     first, first_id = worker(node), node.process("worker", "tiny").id
     fresh, fresh_limits = walls_of(first, node.daemon.pid), limits_of(node, first_id)
     standby = eventually(lambda: waiting(node))
-    assert heal(node) == standby
+    assert node.heal() == standby
     assert node.answer() == wanted
     eventually(lambda: walls_of(standby, node.daemon.pid) == fresh)
     assert limits_of(node, node.process("worker", "tiny").id) == fresh_limits
@@ -139,7 +127,7 @@ def test_a_key_reaches_it_as_it_reaches_any_other(node: Node) -> None:
     node.wait_for_door()
     wanted = node.answer()
     standby = eventually(lambda: waiting(node))
-    assert heal(node) == standby
+    assert node.heal() == standby
     assert node.answer() == wanted
 
 
@@ -162,7 +150,7 @@ def test_one_that_is_stopped_is_given_up_and_a_process_started_instead(node: Nod
     wanted = node.answer()
     standby = eventually(lambda: waiting(node))
     os.kill(standby, signal.SIGSTOP)
-    healed = heal(node)
+    healed = node.heal()
     assert healed != standby
     assert identify(standby) is None
     assert len(told(node, "StandbyUnused")) == 1
@@ -243,11 +231,11 @@ def test_code_that_was_changed_meanwhile_is_not_used(node: Node, tmp_path: Path)
     node.serve_tiny()
     standby = eventually(lambda: waiting(node))
     (package / "thaloom_later_plugin.py").write_text("CHANGED = True\n")
-    assert heal(node) != standby
+    assert node.heal() != standby
     (reason,) = [event["reason"] for event in told(node, "StandbyUnused")]
     assert "thaloom_later_plugin" in reason
     eventually(lambda: waiting(node))
-    assert heal(node)
+    assert node.heal()
     assert len(told(node, "StandbyUnused")) == 1
 
 
