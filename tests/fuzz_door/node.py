@@ -132,7 +132,8 @@ def look(node: Node) -> Look:
         )
     }
     with node.client() as client:
-        processes = {f"{p.role} {p.service or ''}".strip(): p.pid for p in client.processes()}
+        there = [p for p in client.processes() if p.role != "standby"]  # that one comes and goes by itself
+        processes = {f"{p.role} {p.service or ''}".strip(): p.pid for p in there}
         held["keys"], held["services"] = len(client.keys().keys), len(client.services())
     for name, pid in processes.items():
         held[f"{name}: descriptors"] = len(list(Path(f"/proc/{pid}/fd").iterdir()))
@@ -145,9 +146,8 @@ def look(node: Node) -> Look:
 def resident(node: Node) -> dict[str, int]:
     """MB of each process that is there for long."""
     with node.client() as client:
-        return {
-            p.role: (p.resident_bytes or 0) // 1_000_000 for p in client.processes() if p.service in (None, SERVICE)
-        }
+        there = [p for p in client.processes() if p.role != "standby" and p.service in (None, SERVICE)]
+        return {p.role: (p.resident_bytes or 0) // 1_000_000 for p in there}
 
 
 def resident_when_calm(node: Node, like: dict[str, int] | None = None) -> dict[str, int]:
