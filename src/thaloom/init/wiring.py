@@ -18,6 +18,7 @@ from thaloom.base.procs import ProcessIdentity
 from thaloom.hal.driver import Driver
 from thaloom.hal.inventory import Inventory
 from thaloom.init.acting.guards import ServiceGuard
+from thaloom.init.acting.past import Past
 from thaloom.init.acting.performing import Performer
 from thaloom.init.acting.registry import action_kinds
 from thaloom.init.aliasing import Aliasing
@@ -57,7 +58,8 @@ from thaloom.init.reporter import Reporter
 from thaloom.init.segments import IDLE_SHARE, Segments
 from thaloom.init.standby import Standby, fits
 from thaloom.init.supervisor import Supervised, Supervisor
-from thaloom.init.syscalls import Syscalls
+from thaloom.init.syscalls.asking import Parts
+from thaloom.init.syscalls.calls import Syscalls
 from thaloom.init.tenancy import Tenancy
 from thaloom.init.vault import Vault
 from thaloom.init.waking import Waking
@@ -312,9 +314,8 @@ class Node:
             jobs=desk,
         )
         self._performer = Performer(kinds, journal=store.journal, tasks=tasks, clock=clock, refused=self.gate.telling)
-        self.syscalls = Syscalls(
-            layout,
-            config,
+        parts = Parts(
+            layout=layout,
             store=store,
             models=models,
             inventory=inventory,
@@ -337,8 +338,11 @@ class Node:
             turns=turns,
             standby=self._standby,
             waking=Waking(store, self.reconcile_loop, guard=guard, clock=clock, emit=history),
+            past=Past(store.journal),
             clock=clock,
+            started_at=clock.now(),
         )
+        self.syscalls = Syscalls(parts, config)
         self.emit: Emit = history
 
     def _make_jobs(self, emit: Emit, memory: NodeMemory) -> tuple[JobLoop, JobDesk]:
