@@ -27,7 +27,7 @@ from thaloom.base.errors import ServiceLoading
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
-from thaloom.work.runtime.call import Call, Deadlines
+from thaloom.work.runtime.frontend.call import Call, Deadlines
 from thaloom.work.runtime.messages import Generate, Tokens
 from thaloom.work.runtime.spec import WorkerSpec, write_spec
 

@@ -35,10 +35,10 @@ from thaloom.base.plugins import Registry
 from thaloom.hal.driver import Driver
 from thaloom.kernel.models.store import ModelStore
 from thaloom.work.runtime.architectures import Architecture
-from thaloom.work.runtime.engine import Engine
-from thaloom.work.runtime.loading import load
+from thaloom.work.runtime.core.engine import Engine
 from thaloom.work.runtime.messages import Finished, Generate
 from thaloom.work.runtime.spec import WorkerSpec
+from thaloom.work.runtime.worker.loading import load
 
 PROMPT_TOKENS = 16
 MAX_SEQUENCES = 32

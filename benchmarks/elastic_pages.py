@@ -19,7 +19,7 @@ from node import machine, write_record
 from thaloom.hal.drivers.cpu.executable import CpuBackend
 from thaloom.kernel.memory.pages import BlockPool
 from thaloom.kernel.sched.steps import StepLimits
-from thaloom.work.runtime.kv_memory import ElasticKv
+from thaloom.work.runtime.kv.memory import ElasticKv
 
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
 

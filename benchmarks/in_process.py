@@ -15,14 +15,14 @@ from thaloom.hal.types import WeightFormat
 from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.sched.chunks import StepTargets
 from thaloom.kernel.sched.steps import StepLimits
-from thaloom.work.runtime.admission import EngineConfig
 from thaloom.work.runtime.architectures import Architecture, select
-from thaloom.work.runtime.engine import Engine
-from thaloom.work.runtime.kv_memory import KvMemory
-from thaloom.work.runtime.kv_tiers import BlockStore
-from thaloom.work.runtime.loading import choose_kv_dtype
+from thaloom.work.runtime.core.admission import EngineConfig
+from thaloom.work.runtime.core.engine import Engine
+from thaloom.work.runtime.kv.memory import KvMemory
+from thaloom.work.runtime.kv.tiers import BlockStore
 from thaloom.work.runtime.messages import Generate
-from thaloom.work.runtime.turns import Turns
+from thaloom.work.runtime.turns.turns import Turns
+from thaloom.work.runtime.worker.loading import choose_kv_dtype
 
 
 class RandomWeights:

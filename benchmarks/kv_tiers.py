@@ -43,10 +43,10 @@ from thaloom.kernel.models.types import ModelName
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS
 from thaloom.kernel.sched.steps import StepLimits
 from thaloom.work.runtime.architectures import Architecture, select
-from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.core.engine import Engine
+from thaloom.work.runtime.core.sequence import Ticket
 from thaloom.work.runtime.messages import Tokens
 from thaloom.work.runtime.quality import SAMPLE
-from thaloom.work.runtime.sequence import Ticket
 
 TINY = Path(__file__).resolve().parent.parent / "models" / "tiny"
 CHUNK = 256

@@ -25,10 +25,10 @@ from node import machine, write_record
 
 from thaloom.kernel.sched.chunks import StepTargets
 from thaloom.kernel.sched.steps import StepLimits
-from thaloom.work.runtime.engine import Engine
-from thaloom.work.runtime.grammars import Grammars
+from thaloom.work.runtime.core.engine import Engine
+from thaloom.work.runtime.core.grammars import Grammars
 from thaloom.work.runtime.messages import Grammar
-from thaloom.work.runtime.text import read_vocabulary
+from thaloom.work.runtime.text.tokenizer import read_vocabulary
 
 SCHEMAS: dict[str, Any] = {
     "texts": {"type": "array", "items": {"type": "string"}, "minItems": 1000},

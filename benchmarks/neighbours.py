@@ -30,7 +30,7 @@ from typing import Any
 
 from node import machine, node, stream, write_record
 
-from thaloom.init.backoff import Backoff
+from thaloom.init.rounds.backoff import Backoff
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.host import find_walls, python_paths
 from thaloom.kernel.sandbox.types import Confinement, Limits

@@ -30,9 +30,9 @@ from node import machine, write_record
 from thaloom.kernel.sched.chunks import StepTargets
 from thaloom.kernel.sched.drafts import DRAFT_ROWS
 from thaloom.kernel.sched.steps import StepLimits
-from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.core.engine import Engine
+from thaloom.work.runtime.core.sequence import Ticket
 from thaloom.work.runtime.messages import Finished, Generate, Tokens
-from thaloom.work.runtime.sequence import Ticket
 
 FIXED = StepTargets(stretch=1e9)
 LIMITS = StepLimits(max_sequences=16, chunk_tokens=512, draft_rows=DRAFT_ROWS)

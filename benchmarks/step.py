@@ -46,7 +46,7 @@ from thaloom.hal.ops import BLOCK_TOKENS, Program, Step
 from thaloom.hal.tensors import Tensor, bf16_from_f32
 from thaloom.hal.types import WeightFormat
 from thaloom.work.runtime.architectures import Architecture, select
-from thaloom.work.runtime.loading import choose_kv_dtype
+from thaloom.work.runtime.worker.loading import choose_kv_dtype
 
 WEIGHT_BYTES = {"stored": 2.0, "int8": 1.03, "int4": 0.5625}
 """Of a parameter of the 0.5 B shape, scales included."""

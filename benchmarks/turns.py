@@ -37,10 +37,10 @@ from thaloom.kernel.sched import turns as sched_turns
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS
 from thaloom.kernel.sched.steps import StepLimits
 from thaloom.kernel.sched.turns import PASSES
-from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.core.engine import Engine
 from thaloom.work.runtime.messages import Tokens
-from thaloom.work.runtime.turns import NoTurns, SharedTurns, Turns
-from thaloom.work.runtime.turnstile import Turnstile
+from thaloom.work.runtime.turns.turns import NoTurns, SharedTurns, Turns
+from thaloom.work.runtime.turns.turnstile import Turnstile
 
 CORES = os.cpu_count() or 1
 LIMITS = StepLimits(max_sequences=16, chunk_tokens=256, draft_rows=0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import llguidance
 
-from thaloom.work.runtime.schemas import tightened
+from thaloom.work.runtime.core.schemas import tightened
 
 MOST_BYTES = 4000
 """No end that is short is longer than this."""

@@ -24,9 +24,9 @@ from tests.mortals import Found, Live, Mortals, asked, dying_at, told
 from tests.turnstiles import assert_no_crowd, watched
 from thaloom.base.errors import DeadlineExceeded
 from thaloom.kernel.sched import turns
-from thaloom.work.runtime.turnstile import GUARD_S, Turnstile
-from thaloom.work.runtime.turnstile_file import HOLDING, STATE, TAKEN_AT
-from thaloom.work.runtime.turnstile_place import MOST_WAIT_S, Place
+from thaloom.work.runtime.turns.file import HOLDING, STATE, TAKEN_AT
+from thaloom.work.runtime.turns.place import MOST_WAIT_S, Place
+from thaloom.work.runtime.turns.turnstile import GUARD_S, Turnstile
 
 CORES = 3
 WORKERS = 5

@@ -10,14 +10,14 @@ from thaloom.base.access import Role
 from thaloom.base.clock import Clock, ManualClock
 from thaloom.base.errors import KeyNotFound, NameTaken, TenantNotFound
 from thaloom.base.events import Emit, ignore
-from thaloom.init.gate import Gate
-from thaloom.init.locksmith import Locksmith
+from thaloom.init.access.gate import Gate
+from thaloom.init.access.locksmith import Locksmith
 from thaloom.kernel.state.types import AccessKey, KeyWish, Quota, Tenant, TenantUse
 from thaloom.kernel.trust.keys import KeyRing
 
 
 class HeldKeys:
-    """As init.locksmith.Locksmith, as far as a gate asks it."""
+    """As init.access.locksmith.Locksmith, as far as a gate asks it."""
 
     def __init__(self, keys: Sequence[AccessKey] = (), *, required: bool = True) -> None:
         self.keys = list(keys)

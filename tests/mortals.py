@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from thaloom.kernel.memory.seat import Seat
-from thaloom.work.runtime.turnstile_place import Place
+from thaloom.work.runtime.turns.place import Place
 
 Live = Callable[[int, random.Random], None]
 """One life of the process of that number, which ends at one of its stores or by itself."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tests.boards import Stores
 from thaloom.kernel.sched.turns import PASSES
-from thaloom.work.runtime.turnstile import Turnstile
-from thaloom.work.runtime.turnstile_file import HOLDING, LENGTH, STATE, WEIGHT, WIDTH, WIDTH_AT, base_of
+from thaloom.work.runtime.turns.file import HOLDING, LENGTH, STATE, WEIGHT, WIDTH, WIDTH_AT, base_of
+from thaloom.work.runtime.turns.turnstile import Turnstile
 
 
 def watched(path: Path, before: Callable[[str], None]) -> Turnstile:

@@ -46,8 +46,8 @@ from thaloom.hal.reference import ReferenceBackend
 from thaloom.hal.types import Device, DType, WeightFormat
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
-from thaloom.work.runtime.loading import choose_kv_dtype
 from thaloom.work.runtime.quality import Comparison, LanguageModel, Window, log_softmax
+from thaloom.work.runtime.worker.loading import choose_kv_dtype
 
 HERE = Path(__file__).resolve().parent
 RECORDS = HERE.parent / "records"

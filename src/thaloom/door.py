@@ -45,9 +45,9 @@ from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.shared_rows import SharedRows
 from thaloom.kernel.state.types import Alias
 from thaloom.kernel.trust.inherited import InheritedKey
-from thaloom.work.runtime.doorkeeper import Doorkeeper
-from thaloom.work.runtime.frontend import Frontend
-from thaloom.work.runtime.shown_certificate import ShownCertificate
+from thaloom.work.runtime.frontend.doorkeeper import Doorkeeper
+from thaloom.work.runtime.frontend.frontend import Frontend
+from thaloom.work.runtime.frontend.shown_certificate import ShownCertificate
 
 if TYPE_CHECKING:
     from thaloom.edge.api.entrance.otel import OtelTracing

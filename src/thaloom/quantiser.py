@@ -37,7 +37,6 @@ from thaloom.kernel.models.reading import StoredModel
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName, Quality
 from thaloom.work.runtime.architectures import Architecture, select
-from thaloom.work.runtime.loading import choose_kv_dtype
 from thaloom.work.runtime.quality import (
     SAMPLE,
     WINDOW,
@@ -49,7 +48,8 @@ from thaloom.work.runtime.quality import (
     store_predictions,
     stored_predictions,
 )
-from thaloom.work.runtime.text import Tokenizer, read_text_files
+from thaloom.work.runtime.text.tokenizer import Tokenizer, read_text_files
+from thaloom.work.runtime.worker.loading import choose_kv_dtype
 
 MAX_TOKENS = 2048
 """Measured at most: the original's predictions are kept on the disk meanwhile, 4 bytes for each token and entry of the

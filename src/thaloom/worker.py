@@ -2,7 +2,7 @@
 
 `thaloom-worker --spec FILE`: FILE is a work.runtime.spec.WorkerSpec as JSON. It ends with 0 after SIGTERM or
 Shutdown, else with the exit code of the error that ended it, which also lies in `<socket>.failure.json`.
-With `--standby DRIVER` there is no such file yet: it waits to be told so (work/runtime/standby.py).
+With `--standby DRIVER` there is no such file yet: it waits to be told so (work/runtime/worker/standby.py).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.trust.inherited import InheritedKey
 from thaloom.work.runtime.architectures import Architecture
 from thaloom.work.runtime.events import WorkerFailed
-from thaloom.work.runtime.loading import LoadedModel, load
-from thaloom.work.runtime.service import DEFAULT_GRACE_S, WorkerService
-from thaloom.work.runtime.serving import Servable
-from thaloom.work.runtime.shared_weights import InheritedMemory
 from thaloom.work.runtime.spec import WorkerSpec, read_spec
-from thaloom.work.runtime.standby import get_ready, stand_by
+from thaloom.work.runtime.worker.loading import LoadedModel, load
+from thaloom.work.runtime.worker.service import DEFAULT_GRACE_S, WorkerService
+from thaloom.work.runtime.worker.serving import Servable
+from thaloom.work.runtime.worker.shared_weights import InheritedMemory
+from thaloom.work.runtime.worker.standby import get_ready, stand_by
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

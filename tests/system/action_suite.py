@@ -27,6 +27,10 @@ from thaloom.base.clock import SystemClock
 from thaloom.base.events import ignore
 from thaloom.base.files import write_atomic
 from thaloom.base.ids import ServiceName
+from thaloom.init.access.certificates import Certificates
+from thaloom.init.access.locksmith import Locksmith
+from thaloom.init.access.tenancy import Tenancy
+from thaloom.init.access.vault import Vault
 from thaloom.init.acting.aliases import AliasWish, CanaryReport, PutAlias, RemoveAlias, ReturnCanary
 from thaloom.init.acting.certificates import (
     CertificateWish,
@@ -51,16 +55,12 @@ from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.acting.tenants import PutTenant, RemoveTenant, TenantWish
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig
-from thaloom.init.certificates import Certificates
 from thaloom.init.documents.federations import Federations
 from thaloom.init.documents.kinds import DocumentKinds
 from thaloom.init.documents.services import Services
 from thaloom.init.documents.workspaces import Workspaces
 from thaloom.init.layout import Layout
-from thaloom.init.locksmith import Locksmith
-from thaloom.init.reconcile_loop import ReconcileLoop
-from thaloom.init.tenancy import Tenancy
-from thaloom.init.vault import Vault
+from thaloom.init.rounds.reconcile_loop import ReconcileLoop
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Document, KeyLimits, Quota, ServiceSpec, Share

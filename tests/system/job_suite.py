@@ -26,7 +26,6 @@ from thaloom.init.acting.documents import Apply, ApplyWish
 from thaloom.init.acting.jobs import JobRemoval, JobWish, RemoveJob, RunJob, StopJob
 from thaloom.init.acting.kinds import ActionKind, Named, call
 from thaloom.init.acting.performing import Performer
-from thaloom.init.confining import SandboxConfig
 from thaloom.init.documents.forms import written
 from thaloom.init.documents.jobs import Jobs
 from thaloom.init.documents.kinds import DocumentKinds
@@ -39,10 +38,11 @@ from thaloom.init.jobs.guarding import JobGuard
 from thaloom.init.jobs.loop import JobLoop
 from thaloom.init.jobs.memory import JobMemory
 from thaloom.init.layout import Layout
-from thaloom.init.node_memory import NodeMemory
-from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.init.memory.node_memory import NodeMemory
 from thaloom.init.recovery import running
-from thaloom.init.supervisor import Supervisor
+from thaloom.init.rounds.reconcile_loop import ReconcileLoop
+from thaloom.init.rounds.supervisor import Supervisor
+from thaloom.init.walls.confining import SandboxConfig
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
 from thaloom.kernel.sandbox.host import find_walls

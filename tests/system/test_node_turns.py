@@ -17,7 +17,7 @@ import pytest
 from tests.models import make_model
 from tests.system.node import PATIENCE_S, Node, eventually, node
 from thaloom.edge.wire.control import PullRequest, ServeRequest
-from thaloom.work.runtime.turnstile import Seated, Turnstile
+from thaloom.work.runtime.turns.turnstile import Seated, Turnstile
 
 __all__ = ["node"]
 
@@ -61,7 +61,7 @@ def text(events: list[str]) -> str:
 
 
 def serve(node: Node, *names: str) -> None:
-    """Of a model that is large enough for turns (work.runtime.turns.SHORT_NS), with a thread for each core."""
+    """Of a model that is large enough for turns (work.runtime.turns.turns.SHORT_NS), with a thread for each core."""
     folder = make_model(
         node.home / "made",
         hidden_size=1024,

@@ -12,10 +12,10 @@ from thaloom.base.events import ignore
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.base.plugins import Registry
 from thaloom.kernel.models.store import ModelStore
-from thaloom.work.runtime.engine import Engine
-from thaloom.work.runtime.loading import load
+from thaloom.work.runtime.core.engine import Engine
 from thaloom.work.runtime.messages import Failed, Finished, Generate
 from thaloom.work.runtime.spec import WorkerSpec
+from thaloom.work.runtime.worker.loading import load
 
 
 def main():

@@ -41,7 +41,7 @@ from benchmarks.node import machine
 
 from thaloom.base.errors import ThaloomError
 from thaloom.base.ids import ServiceName, WorkerId
-from thaloom.work.runtime.call import Call, Deadlines
+from thaloom.work.runtime.frontend.call import Call, Deadlines
 from thaloom.work.runtime.messages import Generate
 from thaloom.work.runtime.spec import WorkerSpec, write_spec
 

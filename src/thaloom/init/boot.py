@@ -24,9 +24,9 @@ from thaloom.base.errors import (
 )
 from thaloom.base.events import Level
 from thaloom.base.files import FolderLock
-from thaloom.init.confining import SandboxConfig
-from thaloom.init.gate import uid_of
+from thaloom.init.access.gate import uid_of
 from thaloom.init.jobs.config import JobsConfig
+from thaloom.init.walls.confining import SandboxConfig
 from thaloom.kernel.sched.idling import IdleConfig
 from thaloom.kernel.state.kept import KeepLimits
 from thaloom.kernel.trust.tls import DoorConfig
@@ -67,7 +67,7 @@ class NodeConfig:
     """Whether models that come here are kept in cipher where nobody says otherwise (`thaloom pull --encrypt`). Without
     a master key they are refused then. Off: it costs the packed weights that make a second start quick."""
     master_key_file: str = ""
-    """Absolute path of the master key: 32 random bytes, readable by its owner alone. Empty: where init.vault looks."""
+    """Absolute path of the master key: 32 random bytes, readable by its owner alone. Empty: where the vault looks."""
     memory_headroom_bytes: int = 256 * 1024 * 1024
     """Host memory that is never promised to workers: for the daemon, the door and page tables."""
     standby: bool = True

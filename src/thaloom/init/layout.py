@@ -100,7 +100,7 @@ class Layout:
 
     @property
     def turns(self) -> Path:
-        """The turnstile where workers take turns at the host's cores (work.runtime.turnstile)."""
+        """The turnstile where workers take turns at the host's cores (work.runtime.turns.turnstile)."""
         return self.run / "turns"
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from thaloom.base.clock import Clock
-from thaloom.init.last_words import tail
+from thaloom.init.rounds.last_words import tail
 
 _POLL_S = 0.2
 _BLOCK_BYTES = 64 * 1024

@@ -18,7 +18,7 @@ from thaloom.base.files import PARTIAL, remove
 from thaloom.base.ids import ServiceName, WorkerId, new_worker_id
 from thaloom.base.procs import ProcessIdentity, identify
 from thaloom.init.layout import WALLS, Layout
-from thaloom.init.leftovers import leftovers
+from thaloom.init.walls.leftovers import leftovers
 from thaloom.kernel.sandbox.host import TRIAL_PREFIX
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import JournalEntry, Lease
@@ -42,7 +42,7 @@ class Running:
     identity: ProcessIdentity
     arguments: tuple[str, ...]
     waits: bool = False
-    """It was to be a worker, and is none yet (init.standby)."""
+    """It was to be a worker, and is none yet (init.rounds.standby)."""
 
 
 def recover(layout: Layout, store: StateStore, clock: Clock) -> Found:
@@ -161,5 +161,5 @@ def _sweep(layout: Layout, alive: Iterable[Lease]) -> None:
     for lease in alive:
         wanted |= {*leftovers(layout, lease.id), Path(lease.socket), Path(f"{lease.socket}.failure.json")}
     for path in layout.workers.iterdir():
-        if path not in wanted and path.suffix != WALLS:  # by these their groups are found (init.confining)
+        if path not in wanted and path.suffix != WALLS:  # by these their groups are found (init.walls.confining)
             remove(path)

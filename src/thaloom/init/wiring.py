@@ -17,52 +17,52 @@ from thaloom.base.plugins import Registry
 from thaloom.base.procs import ProcessIdentity
 from thaloom.hal.driver import Driver
 from thaloom.hal.inventory import Inventory
+from thaloom.init.access.certificates import Certificates
+from thaloom.init.access.gate import Gate
+from thaloom.init.access.locksmith import Locksmith
+from thaloom.init.access.tenancy import Tenancy
+from thaloom.init.access.vault import Vault
 from thaloom.init.acting.guards import ServiceGuard
 from thaloom.init.acting.past import Past
 from thaloom.init.acting.performing import Performer
 from thaloom.init.acting.registry import action_kinds
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig, require_free_port
-from thaloom.init.certificates import Certificates
-from thaloom.init.confining import Confiner
 from thaloom.init.documents.federations import Federations
 from thaloom.init.documents.jobs import Jobs
 from thaloom.init.documents.kinds import DocumentKinds
 from thaloom.init.documents.services import Services
 from thaloom.init.documents.workspaces import Workspaces
+from thaloom.init.errands.pulls import Pulls
+from thaloom.init.errands.quantising import Quantising
 from thaloom.init.events import OrphansEnded
-from thaloom.init.executor import Executor
-from thaloom.init.fencing import Fences
-from thaloom.init.gate import Gate
 from thaloom.init.history import History
-from thaloom.init.host_turns import HostTurns
-from thaloom.init.idling import Idling
 from thaloom.init.jobs.confining import JobWalls
 from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.jobs.guarding import JobGuard
 from thaloom.init.jobs.loop import JobLoop
 from thaloom.init.jobs.memory import JobMemory
 from thaloom.init.layout import Layout
-from thaloom.init.lending import Lending
-from thaloom.init.locksmith import Locksmith
-from thaloom.init.low_memory import MemoryWatch
-from thaloom.init.node_memory import NodeMemory
-from thaloom.init.placement import Planner
-from thaloom.init.publishing import Publisher, TextFiles
-from thaloom.init.pulls import Pulls
-from thaloom.init.quantising import Quantising
-from thaloom.init.reconcile_loop import ReconcileLoop
-from thaloom.init.records import Records
+from thaloom.init.memory.host_turns import HostTurns
+from thaloom.init.memory.idling import Idling
+from thaloom.init.memory.lending import Lending
+from thaloom.init.memory.low_memory import MemoryWatch
+from thaloom.init.memory.node_memory import NodeMemory
+from thaloom.init.memory.placement import Planner
+from thaloom.init.memory.segments import IDLE_SHARE, Segments
+from thaloom.init.memory.waking import Waking
 from thaloom.init.recovery import Found, recover, running
-from thaloom.init.reporter import Reporter
-from thaloom.init.segments import IDLE_SHARE, Segments
-from thaloom.init.standby import Standby, fits
-from thaloom.init.supervisor import Supervised, Supervisor
+from thaloom.init.rounds.executor import Executor
+from thaloom.init.rounds.publishing import Publisher, TextFiles
+from thaloom.init.rounds.reconcile_loop import ReconcileLoop
+from thaloom.init.rounds.records import Records
+from thaloom.init.rounds.reporter import Reporter
+from thaloom.init.rounds.standby import Standby, fits
+from thaloom.init.rounds.supervisor import Supervised, Supervisor
 from thaloom.init.syscalls.asking import Parts
 from thaloom.init.syscalls.calls import Syscalls
-from thaloom.init.tenancy import Tenancy
-from thaloom.init.vault import Vault
-from thaloom.init.waking import Waking
+from thaloom.init.walls.confining import Confiner
+from thaloom.init.walls.fencing import Fences
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest
 from thaloom.kernel.sandbox.finding import find_groups
@@ -74,7 +74,7 @@ from thaloom.kernel.state.routes import RouteReader
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Lease, Route, ServiceSpec
 from thaloom.kernel.trust.master_key import MasterSecret
-from thaloom.work.runtime.turns import width_of
+from thaloom.work.runtime.turns.turns import width_of
 
 _HAND_OVER_S = 5.0
 """An action that takes longer is one that recovery knows how to look for."""

@@ -15,7 +15,7 @@ from thaloom.base.clock import SystemClock
 from thaloom.kernel.state.shared_rows import SharedRows
 from thaloom.kernel.state.types import AccessKey, KeyLimits, Keys, Quota, Tenant
 from thaloom.kernel.trust.keys import digest_of, new_key
-from thaloom.work.runtime.doorkeeper import Doorkeeper
+from thaloom.work.runtime.frontend.doorkeeper import Doorkeeper
 
 
 class StandingClock(SystemClock):

@@ -28,10 +28,10 @@ from thaloom.edge.api.entrance.tracing import Tracing
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.kept import KeepLimits, open_kept
 from thaloom.kernel.state.types import Alias, Route, Routes
-from thaloom.work.runtime.call import Deadlines
-from thaloom.work.runtime.doorkeeper import Doorkeeper
-from thaloom.work.runtime.frontend import Frontend
-from thaloom.work.runtime.text import Tokenizer, read_text_files
+from thaloom.work.runtime.frontend.call import Deadlines
+from thaloom.work.runtime.frontend.doorkeeper import Doorkeeper
+from thaloom.work.runtime.frontend.frontend import Frontend
+from thaloom.work.runtime.text.tokenizer import Tokenizer, read_text_files
 from thaloom.work.runtime.types import Generation, Inference
 
 TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json")

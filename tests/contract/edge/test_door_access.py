@@ -19,7 +19,7 @@ from thaloom.base.errors import Unauthorized
 from thaloom.base.ids import ServiceName
 from thaloom.door import openapi_document
 from thaloom.kernel.state.shared_rows import SharedRows
-from thaloom.work.runtime.doorkeeper import Doorkeeper
+from thaloom.work.runtime.frontend.doorkeeper import Doorkeeper
 
 OPEN = {
     *("GET /", "GET /healthz", "GET /readyz", "GET /version", "GET /openapi.json", "GET /metrics"),

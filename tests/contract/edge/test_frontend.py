@@ -29,8 +29,8 @@ from thaloom.base.errors import (
 from thaloom.base.events import Recorder
 from thaloom.base.ids import RequestId, ServiceName
 from thaloom.kernel.state.types import Alias, Share
-from thaloom.work.runtime.call import Deadlines
-from thaloom.work.runtime.frontend import Frontend
+from thaloom.work.runtime.frontend.call import Deadlines
+from thaloom.work.runtime.frontend.frontend import Frontend
 from thaloom.work.runtime.types import (
     ChatMessage,
     Delta,

@@ -15,8 +15,8 @@ from tests.contract.edge.test_frontend import ask, scene
 from tests.unit.runtime_text.dialects_of_the_field import NOW, ONE, PARIS, TOOLS, TWO
 from thaloom.base.errors import WorkerLost
 from thaloom.base.ids import RequestId
-from thaloom.work.runtime.frontend import Frontend
-from thaloom.work.runtime.text import Tokenizer, read_text_files
+from thaloom.work.runtime.frontend.frontend import Frontend
+from thaloom.work.runtime.text.tokenizer import Tokenizer, read_text_files
 from thaloom.work.runtime.types import ChatMessage, Delta, Done, GenerateRequest
 
 USER = ChatMessage(role="user", content="hi")

@@ -26,9 +26,9 @@ from thaloom.base.ids import RequestId, ServiceName, WorkerId
 from thaloom.work.runtime.engines.loading import load_foreign
 from thaloom.work.runtime.engines.process import EngineProcess
 from thaloom.work.runtime.messages import Ask, GetStatus, Reply, WorkerStats
-from thaloom.work.runtime.service import WorkerService
 from thaloom.work.runtime.spec import WorkerSpec
 from thaloom.work.runtime.types import ChatMessage, GenerateRequest
+from thaloom.work.runtime.worker.service import WorkerService
 
 FAKE = Path(__file__).with_name("fake_engine.py")
 

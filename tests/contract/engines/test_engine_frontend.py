@@ -14,7 +14,7 @@ from thaloom.base.errors import BadParameter, NotServable, WorkerLost
 from thaloom.base.events import ignore
 from thaloom.base.ids import RequestId, ServiceName
 from thaloom.kernel.state.types import Alias, Route, Share
-from thaloom.work.runtime.frontend import Frontend
+from thaloom.work.runtime.frontend.frontend import Frontend
 from thaloom.work.runtime.types import Delta, Done, EmbedRequest, ScoreRequest, TokenizeRequest
 
 

@@ -32,11 +32,11 @@ from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.edge.api.app import door_app, openapi_document
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.types import Alias, Route, Share
-from thaloom.work.runtime.call import Call, Deadlines
-from thaloom.work.runtime.frontend import Frontend
+from thaloom.work.runtime.frontend.call import Call, Deadlines
+from thaloom.work.runtime.frontend.frontend import Frontend
 from thaloom.work.runtime.messages import WorkerStats
-from thaloom.work.runtime.service import WorkerService
 from thaloom.work.runtime.spec import WorkerSpec
+from thaloom.work.runtime.worker.service import WorkerService
 
 pytest.importorskip("onnxruntime", reason="the extra is not installed: pip install 'thaloom[onnx]'")
 from thaloom.work.runtime.engines.onnx import session as sessions

@@ -23,13 +23,11 @@ from thaloom.hal.types import Device
 from thaloom.kernel.memory.ledger import Ledger
 from thaloom.kernel.models.types import Manifest, ModelCard, ModelName
 from thaloom.kernel.sched.steps import StepLimits
-from thaloom.work.runtime.admission import EngineConfig
-from thaloom.work.runtime.connection import Patience
+from thaloom.work.runtime.core.admission import EngineConfig
+from thaloom.work.runtime.core.grammars import Grammars
 from thaloom.work.runtime.events import WorkerListening
-from thaloom.work.runtime.grammars import Grammars
-from thaloom.work.runtime.kv_memory import FixedKv
-from thaloom.work.runtime.kv_pool import KvPool
-from thaloom.work.runtime.loading import LoadedModel
+from thaloom.work.runtime.kv.memory import FixedKv
+from thaloom.work.runtime.kv.pool import KvPool
 from thaloom.work.runtime.messages import (
     Failed,
     GetStatus,
@@ -40,9 +38,11 @@ from thaloom.work.runtime.messages import (
     encode,
     read_reply,
 )
-from thaloom.work.runtime.service import WorkerService
 from thaloom.work.runtime.spec import WorkerSpec
-from thaloom.work.runtime.text import Vocabulary
+from thaloom.work.runtime.text.tokenizer import Vocabulary
+from thaloom.work.runtime.worker.connection import Patience
+from thaloom.work.runtime.worker.loading import LoadedModel
+from thaloom.work.runtime.worker.service import WorkerService
 
 CONTEXT = 4096
 NUM_BLOCKS = 600

@@ -17,13 +17,13 @@ from tests.unit.runtime_text.tokenizers_of_the_field import byte_level, save
 from thaloom.base.clock import ManualClock
 from thaloom.base.events import Recorder
 from thaloom.base.ids import RequestId
-from thaloom.work.runtime.asking import message_of
-from thaloom.work.runtime.conversing import answer_text
+from thaloom.work.runtime.core.grammars import Grammars
 from thaloom.work.runtime.dialects.thinking import KNOWN
-from thaloom.work.runtime.grammars import Grammars
+from thaloom.work.runtime.frontend.asking import message_of
+from thaloom.work.runtime.frontend.conversing import answer_text
+from thaloom.work.runtime.frontend.prompting import Speech, read_speech
 from thaloom.work.runtime.messages import Generate, Tokens
-from thaloom.work.runtime.prompting import Speech, read_speech
-from thaloom.work.runtime.text import read_vocabulary
+from thaloom.work.runtime.text.tokenizer import read_vocabulary
 from thaloom.work.runtime.types import ChatMessage, Delta, GenerateRequest
 
 MARKS = sorted({mark for name in DIALECTS.names() for mark in DIALECTS.create(name).marks if mark})

@@ -14,9 +14,7 @@ import pytest
 from tests.contract.runtime.harness import GatedExecutable, Site, error_of, loaded, site, tokens_of
 from tests.unit.runtime.doubles import ask, greedy, lost
 from thaloom.base.errors import DeviceLost, InternalError, OutOfMemory
-from thaloom.work.runtime.connection import Patience
 from thaloom.work.runtime.events import ReaderLeftBehind, WorkerReady, WorkerStopped
-from thaloom.work.runtime.loading import LoadedModel, LoadingStopped
 from thaloom.work.runtime.messages import (
     MAX_FRAME_BYTES,
     Accepted,
@@ -26,6 +24,8 @@ from thaloom.work.runtime.messages import (
     Tokens,
     WorkerStats,
 )
+from thaloom.work.runtime.worker.connection import Patience
+from thaloom.work.runtime.worker.loading import LoadedModel, LoadingStopped
 
 Story = Callable[[Site], Awaitable[None]]
 
@@ -434,7 +434,7 @@ class TestBreaking:
             raise AssertionError("a block is free twice")
 
         async def story(made: Site) -> None:
-            monkeypatch.setattr("thaloom.work.runtime.engine.Engine.check", broken)
+            monkeypatch.setattr("thaloom.work.runtime.core.engine.Engine.check", broken)
             await made.call(ask([5], 3))
             with pytest.raises(InternalError, match="free twice"):
                 await made.task

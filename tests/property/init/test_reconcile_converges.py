@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
-from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, Unload
-from thaloom.init.reconcile import Observed, Snapshot, Wish, decide
+from thaloom.init.rounds.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker, Unload
+from thaloom.init.rounds.reconcile import Observed, Snapshot, Wish, decide
 from thaloom.kernel.sched.idling import Loaded
 
 NAMES = ["a", "b", "c"]

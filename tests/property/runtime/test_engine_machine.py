@@ -21,9 +21,9 @@ from thaloom.base.errors import QueueFull
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.sched.chunks import StepTargets
-from thaloom.work.runtime.kv_memory import ElasticKv
+from thaloom.work.runtime.core.sequence import Ticket
+from thaloom.work.runtime.kv.memory import ElasticKv
 from thaloom.work.runtime.messages import Finished, Generate
-from thaloom.work.runtime.sequence import Ticket
 
 LONGEST = 71
 

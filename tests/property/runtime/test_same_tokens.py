@@ -18,8 +18,8 @@ from tests.property.runtime.models import CONTEXT, NUM_BLOCKS, VOCAB, ready
 from tests.unit.runtime.doubles import Bench, ColdStore, Cost, ask, line, make_bench
 from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.sched.chunks import StepTargets
+from thaloom.work.runtime.core.sequence import Ticket
 from thaloom.work.runtime.messages import Generate, PromptLogprobs, Tokens
-from thaloom.work.runtime.sequence import Ticket
 
 CHUNKS = (1, 2, 7, 16, 33, 64, 128, 512)
 NUM_SCHEDULES = {

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.property.runtime_text.test_stops_prop import plainly
 from tests.unit.runtime_text.tokenizers_of_the_field import byte_level, save
-from thaloom.work.runtime.answers import AnswerText
+from thaloom.work.runtime.frontend.answers import AnswerText
 from thaloom.work.runtime.messages import LogprobRow, Tokens
-from thaloom.work.runtime.text import Tokenizer, read_text_files
+from thaloom.work.runtime.text.tokenizer import Tokenizer, read_text_files
 
 with tempfile.TemporaryDirectory() as folder:
     TOKENIZER = Tokenizer(read_text_files(save(Path(folder), byte_level())))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as FastTokenizer
 
 from tests.unit.runtime_text.tokenizers_of_the_field import byte_fallback, byte_level, metaspace
-from thaloom.work.runtime.detokenise import Detokeniser, read_decoding
+from thaloom.work.runtime.text.detokenise import Detokeniser, read_decoding
 
 KINDS = {"byte_level": byte_level(), "byte_fallback": byte_fallback(), "metaspace": metaspace()}
 DECODINGS = {name: read_decoding(json.loads(fast.to_str())["decoder"]) for name, fast in KINDS.items()}

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thaloom.work.runtime.stops import StopStrings
+from thaloom.work.runtime.text.stops import StopStrings
 
 texts = st.text("abc", max_size=40)
 stop_lists = st.lists(st.text("abc", min_size=1, max_size=5), max_size=4)

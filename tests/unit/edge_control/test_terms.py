@@ -11,7 +11,7 @@ from tests.gates import gate, own_uid
 from tests.unit.edge_control.plane import PLAN, Plane
 from thaloom.base.actions import LOCAL, Approval, Terms
 from thaloom.edge.api.control.routes import control_app
-from thaloom.init.gate import DOOR
+from thaloom.init.access.gate import DOOR
 
 BODY = {"services": {"tiny": 1}}
 ALIAS = "/thaloom/v1/aliases/best"

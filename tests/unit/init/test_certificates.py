@@ -21,7 +21,8 @@ from thaloom.base.errors import (
     WrongState,
 )
 from thaloom.base.events import Degraded, Recorder
-from thaloom.init import certificates
+from thaloom.init.access import certificates
+from thaloom.init.access.certificates import WARN_S, Certificates
 from thaloom.init.acting.certificates import (
     CertificateWish,
     ImportCertificate,
@@ -34,7 +35,6 @@ from thaloom.init.acting.certificates import (
 )
 from thaloom.init.acting.kinds import NO_AID, read
 from thaloom.init.boot import NodeConfig
-from thaloom.init.certificates import WARN_S, Certificates
 from thaloom.init.events import CertificateChanged, CertificateExpiring
 from thaloom.init.host_names import host_names
 from thaloom.init.layout import Layout

@@ -8,11 +8,11 @@ import math
 import pytest
 
 from thaloom.base.ids import ServiceName
-from thaloom.init.actions import Hold
-from thaloom.init.backoff import CRASH_LOOP, FIRST_S, FORGIVEN_AFTER_S, LONGEST_S, Backoff
-from thaloom.init.conditions import Evidence, complete, conditions, judge, keep_since
-from thaloom.init.last_words import LastWords
-from thaloom.init.records import Records
+from thaloom.init.rounds.actions import Hold
+from thaloom.init.rounds.backoff import CRASH_LOOP, FIRST_S, FORGIVEN_AFTER_S, LONGEST_S, Backoff
+from thaloom.init.rounds.conditions import Evidence, complete, conditions, judge, keep_since
+from thaloom.init.rounds.last_words import LastWords
+from thaloom.init.rounds.records import Records
 
 A = ServiceName("a")
 LOOPING = Backoff(failures=CRASH_LOOP, unready=CRASH_LOOP)

@@ -15,12 +15,12 @@ from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, NotEnforceable
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.init import wiring
-from thaloom.init.admission import Estimate
 from thaloom.init.boot import NodeConfig
-from thaloom.init.confining import Confiner, SandboxConfig
-from thaloom.init.last_words import LastWords
 from thaloom.init.layout import Layout
-from thaloom.init.placement import Placement
+from thaloom.init.memory.admission import Estimate
+from thaloom.init.memory.placement import Placement
+from thaloom.init.rounds.last_words import LastWords
+from thaloom.init.walls.confining import Confiner, SandboxConfig
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.group import Group

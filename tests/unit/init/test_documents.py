@@ -47,7 +47,7 @@ from thaloom.init.jobs.confining import JobWalls
 from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.jobs.guarding import JobGuard
 from thaloom.init.jobs.memory import JobMemory
-from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.init.rounds.reconcile_loop import ReconcileLoop
 from thaloom.kernel.state.jobs.types import JobSpec, JobState
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Condition, Document, ServiceSpec, ServiceStatus

@@ -11,11 +11,11 @@ import pytest
 
 from thaloom.base.errors import InternalError, OutOfMemory
 from thaloom.base.ids import WorkerId
-from thaloom.init import errand
-from thaloom.init.confining import SandboxConfig
-from thaloom.init.errand import run_errand
-from thaloom.init.fencing import Fences
+from thaloom.init.errands import errand
+from thaloom.init.errands.errand import run_errand
 from thaloom.init.layout import Layout
+from thaloom.init.walls.confining import SandboxConfig
+from thaloom.init.walls.fencing import Fences
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import Groups, NoGroups, folder_name
 from thaloom.kernel.sandbox.host import NO_WALLS

@@ -12,9 +12,9 @@ from thaloom.base.access import Needs
 from thaloom.base.actions import LOCAL, Caller
 from thaloom.base.errors import BadParameter, Forbidden, RateLimited, Unauthorized
 from thaloom.base.events import Recorder
+from thaloom.init.access.gate import DOOR, STRANGER, Gate
+from thaloom.init.access.refusals import MOST_AN_HOUR, MOST_OF_ONE
 from thaloom.init.events import AccessRefused
-from thaloom.init.gate import DOOR, STRANGER, Gate
-from thaloom.init.refusals import MOST_AN_HOUR, MOST_OF_ONE
 from thaloom.kernel.state.types import AccessKey, KeyLimits
 from thaloom.kernel.trust.keys import digest_of, new_key
 

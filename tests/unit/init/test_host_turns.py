@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from thaloom.init.host_turns import HostTurns
-from thaloom.work.runtime.turnstile import Turnstile
-from thaloom.work.runtime.turnstile_file import NAME, WIDTH_AT, base_of
+from thaloom.init.memory.host_turns import HostTurns
+from thaloom.work.runtime.turns.file import NAME, WIDTH_AT, base_of
+from thaloom.work.runtime.turns.turnstile import Turnstile
 
 
 def test_the_file_is_made_and_stays_with_those_who_sit_there(tmp_path: Path) -> None:

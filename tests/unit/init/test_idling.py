@@ -16,13 +16,13 @@ from thaloom.base.errors import BadParameter, NodeNotRunning, OutOfMemory, Servi
 from thaloom.base.events import Recorder
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.init.acting.guards import ServiceGuard
-from thaloom.init.actions import Hold, Unload
 from thaloom.init.events import ServiceKept, ServiceUnloaded, ServiceWoken
-from thaloom.init.idling import UNLOADING, Idling
-from thaloom.init.node_memory import NodeMemory
-from thaloom.init.reconcile_loop import ReconcileLoop
-from thaloom.init.supervisor import Supervisor
-from thaloom.init.waking import Waking
+from thaloom.init.memory.idling import UNLOADING, Idling
+from thaloom.init.memory.node_memory import NodeMemory
+from thaloom.init.memory.waking import Waking
+from thaloom.init.rounds.actions import Hold, Unload
+from thaloom.init.rounds.reconcile_loop import ReconcileLoop
+from thaloom.init.rounds.supervisor import Supervisor
 from thaloom.kernel.sched.idling import SETTLED_S, IdleConfig
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import ServiceSpec

@@ -11,10 +11,10 @@ from typing import cast
 import pytest
 
 from thaloom.base.ids import WorkerId
-from thaloom.init import leftovers
-from thaloom.init.confining import Confiner
 from thaloom.init.layout import Layout
-from thaloom.init.leftovers import clear_away
+from thaloom.init.walls import leftovers
+from thaloom.init.walls.confining import Confiner
+from thaloom.init.walls.leftovers import clear_away
 
 W = WorkerId("w-1")
 

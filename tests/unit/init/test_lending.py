@@ -12,10 +12,10 @@ from tests.unit.init.test_node_memory import CPU, GIB, device
 from thaloom.base.errors import OutOfMemory
 from thaloom.base.ids import WorkerId
 from thaloom.base.units import MIB
-from thaloom.init import lending
-from thaloom.init.admission import Estimate
-from thaloom.init.lending import Lending, pages_for
-from thaloom.init.node_memory import NodeMemory
+from thaloom.init.memory import lending
+from thaloom.init.memory.admission import Estimate
+from thaloom.init.memory.lending import Lending, pages_for
+from thaloom.init.memory.node_memory import NodeMemory
 from thaloom.kernel.memory.board import PAGE_BYTES, Board
 
 W1, W2 = WorkerId("w-1"), WorkerId("w-2")

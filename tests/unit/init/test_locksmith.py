@@ -12,8 +12,8 @@ import pytest
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, DiskFull, Forbidden, KeyNotFound, NameTaken, TenantNotFound
 from thaloom.base.events import Recorder
+from thaloom.init.access.locksmith import Locksmith
 from thaloom.init.events import KeyMade, KeyRemoved
-from thaloom.init.locksmith import Locksmith
 from thaloom.kernel.state.keys import KeyReader
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import KeyLimits, KeyWish, Tenant
@@ -75,7 +75,7 @@ def test_the_door_hears_later_of_what_a_full_disk_kept_from_it(
         raise DiskFull("no space left")
 
     with monkeypatch.context() as patched:
-        patched.setattr("thaloom.init.locksmith.publish", full)
+        patched.setattr("thaloom.init.access.locksmith.publish", full)
         with pytest.raises(DiskFull):
             smith.remove("alice")
         with pytest.raises(DiskFull):

@@ -10,8 +10,8 @@ from thaloom.base.clock import ManualClock
 from thaloom.base.errors import CorruptObject, InternalError, OutOfMemory
 from thaloom.base.events import Degraded, Event, Recorder
 from thaloom.init.history import History
-from thaloom.init.last_words import MAX_BYTES, MAX_LINES, LastWords, last_lines, read_last_words, tail
 from thaloom.init.log_stream import follow_log
+from thaloom.init.rounds.last_words import MAX_BYTES, MAX_LINES, LastWords, last_lines, read_last_words, tail
 
 
 def test_the_error_a_worker_left_is_its_last_word(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import OutOfMemory
 from thaloom.base.events import Recorder
-from thaloom.init.low_memory import RESERVE_BYTES, MemoryBack, MemoryLow, MemoryReserve, MemoryWatch
+from thaloom.init.memory.low_memory import RESERVE_BYTES, MemoryBack, MemoryLow, MemoryReserve, MemoryWatch
 from thaloom.kernel.sandbox.finding import find_groups
 from thaloom.kernel.sandbox.grouping import folder_name
 from thaloom.kernel.sandbox.host import NO_WALLS
@@ -133,7 +133,7 @@ import json
 from thaloom.base.clock import SystemClock
 from thaloom.base.errors import OutOfMemory
 from thaloom.base import host_memory
-from thaloom.init.low_memory import MemoryReserve, MemoryWatch
+from thaloom.init.memory.low_memory import MemoryReserve, MemoryWatch
 
 MIB = 1 << 20
 events = []

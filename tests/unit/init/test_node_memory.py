@@ -13,8 +13,8 @@ from thaloom.base.errors import BadParameter, OutOfMemory
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.base.units import GIB, MIB
 from thaloom.hal.types import Device, Reading
-from thaloom.init import node_memory
-from thaloom.init.admission import (
+from thaloom.init.memory import node_memory
+from thaloom.init.memory.admission import (
     MOST,
     WORKER_BASE_BYTES,
     Estimate,
@@ -23,9 +23,9 @@ from thaloom.init.admission import (
     estimate,
     kv_bytes_per_token,
 )
-from thaloom.init.lending import Lending
-from thaloom.init.node_memory import NodeMemory
-from thaloom.init.supervisor import Supervised
+from thaloom.init.memory.lending import Lending
+from thaloom.init.memory.node_memory import NodeMemory
+from thaloom.init.rounds.supervisor import Supervised
 from thaloom.kernel.models.types import ModelCard
 from thaloom.kernel.state.types import ServiceSpec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thaloom.init.passes import Passes
+from thaloom.init.rounds.passes import Passes
 
 
 def test_the_last_pass_and_the_slowest_of_a_hundred() -> None:

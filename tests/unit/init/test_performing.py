@@ -27,12 +27,12 @@ from thaloom.base.errors import (
     WrongState,
 )
 from thaloom.base.events import ignore
+from thaloom.init.access.refusals import Refusals
 from thaloom.init.acting import performing as performing_module
 from thaloom.init.acting.budgets import BUDGETS
 from thaloom.init.acting.kinds import Aid, Done, call
 from thaloom.init.acting.past import Past
 from thaloom.init.acting.performing import Performer
-from thaloom.init.refusals import Refusals
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import JournalEntry, PastAction
 

@@ -10,7 +10,7 @@ import pytest
 from thaloom.base.errors import NotServable
 from thaloom.base.ids import ServiceName
 from thaloom.base.units import GIB
-from thaloom.init.placement import check_disk_tier
+from thaloom.init.memory.placement import check_disk_tier
 from thaloom.kernel.models.types import Manifest
 from thaloom.kernel.state.types import ServiceSpec
 

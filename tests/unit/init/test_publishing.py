@@ -10,7 +10,7 @@ from tests.models import make_model
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import DiskFull
 from thaloom.base.ids import ServiceName
-from thaloom.init.publishing import Publisher, TextFiles
+from thaloom.init.rounds.publishing import Publisher, TextFiles
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
 from thaloom.kernel.state.routes import RouteReader
@@ -50,7 +50,7 @@ def test_what_could_not_be_published_is_still_new(tmp_path: Path, monkeypatch: p
         raise DiskFull("no space left")
 
     with monkeypatch.context() as patched:
-        patched.setattr("thaloom.init.publishing.publish", full)
+        patched.setattr("thaloom.init.rounds.publishing.publish", full)
         with pytest.raises(DiskFull):
             publisher.publish((route("ready"),))
     assert publisher.publish((route("ready"),))

@@ -24,13 +24,13 @@ from thaloom.base.errors import (
     QueueFull,
 )
 from thaloom.base.events import Degraded, Recorder
-from thaloom.init import pulls as module
-from thaloom.init.confining import SandboxConfig
+from thaloom.init.access.vault import Vault
+from thaloom.init.errands import pulls as module
+from thaloom.init.errands.pulls import Pulls
 from thaloom.init.events import PullBegun, PullEnded
-from thaloom.init.fencing import Fences
 from thaloom.init.layout import Layout
-from thaloom.init.pulls import Pulls
-from thaloom.init.vault import Vault
+from thaloom.init.walls.confining import SandboxConfig
+from thaloom.init.walls.fencing import Fences
 from thaloom.kernel.models.pulling.sources import parse_source
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import HubSettings, Manifest

@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
-from thaloom.init.actions import (
+from thaloom.init.rounds.actions import (
     Action,
     Forget,
     Hold,
@@ -18,7 +18,7 @@ from thaloom.init.actions import (
     subject,
     to_record,
 )
-from thaloom.init.reconcile import Observed, Snapshot, Wish, decide, next_look_at
+from thaloom.init.rounds.reconcile import Observed, Snapshot, Wish, decide, next_look_at
 from thaloom.kernel.sched.idling import SETTLED_S, Loaded
 
 CPU = DeviceId("cpu")

@@ -16,21 +16,21 @@ from thaloom.base.clock import ManualClock
 from thaloom.base.errors import DiskFull, OutOfMemory
 from thaloom.base.events import Recorder
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
-from thaloom.init.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker
-from thaloom.init.admission import Estimate
-from thaloom.init.backoff import CRASH_LOOP, FIRST_S, LONGEST_S
 from thaloom.init.boot import NodeConfig
 from thaloom.init.events import ActionFailed, ProcessLost, RoundFailed, ServiceFailing, ServiceHeld
-from thaloom.init.idling import Idling
-from thaloom.init.last_words import LastWords
-from thaloom.init.placement import Placement, Planner
-from thaloom.init.publishing import Publisher
-from thaloom.init.reconcile import Observed
-from thaloom.init.reconcile_loop import ReconcileLoop
-from thaloom.init.records import Records
-from thaloom.init.reporter import Reporter
-from thaloom.init.segments import Segments
-from thaloom.init.supervisor import Supervised
+from thaloom.init.memory.admission import Estimate
+from thaloom.init.memory.idling import Idling
+from thaloom.init.memory.placement import Placement, Planner
+from thaloom.init.memory.segments import Segments
+from thaloom.init.rounds.actions import Action, Forget, Hold, StartDoor, StartWorker, StopDoor, StopWorker
+from thaloom.init.rounds.backoff import CRASH_LOOP, FIRST_S, LONGEST_S
+from thaloom.init.rounds.last_words import LastWords
+from thaloom.init.rounds.publishing import Publisher
+from thaloom.init.rounds.reconcile import Observed
+from thaloom.init.rounds.reconcile_loop import ReconcileLoop
+from thaloom.init.rounds.records import Records
+from thaloom.init.rounds.reporter import Reporter
+from thaloom.init.rounds.supervisor import Supervised
 from thaloom.kernel.sched.idling import IdleConfig
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Service, ServiceSpec

@@ -12,8 +12,8 @@ from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.base.procs import ProcessIdentity, identify
 from thaloom.init.commands import door_command, worker_command
 from thaloom.init.layout import Layout
-from thaloom.init.leftovers import leftovers
 from thaloom.init.recovery import Running, recover, running, sort_out
+from thaloom.init.walls.leftovers import leftovers
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import JournalEntry, Lease
 
@@ -151,7 +151,7 @@ def test_recovery_sets_the_books_right_and_sweeps(short_path: Path, monkeypatch:
     found = recover(layout, store, clock)
     assert found.dead == (dead,)
     assert store.leases() == [living]
-    walls = layout.worker_walls(WorkerId("w-2"))  # by these its groups are found, and go with them: init.confining
+    walls = layout.worker_walls(WorkerId("w-2"))  # by these its groups are found, and go with them: walls.confining
     assert sorted(layout.workers.iterdir()) == sorted([*leftovers(layout, W), walls])
     store.close()
 

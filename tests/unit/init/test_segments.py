@@ -15,12 +15,12 @@ from thaloom.base.access import MARK
 from thaloom.base.clock import ManualClock
 from thaloom.base.events import Recorder
 from thaloom.base.ids import Digest, ServiceName, WorkerId
-from thaloom.init.segments import Segments
-from thaloom.init.supervisor import Supervised
+from thaloom.init.memory.segments import Segments
+from thaloom.init.rounds.supervisor import Supervised
 from thaloom.kernel.memory.idle import IDLE_S
 from thaloom.kernel.models.types import Manifest
 from thaloom.kernel.state.types import ServiceSpec
-from thaloom.work.runtime.shared_weights import BLANK, READER
+from thaloom.work.runtime.worker.shared_weights import BLANK, READER
 
 A, B, C = WorkerId("w-a"), WorkerId("w-b"), WorkerId("w-c")
 DIGEST, OTHER = Digest("a" * 64), Digest("b" * 64)

@@ -21,14 +21,14 @@ from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.base.procs import identify
 from thaloom.base.units import GIB
 from thaloom.hal.types import Device
-from thaloom.init import standby
-from thaloom.init.confining import Confiner, SandboxConfig
-from thaloom.init.fencing import Fences
 from thaloom.init.layout import Layout
-from thaloom.init.leftovers import leftovers, remove_leftovers
-from thaloom.init.node_memory import NodeMemory
-from thaloom.init.standby import QUIET_S, ROOM_BYTES, Standby, fits
-from thaloom.init.supervisor import Supervisor
+from thaloom.init.memory.node_memory import NodeMemory
+from thaloom.init.rounds import standby
+from thaloom.init.rounds.standby import QUIET_S, ROOM_BYTES, Standby, fits
+from thaloom.init.rounds.supervisor import Supervisor
+from thaloom.init.walls.confining import Confiner, SandboxConfig
+from thaloom.init.walls.fencing import Fences
+from thaloom.init.walls.leftovers import leftovers, remove_leftovers
 from thaloom.kernel.sandbox.grouping import NoGroups
 from thaloom.kernel.sandbox.host import NO_WALLS
 from thaloom.kernel.sandbox.walls import Sandbox

@@ -14,11 +14,11 @@ import pytest
 from thaloom.base.clock import ManualClock
 from thaloom.base.events import Recorder
 from thaloom.base.ids import ServiceName, WorkerId
-from thaloom.init import probes
-from thaloom.init import supervisor as module
 from thaloom.init.events import HeartbeatLate, ProcessAdopted, ProcessReady, ProcessStarted, ProcessStopped
-from thaloom.init.last_words import LastWords
-from thaloom.init.supervisor import Supervised, Supervisor
+from thaloom.init.rounds import probes
+from thaloom.init.rounds import supervisor as module
+from thaloom.init.rounds.last_words import LastWords
+from thaloom.init.rounds.supervisor import Supervised, Supervisor
 from thaloom.kernel.state.types import Lease
 from thaloom.work.runtime.messages import GetStatus, Shutdown, WorkerStats, encode, read_request
 

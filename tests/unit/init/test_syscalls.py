@@ -10,7 +10,7 @@ import pytest
 
 from thaloom.base.errors import BadParameter, CorruptObject
 from thaloom.init.acting.guards import require_service_name
-from thaloom.init.progress import with_progress
+from thaloom.init.errands.progress import with_progress
 
 Tell = Callable[[int, int], None]
 

@@ -14,7 +14,7 @@ from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, ModelNotFound, NotEnforceable, QuotaExceeded, TenantNotFound
 from thaloom.base.ids import ServiceName
 from thaloom.base.units import GIB
-from thaloom.init.tenancy import Tenancy, require_tenant_name
+from thaloom.init.access.tenancy import Tenancy, require_tenant_name
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import AccessKey, KeyLimits, Quota, ServiceSpec, Tenant
 

@@ -17,9 +17,9 @@ from thaloom.base.errors import (
     WrongState,
 )
 from thaloom.base.events import Degraded, Recorder
-from thaloom.init import vault as module
+from thaloom.init.access import vault as module
+from thaloom.init.access.vault import Vault, secret_from
 from thaloom.init.layout import Layout
-from thaloom.init.vault import Vault, secret_from
 from thaloom.kernel.trust import key_ring
 from thaloom.kernel.trust.master_key import MasterSecret, make_key_file
 

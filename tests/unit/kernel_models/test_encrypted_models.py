@@ -21,7 +21,7 @@ from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import Manifest, ModelName
 from thaloom.kernel.trust.sealed import StoreKey
 from thaloom.work.runtime.architectures import Architecture, select
-from thaloom.work.runtime.loading import checked_weights
+from thaloom.work.runtime.worker.loading import checked_weights
 
 CHUNK = 16384
 

@@ -19,13 +19,13 @@ from thaloom.hal.ops import BLOCK_TOKENS, Step
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
 from thaloom.kernel.sched.restoring import Place
 from thaloom.kernel.sched.steps import StepLimits
-from thaloom.work.runtime.admission import EngineConfig
-from thaloom.work.runtime.engine import Emission, Engine
-from thaloom.work.runtime.grammars import Matcher
-from thaloom.work.runtime.kv_memory import KvMemory
-from thaloom.work.runtime.kv_tiers import BlockStore
+from thaloom.work.runtime.core.admission import EngineConfig
+from thaloom.work.runtime.core.engine import Emission, Engine
+from thaloom.work.runtime.core.grammars import Matcher
+from thaloom.work.runtime.core.sequence import Ticket
+from thaloom.work.runtime.kv.memory import KvMemory
+from thaloom.work.runtime.kv.tiers import BlockStore
 from thaloom.work.runtime.messages import Embed, Failed, Finished, Generate, PromptLogprobs, State, Tokens
-from thaloom.work.runtime.sequence import Ticket
 
 VOCAB = 61
 

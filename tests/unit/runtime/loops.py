@@ -13,10 +13,10 @@ from thaloom.hal.driver import Buffer
 from thaloom.hal.ops import Step
 from thaloom.kernel.sched.chunks import StepTargets
 from thaloom.kernel.sched.steps import StepLimits
-from thaloom.work.runtime.admission import EngineConfig
-from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.core.admission import EngineConfig
+from thaloom.work.runtime.core.engine import Engine
+from thaloom.work.runtime.core.sequence import Ticket
 from thaloom.work.runtime.messages import Finished, Tokens
-from thaloom.work.runtime.sequence import Ticket
 
 VOCAB = 17
 

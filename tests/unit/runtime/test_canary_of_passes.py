@@ -8,7 +8,7 @@ from thaloom.base.errors import BadParameter, InternalError
 from thaloom.base.events import ignore
 from thaloom.base.ids import ServiceName
 from thaloom.kernel.state.types import Alias, Share
-from thaloom.work.runtime.routing import Aliases
+from thaloom.work.runtime.frontend.routing import Aliases
 
 OLD, NEW = ServiceName("old"), ServiceName("new")
 ALIAS = Alias(name=ServiceName("best"), shares=(Share(service=OLD, weight=9), Share(service=NEW, weight=1)), canary=NEW)

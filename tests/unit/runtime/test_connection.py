@@ -7,8 +7,8 @@ import socket
 from typing import cast
 
 from thaloom.base.errors import QueueFull
-from thaloom.work.runtime.connection import Connection, Host, Patience
 from thaloom.work.runtime.messages import GetStatus, encode
+from thaloom.work.runtime.worker.connection import Connection, Host, Patience
 
 
 def test_what_is_left_to_be_sent_when_it_is_closed_is_sent_and_no_failure() -> None:

@@ -12,7 +12,7 @@ from tests.contract.edge.doorkeepers import FixedKeys
 from thaloom.base.errors import RateLimited, Unauthorized
 from thaloom.kernel.state.shared_rows import SharedRows
 from thaloom.kernel.state.types import Keys
-from thaloom.work.runtime.doorkeeper import Doorkeeper
+from thaloom.work.runtime.frontend.doorkeeper import Doorkeeper
 
 
 def test_two_doors_share_every_limit(tmp_path: Path) -> None:

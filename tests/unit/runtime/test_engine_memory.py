@@ -9,9 +9,9 @@ import pytest
 from tests.unit.runtime.doubles import Bench, HistoryExecutable, PagedBuffer, ask, greedy, make_bench
 from thaloom.base.errors import OutOfMemory
 from thaloom.hal.ops import BLOCK_TOKENS
-from thaloom.work.runtime import runner
-from thaloom.work.runtime.kv_memory import ElasticKv
-from thaloom.work.runtime.runner import EngineRunner
+from thaloom.work.runtime.kv.memory import ElasticKv
+from thaloom.work.runtime.worker import runner
+from thaloom.work.runtime.worker.runner import EngineRunner
 
 NUM_BLOCKS = 40
 FLOOR = 4

@@ -6,12 +6,12 @@ import asyncio
 
 from tests.unit.runtime.doubles import ask
 from thaloom.kernel.memory.pages import root_key
-from thaloom.work.runtime.batch import Work, lay_out
-from thaloom.work.runtime.choosing import Chooser
+from thaloom.work.runtime.core.batch import Work, lay_out
+from thaloom.work.runtime.core.choosing import Chooser
+from thaloom.work.runtime.core.pace import UNMEASURED_S, Pace
+from thaloom.work.runtime.core.sequence import Sequence
 from thaloom.work.runtime.messages import Accepted, Failed, Finished, Generate, LogprobRow, Reply, Started, Tokens
 from thaloom.work.runtime.outbox import Outbox, merge
-from thaloom.work.runtime.pace import UNMEASURED_S, Pace
-from thaloom.work.runtime.sequence import Sequence
 from thaloom.work.runtime.types import Sampling
 
 

@@ -18,10 +18,10 @@ from tests.unit.runtime.doubles import VOCAB, Bench, HistoryExecutable, ask, gre
 from thaloom.base.errors import BadParameter
 from thaloom.hal.draws import Draw, Drawn, draw, likeliest
 from thaloom.hal.ops import Step
-from thaloom.work.runtime.choosing import Chooser
-from thaloom.work.runtime.grammars import Grammars, Matcher
+from thaloom.work.runtime.core.choosing import Chooser
+from thaloom.work.runtime.core.grammars import Grammars, Matcher
 from thaloom.work.runtime.messages import Embed, Finished, Generate, Grammar, PromptLogprobs, State, Tokens
-from thaloom.work.runtime.text import Vocabulary, read_vocabulary
+from thaloom.work.runtime.text.tokenizer import Vocabulary, read_vocabulary
 from thaloom.work.runtime.types import Sampling
 
 PROMPT = [3, 1, 4, 1, 5]

@@ -10,9 +10,9 @@ from thaloom.base.errors import OutOfMemory
 from thaloom.base.events import ignore
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.memory.board import PAGE_BYTES, Board
-from thaloom.work.runtime import kv_pool
-from thaloom.work.runtime.loading import LoadingStopped
+from thaloom.work.runtime.kv import pool as kv_pool
 from thaloom.work.runtime.spec import WorkerSpec
+from thaloom.work.runtime.worker.loading import LoadingStopped
 
 
 def spec(pages: Path) -> WorkerSpec:

@@ -7,8 +7,8 @@ import pytest
 from tests.unit.runtime.doubles import Bench, ColdStore, HistoryExecutable, ask, greedy, line, make_bench
 from thaloom.hal.ops import Step
 from thaloom.kernel.sched.chunks import StepTargets
-from thaloom.work.runtime.roster import RESTORE_WAIT_S
-from thaloom.work.runtime.sequence import Ticket
+from thaloom.work.runtime.core.roster import RESTORE_WAIT_S
+from thaloom.work.runtime.core.sequence import Ticket
 
 LONG = [7] * 8 * 16
 """Eight blocks and what follows them."""

@@ -34,10 +34,10 @@ from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
 from thaloom.work.runtime.architectures import Architecture
 from thaloom.work.runtime.architectures.llama import ARCHITECTURE
-from thaloom.work.runtime.kv_pool import size_pool
-from thaloom.work.runtime.loading import LoadedModel, LoadingStopped, choose_context, choose_kv_dtype, load
-from thaloom.work.runtime.shared_weights import InheritedMemory
+from thaloom.work.runtime.kv.pool import size_pool
 from thaloom.work.runtime.spec import WorkerSpec, read_spec, write_spec
+from thaloom.work.runtime.worker.loading import LoadedModel, LoadingStopped, choose_context, choose_kv_dtype, load
+from thaloom.work.runtime.worker.shared_weights import InheritedMemory
 
 DEVICE = DeviceId("virtual:0")
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from thaloom.work.runtime.lookup import CANDIDATES, LONGEST_MATCH, Lookup, Rate, first_belief
+from thaloom.work.runtime.core.lookup import CANDIDATES, LONGEST_MATCH, Lookup, Rate, first_belief
 
 
 def read(tokens: list[int], num_prompt: int | None = None) -> Lookup:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from thaloom.base import memory_files
-from thaloom.work.runtime import shared_weights
-from thaloom.work.runtime.shared_weights import BLANK, READER, InheritedMemory
+from thaloom.work.runtime.worker import shared_weights
+from thaloom.work.runtime.worker.shared_weights import BLANK, READER, InheritedMemory
 
 GOING = threading.Event()
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thaloom.hal.draws import Draw, Drawn, draw
-from thaloom.work.runtime.sampling import draw_again, draw_all, refusal, uniforms, wish
+from thaloom.work.runtime.core.sampling import draw_again, draw_all, refusal, uniforms, wish
 from thaloom.work.runtime.types import Sampling
 
 

@@ -9,10 +9,10 @@ import llguidance
 import pytest
 
 from thaloom.base.errors import BadParameter
-from thaloom.work.runtime.grammars import Grammars
+from thaloom.work.runtime.core.grammars import Grammars
+from thaloom.work.runtime.core.schemas import tightened
 from thaloom.work.runtime.messages import Grammar
-from thaloom.work.runtime.schemas import tightened
-from thaloom.work.runtime.text import Vocabulary
+from thaloom.work.runtime.text.tokenizer import Vocabulary
 
 BYTES = llguidance.LLTokenizer("byte")
 WORDS = Vocabulary(tokens=(b"a", b"b", b"<end>"), special=(2,), encode=lambda _: [])

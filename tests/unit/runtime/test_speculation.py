@@ -6,8 +6,8 @@ import pytest
 
 from tests.unit.runtime.doubles import Bench, Cost, HistoryExecutable, ask, greedy, habitual, line, make_bench
 from thaloom.hal.ops import BLOCK_TOKENS
+from thaloom.work.runtime.core.sequence import Ticket
 from thaloom.work.runtime.messages import Generate, Tokens
-from thaloom.work.runtime.sequence import Ticket
 
 HABIT = 6.0
 """Answers that repeat themselves nearly always."""

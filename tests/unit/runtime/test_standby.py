@@ -17,13 +17,13 @@ import pytest
 
 from thaloom import __version__
 from thaloom.kernel.sandbox.plan import write_plan
-from thaloom.work.runtime.standby import MAX_BYTES, REPORTS, Orders, Refused, Report, Taken, Waits, changed_since
+from thaloom.work.runtime.worker.standby import MAX_BYTES, REPORTS, Orders, Refused, Report, Taken, Waits, changed_since
 
 PATIENCE_S = 60.0
 PROGRAM = """
 import json, os, sys, threading
 from pathlib import Path
-from thaloom.work.runtime.standby import stand_by
+from thaloom.work.runtime.worker.standby import stand_by
 if "threads" in sys.argv:
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 if stand_by():

@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 
-from thaloom.work.runtime.loading import LoadedModel
-from thaloom.work.runtime.status import degraded
+from thaloom.work.runtime.worker.loading import LoadedModel
+from thaloom.work.runtime.worker.status import degraded
 
 SHORT = SimpleNamespace(short="256 MiB must stay free")
 

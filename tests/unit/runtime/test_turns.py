@@ -14,16 +14,16 @@ from thaloom.base.errors import BadParameter, DeviceLost
 from thaloom.base.events import Recorder
 from thaloom.base.ids import ServiceName, WorkerId
 from thaloom.kernel.sched.steps import StepLimits
-from thaloom.work.runtime import turns as turns_module
-from thaloom.work.runtime.admission import EngineConfig
-from thaloom.work.runtime.engine import Engine
+from thaloom.work.runtime.core.admission import EngineConfig
+from thaloom.work.runtime.core.engine import Engine
 from thaloom.work.runtime.events import TurnMissed, TurnsNotTaken
 from thaloom.work.runtime.messages import Failed
 from thaloom.work.runtime.spec import WorkerSpec
-from thaloom.work.runtime.turns import SHORT_NS, NoTurns, SharedTurns, join_turns, width_of
-from thaloom.work.runtime.turnstile import Turnstile
-from thaloom.work.runtime.turnstile_file import BUSY_AT, TAKEN_AT, WAITED, base_of
-from thaloom.work.runtime.turnstile_place import AT_ONCE, Taken
+from thaloom.work.runtime.turns import turns as turns_module
+from thaloom.work.runtime.turns.file import BUSY_AT, TAKEN_AT, WAITED, base_of
+from thaloom.work.runtime.turns.place import AT_ONCE, Taken
+from thaloom.work.runtime.turns.turns import SHORT_NS, NoTurns, SharedTurns, join_turns, width_of
+from thaloom.work.runtime.turns.turnstile import Turnstile
 
 NUM_BLOCKS = 16
 

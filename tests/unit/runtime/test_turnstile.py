@@ -20,9 +20,8 @@ from tests.turnstiles import assert_no_crowd, process, watched
 from thaloom.base.errors import DeadlineExceeded, StateUnusable
 from thaloom.base.shared_words import PATIENCE_S
 from thaloom.kernel.sched import turns as sched_turns
-from thaloom.work.runtime import turnstile_place
-from thaloom.work.runtime.turnstile import GUARD_S, Turnstile
-from thaloom.work.runtime.turnstile_file import (
+from thaloom.work.runtime.turns import place as turnstile_place
+from thaloom.work.runtime.turns.file import (
     BUSY_AT,
     HEADER,
     HOLDING,
@@ -37,7 +36,8 @@ from thaloom.work.runtime.turnstile_file import (
     WIDTH_AT,
     base_of,
 )  # fmt: skip
-from thaloom.work.runtime.turnstile_place import AT_ONCE, Place
+from thaloom.work.runtime.turns.place import AT_ONCE, Place
+from thaloom.work.runtime.turns.turnstile import GUARD_S, Turnstile
 
 LONG_AGO_NS = 60_000_000_000
 
@@ -320,7 +320,7 @@ def test_no_width_is_refused(path: Path, turnstile: Turnstile) -> None:
 def test_nonsense_in_the_file_makes_nobody_wait_for_good(
     path: Path, turnstile: Turnstile, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker gets a turn, goes without one, or refuses the file (work.runtime.turns)."""
+    """A worker gets a turn, goes without one, or refuses the file (work.runtime.turns.turns)."""
     monkeypatch.setattr(turnstile_place, "MOST_WAIT_S", 0.02)
     chance = random.Random(1)
     one, two = busy(join("one")), busy(join("two"))

@@ -11,8 +11,8 @@ import pytest
 from thaloom.base.errors import NodeNotRunning, OutOfMemory, ServiceFailed, ServiceLoading
 from thaloom.base.ids import ServiceName
 from thaloom.kernel.state.types import Phase, Route, Routes
-from thaloom.work.runtime import waking as module
-from thaloom.work.runtime.waking import Waking
+from thaloom.work.runtime.frontend import waking as module
+from thaloom.work.runtime.frontend.waking import Waking
 
 A = ServiceName("a")
 
@@ -148,7 +148,7 @@ def test_everybody_hears_why_it_was_not_woken_and_the_next_tries_anew() -> None:
 
 
 def test_where_others_are_about_to_make_room_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thaloom.work.runtime.waking._AGAIN_S", 0.01)
+    monkeypatch.setattr("thaloom.work.runtime.frontend.waking._AGAIN_S", 0.01)
 
     async def story(node: Node, waking: Waking) -> None:
         node.errors = [OutOfMemory("would fit if 'b' were unloaded, idle for 1 s", retry_after_s=4.0) for _ in range(3)]
@@ -164,7 +164,7 @@ def test_where_others_are_about_to_make_room_it_is_waited_for(monkeypatch: pytes
 
 
 def test_room_that_is_never_made_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thaloom.work.runtime.waking._AGAIN_S", 0.01)
+    monkeypatch.setattr("thaloom.work.runtime.frontend.waking._AGAIN_S", 0.01)
 
     async def story(node: Node, waking: Waking) -> None:
         node.errors = [OutOfMemory("in a moment", retry_after_s=4.0)] * 1000

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.runtime_text.tokenizers_of_the_field import byte_level, save
-from thaloom.work.runtime.answers import AnswerText
+from thaloom.work.runtime.frontend.answers import AnswerText
 from thaloom.work.runtime.messages import LogprobRow, Tokens
-from thaloom.work.runtime.text import Tokenizer, read_text_files
+from thaloom.work.runtime.text.tokenizer import Tokenizer, read_text_files
 from thaloom.work.runtime.types import Delta
 
 

@@ -14,9 +14,9 @@ from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, NotServable
 from thaloom.base.events import Recorder
 from thaloom.base.ids import RequestId
-from thaloom.work.runtime import prompting
-from thaloom.work.runtime.conversing import begun, constraint_for
-from thaloom.work.runtime.prompting import Speech, read_speech
+from thaloom.work.runtime.frontend import prompting
+from thaloom.work.runtime.frontend.conversing import begun, constraint_for
+from thaloom.work.runtime.frontend.prompting import Speech, read_speech
 from thaloom.work.runtime.types import ChatMessage, GenerateRequest, Templating, Tool
 
 PLAIN = (

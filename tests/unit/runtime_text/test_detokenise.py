@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from thaloom.base.errors import NotServable
-from thaloom.work.runtime.detokenise import Decoding, Detokeniser, read_decoding
+from thaloom.work.runtime.text.detokenise import Decoding, Detokeniser, read_decoding
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from tests.unit.runtime_text.tokenizers_of_the_field import byte_fallback, byte_level, save
 from thaloom.base.errors import BadParameter
-from thaloom.work.runtime.guarding import MARK
-from thaloom.work.runtime.text import Tokenizer, read_text_files
+from thaloom.work.runtime.text.guarding import MARK
+from thaloom.work.runtime.text.tokenizer import Tokenizer, read_text_files
 
 
 def with_deepseek_tokens() -> FastTokenizer:

@@ -11,12 +11,12 @@ from tokenizers import AddedToken
 from tests.unit.runtime_text.dialects_of_the_field import DIALECTS, ONE, PARIS, TOOLS, TWO, numbered
 from tests.unit.runtime_text.tokenizers_of_the_field import byte_level, save
 from thaloom.base.ids import RequestId
-from thaloom.work.runtime.answers import AnswerText
-from thaloom.work.runtime.conversing import answer_text
 from thaloom.work.runtime.dialects.thinking import KNOWN
+from thaloom.work.runtime.frontend.answers import AnswerText
+from thaloom.work.runtime.frontend.conversing import answer_text
+from thaloom.work.runtime.frontend.prompting import Speech
 from thaloom.work.runtime.messages import LogprobRow, PromptLogprobs, Tokens
-from thaloom.work.runtime.prompting import Speech
-from thaloom.work.runtime.text import Tokenizer, read_text_files
+from thaloom.work.runtime.text.tokenizer import Tokenizer, read_text_files
 from thaloom.work.runtime.types import ChatMessage, Delta, GenerateRequest, Sampling
 
 USER = ChatMessage(role="user", content="hi")

@@ -13,7 +13,7 @@ from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, MalformedFile
 from thaloom.base.events import Degraded, Recorder
 from thaloom.base.ids import RequestId
-from thaloom.work.runtime.prompting import SHORT_PROMPT_CHARACTERS, Speech, SpeechCache, read_speech
+from thaloom.work.runtime.frontend.prompting import SHORT_PROMPT_CHARACTERS, Speech, SpeechCache, read_speech
 from thaloom.work.runtime.types import ChatMessage, GenerateRequest, Sampling
 
 TEMPLATE = {"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thaloom.work.runtime.stops import StopStrings
+from thaloom.work.runtime.text.stops import StopStrings
 
 
 def test_without_stop_strings_everything_passes_at_once() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from thaloom.base.clock import ManualClock
 from thaloom.base.errors import BadParameter, NotServable
-from thaloom.work.runtime.templates import MAX_TEMPLATE_CHARACTERS, ChatTemplate
+from thaloom.work.runtime.text.templates import MAX_TEMPLATE_CHARACTERS, ChatTemplate
 from thaloom.work.runtime.types import ChatMessage
 
 TURNS = (

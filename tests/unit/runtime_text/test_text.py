@@ -11,7 +11,7 @@ from tokenizers import decoders, models, processors
 
 from tests.unit.runtime_text.tokenizers_of_the_field import byte_fallback, byte_level, metaspace, save
 from thaloom.base.errors import BadParameter, MalformedFile, NotServable
-from thaloom.work.runtime.text import Tokenizer, read_text_files
+from thaloom.work.runtime.text.tokenizer import Tokenizer, read_text_files
 
 BOS = 1
 

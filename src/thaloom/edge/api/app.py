@@ -113,10 +113,10 @@ def door_app(
     refusals: Refusals | None = None,
 ) -> ASGIApp:
     """Everything the door serves, behind its guard. In real life `generation` and `inference` are
-    work.runtime.frontend.Frontend (without `inference` there is no /v2/models), and `doorkeeper`
-    work.runtime.doorkeeper.Doorkeeper (None: nobody is asked for a key); `keeping` is kernel.state.kept.Kept (None:
-    nothing is served that must be kept: responses, files, batches). `tracing` None: no traces. `hub` opens the store,
-    and says who fetches what is not in it. `room`: for bodies; None: as much as there is by default.
+    work.runtime.frontend.frontend.Frontend (without `inference` there is no /v2/models), and `doorkeeper`
+    work.runtime.frontend.doorkeeper.Doorkeeper (None: nobody is asked for a key); `keeping` is kernel.state.kept.Kept
+    (None: nothing is served that must be kept: responses, files, batches). `tracing` None: no traces. `hub` opens the
+    store, and says who fetches what is not in it. `room`: for bodies; None: as much as there is by default.
     `hosts`: by which names the door may be asked for. `collectors`: of further measurements."""
     metrics = DoorMetrics()
     for collector in collectors:

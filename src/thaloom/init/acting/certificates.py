@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from thaloom.base.actions import Call, Change, Json, Plan
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter, CertificateMissing, NameTaken, WrongState
+from thaloom.init.access.certificates import Certificates, read_in_thread
 from thaloom.init.acting.kinds import Aid, Done, call
-from thaloom.init.certificates import Certificates, read_in_thread
 from thaloom.kernel.trust.certificates import (
     LIFETIME_DAYS,
     MAX_LIFETIME_DAYS,

@@ -11,7 +11,7 @@ from thaloom.base.errors import BadParameter, RevisionConflict
 from thaloom.init.acting.kinds import Aid, Done, call
 from thaloom.init.documents.forms import record, same, version
 from thaloom.init.documents.kinds import Changed, DocumentKind, DocumentKinds
-from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.init.rounds.reconcile_loop import ReconcileLoop
 from thaloom.kernel.state.labels import check_labels, matches
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Document

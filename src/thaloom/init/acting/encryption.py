@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from thaloom.base.actions import Change, Plan
 from thaloom.base.errors import NameTaken, WrongState
+from thaloom.init.access.vault import Vault, secret_from
 from thaloom.init.acting.kinds import Aid, Done, call
 from thaloom.init.acting.models import Store, came
 from thaloom.init.acting.node import Nothing
-from thaloom.init.progress import with_progress
-from thaloom.init.vault import Vault, secret_from
+from thaloom.init.errands.progress import with_progress
 from thaloom.kernel.models.types import ModelName
 
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from thaloom.base.errors import BadParameter, OutOfMemory, ThaloomError
 from thaloom.base.ids import DeviceId, ServiceName
+from thaloom.init.access.tenancy import Tenancy
 from thaloom.init.aliasing import Aliasing
-from thaloom.init.idling import Idling
-from thaloom.init.node_memory import NodeMemory
-from thaloom.init.placement import Placement, Planner
-from thaloom.init.shortage import counterfactual, needs
-from thaloom.init.supervisor import Supervisor
-from thaloom.init.tenancy import Tenancy
+from thaloom.init.memory.idling import Idling
+from thaloom.init.memory.node_memory import NodeMemory
+from thaloom.init.memory.placement import Placement, Planner
+from thaloom.init.memory.shortage import counterfactual, needs
+from thaloom.init.rounds.supervisor import Supervisor
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.sched.idling import Loaded, room_for, room_in_s
 from thaloom.kernel.state.types import ServiceSpec
@@ -90,7 +90,7 @@ class ServiceGuard:
     def _require_room(
         self, service: ServiceName, plan: Placement, needed_bytes: int, free_bytes: int, others: Sequence[Loaded]
     ) -> None:
-        """Idle services make it, if they hold enough (init.reconcile sees to that). Raises OutOfMemory."""
+        """Idle services make it, if they hold enough (init.rounds.reconcile sees to that). Raises OutOfMemory."""
         device = plan.device
         there = [one for one in others if one.device == device]
         if room_for(needed_bytes, free_bytes, there) is not None:

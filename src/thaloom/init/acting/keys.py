@@ -6,9 +6,9 @@ import dataclasses
 
 from thaloom.base.actions import Change, Json, Plan
 from thaloom.base.errors import KeyNotFound
+from thaloom.init.access.locksmith import Locksmith
+from thaloom.init.access.tenancy import Tenancy
 from thaloom.init.acting.kinds import Aid, Done, Named, as_json, call
-from thaloom.init.locksmith import Locksmith
-from thaloom.init.tenancy import Tenancy
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import AccessKey, KeyWish
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from thaloom.base.actions import Call, Json, Plan
 from thaloom.base.config import from_mapping
-from thaloom.init.progress import OnProgress
+from thaloom.init.errands.progress import OnProgress
 
 P = TypeVar("P")
 

@@ -12,9 +12,9 @@ from thaloom.base.errors import CorruptObject, ModelInUse, ModelNotFound, WrongS
 from thaloom.base.ids import Digest
 from thaloom.hal.types import WeightFormat
 from thaloom.init.acting.kinds import Aid, Done, Named, call
-from thaloom.init.progress import with_progress
-from thaloom.init.pulls import Pulls
-from thaloom.init.quantising import Quantising
+from thaloom.init.errands.progress import with_progress
+from thaloom.init.errands.pulls import Pulls
+from thaloom.init.errands.quantising import Quantising
 from thaloom.kernel.models.pulling.naming import default_name
 from thaloom.kernel.models.pulling.sources import parse_source
 from thaloom.kernel.models.store import ModelStore, name_from

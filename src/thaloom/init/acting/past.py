@@ -8,7 +8,7 @@ from typing import Any
 
 from thaloom.base.actions import Call
 from thaloom.base.errors import ActionNotFound, NothingToUndo
-from thaloom.init.refusals import REFUSED
+from thaloom.init.access.refusals import REFUSED
 from thaloom.kernel.state.journal import Journal
 from thaloom.kernel.state.types import Ending, JournalEntry, PastAction
 

@@ -29,12 +29,12 @@ from thaloom.base.errors import (
     ThaloomError,
     WrongState,
 )
+from thaloom.init.access.refusals import Telling, untold
 from thaloom.init.acting.kinds import NO_AID, ActionKind, Aid, Done, read
 from thaloom.init.acting.leave import Leave
 from thaloom.init.acting.past import Past, subjects
 from thaloom.init.acting.resuming import bring_to_an_end
 from thaloom.init.acting.running import Running
-from thaloom.init.refusals import Telling, untold
 from thaloom.kernel.state.journal import Journal, new_action_id
 from thaloom.kernel.state.types import JournalEntry
 

@@ -7,6 +7,10 @@ from typing import Any
 
 from thaloom.base.clock import Clock
 from thaloom.base.events import Emit
+from thaloom.init.access.certificates import Certificates
+from thaloom.init.access.locksmith import Locksmith
+from thaloom.init.access.tenancy import Tenancy
+from thaloom.init.access.vault import Vault
 from thaloom.init.acting.aliases import PutAlias, RemoveAlias, ReturnCanary
 from thaloom.init.acting.certificates import (
     ImportCertificate,
@@ -35,15 +39,11 @@ from thaloom.init.acting.node import Down
 from thaloom.init.acting.services import Serve, Stop
 from thaloom.init.acting.tenants import PutTenant, RemoveTenant
 from thaloom.init.aliasing import Aliasing
-from thaloom.init.certificates import Certificates
 from thaloom.init.documents.kinds import DocumentKinds
+from thaloom.init.errands.pulls import Pulls
+from thaloom.init.errands.quantising import Quantising
 from thaloom.init.jobs.desk import JobDesk
-from thaloom.init.locksmith import Locksmith
-from thaloom.init.pulls import Pulls
-from thaloom.init.quantising import Quantising
-from thaloom.init.reconcile_loop import ReconcileLoop
-from thaloom.init.tenancy import Tenancy
-from thaloom.init.vault import Vault
+from thaloom.init.rounds.reconcile_loop import ReconcileLoop
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.models.types import ModelName
 from thaloom.kernel.state.store import StateStore

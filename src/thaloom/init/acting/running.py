@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from thaloom.init.acting.kinds import Aid, Done
-from thaloom.init.progress import OnProgress
+from thaloom.init.errands.progress import OnProgress
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from thaloom.base.ids import ServiceName
 from thaloom.init.acting.guards import ServiceGuard
 from thaloom.init.acting.kinds import Aid, Done, Named, call
 from thaloom.init.events import ServiceRemoved, ServiceWished
-from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.init.rounds.reconcile_loop import ReconcileLoop
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Service, ServiceSpec
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from thaloom.base.actions import Change, Json, Plan
 from thaloom.base.clock import Clock
 from thaloom.base.errors import NameTaken, TenantNotFound, WrongState
+from thaloom.init.access.locksmith import Locksmith
+from thaloom.init.access.tenancy import Tenancy, require_tenant_name
 from thaloom.init.acting.kinds import Aid, Done, Named, as_json, call
-from thaloom.init.locksmith import Locksmith
-from thaloom.init.tenancy import Tenancy, require_tenant_name
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import Quota, Tenant
 

@@ -10,11 +10,11 @@ from thaloom.base.actions import Risk
 from thaloom.base.errors import BadParameter, ThaloomError, WrongState
 from thaloom.base.events import Emit
 from thaloom.base.ids import JobName
-from thaloom.init.conditions import complete, with_since
 from thaloom.init.documents.forms import place, read_spec, written
 from thaloom.init.documents.kinds import Changed
 from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.jobs.events import JobForgotten, JobWished
+from thaloom.init.rounds.conditions import complete, with_since
 from thaloom.kernel.state.jobs.types import Dependency, Job, JobSpec, require_job_name
 from thaloom.kernel.state.types import Document, DocumentStatus
 

@@ -13,7 +13,7 @@ from thaloom.init.acting.guards import ServiceGuard, require_service_name
 from thaloom.init.documents.forms import place, read_spec, written
 from thaloom.init.documents.kinds import Changed
 from thaloom.init.events import ServiceRemoved, ServiceWished
-from thaloom.init.reconcile_loop import ReconcileLoop
+from thaloom.init.rounds.reconcile_loop import ReconcileLoop
 from thaloom.kernel.models.types import ModelName
 from thaloom.kernel.state.store import StateStore
 from thaloom.kernel.state.types import OUTSIDE, Document, DocumentStatus, Service, ServiceSpec, ServiceStatus

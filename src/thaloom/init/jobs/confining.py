@@ -16,12 +16,12 @@ from thaloom.base.errors import NotEnforceable
 from thaloom.base.files import require_space
 from thaloom.base.ids import JobName
 from thaloom.base.procs import identify
-from thaloom.init.confining import SandboxConfig, accelerators, secret_folders
 from thaloom.init.jobs.config import JobsConfig
 from thaloom.init.jobs.environment import MARK
 from thaloom.init.jobs.files import JobFiles
 from thaloom.init.jobs.reaper.plan import ENVIRONMENT_FD
 from thaloom.init.layout import Layout
+from thaloom.init.walls.confining import SandboxConfig, accelerators, secret_folders
 from thaloom.kernel.sandbox.disk import LEFT_BYTES, find_disk
 from thaloom.kernel.sandbox.ends import Met
 from thaloom.kernel.sandbox.grouping import require

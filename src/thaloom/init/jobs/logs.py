@@ -10,7 +10,7 @@ from typing import IO
 
 from thaloom.base.clock import Clock
 from thaloom.init.jobs.files import JobFiles
-from thaloom.init.last_words import tail
+from thaloom.init.rounds.last_words import tail
 
 _POLL_S = 0.2
 _BLOCK_BYTES = 64 << 10

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from thaloom.base.errors import DeviceNotFound, OutOfMemory
 from thaloom.base.ids import JobName
 from thaloom.base.units import format_bytes
-from thaloom.init.node_memory import NodeMemory
-from thaloom.init.supervisor import Supervisor
+from thaloom.init.memory.node_memory import NodeMemory
+from thaloom.init.rounds.supervisor import Supervisor
 from thaloom.kernel.state.jobs.types import JobSpec
 
 

@@ -26,8 +26,8 @@ from thaloom.init.jobs.events import JobAdopted, JobAsked, JobStarted
 from thaloom.init.jobs.files import JobFiles
 from thaloom.init.jobs.lifecycle import End
 from thaloom.init.jobs.reaper.plan import ReaperPlan
-from thaloom.init.last_words import LastWords, last_lines, read_last_words
 from thaloom.init.recovery import Running
+from thaloom.init.rounds.last_words import LastWords, last_lines, read_last_words
 from thaloom.kernel.sandbox.inside.words import encode
 from thaloom.kernel.state.jobs.types import EndedBy, JobSpec
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from thaloom.base.actions import TERMS
 from thaloom.base.errors import NameTaken
+from thaloom.init.access.key_wishes import completed, require_hold
 from thaloom.init.acting.keys import MakeKey, RemoveKey
 from thaloom.init.acting.kinds import Named, call
 from thaloom.init.acting.tenants import PutTenant, RemoveTenant, TenantWish
-from thaloom.init.key_wishes import completed, require_hold
 from thaloom.init.syscalls.asking import Asking
 from thaloom.kernel.state.types import AccessKey, KeyWish, Quota, TenantUse
 

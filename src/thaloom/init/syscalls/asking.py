@@ -10,29 +10,29 @@ from thaloom.base.actions import TERMS, Call, Planned
 from thaloom.base.clock import Clock
 from thaloom.base.errors import BadParameter, Forbidden
 from thaloom.hal.inventory import Inventory
+from thaloom.init.access.certificates import Certificates
+from thaloom.init.access.gate import Gate
+from thaloom.init.access.tenancy import Tenancy
+from thaloom.init.access.vault import Vault
 from thaloom.init.acting.guards import ServiceGuard
 from thaloom.init.acting.kinds import NO_AID, Aid, Done
 from thaloom.init.acting.past import Past
 from thaloom.init.acting.performing import Performer
 from thaloom.init.aliasing import Aliasing
 from thaloom.init.boot import NodeConfig
-from thaloom.init.certificates import Certificates
 from thaloom.init.documents.kinds import DocumentKinds
-from thaloom.init.gate import Gate
+from thaloom.init.errands.pulls import Pulls
 from thaloom.init.history import History
-from thaloom.init.host_turns import HostTurns
 from thaloom.init.jobs.desk import JobDesk
 from thaloom.init.layout import Layout
-from thaloom.init.low_memory import MemoryWatch
-from thaloom.init.node_memory import NodeMemory
-from thaloom.init.pulls import Pulls
-from thaloom.init.reconcile_loop import ReconcileLoop
-from thaloom.init.reporter import Reporter
-from thaloom.init.standby import Standby
-from thaloom.init.supervisor import Supervisor
-from thaloom.init.tenancy import Tenancy
-from thaloom.init.vault import Vault
-from thaloom.init.waking import Waking
+from thaloom.init.memory.host_turns import HostTurns
+from thaloom.init.memory.low_memory import MemoryWatch
+from thaloom.init.memory.node_memory import NodeMemory
+from thaloom.init.memory.waking import Waking
+from thaloom.init.rounds.reconcile_loop import ReconcileLoop
+from thaloom.init.rounds.reporter import Reporter
+from thaloom.init.rounds.standby import Standby
+from thaloom.init.rounds.supervisor import Supervisor
 from thaloom.kernel.models.store import ModelStore
 from thaloom.kernel.state.store import StateStore
 

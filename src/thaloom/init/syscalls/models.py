@@ -23,7 +23,7 @@ from thaloom.init.acting.models import (
     RemovePull,
     SmallerWish,
 )
-from thaloom.init.progress import OnProgress, with_progress
+from thaloom.init.errands.progress import OnProgress, with_progress
 from thaloom.init.syscalls.asking import Asking
 from thaloom.kernel.models.bundled import NAMES, bundled_model
 from thaloom.kernel.models.pulling.sources import is_hub_name, parse_source

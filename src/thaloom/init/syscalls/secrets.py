@@ -8,6 +8,7 @@ from pathlib import Path
 
 from thaloom.base.actions import Call
 from thaloom.base.errors import BadParameter
+from thaloom.init.access.certificates import read_in_thread
 from thaloom.init.acting.certificates import (
     CertificateWish,
     ImportCertificate,
@@ -18,7 +19,6 @@ from thaloom.init.acting.certificates import (
 )
 from thaloom.init.acting.encryption import MakeMasterKey, RotateMasterKey, RotationWish
 from thaloom.init.acting.kinds import Aid, call
-from thaloom.init.certificates import read_in_thread
 from thaloom.init.host_names import host_names
 from thaloom.init.syscalls.asking import Asking
 from thaloom.kernel.state.types import CertificateStatus, EncryptionStatus

@@ -34,7 +34,8 @@ class Groups(Protocol):
     def create(self, name: str, limits: Limits) -> Group:
         """A group with its limits in force. Raises NotEnforceable that names the limit and why not, or OSError. One of
         that name that is there already is used again, and who is in it stays: a worker that waits is in its own
-        before its limits are known (init.standby). A new one has no members, and nothing is left of it if this fails.
+        before its limits are known (init.rounds.standby). A new one has no members, and nothing is left of it if this
+        fails.
         """
 
     def list(self) -> list[Group]:

@@ -59,7 +59,7 @@ class WorkerSpec:
     page_priority: int = 0
     """Who goes first where several want what is left."""
     turns: str | None = None
-    """The turnstile where workers of this device take turns (work.runtime.turnstile). None: they do not."""
+    """The turnstile where workers of this device take turns (work.runtime.turns.turnstile). None: they do not."""
     turn_weight: int = 100
     """How much of the device this one gets where all have something to do."""
     max_sequences: int = 16

@@ -418,7 +418,7 @@ class Pictures:
 
 @runtime_checkable
 class Inference(Protocol):
-    """What the door needs for models that are no language models; implemented by work.runtime.frontend."""
+    """What the door needs for models that are no language models; implemented by work.runtime.frontend.frontend."""
 
     def serves(self, model: str) -> bool:
         """Whether requests to it are taken now. Raises ModelNotFound."""
@@ -446,7 +446,7 @@ class Inference(Protocol):
 
 
 class Generation(Protocol):
-    """What the door needs of the runtime; implemented by work.runtime.frontend, handed in by door.py."""
+    """What the door needs of the runtime; implemented by work.runtime.frontend.frontend, handed in by door.py."""
 
     def models(self) -> list[ServedModel]: ...
 

@@ -26,7 +26,7 @@ DECLARED = "x-thaloom-needs"
 
 
 class Gatekeeper(Protocol):
-    """init.gate has the real one."""
+    """init.access.gate has the real one."""
 
     def identify(self, uid: int | None, *, shown: Sequence[str], by_door: bool, client: str | None) -> Caller:
         """Raises Unauthorized, RateLimited."""

@@ -72,7 +72,7 @@ class _Server(uvicorn.Server):
 
 
 class SocketDoor(Protocol):
-    """Who may connect; init.gate has the real one."""
+    """Who may connect; init.access.gate has the real one."""
 
     @property
     def others_may_connect(self) -> bool:

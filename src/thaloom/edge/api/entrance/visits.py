@@ -23,7 +23,7 @@ from thaloom.work.runtime.types import Done
 
 
 class Visit(Protocol):
-    """One request of the holder of a key, beside the limits of the key. work.runtime.doorkeeper has the real one."""
+    """One request of the holder of a key, beside the limits of the key (work.runtime.frontend.doorkeeper's)."""
 
     key: str
     """Its name; never the key."""

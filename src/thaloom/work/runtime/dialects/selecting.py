@@ -8,9 +8,9 @@ from typing import Any
 
 from thaloom.base.errors import NotServable
 from thaloom.base.plugins import Registry
-from thaloom.work.runtime.abilities import ARGUMENTS, CALLED, Abilities
 from thaloom.work.runtime.dialects import GENERIC, Dialect
 from thaloom.work.runtime.dialects.hearing import Hearing
+from thaloom.work.runtime.text.abilities import ARGUMENTS, CALLED, Abilities
 from thaloom.work.runtime.types import Tool
 
 CONFIG_KEY = "thaloom_dialect"

@@ -23,9 +23,9 @@ from thaloom.work.runtime.engines.models import foreign_model, stored_model, why
 from thaloom.work.runtime.engines.places import place_of
 from thaloom.work.runtime.engines.process import EngineProcess
 from thaloom.work.runtime.engines.served import ForeignServed
-from thaloom.work.runtime.loading import LoadingStopped
-from thaloom.work.runtime.serving import Served, Site
 from thaloom.work.runtime.spec import WorkerSpec
+from thaloom.work.runtime.worker.loading import LoadingStopped
+from thaloom.work.runtime.worker.serving import Served, Site
 
 READY_S = 1200.0
 """From its start to its being well: a large model from a slow disk, compiled for a device, takes minutes."""

@@ -20,7 +20,7 @@ from thaloom.base.errors import (
     WorkerLost,
 )
 from thaloom.base.events import Event
-from thaloom.work.runtime.async_engine import Submission
+from thaloom.work.runtime.core.sequence import Ticket
 from thaloom.work.runtime.engines.answering import Chunks, embedding_of, error_of
 from thaloom.work.runtime.engines.asking import EMBEDDINGS, embedding_question, question
 from thaloom.work.runtime.engines.events import EventStream
@@ -38,10 +38,10 @@ from thaloom.work.runtime.messages import (
     WorkerStats,
 )
 from thaloom.work.runtime.outbox import Outbox
-from thaloom.work.runtime.sequence import Ticket
-from thaloom.work.runtime.serving import Site
-from thaloom.work.runtime.status import loading_stats
 from thaloom.work.runtime.types import Delta, Done, Embedding
+from thaloom.work.runtime.worker.async_engine import Submission
+from thaloom.work.runtime.worker.serving import Site
+from thaloom.work.runtime.worker.status import loading_stats
 
 if TYPE_CHECKING:
     from thaloom.work.runtime.engines.loading import ForeignEngine

@@ -27,7 +27,7 @@ from thaloom.base.errors import (
 from thaloom.base.events import Event
 from thaloom.base.units import MIB, format_bytes
 from thaloom.kernel.models.types import Manifest
-from thaloom.work.runtime.async_engine import Submission
+from thaloom.work.runtime.core.sequence import Ticket
 from thaloom.work.runtime.engines.onnx import PASS_BYTES
 from thaloom.work.runtime.engines.onnx.arrays import Array, array_of, value_of
 from thaloom.work.runtime.engines.onnx.hearing import Ear, Heard
@@ -50,9 +50,6 @@ from thaloom.work.runtime.messages import (
     WorkerStats,
 )
 from thaloom.work.runtime.outbox import Outbox
-from thaloom.work.runtime.sequence import Ticket
-from thaloom.work.runtime.serving import Served, Site
-from thaloom.work.runtime.status import loading_stats
 from thaloom.work.runtime.types import (
     Inferred,
     InferRequest,
@@ -64,6 +61,9 @@ from thaloom.work.runtime.types import (
     Transcript,
     Utterance,
 )
+from thaloom.work.runtime.worker.async_engine import Submission
+from thaloom.work.runtime.worker.serving import Served, Site
+from thaloom.work.runtime.worker.status import loading_stats
 
 Request = InferRequest | TranscribeRequest | SpeechRequest | PaintRequest
 F = TypeVar("F", Said, Painted)

@@ -1,0 +1,1 @@
+"""Errands: what takes long is a process of its own."""

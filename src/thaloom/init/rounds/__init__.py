@@ -1,0 +1,1 @@
+"""Rounds: look, decide, do one thing, look again."""

@@ -1,0 +1,1 @@
+"""The door's half: a request is text here."""

@@ -1,0 +1,1 @@
+"""Turns at a device that several workers share."""
