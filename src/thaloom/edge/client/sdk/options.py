@@ -44,6 +44,7 @@ class GenerationOptions(TypedDict, total=False):
     response_format: Json | None
     structured_outputs: Json | None
     cache_salt: str | None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None
     user: str | None
     service_tier: str | None
 
