@@ -11,8 +11,9 @@ from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
 from thaloom.kernel.sched.steps import StepLimits
+from thaloom.kernel.state.types import DEFAULT_PIN_SHARE
 from thaloom.work.runtime.messages import Embed, Generate
-from thaloom.work.runtime.types import DEFAULT_PIN_SHARE, MAX_PIN_S, MAX_TOP_LOGPROBS, Pooling, Sampling
+from thaloom.work.runtime.types import MAX_PIN_S, MAX_TOP_LOGPROBS, Pooling, Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

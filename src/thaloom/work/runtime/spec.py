@@ -15,8 +15,7 @@ from thaloom.base.files import write_atomic
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.hal.types import DType, WeightFormat
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
-from thaloom.kernel.state.types import EngineName, check_tiers
-from thaloom.work.runtime.types import DEFAULT_PIN_SHARE
+from thaloom.kernel.state.types import DEFAULT_PIN_SHARE, EngineName, check_tiers
 
 MAX_SOCKET_PATH_BYTES = 100
 """Of the 108 bytes a unix socket's path may have (unix(7)), 8 are kept for the name it is bound under at first."""

@@ -16,7 +16,6 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 MAX_TOP_LOGPROBS = 20
 MAX_LOGIT_BIAS = 100.0
 MAX_PIN_S = 86_400.0
-DEFAULT_PIN_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,6 +113,7 @@ class ServeOptions(TypedDict, total=False):
     max_queue: int | None
     chunk_tokens: int | None
     prefix_reuse: bool | None
+    pin_share: float | None
     kv_dtype: Literal["f32", "f16", "bf16", "i8"] | None
     weights: Literal["stored", "int8", "int4"] | None
     speculation: Literal["auto", "off"] | None
