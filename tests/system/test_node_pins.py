@@ -54,6 +54,18 @@ def ask(node: Node, number: int, **fields: object) -> tuple[str, int]:
     return told["choices"][0]["text"], told["usage"]["prompt_tokens_details"]["cached_tokens"]
 
 
+def chat(node: Node, number: int, words: str, **mark: object) -> dict[str, int]:
+    """The usage of an answer in Anthropic's protocol, with a long text before what is said."""
+    told = {"type": "text", "text": f"{number} " * (PROMPT_TOKENS // 2)} | mark
+    message = {"role": "user", "content": words}
+    body = {"model": "small", "max_tokens": 4, "system": [told], "messages": [message]}
+    request = urllib.request.Request(
+        f"{node.url}/v1/messages", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        return json.load(answer)["usage"]  # type: ignore[no-any-return]
+
+
 def measure(node: Node, name: str) -> float:
     with urllib.request.urlopen(f"{node.url}/metrics", timeout=PATIENCE_S) as answer:
         lines = answer.read().decode().splitlines()
@@ -97,3 +109,18 @@ def test_where_nothing_may_be_pinned_the_wish_is_answered_and_told(node: Node) -
     assert measure(node, "refused_pin_tokens_total") == PROMPT_TOKENS
     ask_others(node)
     assert ask(node, KEPT) == (first, 0)
+
+
+def test_a_marked_beginning_stays_and_what_follows_it_does_not(node: Node) -> None:
+    node.start()
+    serve(node, pin_share=1.0)
+    made = chat(node, 7, "How is it?", cache_control={"type": "ephemeral"})
+    pinned = made["cache_creation_input_tokens"]
+    assert made["cache_read_input_tokens"] == 0
+    assert PROMPT_TOKENS / 2 <= pinned == 16 * measure(node, "kv_blocks_pinned")
+    assert made["input_tokens"] > 0, "the question is not of it"
+    chat(node, 8, "How is it?")
+    ask_others(node)
+    found = chat(node, 7, "What else?", cache_control={"type": "ephemeral"})
+    assert (found["cache_read_input_tokens"], found["cache_creation_input_tokens"]) == (pinned, 0)
+    assert chat(node, 8, "What else?")["cache_read_input_tokens"] < pinned

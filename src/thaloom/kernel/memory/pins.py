@@ -114,20 +114,24 @@ class PassingOver:
         return chain(self._others, self._key_of)
 
     def keep(self, blocks: Sequence[int], keys: Sequence[Hashable]) -> None:
+        if not self._pins:
+            self._others.keep(blocks, keys)
+            return
         others = [(block, key) for block, key in zip(blocks, keys, strict=True) if not self._pass_over(block, key)]
         self._others.keep([block for block, _ in others], [key for _, key in others])
 
     def use(self, block: int, key: Hashable) -> None:
         self._others.use(block, key)
-        if self._key_of.pop(block, None) is not None:
-            del self._block_of[key]
-        self._pins.use(key)
+        if self._pins:
+            if self._key_of.pop(block, None) is not None:
+                del self._block_of[key]
+            self._pins.use(key)
 
     def compute(self, key: Hashable) -> None:
         self._others.compute(key)
 
     def evict(self) -> int:
-        if not len(self._others):
+        if self._key_of and not len(self._others):
             broken = self._pins.first_to_end(self._block_of)
             self._pins.drop(broken)
             self.num_broken += len(broken)

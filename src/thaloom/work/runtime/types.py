@@ -115,11 +115,26 @@ class Templating:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """The end of a beginning of a chat: so many whole messages, and of the next one so much."""
+
+    num_messages: int = 0
+    num_characters: int = 0
+    """Of the next message's content."""
+    num_calls: int = 0
+    """Of the tools it calls."""
+    num_tools: int | None = None
+    """Of those the model is told of; None: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """What of a prompt is to stay in the prefix cache: all of it."""
+    """What of a prompt is to stay in the prefix cache: its beginning."""
 
     seconds: float
     """After each use. The room for pins is bounded: what finds none is not pinned, and told (Done.pinned_tokens)."""
+    mark: Mark | None = None
+    """How far, of `messages`; None: all of the prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
