@@ -154,7 +154,7 @@ class Shared:
     is_fixed = False
 
     def __init__(self, executable: Executable, num_blocks: int) -> None:
-        self.room = self.limit = num_blocks
+        self.room = self.limit = self.promised = num_blocks
         self.copy = executable.copy_block
 
     def want(self, num_blocks: int) -> None:

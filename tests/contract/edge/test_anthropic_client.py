@@ -26,7 +26,7 @@ from thaloom.base.errors import (
     ThaloomError,
     WorkerLost,
 )
-from thaloom.work.runtime.types import ServedModel
+from thaloom.work.runtime.types import Mark, Pin, ServedModel
 
 USER: Any = [{"role": "user", "content": "hi"}]
 WEATHER: Any = {
@@ -188,6 +188,7 @@ def test_a_conversation_with_tools_goes_back_in(tmp_path: Path) -> None:
         )
         system, user, assistant, tool = script.request.messages or ()
         assert (system.role, system.content) == ("system", "Be brief.")
+        assert script.request.pins == (Pin(seconds=300.0, mark=Mark(num_characters=len("Be brief."))),)
         assert (user.role, user.content) == ("user", "hi")
         assert (assistant.role, assistant.content) == ("assistant", "")
         assert assistant.extra["reasoning_content"] == "Hm"

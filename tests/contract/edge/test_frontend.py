@@ -38,6 +38,8 @@ from thaloom.work.runtime.types import (
     Embedding,
     EmbedRequest,
     GenerateRequest,
+    Mark,
+    Pin,
     Sampling,
     ScoreRequest,
     TokenizeRequest,
@@ -107,6 +109,24 @@ def test_what_the_caller_says_of_sampling_goes_over_the_models_own(tmp_path: Pat
             with pytest.raises(BadParameter, match="top_p") as caught:
                 await here.frontend.start(ask(sampling_changes={"top_p": 2.0}))
             assert caught.value.param == "top_p"
+
+    asyncio.run(run())
+
+
+def test_the_worker_is_told_how_many_tokens_are_to_stay(tmp_path: Path) -> None:
+    async def run() -> None:
+        worker = FakeWorker()
+        async with scene(tmp_path, worker) as here:
+            await answer(here.frontend, ask(pins=(Pin(seconds=60.0),)))
+            messages = (ChatMessage(role="user", content="Hi"), ChatMessage(role="user", content="there"))
+            marked = Pin(seconds=300.0, mark=Mark(num_characters=2))
+            chat = GenerateRequest(id=RequestId("r"), model="tiny", messages=messages, pins=(marked, Pin(seconds=60.0)))
+            await answer(here.frontend, chat)
+            plain, spoken = worker.requests
+            assert plain.pins == [(2, 60.0)]
+            (few, hour), (most, minute) = spoken.pins
+            assert (hour, minute, most) == (300.0, 60.0, len(spoken.prompt))
+            assert 2 <= few < most
 
     asyncio.run(run())
 

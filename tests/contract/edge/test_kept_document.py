@@ -42,6 +42,6 @@ def test_its_names_are_its_own_and_its_references_lead_somewhere(tmp_path: Path)
         made: dict[str, Any] = (await door.post("/v1/responses", {"model": "tiny", "input": "hi"})).json()
         told = set(schemas["Response"]["properties"])
         assert told <= set(made)
-        assert set(made) - told == {"prompt_cache_key", "safety_identifier"}
+        assert set(made) - told == {"prompt_cache_key", "prompt_cache_retention", "safety_identifier"}
 
     in_door(tmp_path, test, generation=Scripted())

@@ -11,6 +11,7 @@ from thaloom.kernel.memory.pages import BlockPool, block_keys, blocks_for, root_
 
 ROOT = root_key(b"model")
 NUM_BLOCKS = 9
+MOST_PINNED = 5
 
 
 class Sequences(RuleBasedStateMachine):
@@ -19,7 +20,9 @@ class Sequences(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = BlockPool(NUM_BLOCKS)
+        self.pool = BlockPool(NUM_BLOCKS, most_pinned=MOST_PINNED)
+        self.now = 0.0
+        self.pool.pass_to(self.now)
         self.sequences: list[tuple[list[int], list[int]]] = []  # tokens, blocks
         self.content: dict[int, tuple[int, ...]] = {}  # block -> all tokens up to its end
 
@@ -49,6 +52,20 @@ class Sequences(RuleBasedStateMachine):
             self.pool.publish(block, key)
 
     @precondition(lambda self: self.sequences)
+    @rule(data=st.data(), owner=st.sampled_from("ab"), seconds=st.sampled_from([1.0, 5.0]))
+    def pin(self, data: st.DataObject, owner: str, seconds: float) -> None:
+        tokens, _ = data.draw(st.sampled_from(self.sequences))
+        for key in block_keys(ROOT, tokens):
+            before = self.pool.pinned_blocks
+            assert self.pool.pin(key, owner, seconds) or self.pool.pinned_blocks == before
+
+    @rule(seconds=st.sampled_from([0.5, 2.0, 6.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.pool.pass_to(self.now)
+        assert seconds < 5.0 or not self.pool.pinned_blocks, "a pin outlives its time"
+
+    @precondition(lambda self: self.sequences)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         _, blocks = self.sequences.pop(data.draw(st.integers(0, len(self.sequences) - 1)))
@@ -76,6 +93,7 @@ class Sequences(RuleBasedStateMachine):
     @invariant()
     def holds(self) -> None:
         self.pool.check(blocks for _, blocks in self.sequences)
+        assert self.pool.pinned_blocks <= MOST_PINNED
         held = {block for _, blocks in self.sequences for block in blocks}
         assert self.pool.held_blocks == len(held)
         assert self.pool.free_blocks == self.pool.room - len(held)

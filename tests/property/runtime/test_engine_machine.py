@@ -35,6 +35,10 @@ class Lent(ElasticKv):
     def limit(self) -> int:
         return min(self._num_blocks, self._buffer.limit // self._block_bytes)
 
+    @property
+    def promised(self) -> int:
+        return self._floor
+
 
 class Requests(RuleBasedStateMachine):
     """Requests with common beginnings come, are stepped, cancelled, and hit by steps that raise."""
@@ -51,6 +55,7 @@ class Requests(RuleBasedStateMachine):
         host_blocks=st.sampled_from([0, 1, 6, 100]),
         disk_blocks=st.sampled_from([0, 5, 100]),
         move_s=st.sampled_from([0.0, 1e-4, 1e-2]),
+        pin_share=st.sampled_from([0.0, 0.5, 1.0]),
     )
     def begin(
         self,
@@ -65,6 +70,7 @@ class Requests(RuleBasedStateMachine):
         host_blocks: int,
         disk_blocks: int,
         move_s: float,
+        pin_share: float,
     ) -> None:
         self.num_blocks = num_blocks
         self.habit = habit
@@ -86,7 +92,9 @@ class Requests(RuleBasedStateMachine):
             memory=memory,
             store=self.store if host_blocks else None,
             move_s=move_s,
+            pin_share=pin_share,
         )
+        self.most_pinned = int(pin_share * (num_blocks if memory is None else memory.promised))
         self.asked: dict[Ticket, Generate] = {}
         self.excused: set[Ticket] = set()
         self.most = max_sequences + 4
@@ -97,9 +105,11 @@ class Requests(RuleBasedStateMachine):
         last=st.integers(0, 3),
         answer=st.integers(1, 20),
         rank=st.integers(0, 2),
+        pin_s=st.sampled_from([None, 1.0, 60.0]),
     )
-    def submit(self, head: int, length: int, last: int, answer: int, rank: int) -> None:
-        request = ask([head] * length + [last], answer, rank=rank)
+    def submit(self, head: int, length: int, last: int, answer: int, rank: int, pin_s: float | None) -> None:
+        pins = [] if pin_s is None else [(length + 1, pin_s)]
+        request = ask([head] * length + [last], answer, rank=rank, pins=pins)
         try:
             self.asked[self.bench.submit(request)] = request
         except QueueFull:
@@ -112,6 +122,11 @@ class Requests(RuleBasedStateMachine):
     @rule(count=st.integers(1, 6))
     def step(self, count: int) -> None:
         self.bench.step(count)
+
+    @rule(seconds=st.sampled_from([0.5, 30.0]))
+    def wait(self, seconds: float) -> None:
+        """Pins end."""
+        self.bench.wait(seconds)
 
     @rule()
     def rest(self) -> None:
@@ -162,6 +177,7 @@ class Requests(RuleBasedStateMachine):
         if not hasattr(self, "bench"):
             return
         self.bench.engine.check()
+        assert self.bench.engine.load().pinned_blocks <= self.most_pinned
         for ticket, request in self.asked.items():
             tokens = self.bench.tokens(ticket)
             assert tokens == greedy(request.prompt, len(tokens), self.habit)
@@ -176,6 +192,8 @@ class Requests(RuleBasedStateMachine):
             if ticket not in self.excused:
                 assert len(self.bench.tokens(ticket)) == request.max_tokens
                 assert self.bench.finished(ticket).completion_tokens == request.max_tokens
+        self.bench.wait(61.0)
+        assert self.bench.engine.load().pinned_blocks == 0, "a pin that never ends"
         self._lose()
 
     def _lose(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -89,6 +90,24 @@ def test_blocks_are_opened_filled_and_closed_one_after_the_other() -> None:
         "input_tokens": 2, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 3, "output_tokens": 2,
         "output_tokens_details": {"thinking_tokens": 0}, "service_tier": "standard",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pinned", "cached", "told"),
+    [
+        (0, 16, (24, 0, 16)),
+        (32, 0, (8, 32, 0)),
+        (32, 16, (8, 16, 16)),
+        (32, 32, (8, 0, 32)),
+        (16, 32, (8, 0, 32)),
+    ],
+)
+def test_what_was_computed_to_stay_is_told_apart(pinned: int, cached: int, told: tuple[int, int, int]) -> None:
+    ended = dataclasses.replace(DONE, prompt_tokens=40, cached_tokens=cached, pinned_tokens=pinned)
+    usage = json.loads(form().whole([Choice(index=0, done=ended)]))["usage"]
+    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    assert tuple(usage[name] for name in names) == told
+    assert sum(told) == 40
 
 
 def test_a_whole_message_is_what_the_document_promises() -> None:

@@ -116,7 +116,7 @@ def test_what_is_wrong_is_named(changes: dict[str, Any], param: str) -> None:
 
 def test_what_asks_for_nothing_is_let_pass() -> None:
     nothing = {name: values[0] if values else None for name, values in UNSERVED.items()}
-    made = request(**nothing, thread=None, cache_control={"type": "ephemeral"}, context_management={"edits": []},
+    made = request(**nothing, thread=None, cache_control=None, context_management={"edits": []},
                    speed="fast", betas=["x"], something_new={"a": 1})  # fmt: skip
     assert made == request()
 

@@ -12,7 +12,7 @@ from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.openai.requests import OpenAIWanted, chat, completion
 from thaloom.edge.wire.openai_requests import UNSERVED_IN_CHAT, UNSERVED_IN_COMPLETION
-from thaloom.work.runtime.types import ChatMessage, Constraint, GenerateRequest, Templating, Tool
+from thaloom.work.runtime.types import ChatMessage, Constraint, GenerateRequest, Pin, Templating, Tool
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 PLAIN: dict[str, Any] = {"model": "tiny", "prompt": "x"}
@@ -257,6 +257,22 @@ def test_given_fields_arrive() -> None:
     assert ask_chat(logprobs=True).requests[0].logprobs == 0
     assert ask_chat(max_tokens=7, max_completion_tokens=8).requests[0].max_tokens == 7
     assert ask_chat(max_tokens=9, max_completion_tokens=8).requests[0].max_tokens == 8
+
+
+@pytest.mark.parametrize("ask", [ask_chat, ask_completion])
+def test_a_prompt_that_is_to_stay_is_pinned_for_a_day(ask: Callable[..., OpenAIWanted]) -> None:
+    for request in ask(prompt_cache_retention="24h", n=2).requests:
+        assert request.pins == (Pin(seconds=86_400.0),)
+    for nothing in (None, "in_memory", "in-memory"):
+        assert ask(prompt_cache_retention=nothing).requests == ask().requests
+
+
+@pytest.mark.parametrize("ask", [ask_chat, ask_completion])
+@pytest.mark.parametrize("wrong", ["1h", "", "24H", 24, True, {"type": "24h"}])
+def test_no_other_time_can_be_asked_for(ask: Callable[..., OpenAIWanted], wrong: Any) -> None:
+    with pytest.raises(BadParameter, match="in_memory") as caught:
+        ask(prompt_cache_retention=wrong)
+    assert caught.value.param == "prompt_cache_retention"
 
 
 def test_seeds_of_several_answers_differ_and_stay_in_range() -> None:

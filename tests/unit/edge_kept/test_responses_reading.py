@@ -11,7 +11,7 @@ from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.openai.kept.responses.items import kept_items, messages
 from thaloom.edge.api.openai.kept.responses.reading import ResponseWanted, read, read_tokens, to_tokenize, wanted
-from thaloom.work.runtime.types import ChatMessage, Constraint, GenerateRequest, Tool
+from thaloom.work.runtime.types import ChatMessage, Constraint, GenerateRequest, Pin, Tool
 
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": True}
 TIME = {"type": "function", "name": "time", "description": "What time it is."}
@@ -201,10 +201,16 @@ def test_harmless_fields_are_let_pass_and_storing_is_the_default() -> None:
     )
 
 
+def test_a_prompt_that_is_to_stay_is_pinned_for_a_day() -> None:
+    assert request(prompt_cache_retention="24h").pins == (Pin(seconds=86_400.0),)
+    assert request(prompt_cache_retention="in_memory").pins == request().pins == ()
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"model": ""}, "model"),
+        ({"prompt_cache_retention": "1h"}, "prompt_cache_retention"),
         ({"input": []}, "input"),
         ({"input": 5}, "input"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),

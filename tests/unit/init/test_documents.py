@@ -466,6 +466,7 @@ SERVICES = st.builds(
             "replicas": st.integers(1, 2),
             "prefix_reuse": st.booleans(),
             "token_s": st.floats(0, 9),
+            "pin_share": st.floats(0, 1),
             "device": st.none(),
             "kv_dtype": st.sampled_from([None, "f16"]),
         },

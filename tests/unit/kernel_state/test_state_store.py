@@ -268,3 +268,21 @@ def test_room_below_the_pool_is_for_those_who_can_use_it(sizes: dict[str, Any], 
     with pytest.raises(BadParameter) as caught:
         ServiceSpec(name=ServiceName("a"), model="m", **sizes)
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "wish", [{"pin_share": share} for share in (-0.1, 1.1, math.nan)] + [{"pin_share": 0.4, "engine": "vllm"}]
+)
+def test_a_share_that_cannot_be_pinned_is_refused(wish: dict[str, Any]) -> None:
+    with pytest.raises(BadParameter) as caught:
+        ServiceSpec(name=ServiceName("a"), model="m", **wish)
+    assert caught.value.param == "pin_share"
+
+
+def test_a_wish_from_before_there_were_pins_has_the_usual_share(store: StateStore) -> None:
+    store.put_service(SPEC)
+    older = {name: value for name, value in dataclasses.asdict(SPEC).items() if name != "pin_share"}
+    with store._database.write() as connection:
+        connection.execute("UPDATE services SET spec = ?", (json.dumps(older),))
+    assert store.service(SPEC.name).spec == SPEC
+    assert store.put_service(SPEC).revision == 1

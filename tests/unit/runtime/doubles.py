@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -306,6 +307,10 @@ class Bench:
             most_steps -= 1
             assert most_steps, "the engine does not come to an end"
 
+    def wait(self, seconds: float) -> None:
+        """Time passes, and nobody does anything."""
+        asyncio.run(self.clock.advance(seconds))
+
     def ended(self, ticket: Ticket) -> bool:
         return bool(self.news[ticket]) and isinstance(self.news[ticket][-1], Finished | State | Failed)
 
@@ -339,6 +344,7 @@ def make_bench(
     memory: KvMemory | None = None,
     store: BlockStore | None = None,
     move_s: float = 0.0,
+    pin_share: float = 0.5,
 ) -> Bench:
     """`cost`: what steps take; without it no time passes, and the engine learns nothing about its device. `move_s`:
     what it takes to move a block to `store` or back."""
@@ -353,6 +359,7 @@ def make_bench(
         targets=targets,
         max_queue=max_queue,
         prefix_reuse=prefix_reuse,
+        pin_share=pin_share,
         salt=b"test",
     )
     engine = Engine(

@@ -37,6 +37,8 @@ def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
         "--chunk-tokens",
         "5",
         "--prefix-reuse",
+        "--pin-share",
+        "0.25",
         "--kv",
         "i8",
         "--weights",
@@ -68,6 +70,7 @@ def test_serve_hands_every_option_on(shell: Shell, plane: FakePlane) -> None:
         max_queue=4,
         chunk_tokens=5,
         prefix_reuse=True,
+        pin_share=0.25,
         kv_dtype="i8",
         weights="int8",
         speculation="off",
@@ -89,6 +92,11 @@ def test_serve_refuses_what_is_no_duration(shell: Shell, said: str) -> None:
     run = shell("serve", "tiny", "--keep-alive", said)
     assert run.code == 2
     assert "15m" in run.err
+
+
+@pytest.mark.parametrize("said", ["-0.1", "1.5", "nan", "half"])
+def test_serve_refuses_what_is_no_share(shell: Shell, said: str) -> None:
+    assert shell("serve", "tiny", "--pin-share", said).code == 2
 
 
 @pytest.mark.parametrize("option", ["--weights", "--kv"])

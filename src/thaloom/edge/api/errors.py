@@ -136,12 +136,20 @@ def _split(data: Any, location: tuple[int | str, ...], *, missing: bool) -> tupl
         if isinstance(part, int) and isinstance(data, list) and part < len(data):
             data = data[part]
         elif isinstance(part, str) and isinstance(data, dict) and (part in data or absent):
+            if _names_a_kind(part, location[index + 1 :], data):
+                kind.append(part)
+                continue
             data = data.get(part)
         else:
             kind.append(part)
             continue
         path.append(part)
     return path, kind
+
+
+def _names_a_kind(part: str, rest: tuple[int | str, ...], data: dict[str, Any]) -> bool:
+    """Whether it is a kind that is called as a field of it is: `text` of a block of text with a wrong field."""
+    return bool(rest) and rest[0] in data and not isinstance(data.get(part), dict | list)
 
 
 def _type(error: ThaloomError) -> str:

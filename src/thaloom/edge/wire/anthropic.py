@@ -1,8 +1,7 @@
 """Messages of Anthropic's protocol as they travel: `/v1/messages`, `/v1/messages/count_tokens`, and models.
 
-What callers send is checked for types and ranges, and unknown fields are let pass, as existing clients expect; among
-them `cache_control`: what was computed for an equal beginning is found again without being asked for. Fields that
-would change an answer and are not served are in `UNSERVED`: refused by name unless they ask for nothing.
+What callers send is checked for types and ranges, and unknown fields are let pass, as existing clients expect. Fields
+that would change an answer and are not served are in `UNSERVED`: refused by name unless they ask for nothing.
 Source: Anthropic's API reference, and the types of its Python client (2.12).
 """
 
@@ -16,11 +15,22 @@ from thaloom.edge.wire.common import Answer, Ask
 
 MAX_STOPS = 64
 LEAST_THINKING_TOKENS = 1024
+MAX_MARKS = 4
+
+
+class CacheControl(Ask):
+    """A mark: the prompt up to here is to stay in the cache of prefixes. What was computed for an equal beginning is
+    found again without it too, as long as it is there."""
+
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] | None = None
+    """After each use; left out: 5m."""
 
 
 class TextBlock(Ask):
     type: Literal["text"]
     text: str
+    cache_control: CacheControl | None = None
 
 
 class ThinkingBlock(Ask):
@@ -43,6 +53,7 @@ class ToolUseBlock(Ask):
     id: str = Field(min_length=1)
     name: str = Field(min_length=1)
     input: dict[str, Any]
+    cache_control: CacheControl | None = None
 
 
 class ToolResultBlock(Ask):
@@ -50,6 +61,7 @@ class ToolResultBlock(Ask):
     tool_use_id: str = Field(min_length=1)
     content: str | list[TextBlock] | None = None
     is_error: bool | None = None
+    cache_control: CacheControl | None = None
 
 
 Block = Annotated[
@@ -79,6 +91,7 @@ class Tool(Ask):
     description: str | None = None
     input_schema: dict[str, Any]
     strict: bool | None = None
+    cache_control: CacheControl | None = None
 
 
 class ToolChoice(Ask):
@@ -126,6 +139,8 @@ class Prompt(Ask):
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
     """As `output_config.format`, from before it was called so."""
+    cache_control: CacheControl | None = None
+    """A mark behind all of it."""
 
 
 StopSequence = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -184,9 +199,9 @@ class OutputTokensDetails(Answer):
 
 class Usage(Answer):
     input_tokens: int
-    """Of the prompt, those that had to be computed."""
+    """Of the prompt, those that are neither of the next two."""
     cache_creation_input_tokens: int
-    """Always 0: what is kept for later costs nothing here, so nothing is counted apart."""
+    """Of the prompt, those that were computed and are to stay, as a mark asks: as far as there was room."""
     cache_read_input_tokens: int
     """Of the prompt, those whose keys and values were in the prefix cache."""
     output_tokens: int

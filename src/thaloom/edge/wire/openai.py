@@ -17,6 +17,10 @@ from thaloom.edge.wire.common import Answer
 
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+CacheRetention = Literal["in_memory", "in-memory", "24h"]
+"""How long the prompt stays in the cache of prefixes: as long as there is room (`in_memory`; older clients spell it
+with a hyphen), or pinned for a day after each use, as far as there is room for pins. Source: OpenAI's guide "Prompt
+caching", and the types of its Python client."""
 
 
 class PromptTokensDetails(Answer):

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from pydantic.json_schema import WithJsonSchema
 
 from thaloom.edge.wire.common import Ask
-from thaloom.edge.wire.openai import ModelName, TokenId
+from thaloom.edge.wire.openai import CacheRetention, ModelName, TokenId
 from thaloom.edge.wire.openai_formats import Choices, Grammar, Pattern, ResponseFormat, Schema, StructuredOutputs
 from thaloom.edge.wire.openai_messages import (
     MAX_TOOLS,
@@ -180,6 +180,8 @@ class GenerationFields(Ask):
     cache_salt: str | None = Field(default=None, min_length=1, max_length=256)
     """What this prompt leaves in the cache of prefixes is found by requests with the same salt alone, and it finds what
     they left alone: nobody else can tell by the time to a first token what was asked. As vLLM has it."""
+    prompt_cache_retention: CacheRetention | None = None
+    """`24h`: all of the prompt is pinned. `in_memory` asks for nothing."""
     user: str | None = None
     service_tier: str | None = None
     """There is one tier, `default`; asked for another, the answer says so."""

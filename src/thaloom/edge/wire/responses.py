@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from thaloom.edge.wire.common import Answer, Ask
+from thaloom.edge.wire.openai import CacheRetention
 from thaloom.edge.wire.openai_requests import MAX_TOP_LOGPROBS
 
 MAX_INPUT_ITEMS = 100_000
@@ -181,6 +182,8 @@ class ResponsesRequest(Ask):
     user: str | None = Field(default=None, max_length=512)
     safety_identifier: str | None = Field(default=None, max_length=128)
     prompt_cache_key: str | None = Field(default=None, max_length=512)
+    prompt_cache_retention: CacheRetention | None = None
+    """`24h`: all of the prompt is pinned. `in_memory` asks for nothing."""
 
 
 class InputTokensRequest(Ask):

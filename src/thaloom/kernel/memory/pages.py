@@ -8,11 +8,11 @@ states:
 - *held*: one or more sequences refer to it;
 - *cached*: nobody refers to it, but it is full, computed and published under its key, so a prompt that begins the
   same way can have it back; it counts as free and is given away when blank ones run out, whichever promises least
-  to be asked for again (kernel.memory.eviction);
+  to be asked for again (kernel.memory.eviction), and what is pinned when nothing else is left (kernel.memory.pins);
 - *blank*: nobody refers to it and nothing worth keeping is in it. The lowest number is given first.
 
 A key names a block's tokens *and everything before them* (a hash chain), so equal keys mean equal keys and values.
-One thread at a time; no clock, no randomness.
+One thread at a time; no clock but what `pass_to` is told, no randomness.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple, NewType
 
 import numpy as np
 
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.memory.eviction import Eviction, LearnedReuse
+from thaloom.kernel.memory.pins import PassingOver, Pins
 
 BlockKey = NewType("BlockKey", bytes)
 
@@ -73,6 +74,7 @@ class BlockPool:
         prefix_reuse: bool = True,
         eviction: Eviction | None = None,
         leaving: Callable[[int, BlockKey], None] | None = None,
+        most_pinned: int = 0,
     ) -> None:
         """`num_blocks`: the most there will ever be; `room`: those that have memory now, all if not said; `eviction`:
         what is given away of what is cached, LearnedReuse if none is named; `leaving` is told of each block that is,
@@ -85,7 +87,8 @@ class BlockPool:
         self._key_of: list[BlockKey | None] = []
         self._by_key: dict[BlockKey, int] = {}
         self._blank: list[int] = []  # a heap
-        self._cached = LearnedReuse() if eviction is None else eviction
+        self._pins = Pins(most_pinned)
+        self._cached = PassingOver(LearnedReuse() if eviction is None else eviction, self._pins)
         self._leaving = leaving
         self.grow(num_blocks if room is None else room)
 
@@ -117,6 +120,16 @@ class BlockPool:
     def cached_blocks(self) -> int:
         """Free blocks that still hold a published prefix."""
         return len(self._cached)
+
+    @property
+    def pinned_blocks(self) -> int:
+        """Blocks that are passed over once they are cached, held or not."""
+        return len(self._pins)
+
+    @property
+    def num_broken_pins(self) -> int:
+        """Blocks that were pinned and given away before their time, for somebody needed the memory; grows."""
+        return self._cached.num_broken
 
     def is_free(self, block: int) -> bool:
         return self._references[block] == 0
@@ -196,6 +209,16 @@ class BlockPool:
         self._cached.compute(key)
         return True
 
+    def pin(self, key: BlockKey, owner: Hashable, seconds: float) -> bool:
+        """Keep what is published under `key` for so long after each use. False: nothing is, or this owner has no room
+        for one more pin."""
+        block = self._by_key.get(key)
+        return block is not None and self._cached.pin(block, key, owner, seconds)
+
+    def pass_to(self, now: float) -> None:
+        """It is so late now: pins end."""
+        self._cached.pass_to(now)
+
     def grow(self, room: int) -> None:
         """There is memory for so many blocks now."""
         if not self.room <= room <= self._num_blocks:
@@ -232,6 +255,7 @@ class BlockPool:
 
     def check(self, holders: Iterable[Sequence[int]] | None = None) -> None:
         """Prove the invariants (AssertionError otherwise). `holders`: the block lists of all sequences, if known."""
+        self._cached.check()
         free = [*self._blank, *self._cached]
         assert len(free) == len(set(free)), "a block is free twice"
         assert set(free) == {b for b, n in enumerate(self._references) if n == 0}, "free is not 'no references'"
@@ -241,6 +265,7 @@ class BlockPool:
         assert all(self._key_of[block] is not None for block in self._cached), "a cached block has no key"
         known = {key: block for block, key in enumerate(self._key_of) if key is not None}
         assert known == self._by_key, "keys and blocks disagree"
+        assert len(self._pins) == sum(key in self._pins for key in known), "something is pinned that is not there"
         if holders is not None:
             counted = [0] * self.room
             for blocks in holders:

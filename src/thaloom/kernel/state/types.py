@@ -23,6 +23,7 @@ GUESTS: frozenset[EngineName] = OUTSIDE | {"transformers"}
 """Engines in processes of their own, which are asked in text."""
 MAX_REPLICAS = 64
 MAX_WEIGHT = 1000
+DEFAULT_PIN_SHARE = 0.5
 ConditionKind = Literal["Ready", "Degraded", "Outdated"]
 Priority = Literal["high", "normal", "low"]
 
@@ -57,6 +58,8 @@ class ServiceSpec:
     chunk_tokens: int = 256
     """Prefill tokens in one step, at most."""
     prefix_reuse: bool = True
+    pin_share: float = DEFAULT_PIN_SHARE
+    """Of the blocks that the pool is promised, so much may be kept for clients that ask for it; 0: nothing."""
     kv_dtype: Literal["f32", "f16", "bf16", "i8"] | None = None
     """How keys and values are kept; None: what fits the weights (hal.types.DType)."""
     weights: Literal["stored", "int8", "int4"] = "stored"
@@ -89,15 +92,21 @@ class ServiceSpec:
             raise BadParameter(f"a url goes with engine 'openai', not with {self.engine!r}", param="url")
         if not 1 <= self.replicas <= MAX_REPLICAS:
             raise BadParameter(f"replicas must be between 1 and {MAX_REPLICAS}, not {self.replicas}", param="replicas")
-        for field_name, low, high in (("stretch", 1.0, 1e6), ("token_s", 0.0, 1e6), ("keep_throughput", 0.0, 1.0)):
+        for field_name, low, high in (
+            ("stretch", 1.0, 1e6),
+            ("token_s", 0.0, 1e6),
+            ("keep_throughput", 0.0, 1.0),
+            ("pin_share", 0.0, 1.0),
+        ):
             if not low <= getattr(self, field_name) <= high:  # also refuses NaN
                 raise BadParameter(f"{field_name} must be between {low:g} and {high:g}", param=field_name)
         check_keep_alive(self.keep_alive_s)
         check_tiers(self.kv_host_bytes, self.kv_disk_bytes, prefix_reuse=self.prefix_reuse)
-        if self.kv_host_bytes and self.engine != "thaloom":
-            raise BadParameter(
-                f"kv_host_bytes goes with engine 'thaloom', not with {self.engine!r}", param="kv_host_bytes"
-            )
+        for field_name, neutral in (("kv_host_bytes", 0), ("pin_share", DEFAULT_PIN_SHARE)):
+            if getattr(self, field_name) != neutral and self.engine != "thaloom":
+                raise BadParameter(
+                    f"{field_name} goes with engine 'thaloom', not with {self.engine!r}", param=field_name
+                )
 
 
 def check_tiers(kv_host_bytes: int, kv_disk_bytes: int, *, prefix_reuse: bool) -> None:

@@ -71,6 +71,7 @@ def _name_of(model: str) -> str:
 @option("--max-queue", type=POSITIVE, metavar="N")
 @option("--chunk-tokens", type=POSITIVE, metavar="TOKENS")
 @option("--prefix-reuse/--no-prefix-reuse", default=None)
+@option("--pin-share", type=click.FloatRange(min=0, max=1), callback=finite, metavar="SHARE")
 @option("--kv", "kv_dtype", type=click.Choice(["f32", "f16", "bf16", "i8"]), metavar="FORMAT")
 @option("--weights", type=click.Choice(["stored", "int8", "int4"]), metavar="FORMAT")
 @option("--speculation", type=click.Choice(["auto", "off"]), metavar="WHEN")

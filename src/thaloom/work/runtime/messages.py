@@ -70,6 +70,9 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     """Where requests wait, the lower comes first: 0 high, 1 normal, 2 low (types.Priority)."""
     cache_salt: str = ""
     """Blocks are shared with requests of the same salt alone."""
+    pins: list[tuple[int, float]] = []
+    """Of the prompt, so many tokens from its first on, and for how many seconds after each use their keys and values
+    are to stay in the cache. Whole blocks; where several name one, the longest counts."""
     report: list[int] = []
     """Tokens whose log-probabilities are reported too, with every token of the answer; needs `logprobs`."""
 
@@ -145,6 +148,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int
     queue_s: float
     prefill_s: float
+    pinned_tokens: int = 0
+    """Of the prompt, those that are in the cache to stay as `pins` says: the first ones, as far as there was room."""
 
 
 class PromptLogprobs(msgspec.Struct, frozen=True, kw_only=True, tag="prompt_logprobs"):
@@ -220,6 +225,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     decode_s: float
     stop_token: int | None = None
     """Which stop token ended it, if one did."""
+    pinned_tokens: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -294,6 +300,12 @@ class WorkerStats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     """Whose keys and values left the pool and were kept; `restored_tokens_total`: came back, and were not computed
     again."""
     restored_tokens_total: int = 0
+    pinned_blocks: int = 0
+    """Of the blocks that are held or cached."""
+    refused_pin_tokens_total: int = 0
+    """That were to be pinned, and found no room."""
+    broken_pin_tokens_total: int = 0
+    """That were pinned, and were given away before their time."""
 
 
 Task = Generate | Embed | Ask | AskEmbedding | Infer | Transcribe | Speak | Paint

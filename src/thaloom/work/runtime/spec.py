@@ -15,7 +15,7 @@ from thaloom.base.files import write_atomic
 from thaloom.base.ids import DeviceId, ServiceName, WorkerId
 from thaloom.hal.types import DType, WeightFormat
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
-from thaloom.kernel.state.types import EngineName, check_tiers
+from thaloom.kernel.state.types import DEFAULT_PIN_SHARE, EngineName, check_tiers
 
 MAX_SOCKET_PATH_BYTES = 100
 """Of the 108 bytes a unix socket's path may have (unix(7)), 8 are kept for the name it is bound under at first."""
@@ -66,6 +66,8 @@ class WorkerSpec:
     max_queue: int = 128
     chunk_tokens: int = 256
     prefix_reuse: bool = True
+    pin_share: float = DEFAULT_PIN_SHARE
+    """Of the blocks that are promised, so much may be pinned, half of that by requests of one salt; 0: nothing."""
     kv_dtype: DType | None = None
     """None: what fits the weights, as loading.choose_kv_dtype says."""
     weights: WeightFormat = "stored"
@@ -83,6 +85,8 @@ class WorkerSpec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadParameter(f"{name} must be at least 1, not {value}", param=name)
+        if not 0.0 <= self.pin_share <= 1.0:  # also refuses NaN
+            raise BadParameter(f"pin_share must be between 0 and 1, not {self.pin_share}", param="pin_share")
         check_tiers(self.kv_host_bytes, self.kv_disk_bytes, prefix_reuse=self.prefix_reuse)
         if self.kv_disk_bytes and self.tier_folder is None:
             raise BadParameter("kv_disk_bytes without a tier_folder to keep them in", param="tier_folder")

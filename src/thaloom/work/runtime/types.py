@@ -15,6 +15,7 @@ Priority = Literal["high", "normal", "low"]
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 MAX_TOP_LOGPROBS = 20
 MAX_LOGIT_BIAS = 100.0
+MAX_PIN_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,29 @@ class Templating:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """The end of a beginning of a chat: so many whole messages, and of the next one so much."""
+
+    num_messages: int = 0
+    num_characters: int = 0
+    """Of the next message's content."""
+    num_calls: int = 0
+    """Of the tools it calls."""
+    num_tools: int | None = None
+    """Of those the model is told of; None: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """What of a prompt is to stay in the prefix cache: its beginning."""
+
+    seconds: float
+    """After each use. The room for pins is bounded: what finds none is not pinned, and told (Done.pinned_tokens)."""
+    mark: Mark | None = None
+    """How far, of `messages`; None: all of the prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
     """One answer wanted from one served model. Exactly one of `messages`, `prompt`, `prompt_tokens` is given."""
 
@@ -156,6 +180,8 @@ class GenerateRequest:
     """Who comes first where requests wait."""
     cache_salt: str = ""
     """Prompts share what was computed of a prefix only with prompts of the same salt."""
+    pins: tuple[Pin, ...] = ()
+    """Beginnings of the prompt that are to stay in the cache."""
     separate_reasoning: bool = True
     """What a model thinks aloud comes as Delta.reasoning, if its dialect is known to mark it."""
 
@@ -219,6 +245,9 @@ class Done:
     """The stop string or stop token of the request that ended the answer; None: the model's own end, or none."""
     reasoning_tokens: int = 0
     """Of `completion_tokens`."""
+    pinned_tokens: int = 0
+    """Prompt tokens that are pinned now as the request asked: the first ones, in whole blocks, as far as there was
+    room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

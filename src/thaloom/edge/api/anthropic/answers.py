@@ -146,8 +146,10 @@ _EMPTY_USAGE: dict[str, Any] = {
 
 
 def _usage(done: Done) -> dict[str, Any]:
+    created = max(0, done.pinned_tokens - done.cached_tokens)
     return _EMPTY_USAGE | {
-        "input_tokens": done.prompt_tokens - done.cached_tokens,
+        "input_tokens": done.prompt_tokens - done.cached_tokens - created,
+        "cache_creation_input_tokens": created,
         "cache_read_input_tokens": done.cached_tokens,
         "output_tokens": done.completion_tokens,
         "output_tokens_details": {"thinking_tokens": done.reasoning_tokens},

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
-from thaloom.edge.api.anthropic.turns import chat_messages, system_text
+from thaloom.edge.api.anthropic.marks import pins
+from thaloom.edge.api.anthropic.turns import conversation, system_text
 from thaloom.edge.api.routes.fields import validate
 from thaloom.edge.api.routes.generation import Wanted
 from thaloom.edge.wire.anthropic import (
@@ -24,6 +25,7 @@ from thaloom.work.runtime.types import (
     ChatMessage,
     Constraint,
     GenerateRequest,
+    Pin,
     Templating,
     TokenizeRequest,
     Tool,
@@ -48,7 +50,7 @@ def messages(data: dict[str, Any], request_id: RequestId) -> AnthropicWanted:
     """Raises BadParameter."""
     fields = _validate(MessagesRequest, data)
     _check_thinking(fields)
-    prompt = _prompt(fields)
+    prompt, kept = _prompt(fields)
     choice = fields.tool_choice
     request = GenerateRequest(
         id=request_id,
@@ -64,6 +66,7 @@ def messages(data: dict[str, Any], request_id: RequestId) -> AnthropicWanted:
         parallel_tool_calls=choice is None or not choice.disable_parallel_tool_use,
         constraint=_constraint(fields),
         templating=prompt.templating,
+        pins=kept,
     )
     thinking = fields.thinking
     return AnthropicWanted(
@@ -80,7 +83,8 @@ def count_tokens(data: dict[str, Any]) -> TokenizeRequest:
     """Raises BadParameter."""
     fields = _validate(CountTokensRequest, data)
     _forced_tool(fields)
-    return _prompt(fields)
+    prompt, _ = _prompt(fields)
+    return prompt
 
 
 def _validate(kind: type[P], data: dict[str, Any]) -> P:
@@ -132,15 +136,17 @@ def _refuse_unserved_tools(tools: Any) -> None:
             )
 
 
-def _prompt(fields: Prompt) -> TokenizeRequest:
-    """What both routes have in common is what is tokenised."""
-    turns, goes_on = chat_messages(fields.messages)
+def _prompt(fields: Prompt) -> tuple[TokenizeRequest, tuple[Pin, ...]]:
+    """What both routes have in common is what is tokenised, and what of it is to stay."""
+    said = conversation(fields.messages)
+    turns, goes_on = said.turns, said.goes_on
     if fields.system and (text := system_text(fields.system)):
         turns = [ChatMessage(role="system", content=text), *turns]
     templating = Templating(
         variables=_template_variables(fields), add_generation_prompt=not goes_on, continue_final_message=goes_on
     )
-    return TokenizeRequest(model=fields.model, messages=tuple(turns), tools=_tools(fields), templating=templating)
+    asked = TokenizeRequest(model=fields.model, messages=tuple(turns), tools=_tools(fields), templating=templating)
+    return asked, pins(fields, turns, said.marks)
 
 
 def _tools(fields: Prompt) -> tuple[Tool, ...]:

@@ -8,21 +8,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from thaloom.base.errors import BadParameter
 from thaloom.edge.wire.anthropic import (
+    Block,
+    CacheControl,
     Message,
+    RedactedThinkingBlock,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
 )
-from thaloom.work.runtime.types import ChatMessage
+from thaloom.work.runtime.types import ChatMessage, Mark
+
+Marked = tuple[CacheControl, Mark]
 
 
-def chat_messages(messages: Sequence[Message]) -> tuple[list[ChatMessage], bool]:
-    """The turns, and whether the answer goes on with the last one. Raises BadParameter."""
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    turns: list[ChatMessage]
+    goes_on: bool
+    """The answer goes on with the last one."""
+    marks: list[Marked]
+
+
+def conversation(messages: Sequence[Message]) -> Conversation:
+    """Raises BadParameter."""
     turns = _Turns()
     for index, message in enumerate(messages):
         if not message.content and message.role != "assistant":
@@ -30,7 +44,7 @@ def chat_messages(messages: Sequence[Message]) -> tuple[list[ChatMessage], bool]
         turns.add(index, message)
     if not turns.made:
         raise BadParameter("messages: there is nothing in them to answer", param="messages")
-    return turns.made, _goes_on(messages, turns.made)
+    return Conversation(turns.made, _goes_on(messages, turns.made), turns.marks)
 
 
 def system_text(system: str | Sequence[TextBlock]) -> str:
@@ -61,6 +75,7 @@ class _Turns:
         self.made: list[ChatMessage] = []
         self._called: dict[str, str] = {}
         """The tool of each call so far, by the call's id."""
+        self.marks: list[Marked] = []
 
     def add(self, index: int, message: Message) -> None:
         if isinstance(message.content, str):
@@ -81,6 +96,26 @@ class _Turns:
                     self._call(block)
                 elif isinstance(block, ThinkingBlock) and block.thinking:
                     self._extend("assistant", reasoning_content=block.thinking)
+            self._mark(block)
+
+    def _mark(self, block: Block) -> None:
+        """What has been said so far is to stay, if the block says so, or a text within it."""
+        if isinstance(block, ThinkingBlock | RedactedThinkingBlock):
+            return
+        within = block.content if isinstance(block, ToolResultBlock) else None
+        texts = () if within is None or isinstance(within, str) else within
+        marks = [part.cache_control for part in (*texts, block) if part.cache_control is not None]
+        self.marks += [(mark, self._here()) for mark in marks]
+
+    def _here(self) -> Mark:
+        if not self.made:
+            return Mark()
+        turn = self.made[-1]
+        return Mark(
+            num_messages=len(self.made) - 1,
+            num_characters=len(turn.content),
+            num_calls=len(turn.extra.get("tool_calls", ())),
+        )
 
     @staticmethod
     def _require(role: str, expected: str, where: str) -> None:

@@ -45,6 +45,7 @@ _WORKER_GAUGES = {
     "num_blocks": ("kv_blocks", "Blocks of 16 tokens in the worker's pool."),
     "used_blocks": ("kv_blocks_used", "Blocks that running requests hold."),
     "cached_blocks": ("kv_blocks_cached", "Blocks that nobody holds and that a new request may find its prefix in."),
+    "pinned_blocks": ("kv_blocks_pinned", "Blocks, held or cached, that are to stay until the time of a pin ends."),
     "weight_bytes": ("weight_bytes", "Bytes of the model's weights as the device holds them."),
     "kv_bytes": ("kv_bytes", "Bytes of the block pool."),
     "kv_committed_bytes": ("kv_committed_bytes", "Of these, bytes that have memory behind them now."),
@@ -71,6 +72,8 @@ _WORKER_COUNTERS = {
     "accepted_tokens_total": ("accepted_tokens", "Guessed tokens that were right."),
     "saved_tokens_total": ("saved_tokens", "Tokens whose keys and values left the pool and were kept."),
     "restored_tokens_total": ("restored_tokens", "Tokens whose keys and values came back instead of being computed."),
+    "refused_pin_tokens_total": ("refused_pin_tokens", "Tokens that were to be pinned, and found no room."),
+    "broken_pin_tokens_total": ("broken_pin_tokens", "Tokens that were pinned, and given away before their time."),
     "preemptions_total": ("preemptions", "Requests put back to the queue because blocks ran out."),
 }
 _WORKER_INFO = ("worker", "pid", "device", "driver", "model_digest", "degraded")

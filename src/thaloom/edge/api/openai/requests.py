@@ -9,6 +9,7 @@ from thaloom.base.errors import BadParameter
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.openai.constraints import constraint, refuse_unserved_forms
 from thaloom.edge.api.openai.messages import chat_messages, refuse_what_is_not_text
+from thaloom.edge.api.openai.retention import pins
 from thaloom.edge.api.openai.tools import ToolWish, tool_wish
 from thaloom.edge.api.openai.unserved import refuse_unserved
 from thaloom.edge.api.routes.fields import validate
@@ -149,6 +150,7 @@ def _shared(fields: GenerationFields) -> dict[str, Any]:
         "include_stop": bool(fields.include_stop_str_in_output),
         "ignore_eos": bool(fields.ignore_eos),
         "cache_salt": fields.cache_salt or "",
+        "pins": pins(fields.prompt_cache_retention),
         "show_special_tokens": fields.skip_special_tokens is False,
     }
 

@@ -44,6 +44,7 @@ class GenerationOptions(TypedDict, total=False):
     response_format: Json | None
     structured_outputs: Json | None
     cache_salt: str | None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None
     user: str | None
     service_tier: str | None
 
@@ -112,6 +113,7 @@ class ServeOptions(TypedDict, total=False):
     max_queue: int | None
     chunk_tokens: int | None
     prefix_reuse: bool | None
+    pin_share: float | None
     kv_dtype: Literal["f32", "f16", "bf16", "i8"] | None
     weights: Literal["stored", "int8", "int4"] | None
     speculation: Literal["auto", "off"] | None

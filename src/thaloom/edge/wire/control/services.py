@@ -32,6 +32,8 @@ class ServeRequest(Ask):
     max_queue: int = Field(default=128, ge=1)
     chunk_tokens: int = Field(default=256, ge=1)
     prefix_reuse: bool = True
+    pin_share: float = Field(default=0.5, ge=0, le=1)
+    """Of the memory for keys and values that it is promised, so much may be kept for clients that ask for it."""
     kv_dtype: Literal["f32", "f16", "bf16", "i8"] | None = None
     """How keys and values are kept; null: bf16 beside whole numbers, f16 beside 16 bits, f32 beside f32."""
     weights: Literal["stored", "int8", "int4"] = "stored"
@@ -66,6 +68,7 @@ class ServiceSpec(Answer):
     max_queue: int
     chunk_tokens: int
     prefix_reuse: bool
+    pin_share: float = 0.5
     kv_dtype: str | None = None
     weights: str = "stored"
     speculation: str = "auto"

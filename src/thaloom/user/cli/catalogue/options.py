@@ -239,6 +239,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Reuse what equal beginnings have in common (default: yes).",
         "复用相同前缀的计算（默认开启）。",
     ),
+    "option.pin_share": (
+        "Of --kv-bytes, what clients may have kept (default 0.5; 0: nothing).",
+        "键值缓存中客户端可要求保留的比例（默认 0.5）。",
+    ),
     "option.speculation": (
         "Verify guessed tokens where that pays (auto, off); answers stay the same.",
         "划算时验证猜测的 token（auto、off）。",

@@ -11,8 +11,9 @@ from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.kernel.memory.pages import blocks_for
 from thaloom.kernel.sched.chunks import DEFAULT_TARGETS, StepTargets
 from thaloom.kernel.sched.steps import StepLimits
+from thaloom.kernel.state.types import DEFAULT_PIN_SHARE
 from thaloom.work.runtime.messages import Embed, Generate
-from thaloom.work.runtime.types import MAX_TOP_LOGPROBS, Pooling, Sampling
+from thaloom.work.runtime.types import MAX_PIN_S, MAX_TOP_LOGPROBS, Pooling, Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class EngineConfig:
     prefix_reuse: bool = True
     targets: StepTargets = DEFAULT_TARGETS
     """What running requests bear while prompts come in."""
+    pin_share: float = DEFAULT_PIN_SHARE
+    """Of the blocks that are promised, so much may be pinned; 0: nothing."""
     salt: bytes = b""
     """Names what stored keys and values depend on besides the tokens (model digest, dtype)."""
 
@@ -67,6 +70,7 @@ def admit(request: Generate, config: EngineConfig) -> Sampling:
     for name, count in (("logprobs", request.logprobs), ("prompt_logprobs", request.prompt_logprobs)):
         if count is not None and not 0 <= count <= MAX_TOP_LOGPROBS:
             raise BadParameter(f"{name} must be between 0 and {MAX_TOP_LOGPROBS}, not {count}", param=name)
+    _check_pins(request)
     sampling = Sampling(
         temperature=request.temperature,
         top_k=request.top_k,
@@ -95,6 +99,16 @@ def _check_tokens(param: str, tokens: Iterable[int], vocab_size: int) -> None:
     for token in tokens:
         if not 0 <= token < vocab_size:
             raise BadParameter(f"token {token} is outside the vocabulary of {vocab_size} tokens", param=param)
+
+
+def _check_pins(request: Generate) -> None:
+    for num_tokens, seconds in request.pins:
+        if not 0 <= num_tokens <= len(request.prompt):
+            raise BadParameter(
+                f"pins: {num_tokens} tokens of a prompt of {len(request.prompt)} cannot be pinned", param="pins"
+            )
+        if not 0 < seconds <= MAX_PIN_S:  # also refuses NaN
+            raise BadParameter(f"pins: a pin lasts up to {MAX_PIN_S:g} seconds, not {seconds}", param="pins")
 
 
 def most_blocks(num_prompt: int, max_tokens: int) -> int:

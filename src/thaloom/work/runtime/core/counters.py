@@ -28,6 +28,8 @@ class EngineCounters:
     """Guessed tokens that were verified; `accepted_tokens` of them were what the model says, and are among
     `completion_tokens`."""
     accepted_tokens: int = 0
+    refused_pin_tokens: int = 0
+    """Of prompts that were computed: to be pinned, and there was no room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,3 +43,6 @@ class EngineLoad:
     room: int
     free_blocks: int
     cached_blocks: int
+    pinned_blocks: int = 0
+    num_broken_pins: int = 0
+    """Blocks that were pinned and given away before their time; grows."""

@@ -95,6 +95,7 @@ class Engine:
 
     def load(self) -> EngineLoad:
         with self._lock:
+            self._roster.pass_to(self._monotonic())
             return self._roster.load()
 
     def submit(self, request: Generate | Embed, matcher: Matcher | None = None) -> tuple[Ticket, int]:

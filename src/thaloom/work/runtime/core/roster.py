@@ -47,6 +47,7 @@ class Roster:
             config.num_blocks,
             room=memory.room,
             prefix_reuse=config.prefix_reuse,
+            most_pinned=int(config.pin_share * memory.promised),
             leaving=None if tiers is None else lambda block, key: tiers.leave(block, key, self._history.times),
         )
         self._live: dict[Ticket, Sequence] = {}
@@ -66,6 +67,8 @@ class Roster:
             num_blocks=self._pool.num_blocks,
             free_blocks=self._pool.num_blocks - self._pool.held_blocks,
             cached_blocks=self._pool.cached_blocks,
+            pinned_blocks=self._pool.pinned_blocks,
+            num_broken_pins=self._pool.num_broken_pins,
             room=self._pool.room,
         )
 
@@ -91,6 +94,7 @@ class Roster:
 
     def next_work(self, now: float) -> list[Work]:
         """What goes into the next step; nothing if there is nobody. Preempts and admits as planned."""
+        self.pass_to(now)
         self._make_way()
         while (plan := plan_step(self._snapshot())).preempt is not None:
             self._preempt(self._live[Ticket(plan.preempt)])
@@ -98,6 +102,10 @@ class Roster:
         work = self._carry_out(plan, now)
         self._look_ahead()
         return self._speculation.add_drafts(work, self._history.times, len(self._running))
+
+    def pass_to(self, now: float) -> None:
+        """It is so late now: of what is pinned, the time ends."""
+        self._pool.pass_to(now)
 
     def took(self, work: list[Work], seconds: float) -> None:
         """How long the step that computed this took."""
@@ -118,10 +126,13 @@ class Roster:
             for index in range(sequence.num_published, num_full):
                 self._pool.publish(sequence.blocks[index], keys[index])
             sequence.num_published = num_full
+            self._pin(sequence)
 
     def end(self, sequence: Sequence) -> None:
         """It is gone, and its blocks are free."""
         del self._live[sequence.ticket]
+        if sequence.first_token_at is not None:  # all of its prompt was computed, and could have been pinned
+            self._counters.refused_pin_tokens += (sequence.num_to_pin - sequence.num_pinned) * BLOCK_TOKENS
         (self._running if sequence.state == "running" else self._waiting).remove(sequence)
         self._let_go(sequence)
         sequence.state = "ended"
@@ -274,6 +285,8 @@ class Roster:
         sequence.state = "running"
         sequence.blocks = found + fresh
         sequence.num_published = len(found)
+        sequence.num_pinned = 0
+        self._pin(sequence)
         sequence.num_computed = len(found) * BLOCK_TOKENS
         if sequence.admitted_at is None:  # not after a preemption
             sequence.admitted_at = now
@@ -281,6 +294,15 @@ class Roster:
             self._counters.prompt_tokens += len(sequence.request.prompt)
             self._counters.cached_tokens += sequence.cached_tokens
         return True
+
+    def _pin(self, sequence: Sequence) -> None:
+        """Of what it has published, what is to be pinned, as far as there is room: from its beginning on, for nobody
+        finds what comes behind a gap."""
+        keys = sequence.keys(min(sequence.num_to_pin, sequence.num_published))
+        while (index := sequence.num_pinned) < len(keys):
+            if not self._pool.pin(keys[index], sequence.root, sequence.pin_s(index)):
+                return
+            sequence.num_pinned += 1
 
     def _restore(self, sequence: Sequence, found: list[int], now: float, until: float | None) -> bool:
         """Add to `found`, which are held, what comes back for it now. False: let it wait for the rest."""

@@ -28,7 +28,6 @@ class Sequence:
 
     __slots__ = (
         "_keys",
-        "_root",
         "admitted_at",
         "blocks",
         "cached_tokens",
@@ -38,12 +37,14 @@ class Sequence:
         "lookup",
         "num_computed",
         "num_overtaken",
+        "num_pinned",
         "num_published",
         "num_told",
         "pooled",
         "pooling",
         "request",
         "restored",
+        "root",
         "state",
         "stop_tokens",
         "submitted_at",
@@ -70,6 +71,8 @@ class Sequence:
         self.blocks: list[int] = []
         self.num_computed = 0
         self.num_overtaken = 0
+        self.num_pinned = 0
+        """Of its first blocks: pinned since it was let in."""
         self.num_published = 0
         self.cached_tokens = 0
         self.submitted_at = now
@@ -81,7 +84,7 @@ class Sequence:
         """Whether the tiers were told what it will ask for."""
         self.restored: tuple[int, float] | None = None
         """While it waits for its blocks to come back: how many were there when last one came, and when that was."""
-        self._root = root
+        self.root = root
         self._keys: list[BlockKey] = []
 
     @property
@@ -93,11 +96,21 @@ class Sequence:
     def num_generated(self) -> int:
         return len(self.tokens) - len(self.request.prompt)
 
+    @property
+    def num_to_pin(self) -> int:
+        """Of its first blocks."""
+        return max((num_tokens for num_tokens, _ in self.request.pins), default=0) // BLOCK_TOKENS
+
+    def pin_s(self, index: int) -> float:
+        """For how long its block of this index, one of those, is to be pinned."""
+        end = (index + 1) * BLOCK_TOKENS
+        return max(seconds for num_tokens, seconds in self.request.pins if num_tokens >= end)
+
     def keys(self, num_blocks: int) -> list[BlockKey]:
         """Keys of its first `num_blocks` full blocks, each computed once."""
         done = len(self._keys)
         if num_blocks > done:
-            parent = self._keys[-1] if self._keys else self._root
+            parent = self._keys[-1] if self._keys else self.root
             self._keys += block_keys(parent, self.tokens[done * BLOCK_TOKENS : num_blocks * BLOCK_TOKENS])
         return self._keys[:num_blocks]
 
@@ -112,7 +125,12 @@ class Sequence:
         """Its first token is there."""
         self.first_token_at = now
         admitted = self.submitted_at if self.admitted_at is None else self.admitted_at
-        return Started(cached_tokens=self.cached_tokens, queue_s=admitted - self.submitted_at, prefill_s=now - admitted)
+        return Started(
+            cached_tokens=self.cached_tokens,
+            queue_s=admitted - self.submitted_at,
+            prefill_s=now - admitted,
+            pinned_tokens=self.num_pinned * BLOCK_TOKENS,
+        )
 
     def finished(self, reason: FinishReason, *, completion_tokens: int, stop_token: int | None, now: float) -> Finished:
         admitted = self.submitted_at if self.admitted_at is None else self.admitted_at
@@ -126,4 +144,5 @@ class Sequence:
             prefill_s=first - admitted,
             decode_s=now - first,
             stop_token=stop_token,
+            pinned_tokens=self.num_pinned * BLOCK_TOKENS,
         )

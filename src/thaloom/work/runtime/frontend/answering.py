@@ -113,6 +113,7 @@ class Answer(AsyncIterator[Delta | Done]):
             degraded=self.degraded,
             stop=self._text.stop_found or (finished.stop_token if wanted else None),
             reasoning_tokens=self._text.num_reasoning,
+            pinned_tokens=finished.pinned_tokens,
         )
 
     @property
@@ -134,6 +135,7 @@ class Answer(AsyncIterator[Delta | Done]):
             degraded=self.degraded,
             stop=self._text.stop_found,
             reasoning_tokens=self._text.num_reasoning,
+            pinned_tokens=started.pinned_tokens,
         )
 
     def _end(self) -> None:

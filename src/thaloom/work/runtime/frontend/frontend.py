@@ -137,7 +137,8 @@ class Frontend:
     async def _start_own(self, request: GenerateRequest, route: Route) -> tuple[Placed, Answer]:
         speech = await self._speech(route)
         prompt = await self._speeches.tokenise(speech, request)
-        message = message_of(request, prompt, speech, _context(route, speech))
+        pins = await self._speeches.pins(speech, request, prompt)
+        message = message_of(request, prompt, speech, _context(route, speech), pins)
         placed = await self._workers.begin(route.name, message)
         return placed, Answer(self._workers, placed, message, answer_text(request, prompt, speech), self._clock)
 

@@ -17,6 +17,7 @@ from thaloom.base.events import Degraded, Emit
 from thaloom.work.runtime.dialects import Dialect, registry
 from thaloom.work.runtime.dialects.selecting import select
 from thaloom.work.runtime.dialects.thinking import Thinking, thinking_of
+from thaloom.work.runtime.frontend.marking import num_in_common, otherwise
 from thaloom.work.runtime.frontend.telling import as_told
 from thaloom.work.runtime.text.abilities import Abilities, abilities_of
 from thaloom.work.runtime.text.guarding import Guard, check_unmarked
@@ -67,6 +68,15 @@ class Speech:
         if not tokens:
             raise BadParameter("there is not one token in the prompt", param=prompt_field(request))
         return tokens
+
+    def pins_of(self, request: GenerateRequest, prompt: list[int]) -> list[tuple[int, float]]:
+        """Of its prompt, how many tokens are to stay, and for how many seconds. Takes as long as `prompt_of` for each
+        mark."""
+        pins = []
+        for pin in request.pins:
+            other = prompt if pin.mark is None else self.prompt_of(otherwise(request, pin.mark))
+            pins.append((num_in_common(prompt, other), pin.seconds))
+        return pins
 
     def chat_tokens(self, messages: tuple[ChatMessage, ...], request: GenerateRequest | TokenizeRequest) -> list[int]:
         """Raises BadParameter on `messages`."""
@@ -186,6 +196,12 @@ class SpeechCache:
         if _is_short(request):
             return speech.prompt_of(request)
         return await asyncio.get_running_loop().run_in_executor(self._threads, speech.prompt_of, request)
+
+    async def pins(self, speech: Speech, request: GenerateRequest, prompt: list[int]) -> list[tuple[int, float]]:
+        """Speech.pins_of; where there is something to be found, in a thread, so that nobody else waits."""
+        if all(pin.mark is None for pin in request.pins):
+            return speech.pins_of(request, prompt)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, speech.pins_of, request, prompt)
 
     async def text_tokens(self, speech: Speech, request: EmbedRequest) -> list[int]:
         """Of a text to be embedded. Raises BadParameter on `input`."""

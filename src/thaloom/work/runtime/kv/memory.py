@@ -30,6 +30,11 @@ class KvMemory(Protocol):
         """Blocks it may have memory for now: fewer than the room where others are to have some of it back."""
         ...
 
+    @property
+    def promised(self) -> int:
+        """Blocks there may always be memory for, whatever others want: `limit` is never less. It never changes."""
+        ...
+
     def want(self, num_blocks: int) -> None:
         """How many would be of use now: what is lent to others meanwhile is decided by that."""
         ...
@@ -54,7 +59,7 @@ class FixedKv:
     is_fixed = True
 
     def __init__(self, num_blocks: int) -> None:
-        self.room = self.limit = num_blocks
+        self.room = self.limit = self.promised = num_blocks
 
     def want(self, num_blocks: int) -> None:
         pass
@@ -91,6 +96,10 @@ class ElasticKv:
 
     @property
     def limit(self) -> int:
+        return self._num_blocks
+
+    @property
+    def promised(self) -> int:
         return self._num_blocks
 
     def want(self, num_blocks: int) -> None:
@@ -130,6 +139,10 @@ class LentKv(ElasticKv):
     @property
     def limit(self) -> int:
         return max(self._floor, self._blocks_of(self._seat.target()))
+
+    @property
+    def promised(self) -> int:
+        return self._floor
 
     def want(self, num_blocks: int) -> None:
         with contextlib.suppress(DeadlineExceeded):

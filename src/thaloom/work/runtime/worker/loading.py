@@ -151,6 +151,7 @@ def load(
             limits=limits,
             max_queue=spec.max_queue,
             prefix_reuse=spec.prefix_reuse,
+            pin_share=spec.pin_share,
             targets=spec.targets,
             salt=f"{manifest.digest} {program.digest()} {kv_dtype} {spec.weights}".encode(),
         ),

@@ -97,6 +97,9 @@ def serving_stats(spec: WorkerSpec, phase: str, model: LoadedModel, engine: Engi
         restored_tokens_total=0 if tiers is None else tiers.restored_blocks * BLOCK_TOKENS,
         turn_wait_seconds_total=counters.turn_wait_seconds,
         missed_turns_total=counters.missed_turns,
+        pinned_blocks=load.pinned_blocks,
+        refused_pin_tokens_total=counters.refused_pin_tokens,
+        broken_pin_tokens_total=load.num_broken_pins * BLOCK_TOKENS,
         phase=phase,
     )
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from thaloom.base.errors import BadParameter, ThaloomError
 from thaloom.base.ids import RequestId
 from thaloom.edge.api.openai.kept.responses.items import Item, kept_items, messages
+from thaloom.edge.api.openai.retention import pins
 from thaloom.edge.api.routes.fields import validate
 from thaloom.edge.api.routes.generation import Wanted
 from thaloom.edge.wire.responses import (
@@ -93,6 +94,7 @@ def wanted(asked: ResponsesRequest, request_id: RequestId, *, before: Sequence[I
         parallel_tool_calls=asked.parallel_tool_calls is not False,
         constraint=None if use == "required" else _constraint(asked.text),
         templating=_templating(asked.reasoning),
+        pins=pins(asked.prompt_cache_retention),
     )
     return ResponseWanted(
         id=request_id,

@@ -271,6 +271,7 @@ def _head(wanted: ResponseWanted, created: int) -> dict[str, Any]:
         "parallel_tool_calls": asked.parallel_tool_calls is not False,
         "previous_response_id": asked.previous_response_id,
         "prompt_cache_key": asked.prompt_cache_key,
+        "prompt_cache_retention": asked.prompt_cache_retention,
         "reasoning": {"effort": asked.reasoning.effort if asked.reasoning else None, "summary": None},
         "safety_identifier": asked.safety_identifier,
         "service_tier": SERVED_TIER,

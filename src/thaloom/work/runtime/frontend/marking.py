@@ -1,0 +1,57 @@
+"""How many tokens of a prompt the beginning of a chat is: as many as it has in common with the same chat that says
+something else behind the mark.
+
+No template says where in what it writes a message ends, and no tokenizer where a text ended that another one follows.
+Everything behind the mark keeps its shape, so that templates that look ahead write the beginning as they did.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from thaloom.work.runtime.types import ChatMessage, GenerateRequest, Mark, Tool
+
+
+def otherwise(request: GenerateRequest, mark: Mark) -> GenerateRequest:
+    """The same up to the mark, and something else behind it, as short as can be. `request` has messages."""
+    messages = request.messages or ()
+    begun = mark.num_messages
+    others = [_other_message(message, mark if index == begun else Mark())
+              for index, message in enumerate(messages[begun:], begun)]  # fmt: skip
+    num_tools = len(request.tools) if mark.num_tools is None else mark.num_tools
+    return dataclasses.replace(
+        request,
+        messages=(*messages[:begun], *others),
+        tools=(*request.tools[:num_tools], *map(_other_tool, request.tools[num_tools:])),
+        templating=dataclasses.replace(request.templating, continue_final_message=False),
+    )
+
+
+def num_in_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens that both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))
+
+
+def _other_message(message: ChatMessage, mark: Mark) -> ChatMessage:
+    kept, rest = message.content[: mark.num_characters], message.content[mark.num_characters :]
+    extra = dict(message.extra)
+    if calls := extra.get("tool_calls"):
+        extra["tool_calls"] = [*calls[: mark.num_calls], *map(_other_call, calls[mark.num_calls :])]
+    if rest or not (kept or mark.num_calls):
+        kept += _other(rest)
+    return dataclasses.replace(message, content=kept, extra=extra)
+
+
+def _other_call(call: dict[str, Any]) -> dict[str, Any]:
+    return call | {"function": {"name": _other(call["function"]["name"]), "arguments": {}}}
+
+
+def _other_tool(tool: Tool) -> Tool:
+    return Tool(name=_other(tool.name))
+
+
+def _other(text: str) -> str:
+    return "1" if text.startswith("0") else "0"

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.kernel_memory.test_pages import keys
+from thaloom.kernel.memory.eviction import LearnedReuse, LeastRecentlyUsed
+from thaloom.kernel.memory.pages import BlockPool
+from thaloom.kernel.memory.pins import Pins
+
+
+@pytest.fixture(params=[LeastRecentlyUsed, LearnedReuse])
+def pool(request: pytest.FixtureRequest) -> BlockPool:
+    """Of six blocks, of which four may be pinned; it is 0 o'clock."""
+    made = BlockPool(6, eviction=request.param(), most_pinned=4)
+    made.pass_to(0.0)
+    return made
+
+
+def leave(pool: BlockPool, *numbers: int) -> None:
+    """A prompt of blocks filled with these numbers comes and goes."""
+    held = pool.allocate(len(numbers)) or []
+    for block, key in zip(held, keys(*numbers), strict=True):
+        pool.publish(block, key)
+    pool.release(held)
+
+
+def pin(pool: BlockPool, *numbers: int, owner: str = "me", seconds: float = 10.0) -> list[bool]:
+    return [pool.pin(key, owner, seconds) for key in keys(*numbers)]
+
+
+def take(pool: BlockPool, count: int) -> None:
+    """A prompt that leaves nothing."""
+    pool.release(pool.allocate(count) or [])
+
+
+def test_what_is_pinned_stays_while_there_is_anything_else(pool: BlockPool) -> None:
+    leave(pool, 1, 2)
+    assert pin(pool, 1, 2) == [True, True]
+    leave(pool, 3, 4)
+    take(pool, 4)
+    assert len(pool.lookup(keys(1, 2))) == 2
+    assert pool.lookup(keys(3)) == []
+    assert (pool.pinned_blocks, pool.num_broken_pins, pool.free_blocks) == (2, 0, 6)
+    pool.check([])
+
+
+def test_a_pin_keeps_no_request_out_and_what_would_end_first_goes_first(pool: BlockPool) -> None:
+    leave(pool, 1, 2)
+    leave(pool, 3, 4)
+    pin(pool, 1, 2, owner="me", seconds=5.0)
+    pin(pool, 3, 4, owner="you", seconds=50.0)
+    held = pool.allocate(3)
+    assert held is not None
+    assert len(pool.lookup(keys(1, 2))) == 1, "the end of the prefix goes before its beginning"
+    assert len(pool.lookup(keys(3, 4))) == 2
+    assert (pool.pinned_blocks, pool.num_broken_pins) == (2, 2)
+    pool.release(held)
+    assert len(pool.allocate(6) or []) == 6
+    assert (pool.pinned_blocks, pool.num_broken_pins) == (0, 4)
+    pool.check()
+
+
+def test_a_pin_ends_after_its_time_and_each_use_begins_it_anew(pool: BlockPool) -> None:
+    leave(pool, 1, 2)
+    pin(pool, 1, 2)
+    pool.pass_to(9.0)
+    found = pool.lookup(keys(1))
+    pool.share(found)
+    pool.release(found)
+    pool.pass_to(10.0)
+    assert pool.pinned_blocks == 1
+    take(pool, 5)
+    assert len(pool.lookup(keys(1, 2))) == 1
+    pool.pass_to(19.0)
+    assert (pool.pinned_blocks, pool.num_broken_pins) == (0, 0)
+    take(pool, 6)
+    assert pool.lookup(keys(1)) == []
+    pool.check([])
+
+
+def test_of_two_pins_of_one_key_the_longer_counts(pool: BlockPool) -> None:
+    leave(pool, 1)
+    pin(pool, 1, seconds=100.0)
+    pin(pool, 1, seconds=1.0)
+    pool.pass_to(99.0)
+    assert pool.pinned_blocks == 1
+
+
+def test_one_owner_has_at_most_half_of_what_may_be_pinned(pool: BlockPool) -> None:
+    leave(pool, 1, 2, 3)
+    assert pin(pool, 1, 2, 3) == [True, True, False]
+    leave(pool, 4, 5, 6)
+    assert pin(pool, 4, 5, 6, owner="you") == [True, True, False]
+    assert pool.pinned_blocks == 4
+    pool.pass_to(10.0)
+    leave(pool, 7)
+    assert pin(pool, 7) == [True], "what has ended makes room"
+    pool.check([])
+
+
+def test_what_is_not_there_cannot_be_pinned(pool: BlockPool) -> None:
+    assert pin(pool, 1) == [False]
+    assert BlockPool(1).pinned_blocks == 0
+
+
+def test_where_nothing_may_be_pinned_nothing_is() -> None:
+    pool = BlockPool(2)
+    pool.pass_to(0.0)
+    leave(pool, 1)
+    assert pin(pool, 1) == [False]
+    assert not Pins(0).pin("key", "me", 1.0)
+
+
+def test_what_another_computed_too_is_pinned_where_it_lies(pool: BlockPool) -> None:
+    leave(pool, 1)
+    held = pool.allocate(1) or []
+    assert not pool.publish(held[0], keys(1)[0])
+    assert pin(pool, 1) == [True]
+    pool.check([held])
+    pool.release(held)
+    take(pool, 5)
+    assert len(pool.lookup(keys(1))) == 1
+
+
+def test_what_is_pinned_moves_with_the_others(pool: BlockPool) -> None:
+    held = pool.allocate(4) or []
+    leave(pool, 1, 2)
+    pin(pool, 1, 2)
+    pool.release(held)
+    pool.shrink(2)
+    assert sorted(pool.lookup(keys(1, 2))) == [0, 1]
+    pool.check([])
+    pool.shrink(1)
+    assert pool.num_broken_pins == 2, "whoever takes the memory away is stronger than a pin"
+    assert len(pool.lookup(keys(1, 2))) == 1
+    pool.check([])

@@ -1,0 +1,136 @@
+"""How many tokens the beginning of a chat is: found by saying something else behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.runtime_text.tokenizers_of_the_field import byte_level, save
+from thaloom.base.clock import ManualClock
+from thaloom.base.events import Recorder
+from thaloom.base.ids import RequestId
+from thaloom.work.runtime.frontend.marking import num_in_common, otherwise
+from thaloom.work.runtime.frontend.prompting import Speech, read_speech
+from thaloom.work.runtime.types import ChatMessage, GenerateRequest, Mark, Pin, Templating, Tool
+
+TEMPLATE = (
+    "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}"
+    "</{{ m.role }}>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+ALTERNATING = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{{ m.content }}{% endfor %}"
+)
+TOOLS = (Tool(name="f", description="first"), Tool(name="g", description="second"))
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
+    return read(tmp_path_factory.mktemp("model"), TEMPLATE)
+
+
+def read(folder: Path, template: str) -> Speech:
+    paths = save(folder, byte_level(), tokenizer_config={"chat_template": template})
+    return read_speech(paths, model="m", clock=ManualClock(), emit=Recorder())
+
+
+def turn(role: str, content: str, **extra: Any) -> ChatMessage:
+    return ChatMessage(role=role, content=content, extra=extra)
+
+
+def call(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"id": name, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def chat(*messages: ChatMessage, **fields: Any) -> GenerateRequest:
+    return GenerateRequest(id=RequestId("r"), model="m", messages=messages, **fields)
+
+
+def beginning(speech: Speech, request: GenerateRequest, mark: Mark | None) -> str:
+    """The text of what would be pinned."""
+    request = chat(
+        *(request.messages or ()),
+        tools=request.tools,
+        templating=request.templating,
+        pins=(Pin(seconds=9.0, mark=mark),),
+    )
+    prompt = speech.prompt_of(request)
+    ((num_tokens, seconds),) = speech.pins_of(request, prompt)
+    assert seconds == 9.0
+    return speech.tokenizer.decode(prompt[:num_tokens], special=True)
+
+
+SPOKEN = chat(
+    turn("system", "Be brief. Today is Monday."),
+    turn("user", "How is it?"),
+    turn("assistant", "Let me see.", tool_calls=[call("f", a=1), call("g", b=2)]),
+    turn("tool", "wet"),
+    tools=TOOLS,
+)
+
+
+@pytest.mark.parametrize(
+    ("mark", "last"),
+    [
+        (Mark(num_characters=9), "<system>Be brief."),
+        (Mark(num_messages=1, num_characters=10), "<user>How is it?</user><assistant>"),
+        (Mark(num_messages=2, num_characters=11), 'Let me see.\n<tool_call>\n{"name": "'),
+        (Mark(num_messages=2, num_characters=11, num_calls=1), '{"a": 1}}\n</tool_call>\n<tool_call>\n{"name": "'),
+        (Mark(num_messages=2, num_characters=11, num_calls=2), "}}\n</tool_call></assistant><user><tool_response>\n"),
+        (Mark(num_messages=3, num_characters=3), "wet\n</tool_response></user><assistant>"),
+        (Mark(num_messages=1, num_tools=2), "</system><user>"),
+        (None, "wet\n</tool_response></user><assistant>"),
+    ],
+)
+def test_a_beginning_ends_behind_its_mark(speech: Speech, mark: Mark | None, last: str) -> None:
+    assert beginning(speech, SPOKEN, mark).endswith(last)
+
+
+def test_tools_behind_the_mark_are_not_of_it(speech: Speech) -> None:
+    found = beginning(speech, SPOKEN, Mark(num_messages=1, num_tools=1))
+    assert '"first"' in found
+    assert '"g"' not in found
+
+
+def test_what_begins_alike_all_the_same_is_of_it(speech: Speech) -> None:
+    """The mark is where texts differ at the latest, not where the tokenizer cuts."""
+    request = chat(turn("user", "0 and more"))
+    assert beginning(speech, request, Mark()) == "<user>"
+
+
+def test_an_answer_that_goes_on_is_of_the_beginning(speech: Speech) -> None:
+    going_on = Templating(add_generation_prompt=False, continue_final_message=True)
+    request = chat(turn("user", "Count."), turn("assistant", "1, 2"), templating=going_on)
+    assert beginning(speech, request, Mark(num_messages=1, num_characters=4)).endswith("<assistant>1, 2")
+    assert beginning(speech, request, Mark(num_characters=6)).endswith("Count.</user><assistant>")
+
+
+def test_a_template_that_looks_at_the_shape_of_a_chat_is_content(tmp_path: Path) -> None:
+    request = chat(turn("user", "a"), turn("assistant", "b"), turn("user", "c"))
+    assert beginning(read(tmp_path, ALTERNATING), request, Mark(num_characters=1)) == "a"
+
+
+TEXTS = st.text(alphabet="01 a\n", max_size=6)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=4), st.data())
+def test_what_is_behind_a_mark_is_another_and_what_is_before_it_the_same(texts: list[str], data: st.DataObject) -> None:
+    request = chat(*(turn("user", text) for text in texts))
+    index = data.draw(st.integers(0, len(texts) - 1))
+    mark = Mark(num_messages=index, num_characters=data.draw(st.integers(0, len(texts[index]))))
+    others = [message.content for message in otherwise(request, mark).messages or ()]
+    assert others[:index] == texts[:index]
+    assert others[index][: mark.num_characters] == texts[index][: mark.num_characters]
+    assert all(other[:1] != text[:1] for other, text in zip(others[index + 1 :], texts[index + 1 :], strict=True))
+
+
+@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
+def test_what_two_have_in_common(one: list[int], other: list[int]) -> None:
+    num = num_in_common(one, other)
+    assert one[:num] == other[:num]
+    assert one[num : num + 1] != other[num : num + 1] or num == len(one) == len(other)
