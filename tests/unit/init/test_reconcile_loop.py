@@ -169,11 +169,22 @@ def test_the_door_hears_at_once_of_who_is_ready_but_not_before_the_first_look(
     bench.reconcile_loop.tell_of_ready()
     assert bench.published == [(), ()]
 
-    def full() -> None:
-        raise DiskFull("no room")
 
-    monkeypatch.setattr(bench.reconcile_loop, "tell_doors", full)
-    bench.reconcile_loop.tell_of_ready()  # the next round tells of that
+@pytest.mark.parametrize("error", [DiskFull("no room"), MemoryError(), ValueError("a bug")])
+def test_an_error_while_the_door_hears_of_who_is_ready_is_counted_and_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    settle(bench)
+
+    def fail() -> None:
+        raise error
+
+    async def tell() -> None:
+        bench.reconcile_loop.tell_of_ready()
+
+    monkeypatch.setattr(bench.reconcile_loop, "tell_doors", fail)
+    asyncio.run(tell())
+    assert bench.reconcile_loop.failures == 1
 
 
 def test_a_lost_worker_comes_back_after_its_back_off(bench: Bench) -> None:

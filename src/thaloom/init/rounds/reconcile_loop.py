@@ -125,8 +125,7 @@ class ReconcileLoop:
     async def settle(self) -> bool:
         """One whole round now; whether the node is down.
 
-        The one broad catch of process one: an error of ours in a round is told and counted, and the next round begins
-        from what is there.
+        An error of ours in a round is told and counted, and the next round begins from what is there.
         """
         async with self._turn:
             begun, cpu = self._clock.monotonic(), time.thread_time()
@@ -135,12 +134,15 @@ class ReconcileLoop:
                 self.passes.took(self._clock.monotonic() - begun, time.thread_time() - cpu)
                 return down
             except Exception as error:  # noqa: BLE001 - a supervisor: logged, counted, tried again
-                self.failures += 1
-                if isinstance(error, MemoryError):
-                    self.on_memory_error()
-                self._emit(RoundFailed(failures=self.failures, message=f"{type(error).__name__}: {error}"))
-                self._retry_soon()
+                self._count_failure(error)
                 return False
+
+    def _count_failure(self, error: Exception) -> None:
+        self.failures += 1
+        if isinstance(error, MemoryError):
+            self.on_memory_error()
+        self._emit(RoundFailed(failures=self.failures, message=f"{type(error).__name__}: {error}"))
+        self._retry_soon()
 
     def renewed(self, service: ServiceName) -> None:
         """The wish changed, or somebody insists."""
@@ -240,9 +242,12 @@ class ReconcileLoop:
         """Who is told that a service is ready finds it so: the doors hear of it at once, not at the end of the round
         that follows, which tells them what cannot be published now. Not before the first look: it is not known then
         who else serves."""
-        if self._seen is not None:
-            with contextlib.suppress(ThaloomError, OSError):
-                self.tell_doors()
+        if self._seen is None:
+            return
+        try:
+            self.tell_doors()
+        except Exception as error:  # noqa: BLE001 - as in a round: whoever looked after that worker goes on
+            self._count_failure(error)
 
     def tell_doors(self) -> None:
         """Publish the routes as they are now."""
