@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.runtime_text.tokenizers_of_the_field import byte_level, save
-from thaloom.base.clock import ManualClock
+from thaloom.base.clock import Clock, ManualClock
 from thaloom.base.events import Recorder
 from thaloom.base.ids import RequestId
 from thaloom.work.runtime.frontend.marking import num_in_common, otherwise
 from thaloom.work.runtime.frontend.prompting import Speech, read_speech
+from thaloom.work.runtime.text.templates import DEADLINE_S
 from thaloom.work.runtime.types import ChatMessage, GenerateRequest, Mark, Pin, Templating, Tool
 
 TEMPLATE = (
@@ -26,6 +28,15 @@ ALTERNATING = (
     "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('roles must alternate') }}{% endif %}{{ m.content }}{% endfor %}"
 )
+STRICT = (
+    "{% for tool in tools or [] %}{{ tool.function.description }} {{ tool.function.name }}"
+    "{% for name, what in tool.function.parameters.properties.items() %} {{ name }}: {{ what.type }}{% endfor %}"
+    "{% endfor %}{% for m in messages %}<{{ m.role }}>{% if m.tool_calls %}"
+    "{% if m.content %}{{ raise_exception('words beside calls') }}{% endif %}"
+    "{% for c in m.tool_calls %}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}"
+    "{% else %}{{ m.content }}{% endif %}</{{ m.role }}>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 TOOLS = (Tool(name="f", description="first"), Tool(name="g", description="second"))
 
 
@@ -34,9 +45,9 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
     return read(tmp_path_factory.mktemp("model"), TEMPLATE)
 
 
-def read(folder: Path, template: str) -> Speech:
+def read(folder: Path, template: str, clock: Clock | None = None) -> Speech:
     paths = save(folder, byte_level(), tokenizer_config={"chat_template": template})
-    return read_speech(paths, model="m", clock=ManualClock(), emit=Recorder())
+    return read_speech(paths, model="m", clock=clock or ManualClock(), emit=Recorder())
 
 
 def turn(role: str, content: str, **extra: Any) -> ChatMessage:
@@ -113,6 +124,48 @@ def test_an_answer_that_goes_on_is_of_the_beginning(speech: Speech) -> None:
 def test_a_template_that_looks_at_the_shape_of_a_chat_is_content(tmp_path: Path) -> None:
     request = chat(turn("user", "a"), turn("assistant", "b"), turn("user", "c"))
     assert beginning(read(tmp_path, ALTERNATING), request, Mark(num_characters=1)) == "a"
+
+
+def test_tools_behind_the_mark_keep_their_shape(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    tools = tuple(dataclasses.replace(tool, parameters=schema) for tool in TOOLS)
+    request = chat(turn("user", "How is it?"), tools=tools)
+    assert beginning(read(tmp_path, STRICT), request, Mark(num_tools=1)) == "first f x: integer"
+
+
+def test_a_turn_of_calls_alone_stays_one(tmp_path: Path) -> None:
+    request = chat(turn("user", "a"), turn("assistant", "", tool_calls=[call("f")]), turn("tool", "wet"), tools=TOOLS)
+    speech = read(tmp_path, STRICT.replace("parameters.properties", "parameters"))
+    found = beginning(speech, request, Mark(num_characters=1))
+    assert found.endswith('<user>a</user><assistant><tool_call>\n{"name": "')
+
+
+def test_a_mark_that_cannot_be_found_pins_nothing_and_harms_nobody(tmp_path: Path) -> None:
+    digits_refused = "{% if m.content < 'a' %}{{ raise_exception('no') }}{% endif %}{{ m.content }}"
+    speech = read(tmp_path, f"{{% for m in messages %}}{digits_refused}{{% endfor %}}")
+    marked, whole = Pin(seconds=9.0, mark=Mark(num_characters=1)), Pin(seconds=5.0)
+    request = chat(turn("user", "a"), turn("user", "b"), pins=(marked, whole))
+    prompt = speech.prompt_of(request)
+    assert speech.pins_of(request, prompt) == [(len(prompt), 5.0)]
+
+
+class Hurrying(ManualClock):
+    """Passes by so much whenever somebody looks."""
+
+    step = 0.0
+
+    def monotonic(self) -> float:
+        self._now += self.step
+        return self._now
+
+
+def test_a_mark_that_takes_too_long_to_find_pins_nothing(tmp_path: Path) -> None:
+    clock = Hurrying()
+    speech = read(tmp_path, TEMPLATE, clock)
+    request = chat(turn("user", "a"), turn("user", "b"), pins=(Pin(seconds=9.0, mark=Mark(num_characters=1)),))
+    prompt = speech.prompt_of(request)
+    clock.step = DEADLINE_S + 1
+    assert speech.pins_of(request, prompt) == []
 
 
 TEXTS = st.text(alphabet="01 a\n", max_size=6)

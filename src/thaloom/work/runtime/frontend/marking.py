@@ -38,10 +38,11 @@ def num_in_common(one: Sequence[int], other: Sequence[int]) -> int:
 def _other_message(message: ChatMessage, mark: Mark) -> ChatMessage:
     kept, rest = message.content[: mark.num_characters], message.content[mark.num_characters :]
     extra = dict(message.extra)
-    if calls := extra.get("tool_calls"):
+    calls = extra.get("tool_calls")
+    if calls:
         extra["tool_calls"] = [*calls[: mark.num_calls], *map(_other_call, calls[mark.num_calls :])]
-    if rest or not (kept or mark.num_calls):
-        kept += _other(rest)
+    if rest or not (kept or calls):
+        kept += _other(rest)  # a template may refuse text beside calls, and a turn of neither
     return dataclasses.replace(message, content=kept, extra=extra)
 
 
@@ -50,7 +51,8 @@ def _other_call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _other_tool(tool: Tool) -> Tool:
-    return Tool(name=_other(tool.name))
+    description = tool.description and _other(tool.description)  # some templates write it before the name
+    return dataclasses.replace(tool, name=_other(tool.name), description=description)
 
 
 def _other(text: str) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,13 @@ class Speech:
         return tokens
 
     def pins_of(self, request: GenerateRequest, prompt: list[int]) -> list[tuple[int, float]]:
-        """Of its prompt, how many tokens are to stay, and for how many seconds. Takes as long as `prompt_of` for each
-        mark."""
+        """Of its prompt, how many tokens are to stay, and for how many seconds; none for a mark that cannot be found.
+        Takes as long as `prompt_of` for each mark."""
         pins = []
         for pin in request.pins:
-            other = prompt if pin.mark is None else self.prompt_of(otherwise(request, pin.mark))
-            pins.append((num_in_common(prompt, other), pin.seconds))
+            with suppress(BadParameter):  # nobody asked for this chat: what a template has against it harms no request
+                other = prompt if pin.mark is None else self.prompt_of(otherwise(request, pin.mark))
+                pins.append((num_in_common(prompt, other), pin.seconds))
         return pins
 
     def chat_tokens(self, messages: tuple[ChatMessage, ...], request: GenerateRequest | TokenizeRequest) -> list[int]:
