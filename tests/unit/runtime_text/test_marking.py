@@ -14,7 +14,7 @@ from tests.unit.runtime_text.tokenizers_of_the_field import byte_level, save
 from thaloom.base.clock import Clock, ManualClock
 from thaloom.base.events import Recorder
 from thaloom.base.ids import RequestId
-from thaloom.work.runtime.frontend.marking import num_in_common, otherwise
+from thaloom.work.runtime.frontend.marking import num_in_common, otherwise, that_count
 from thaloom.work.runtime.frontend.prompting import Speech, read_speech
 from thaloom.work.runtime.text.templates import DEADLINE_S
 from thaloom.work.runtime.types import ChatMessage, GenerateRequest, Mark, Pin, Templating, Tool
@@ -84,6 +84,15 @@ SPOKEN = chat(
     tools=TOOLS,
 )
 
+FIVE = Pin(seconds=300.0, mark=Mark(num_characters=9))
+HOUR = Pin(seconds=3600.0, mark=Mark(num_characters=9))
+TOOL = Pin(seconds=300.0, mark=Mark(num_messages=1, num_tools=1))
+LAST_TOOL = Pin(seconds=300.0, mark=Mark(num_messages=1, num_tools=2))
+FIVE_FURTHER = Pin(seconds=300.0, mark=Mark(num_messages=2, num_characters=11))
+CALL = Pin(seconds=300.0, mark=Mark(num_messages=2, num_characters=5, num_calls=1))
+HOUR_FURTHEST = Pin(seconds=3600.0, mark=Mark(num_messages=3, num_characters=3))
+FIVE_OF_ALL = Pin(seconds=300.0)
+
 
 @pytest.mark.parametrize(
     ("mark", "last"),
@@ -149,6 +158,35 @@ def test_a_mark_that_cannot_be_found_pins_nothing_and_harms_nobody(tmp_path: Pat
     assert speech.pins_of(request, prompt) == [(len(prompt), 5.0)]
 
 
+@pytest.mark.parametrize(
+    ("pins", "counting"),
+    [
+        ((), ()),
+        ((FIVE, FIVE), (0,)),
+        ((FIVE, FIVE_FURTHER), (1,)),
+        ((FIVE_FURTHER, FIVE), (0,)),
+        ((FIVE, FIVE_FURTHER, HOUR_FURTHEST), (2,)),
+        ((HOUR, FIVE_FURTHER), (0, 1)),
+        ((HOUR, FIVE_FURTHER, FIVE_OF_ALL), (0, 2)),
+        ((TOOL, FIVE), (0, 1)),
+        ((LAST_TOOL, FIVE, FIVE_FURTHER), (2,)),
+        ((LAST_TOOL, FIVE), (0,)),
+        ((CALL, FIVE_FURTHER), (0, 1)),
+    ],
+)
+def test_of_marks_that_reach_further_for_as_long_the_last_counts(
+    pins: tuple[Pin, ...], counting: tuple[int, ...]
+) -> None:
+    assert that_count(dataclasses.replace(SPOKEN, pins=pins)) == [pins[index] for index in counting]
+
+
+def test_what_has_nothing_behind_it_is_not_rendered_again(speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = dataclasses.replace(SPOKEN, pins=(Pin(seconds=9.0, mark=Mark(num_messages=3, num_characters=3)),))
+    prompt = speech.prompt_of(request)
+    monkeypatch.setattr(Speech, "prompt_of", lambda *_: pytest.fail("rendered"))
+    assert speech.pins_of(request, prompt) == [(len(prompt), 9.0)]
+
+
 class Hurrying(ManualClock):
     """Passes by so much whenever somebody looks."""
 
@@ -180,6 +218,24 @@ def test_what_is_behind_a_mark_is_another_and_what_is_before_it_the_same(texts: 
     assert others[:index] == texts[:index]
     assert others[index][: mark.num_characters] == texts[index][: mark.num_characters]
     assert all(other[:1] != text[:1] for other, text in zip(others[index + 1 :], texts[index + 1 :], strict=True))
+
+
+MARKS = st.builds(Mark, num_messages=st.integers(0, 3), num_characters=st.integers(0, 3))
+PINS = st.builds(Pin, seconds=st.sampled_from([300.0, 3600.0]), mark=st.none() | MARKS)
+
+
+@given(st.lists(PINS, max_size=4))
+def test_marks_that_do_not_count_would_change_nothing(speech: Speech, pins: list[Pin]) -> None:
+    request = chat(*(turn("user", text) for text in ("one", "two", "three", "four")), pins=tuple(pins))
+    prompt = speech.prompt_of(request)
+    every = [found for pin in pins for found in speech.pins_of(dataclasses.replace(request, pins=(pin,)), prompt)]
+    assert times(speech.pins_of(request, prompt)) == times(every)
+
+
+def times(pins: list[tuple[int, float]]) -> list[float]:
+    """Of each token, for how long it is to stay."""
+    most = max((num_tokens for num_tokens, _ in pins), default=0)
+    return [max(seconds for num_tokens, seconds in pins if num_tokens > index) for index in range(most)]
 
 
 @given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))

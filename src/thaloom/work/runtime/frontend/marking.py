@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from thaloom.work.runtime.types import ChatMessage, GenerateRequest, Mark, Tool
+from thaloom.work.runtime.types import ChatMessage, GenerateRequest, Mark, Pin, Tool
 
 
 def otherwise(request: GenerateRequest, mark: Mark) -> GenerateRequest:
@@ -29,10 +29,33 @@ def otherwise(request: GenerateRequest, mark: Mark) -> GenerateRequest:
     )
 
 
+def that_count(request: GenerateRequest) -> list[Pin]:
+    """Its pins without those that another one reaches beyond, for as long: of each token the longest time counts."""
+    num_tools = len(request.tools)
+    kept: list[Pin] = []
+    for pin in request.pins:
+        if not any(_includes(other, pin, num_tools) for other in kept):
+            kept = [*(other for other in kept if not _includes(pin, other, num_tools)), pin]
+    return kept
+
+
 def num_in_common(one: Sequence[int], other: Sequence[int]) -> int:
     """Tokens that both begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))
+
+
+def _includes(one: Pin, other: Pin, num_tools: int) -> bool:
+    if one.seconds < other.seconds:
+        return False
+    return one.mark is None or (other.mark is not None and _reaches(one.mark, other.mark, num_tools))
+
+
+def _reaches(one: Mark, other: Mark, num_tools: int) -> bool:
+    tools, other_tools = (num_tools if mark.num_tools is None else mark.num_tools for mark in (one, other))
+    if tools < other_tools or one.num_messages != other.num_messages:
+        return tools >= other_tools and one.num_messages > other.num_messages
+    return one.num_characters >= other.num_characters and one.num_calls >= other.num_calls
 
 
 def _other_message(message: ChatMessage, mark: Mark) -> ChatMessage:
