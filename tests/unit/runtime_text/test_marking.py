@@ -149,6 +149,28 @@ def test_a_turn_of_calls_alone_stays_one(tmp_path: Path) -> None:
     assert found.endswith('<user>a</user><assistant><tool_call>\n{"name": "')
 
 
+@pytest.mark.parametrize(
+    ("mark", "last"),
+    [
+        (Mark(num_characters=1), "<user>a</user><assistant>"),
+        (Mark(num_messages=1, num_thought_characters=3), "<assistant>Hm."),
+        (Mark(num_messages=1, num_thought_characters=9), "<assistant>Hm. Well.|"),
+        (Mark(num_messages=1, num_thought_characters=9, num_characters=1), "Hm. Well.|b</assistant><assistant>"),
+    ],
+)
+def test_thoughts_behind_the_mark_are_not_of_it(tmp_path: Path, mark: Mark, last: str) -> None:
+    thinking = TEMPLATE.replace(
+        "{{ m.content", "{% if m.reasoning_content %}{{ m.reasoning_content }}|{% endif %}{{ m.content"
+    )
+    request = chat(turn("user", "a"), turn("assistant", "b", reasoning_content="Hm. Well."), turn("assistant", "c"))
+    assert beginning(read(tmp_path, thinking), request, mark).endswith(last)
+
+
+def test_a_turn_of_thoughts_alone_stays_one() -> None:
+    request = chat(turn("user", "a"), turn("assistant", "", reasoning_content="Hm."))
+    assert otherwise(request, Mark()).messages == (turn("user", "0"), turn("assistant", "", reasoning_content="0"))
+
+
 def test_a_mark_that_cannot_be_found_pins_nothing_and_harms_nobody(tmp_path: Path) -> None:
     digits_refused = "{% if m.content < 'a' %}{{ raise_exception('no') }}{% endif %}{{ m.content }}"
     speech = read(tmp_path, f"{{% for m in messages %}}{digits_refused}{{% endfor %}}")
@@ -220,7 +242,9 @@ def test_what_is_behind_a_mark_is_another_and_what_is_before_it_the_same(texts: 
     assert all(other[:1] != text[:1] for other, text in zip(others[index + 1 :], texts[index + 1 :], strict=True))
 
 
-MARKS = st.builds(Mark, num_messages=st.integers(0, 3), num_characters=st.integers(0, 3))
+MARKS = st.builds(
+    Mark, num_messages=st.integers(0, 3), num_characters=st.integers(0, 3), num_thought_characters=st.integers(0, 3)
+)
 PINS = st.builds(Pin, seconds=st.sampled_from([300.0, 3600.0]), mark=st.none() | MARKS)
 
 

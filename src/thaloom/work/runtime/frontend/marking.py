@@ -15,7 +15,7 @@ from thaloom.work.runtime.types import ChatMessage, GenerateRequest, Mark, Pin, 
 
 
 def otherwise(request: GenerateRequest, mark: Mark) -> GenerateRequest:
-    """The same up to the mark, and something else behind it, as short as can be. `request` has messages."""
+    """The same up to the mark, and something else behind it, as short as its shape allows. `request` has messages."""
     messages = request.messages or ()
     begun = mark.num_messages
     others = [_other_message(message, mark if index == begun else Mark())
@@ -53,20 +53,32 @@ def _includes(one: Pin, other: Pin, num_tools: int) -> bool:
 
 def _reaches(one: Mark, other: Mark, num_tools: int) -> bool:
     tools, other_tools = (num_tools if mark.num_tools is None else mark.num_tools for mark in (one, other))
-    if tools < other_tools or one.num_messages != other.num_messages:
-        return tools >= other_tools and one.num_messages > other.num_messages
-    return one.num_characters >= other.num_characters and one.num_calls >= other.num_calls
+    if tools < other_tools:
+        return False
+    if one.num_messages != other.num_messages:
+        return one.num_messages > other.num_messages
+    return (
+        one.num_characters >= other.num_characters
+        and one.num_thought_characters >= other.num_thought_characters
+        and one.num_calls >= other.num_calls
+    )
 
 
 def _other_message(message: ChatMessage, mark: Mark) -> ChatMessage:
-    kept, rest = message.content[: mark.num_characters], message.content[mark.num_characters :]
+    content = _other_end(message.content, mark.num_characters)
     extra = dict(message.extra)
-    calls = extra.get("tool_calls")
-    if calls:
+    if thoughts := extra.get("reasoning_content"):
+        extra["reasoning_content"] = _other_end(thoughts, mark.num_thought_characters)
+    if calls := extra.get("tool_calls"):
         extra["tool_calls"] = [*calls[: mark.num_calls], *map(_other_call, calls[mark.num_calls :])]
-    if rest or not (kept or calls):
-        kept += _other(rest)  # a template may refuse text beside calls, and a turn of neither
-    return dataclasses.replace(message, content=kept, extra=extra)
+    if not (content or thoughts or calls):
+        content = _other("")  # a template may leave out a turn of nothing; beside calls it may refuse words
+    return dataclasses.replace(message, content=content, extra=extra)
+
+
+def _other_end(text: str, num_kept: int) -> str:
+    rest = text[num_kept:]
+    return text[:num_kept] + _other(rest) if rest else text
 
 
 def _other_call(call: dict[str, Any]) -> dict[str, Any]:
