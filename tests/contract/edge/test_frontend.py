@@ -146,6 +146,23 @@ def test_marks_of_a_prompt_that_is_too_long_are_not_looked_for(tmp_path: Path, m
     asyncio.run(run())
 
 
+def test_where_nothing_is_kept_a_wish_for_it_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Speech, "pins_of", lambda *_: pytest.fail("looked at"))
+
+    async def run() -> None:
+        worker = FakeWorker()
+        async with scene(tmp_path, worker) as here:
+            here.reroute(keeps_prompts=False)
+            messages = (ChatMessage(role="user", content="Hi"), ChatMessage(role="user", content="there"))
+            marked = Pin(seconds=300.0, mark=Mark(num_characters=2))
+            chat = GenerateRequest(id=RequestId("r"), model="tiny", messages=messages, pins=(marked,))
+            for request in (ask(pins=(Pin(seconds=60.0),)), chat):
+                await answer(here.frontend, request)
+            assert [asked.pins for asked in worker.requests] == [[], []]
+
+    asyncio.run(run())
+
+
 def test_a_stop_string_ends_the_request_at_the_worker_too(tmp_path: Path) -> None:
     async def run() -> None:
         worker = FakeWorker(tokens=[32, 33, 34], endless=True)

@@ -138,7 +138,7 @@ class Frontend:
         speech = await self._speech(route)
         prompt = await self._speeches.tokenise(speech, request)
         message = message_of(request, prompt, speech, _context(route, speech))
-        if request.pins:  # looked for last: what is refused costs no more than being read
+        if request.pins and route.keeps_prompts:  # looked for last: what is refused costs no more than being read
             message = msgspec.structs.replace(message, pins=await self._speeches.pins(speech, request, prompt))
         placed = await self._workers.begin(route.name, message)
         return placed, Answer(self._workers, placed, message, answer_text(request, prompt, speech), self._clock)
