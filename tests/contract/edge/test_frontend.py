@@ -31,6 +31,7 @@ from thaloom.base.ids import RequestId, ServiceName
 from thaloom.kernel.state.types import Alias, Share
 from thaloom.work.runtime.frontend.call import Deadlines
 from thaloom.work.runtime.frontend.frontend import Frontend
+from thaloom.work.runtime.frontend.prompting import Speech
 from thaloom.work.runtime.types import (
     ChatMessage,
     Delta,
@@ -127,6 +128,37 @@ def test_the_worker_is_told_how_many_tokens_are_to_stay(tmp_path: Path) -> None:
             (few, hour), (most, minute) = spoken.pins
             assert (hour, minute, most) == (300.0, 60.0, len(spoken.prompt))
             assert 2 <= few < most
+
+    asyncio.run(run())
+
+
+def test_marks_of_a_prompt_that_is_too_long_are_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Speech, "pins_of", lambda *_: pytest.fail("looked for"))
+
+    async def run() -> None:
+        async with scene(tmp_path, FakeWorker()) as here:
+            messages = (ChatMessage(role="user", content="Hi" * 1000),)
+            marked = Pin(seconds=300.0, mark=Mark(num_characters=2))
+            chat = GenerateRequest(id=RequestId("r"), model="tiny", messages=messages, pins=(marked,))
+            with pytest.raises(PromptTooLong):
+                await here.frontend.start(chat)
+
+    asyncio.run(run())
+
+
+def test_where_nothing_is_kept_a_wish_for_it_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Speech, "pins_of", lambda *_: pytest.fail("looked at"))
+
+    async def run() -> None:
+        worker = FakeWorker()
+        async with scene(tmp_path, worker) as here:
+            here.reroute(keeps_prompts=False)
+            messages = (ChatMessage(role="user", content="Hi"), ChatMessage(role="user", content="there"))
+            marked = Pin(seconds=300.0, mark=Mark(num_characters=2))
+            chat = GenerateRequest(id=RequestId("r"), model="tiny", messages=messages, pins=(marked,))
+            for request in (ask(pins=(Pin(seconds=60.0),)), chat):
+                await answer(here.frontend, request)
+            assert [asked.pins for asked in worker.requests] == [[], []]
 
     asyncio.run(run())
 

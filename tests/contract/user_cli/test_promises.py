@@ -88,7 +88,8 @@ def test_every_reason_of_a_condition_has_a_title() -> None:
     """Those that are no name of an error: such a one has the error's."""
     init = ROOT / "src/thaloom/init"
     told = {"CertificateExpiring", "Crashed", "Retrying"} | set(get_args(Reason)) | {*_ENDS.values()}
-    for path in ("conditions", "low_memory", "certificates", "reporter", "reconcile", "jobs/decide", "jobs/reporting"):
+    rounds = ("rounds/conditions", "rounds/reporter", "rounds/reconcile")
+    for path in (*rounds, "memory/low_memory", "access/certificates", "jobs/decide", "jobs/reporting"):
         source = (init / f"{path}.py").read_text()
         told |= set(re.findall(r'(?:reason=|reason = \w+, |_bad\("\w+", |told.append\(\()"([A-Z]\w+)"', source))
     errors = {error.__name__ for error in ERRORS.values()}

@@ -84,6 +84,16 @@ def test_marks_of_messages_stand_where_their_blocks_end() -> None:
         assert begun(turns, system=system, tools=[TOOL]) == ["a\nb", "d", "Error: wet"]
 
 
+def test_thoughts_before_a_mark_are_of_it() -> None:
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": ""}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "wet"}
+    said_and_used = [thought, text("a", **HERE), thought, text("b"), USE | HERE]
+    turns = said(("user", "hi"), ("assistant", said_and_used), ("user", [result]))
+    first, second = (pin.mark for pin in pins(turns, tools=[TOOL]))
+    assert first == Mark(num_messages=1, num_characters=1, num_thought_characters=len("Hm."))
+    assert second == Mark(num_messages=1, num_characters=len("a\nb"), num_thought_characters=len("Hm.Hm."), num_calls=1)
+
+
 def test_a_mark_within_a_result_is_behind_it() -> None:
     result = {"type": "tool_result", "tool_use_id": "t1", "content": [text("wet", **HERE), text("cold")]}
     assert begun(said(("user", "hi"), ("assistant", [USE]), ("user", [result]))) == ["wet\ncold"]

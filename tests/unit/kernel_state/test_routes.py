@@ -68,6 +68,15 @@ def test_a_new_snapshot_is_seen_at_once_however_fast_it_came(path: Path) -> None
         assert reader.current().version == number + 1
 
 
+def test_a_snapshot_from_before_there_were_pins_lets_them_be_asked_for(path: Path) -> None:
+    publish(path, ROUTES)
+    older = json.loads(path.read_bytes())
+    for told in older["routes"]:
+        del told["keeps_prompts"]
+    path.write_text(json.dumps(older))
+    assert RouteReader(path).current() == ROUTES
+
+
 def test_an_unchanged_file_is_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(path, ROUTES)
     reader = RouteReader(path)

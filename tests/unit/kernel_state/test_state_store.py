@@ -279,6 +279,13 @@ def test_a_share_that_cannot_be_pinned_is_refused(wish: dict[str, Any]) -> None:
     assert caught.value.param == "pin_share"
 
 
+def test_prompts_are_kept_by_our_own_engine_where_there_is_room_and_reuse() -> None:
+    wish = ServiceSpec(name=ServiceName("a"), model="m")
+    assert wish.keeps_prompts
+    for change in ({"pin_share": 0.0}, {"prefix_reuse": False}, {"engine": "transformers"}):
+        assert not dataclasses.replace(wish, **change).keeps_prompts  # type: ignore[arg-type]
+
+
 def test_a_wish_from_before_there_were_pins_has_the_usual_share(store: StateStore) -> None:
     store.put_service(SPEC)
     older = {name: value for name, value in dataclasses.asdict(SPEC).items() if name != "pin_share"}

@@ -107,7 +107,7 @@ class HistoryExecutable:
 
 
 class ColdStore:
-    """kv_tiers.BlockStore of so many blocks in the host, the longest there going to a disk of so many."""
+    """kv.tiers.BlockStore of so many blocks in the host, the longest there going to a disk of so many."""
 
     def __init__(self, host_blocks: int, disk_blocks: int = 0) -> None:
         self.most: dict[Place, int] = {"host": host_blocks, "disk": disk_blocks}

@@ -169,6 +169,7 @@ class Reporter:
             retry_after_s=None if verdict.phase in ("ready", "idle") else _RETRY_AFTER_S,
             waking=service.waking,
             keep_alive_s=self._idling.keep_alive_s(service),
+            keeps_prompts=service.spec.keeps_prompts,
         )
 
     def _outdated(self, service: Service, process: Supervised | None) -> str | None:

@@ -108,6 +108,11 @@ class ServiceSpec:
                     f"{field_name} goes with engine 'thaloom', not with {self.engine!r}", param=field_name
                 )
 
+    @property
+    def keeps_prompts(self) -> bool:
+        """Whether anything can be kept for clients that ask for it."""
+        return self.engine == "thaloom" and self.prefix_reuse and self.pin_share > 0
+
 
 def check_tiers(kv_host_bytes: int, kv_disk_bytes: int, *, prefix_reuse: bool) -> None:
     """Raises BadParameter for room below the pool that could never hold anything."""
@@ -360,6 +365,8 @@ class Route:
     """It was idle and is being started for those who ask: they wait for it."""
     keep_alive_s: float = -1.0
     """For how long it stays when nobody asks it anything, as things are; below 0: always."""
+    keeps_prompts: bool = True
+    """What of a prompt is to stay in its cache may; False: such wishes are not even looked at."""
 
     @property
     def takes_requests(self) -> bool:

@@ -121,6 +121,8 @@ class Mark:
     num_messages: int = 0
     num_characters: int = 0
     """Of the next message's content."""
+    num_thought_characters: int = 0
+    """Of its `reasoning_content`."""
     num_calls: int = 0
     """Of the tools it calls."""
     num_tools: int | None = None

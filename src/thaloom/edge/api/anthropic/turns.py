@@ -114,6 +114,7 @@ class _Turns:
         return Mark(
             num_messages=len(self.made) - 1,
             num_characters=len(turn.content),
+            num_thought_characters=len(turn.extra.get("reasoning_content", "")),
             num_calls=len(turn.extra.get("tool_calls", ())),
         )
 

@@ -241,7 +241,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "option.pin_share": (
         "Of --kv-bytes, what clients may have kept (default 0.5; 0: nothing).",
-        "键值缓存中客户端可要求保留的比例（默认 0.5）。",
+        "键值可保留比例（默认 0.5；0：无）。",
     ),
     "option.speculation": (
         "Verify guessed tokens where that pays (auto, off); answers stay the same.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Sequence
 
 from thaloom.base.errors import BadParameter, PromptTooLong
 from thaloom.work.runtime.frontend.conversing import constraint_for
@@ -13,15 +12,9 @@ from thaloom.work.runtime.messages import Embed, Generate, Grammar
 from thaloom.work.runtime.types import PRIORITIES, Constraint, EmbedRequest, GenerateRequest, Pooling, Sampling
 
 
-def message_of(
-    request: GenerateRequest,
-    prompt: list[int],
-    speech: Speech,
-    context_length: int | None,
-    pins: Sequence[tuple[int, float]] = (),
-) -> Generate:
-    """What the worker is asked; `pins` as Speech.pins_of found them. Raises PromptTooLong naming both lengths,
-    BadParameter for a sampling field."""
+def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, context_length: int | None) -> Generate:
+    """What the worker is asked, but for its pins. Raises PromptTooLong naming both lengths, BadParameter for a sampling
+    field."""
     wanted = 1 if request.max_tokens is None else request.max_tokens
     if context_length is None:
         context_length = len(prompt) + wanted  # nobody knows: the worker decides
@@ -58,7 +51,6 @@ def message_of(
         prompt_logprobs=request.logprobs if request.echo else None,
         rank=PRIORITIES.index(request.priority),
         cache_salt=request.cache_salt,
-        pins=list(pins),
     )
 
 

@@ -137,8 +137,9 @@ class Frontend:
     async def _start_own(self, request: GenerateRequest, route: Route) -> tuple[Placed, Answer]:
         speech = await self._speech(route)
         prompt = await self._speeches.tokenise(speech, request)
-        pins = await self._speeches.pins(speech, request, prompt)
-        message = message_of(request, prompt, speech, _context(route, speech), pins)
+        message = message_of(request, prompt, speech, _context(route, speech))
+        if request.pins and route.keeps_prompts:  # looked for last: what is refused costs no more than being read
+            message = msgspec.structs.replace(message, pins=await self._speeches.pins(speech, request, prompt))
         placed = await self._workers.begin(route.name, message)
         return placed, Answer(self._workers, placed, message, answer_text(request, prompt, speech), self._clock)
 

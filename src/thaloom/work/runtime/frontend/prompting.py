@@ -7,6 +7,7 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from thaloom.base.events import Degraded, Emit
 from thaloom.work.runtime.dialects import Dialect, registry
 from thaloom.work.runtime.dialects.selecting import select
 from thaloom.work.runtime.dialects.thinking import Thinking, thinking_of
-from thaloom.work.runtime.frontend.marking import num_in_common, otherwise
+from thaloom.work.runtime.frontend.marking import num_in_common, otherwise, that_count
 from thaloom.work.runtime.frontend.telling import as_told
 from thaloom.work.runtime.text.abilities import Abilities, abilities_of
 from thaloom.work.runtime.text.guarding import Guard, check_unmarked
@@ -70,12 +71,14 @@ class Speech:
         return tokens
 
     def pins_of(self, request: GenerateRequest, prompt: list[int]) -> list[tuple[int, float]]:
-        """Of its prompt, how many tokens are to stay, and for how many seconds. Takes as long as `prompt_of` for each
-        mark."""
+        """Of its prompt, how many tokens are to stay, and for how many seconds; none for a mark that cannot be found.
+        Takes as long as `prompt_of` for each mark that counts and has something behind it."""
         pins = []
-        for pin in request.pins:
-            other = prompt if pin.mark is None else self.prompt_of(otherwise(request, pin.mark))
-            pins.append((num_in_common(prompt, other), pin.seconds))
+        for pin in that_count(request):
+            with suppress(BadParameter):  # nobody asked for this chat: what a template has against it harms no request
+                other = request if pin.mark is None else otherwise(request, pin.mark)
+                found = prompt if other == request else self.prompt_of(other)
+                pins.append((num_in_common(prompt, found), pin.seconds))
         return pins
 
     def chat_tokens(self, messages: tuple[ChatMessage, ...], request: GenerateRequest | TokenizeRequest) -> list[int]:
