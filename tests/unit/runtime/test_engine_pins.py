@@ -11,6 +11,7 @@ from tests.unit.runtime.test_loading import spec
 from thaloom.base.errors import BadParameter
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.work.runtime.core.sequence import Ticket
+from thaloom.work.runtime.messages import Tokens
 
 NUM_BLOCKS = 16
 FOUR = 4 * BLOCK_TOKENS
@@ -93,6 +94,17 @@ def test_the_last_tokens_that_fill_no_block_are_not_pinned() -> None:
     ticket = answered(engine, [1] * 20, (20, 60.0))
     assert engine.finished(ticket).pinned_tokens == BLOCK_TOKENS
     assert engine.engine.counters.refused_pin_tokens == 0
+
+
+@pytest.mark.parametrize("num_blocks", [1, 4], ids=["first_chunk", "last_chunk"])
+def test_what_is_pinned_is_told_with_the_first_token(num_blocks: int) -> None:
+    """Whoever stops at a string hears nothing of the answer's end."""
+    engine = make_bench(HistoryExecutable(NUM_BLOCKS), num_blocks=NUM_BLOCKS, chunk_tokens=32)
+    num_tokens = num_blocks * BLOCK_TOKENS
+    ticket = answered(engine, [1] * num_tokens, (num_tokens, 60.0))
+    started = next(news.started for news in engine.news[ticket] if isinstance(news, Tokens))
+    assert started is not None
+    assert started.pinned_tokens == engine.finished(ticket).pinned_tokens == num_tokens
 
 
 @pytest.mark.parametrize("pin", [(-1, 60.0), (5, 60.0), (4, 0.0), (4, math.nan), (4, 1e6)])
