@@ -22,8 +22,10 @@ def bench(pin_share: float = 0.5) -> Bench:
     return make_bench(HistoryExecutable(NUM_BLOCKS), num_blocks=NUM_BLOCKS, chunk_tokens=64, pin_share=pin_share)
 
 
-def answered(engine: Bench, prompt: list[int], *pins: tuple[int, float], salt: str = "") -> Ticket:
-    ticket = engine.submit(ask(prompt, 2, pins=list(pins), cache_salt=salt))
+def answered(
+    engine: Bench, prompt: list[int], *pins: tuple[int, float], salt: str = "", owner: str = ""
+) -> Ticket:
+    ticket = engine.submit(ask(prompt, 2, pins=list(pins), cache_salt=salt, owner=owner))
     engine.run()
     assert engine.tokens(ticket) == greedy(prompt, 2)
     return ticket
@@ -71,6 +73,15 @@ def test_each_salt_has_its_own_half() -> None:
         for salt in ("mine", "theirs", "nobody's")
     ]
     assert pinned == [FOUR, FOUR, 0]
+
+
+def test_whose_key_is_known_has_one_half_whatever_the_salt() -> None:
+    engine = bench()
+    pinned = [
+        engine.finished(answered(engine, [1] * FOUR, (FOUR, 60.0), salt=salt, owner=owner)).pinned_tokens
+        for owner, salt in (("me", "one"), ("me", "two"), ("you", ""))
+    ]
+    assert pinned == [FOUR, 0, FOUR]
 
 
 def test_pins_keep_no_request_out() -> None:

@@ -59,6 +59,7 @@ def message_of(
         rank=PRIORITIES.index(request.priority),
         cache_salt=request.cache_salt,
         pins=list(pins),
+        owner=request.owner,
     )
 
 
