@@ -22,9 +22,7 @@ def bench(pin_share: float = 0.5) -> Bench:
     return make_bench(HistoryExecutable(NUM_BLOCKS), num_blocks=NUM_BLOCKS, chunk_tokens=64, pin_share=pin_share)
 
 
-def answered(
-    engine: Bench, prompt: list[int], *pins: tuple[int, float], salt: str = "", owner: str = ""
-) -> Ticket:
+def answered(engine: Bench, prompt: list[int], *pins: tuple[int, float], salt: str = "", owner: str = "") -> Ticket:
     ticket = engine.submit(ask(prompt, 2, pins=list(pins), cache_salt=salt, owner=owner))
     engine.run()
     assert engine.tokens(ticket) == greedy(prompt, 2)

@@ -144,9 +144,7 @@ class KeyVisit:
     """One request of the holder of a key. It counts against the limits of all its accounts from its first answer until
     `end`; what one of them refuses is counted in none."""
 
-    def __init__(
-        self, key: AccessKey, owner: str, accounts: Sequence[Account], rows: SharedRows, clock: Clock
-    ) -> None:
+    def __init__(self, key: AccessKey, owner: str, accounts: Sequence[Account], rows: SharedRows, clock: Clock) -> None:
         self.key = key.name
         self.owner = owner
         self.tenant = key.tenant
