@@ -104,6 +104,41 @@ def test_what_ends_first_is_found_without_looking_at_all_pins() -> None:
     cached.check()
 
 
+def test_uses_leave_little_to_whoever_looks_next() -> None:
+    num = 2000
+    pins = Pins(2 * num)
+    cached = PassingOver(LeastRecentlyUsed(), pins)
+    keys = [Counted() for _ in range(num)]
+    most = 0
+    for number in range(3 * num):
+        block, key = number % num, keys[number % num]
+        Counted.num_looks = 0
+        cached.pass_to(float(number))
+        if number < num:
+            cached.pin(block, key, "me", 1e6)
+        else:
+            cached.use(block, key)
+        cached.keep([block], [key])
+        most = max(most, Counted.num_looks)
+    Counted.num_looks = 0
+    assert cached.evict() == 0
+    assert max(most, Counted.num_looks) < 50
+    cached.check()
+
+
+def test_who_is_pinned_again_for_less_ends_sooner() -> None:
+    cached = PassingOver(LeastRecentlyUsed(), Pins(4))
+    cached.pass_to(0.0)
+    cached.pin(0, "key", "me", 100.0)
+    cached.keep([0], ["key"])
+    assert cached.evict() == 0
+    cached.pin(0, "key", "me", 2.0)
+    cached.keep([0], ["key"])
+    cached.check()
+    cached.pass_to(2.0)
+    assert cached.num_pinned == 0
+
+
 def test_a_block_that_comes_and_goes_leaves_nothing_behind() -> None:
     pins = Pins(4)
     cached = PassingOver(LeastRecentlyUsed(), pins)

@@ -18,6 +18,7 @@ from thaloom.kernel.memory.eviction import Eviction
 
 _End = tuple[float, int, Hashable]
 """When a pin ends, its number, the lower the later it was made, and its key."""
+_NEVER: _End = (math.inf, 0, None)
 _SLACK = 64
 
 
@@ -33,43 +34,58 @@ class _Ends:
     """Which of some keys' pins ends first; of several the one that was made last, for the end of a prefix goes before
     its beginning.
 
-    A heap that is cleaned where it is looked at: an entry whose pin ends later by now moves, and one of a key that is
-    not among them any more is dropped.
+    A heap that is cleaned at its top: an entry whose pin ends later by now moves, and one of a key that is not among
+    them any more, or has another, is dropped. Each key that comes cleans two, so that little is left to whoever looks.
     """
 
     def __init__(self, among: Collection[Hashable], end_of: Callable[[Hashable], _End]) -> None:
         self._among = among
         self._end_of = end_of
         self._heap: list[_End] = []
+        self._entries: dict[Hashable, _End] = {}
 
     def add(self, key: Hashable) -> None:
         """It is among them now. Its pin may come to end later, never sooner."""
         if len(self._heap) > 2 * len(self._among) + _SLACK:
             self._heap = [self._end_of(each) for each in self._among]
+            self._entries = {end[2]: end for end in self._heap}
             heapq.heapify(self._heap)
-        else:
-            heapq.heappush(self._heap, self._end_of(key))
+        elif (end := self._end_of(key)) < self._entries.get(key, _NEVER):
+            heapq.heappush(self._heap, end)
+            self._entries[key] = end
+        for _ in range(2):
+            self._clean()
 
     def first(self, by: float = math.inf) -> Hashable | None:
         """None: none of them ends by then."""
         while self._heap and self._heap[0][0] <= by:
-            entry = self._heap[0]
-            key = entry[2]
-            if key not in self._among:
-                heapq.heappop(self._heap)
-            elif (end := self._end_of(key)) != entry:
-                heapq.heapreplace(self._heap, end)
-            else:
-                return key
+            if not self._clean():
+                return self._heap[0][2]
         return None
+
+    def _clean(self) -> bool:
+        """Whether the entry at the top was not what it should be."""
+        if not self._heap:
+            return False
+        entry = self._heap[0]
+        key = entry[2]
+        if self._entries.get(key) is not entry:
+            heapq.heappop(self._heap)
+        elif key not in self._among:
+            heapq.heappop(self._heap)
+            del self._entries[key]
+        elif (end := self._end_of(key)) != entry:
+            heapq.heapreplace(self._heap, end)
+            self._entries[key] = end
+        else:
+            return False
+        return True
 
     def check(self, most: int) -> None:
         """Prove the invariants (AssertionError otherwise). `most`: keys there may be."""
         assert len(self._heap) <= 2 * most + _SLACK + 1, "what is gone is never cleaned up"
-        soonest: dict[Hashable, float] = {}
-        for until, _, key in self._heap:
-            soonest[key] = min(until, soonest.get(key, math.inf))
-        assert all(soonest.get(key, math.inf) <= self._end_of(key)[0] for key in self._among), "an end would be missed"
+        assert set(self._entries.values()) <= set(self._heap), "an entry is lost"
+        assert all(self._entries[key] <= self._end_of(key) for key in self._among), "an end would be missed"
 
 
 class Pins:
