@@ -133,7 +133,9 @@ class FakeWorker:
                     await self.pause.wait()
                 if played == request.max_tokens:
                     break
-                started = Started(cached_tokens=16, queue_s=0.001, prefill_s=0.002) if played == 0 else None
+                started = (
+                    Started(cached_tokens=16, queue_s=0.001, prefill_s=0.002, pinned_tokens=32) if played == 0 else None
+                )
                 await self._send(writer, Tokens(tokens=[token], logprobs=row(request, token), started=started))
                 played += 1
                 await asyncio.sleep(0.001 if self.endless else 0)

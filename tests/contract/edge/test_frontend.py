@@ -170,7 +170,8 @@ def test_a_stop_string_ends_the_request_at_the_worker_too(tmp_path: Path) -> Non
             text, done = await answer(here.frontend, ask(stop=("CA",)))
             await worker.until_idle()
             assert (text, done.reason, done.completion_tokens) == ("AB", "stop", 4)
-            assert (done.cached_tokens, done.queue_s, done.prefill_s) == (16, 0.001, 0.002)
+            assert (done.cached_tokens, done.pinned_tokens) == (16, 32)
+            assert (done.queue_s, done.prefill_s) == (0.001, 0.002)
             assert worker.num_cancelled == 1
 
     asyncio.run(run())

@@ -43,6 +43,21 @@ def test_a_keys_priority_goes_with_its_requests(tmp_path: Path) -> None:
     in_guarded_door(tmp_path, test)
 
 
+def test_a_key_and_what_was_narrowed_from_it_are_one_owner(tmp_path: Path) -> None:
+    async def test(door: LiveDoor, keys: FixedKeys) -> None:
+        keys.require_keys = False
+        first = keys.add("first")
+        narrowed = keys.add("narrowed", parent="first")
+        for key in (first, narrowed, keys.add("again", parent="narrowed"), keys.add("other"), None):
+            await ask(door, key)
+        *mine, others, nobodys = [request.owner for request in door.worker.requests]
+        assert len({*mine}) == 1
+        assert others not in (mine[0], "")
+        assert nobodys == ""
+
+    in_guarded_door(tmp_path, test)
+
+
 def test_without_any_key_nobody_is_asked_for_one(tmp_path: Path) -> None:
     async def test(door: LiveDoor, keys: FixedKeys) -> None:
         for key in (None, "none", "sk-whatever"):

@@ -11,6 +11,7 @@ from tests.unit.runtime.test_loading import spec
 from thaloom.base.errors import BadParameter
 from thaloom.hal.ops import BLOCK_TOKENS
 from thaloom.work.runtime.core.sequence import Ticket
+from thaloom.work.runtime.messages import Tokens
 
 NUM_BLOCKS = 16
 FOUR = 4 * BLOCK_TOKENS
@@ -21,8 +22,8 @@ def bench(pin_share: float = 0.5) -> Bench:
     return make_bench(HistoryExecutable(NUM_BLOCKS), num_blocks=NUM_BLOCKS, chunk_tokens=64, pin_share=pin_share)
 
 
-def answered(engine: Bench, prompt: list[int], *pins: tuple[int, float], salt: str = "") -> Ticket:
-    ticket = engine.submit(ask(prompt, 2, pins=list(pins), cache_salt=salt))
+def answered(engine: Bench, prompt: list[int], *pins: tuple[int, float], salt: str = "", owner: str = "") -> Ticket:
+    ticket = engine.submit(ask(prompt, 2, pins=list(pins), cache_salt=salt, owner=owner))
     engine.run()
     assert engine.tokens(ticket) == greedy(prompt, 2)
     return ticket
@@ -72,6 +73,15 @@ def test_each_salt_has_its_own_half() -> None:
     assert pinned == [FOUR, FOUR, 0]
 
 
+def test_whose_key_is_known_has_one_half_whatever_the_salt() -> None:
+    engine = bench()
+    pinned = [
+        engine.finished(answered(engine, [1] * FOUR, (FOUR, 60.0), salt=salt, owner=owner)).pinned_tokens
+        for owner, salt in (("me", "one"), ("me", "two"), ("you", ""))
+    ]
+    assert pinned == [FOUR, 0, FOUR]
+
+
 def test_pins_keep_no_request_out() -> None:
     engine = bench(1.0)
     for salt in ("a", "b"):
@@ -93,6 +103,17 @@ def test_the_last_tokens_that_fill_no_block_are_not_pinned() -> None:
     ticket = answered(engine, [1] * 20, (20, 60.0))
     assert engine.finished(ticket).pinned_tokens == BLOCK_TOKENS
     assert engine.engine.counters.refused_pin_tokens == 0
+
+
+@pytest.mark.parametrize("num_blocks", [1, 4], ids=["first_chunk", "last_chunk"])
+def test_what_is_pinned_is_told_with_the_first_token(num_blocks: int) -> None:
+    """Whoever stops at a string hears nothing of the answer's end."""
+    engine = make_bench(HistoryExecutable(NUM_BLOCKS), num_blocks=NUM_BLOCKS, chunk_tokens=32)
+    num_tokens = num_blocks * BLOCK_TOKENS
+    ticket = answered(engine, [1] * num_tokens, (num_tokens, 60.0))
+    started = next(news.started for news in engine.news[ticket] if isinstance(news, Tokens))
+    assert started is not None
+    assert started.pinned_tokens == engine.finished(ticket).pinned_tokens == num_tokens
 
 
 @pytest.mark.parametrize("pin", [(-1, 60.0), (5, 60.0), (4, 0.0), (4, math.nan), (4, 1e6)])

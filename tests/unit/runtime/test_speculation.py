@@ -131,6 +131,24 @@ def test_a_stop_token_among_right_guesses_ends_the_answer_there() -> None:
         assert found.finished(ticket).completion_tokens == at + 1 == found.engine.counters.completion_tokens
 
 
+def test_no_pin_breaks_for_a_guess() -> None:
+    found, _ = bench(num_blocks=16, pin_share=1)
+    kept = 6 * BLOCK_TOKENS
+    for salt in ("mine", "theirs"):
+        found.submit(ask([1] * kept, 2, pins=[(kept, 60.0)], cache_salt=salt))
+    found.run()
+    drafted = found.engine.counters.drafted_tokens
+    ticket = found.submit(ask(PROMPT, 100))
+    left = (16 - 2 * 6) * BLOCK_TOKENS
+    while len(PROMPT) + len(found.tokens(ticket)) <= left:
+        found.step()
+        assert found.engine.load().num_broken_pins == 0
+    assert found.engine.counters.drafted_tokens > drafted
+    found.run()
+    assert found.tokens(ticket) == greedy(PROMPT, 100, HABIT)
+    assert found.engine.load().num_broken_pins == 5, "for tokens of the answer"
+
+
 @pytest.mark.parametrize("max_tokens", [1, 2, 3, 17, 50])
 def test_never_more_tokens_than_asked_for_and_never_a_row_beyond_the_context(max_tokens: int) -> None:
     found, executable = bench(context_length=len(PROMPT) + max_tokens)

@@ -113,6 +113,11 @@ class BlockPool:
         return len(self._blank) + len(self._cached)
 
     @property
+    def unpinned_blocks(self) -> int:
+        """Free blocks that `allocate` can give before a pin breaks."""
+        return self.free_blocks - self._cached.num_pinned
+
+    @property
     def blank_blocks(self) -> int:
         return len(self._blank)
 

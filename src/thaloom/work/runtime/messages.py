@@ -73,6 +73,8 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     pins: list[tuple[int, float]] = []
     """Of the prompt, so many tokens from its first on, and for how many seconds after each use their keys and values
     are to stay in the cache. Whole blocks; where several name one, the longest counts."""
+    owner: str = ""
+    """Against whose part of the room for pins they count; empty: against that of all who have the same salt."""
     report: list[int] = []
     """Tokens whose log-probabilities are reported too, with every token of the answer; needs `logprobs`."""
 

@@ -67,7 +67,7 @@ class WorkerSpec:
     chunk_tokens: int = 256
     prefix_reuse: bool = True
     pin_share: float = DEFAULT_PIN_SHARE
-    """Of the blocks that are promised, so much may be pinned, half of that by requests of one salt; 0: nothing."""
+    """Of the blocks that are promised, so much may be pinned, half of that by one who asks; 0: nothing."""
     kv_dtype: DType | None = None
     """None: what fits the weights, as loading.choose_kv_dtype says."""
     weights: WeightFormat = "stored"

@@ -184,6 +184,8 @@ class GenerateRequest:
     """Prompts share what was computed of a prefix only with prompts of the same salt."""
     pins: tuple[Pin, ...] = ()
     """Beginnings of the prompt that are to stay in the cache."""
+    owner: str = ""
+    """Against whom counts what each may have a part of, if anybody knows; said by the door, not by clients."""
     separate_reasoning: bool = True
     """What a model thinks aloud comes as Delta.reasoning, if its dialect is known to mark it."""
 

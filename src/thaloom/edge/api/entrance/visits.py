@@ -30,6 +30,8 @@ class Visit(Protocol):
     tenant: str | None
     """Whose services it is for; None: the node's own."""
     priority: Priority
+    owner: str
+    """One for a key and all that were narrowed from it: nobody has more than his part by giving himself more keys."""
 
     def may(self, scope: Scope) -> bool:
         """Whether the key is for that, and its role allows it."""

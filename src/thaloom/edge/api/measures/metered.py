@@ -62,7 +62,8 @@ class MeteredGeneration:
         num_answer = ASSUMED_ANSWER_TOKENS if request.max_tokens is None else request.max_tokens
         kept = kept_model(request.model)
         charge = Charge(tab, request.model, num_prompt + num_answer)
-        request = dataclasses.replace(request, model=kept)
+        owner = "" if tab.visit is None else tab.visit.owner
+        request = dataclasses.replace(request, model=kept, owner=owner)
         if tab.patient:
             request = dataclasses.replace(request, priority="low")
         elif tab.visit is not None and tab.visit.priority != request.priority:

@@ -236,9 +236,11 @@ class Engine:
         if sequence.request.max_tokens == 0:  # only its prompt was of interest
             choices = []
         stopped = bool(choices) and choices[-1].token in sequence.stop_tokens
-        news = self._take(sequence, choices[:-1] if stopped else choices) if choices else []
-        self.counters.completion_tokens += len(choices)
+        taken = choices[:-1] if stopped else choices
+        sequence.tokens += [choice.token for choice in taken]
         self._roster.computed(item, num_accepted)
+        news = self._tell(sequence, taken) if choices else []
+        self.counters.completion_tokens += len(choices)
         failure = failure or (None if stopped else _told(sequence.chooser, choices))
         if failure is not None:
             news.append(self._fail(sequence, failure))
@@ -251,14 +253,14 @@ class Engine:
             news.append(self._finish(sequence, "length", completion_tokens=sequence.num_generated))
         return news
 
-    def _take(self, sequence: Sequence, choices: list[Drawn]) -> list[Emission]:
-        """These are its next tokens (none, if its first one was a stop token)."""
+    def _tell(self, sequence: Sequence, taken: list[Drawn]) -> list[Emission]:
+        """These were its next tokens (none, if its first one was a stop token), and what it computed is pinned by now:
+        that is told with the first of them."""
         started = sequence.begin_answer(self._monotonic()) if sequence.first_token_at is None else None
-        if not choices:
+        if not taken:
             return []
-        tokens = [choice.token for choice in choices]
-        sequence.tokens += tokens
-        return [(sequence.ticket, Tokens(tokens=tokens, logprobs=rows_of(choices), started=started))]
+        tokens = [choice.token for choice in taken]
+        return [(sequence.ticket, Tokens(tokens=tokens, logprobs=rows_of(taken), started=started))]
 
     def _finish(
         self, sequence: Sequence, reason: FinishReason, *, completion_tokens: int, stop_token: int | None = None

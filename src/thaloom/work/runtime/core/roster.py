@@ -299,8 +299,9 @@ class Roster:
         """Of what it has published, what is to be pinned, as far as there is room: from its beginning on, for nobody
         finds what comes behind a gap."""
         keys = sequence.keys(min(sequence.num_to_pin, sequence.num_published))
+        owner = sequence.request.owner or sequence.root
         while (index := sequence.num_pinned) < len(keys):
-            if not self._pool.pin(keys[index], sequence.root, sequence.pin_s(index)):
+            if not self._pool.pin(keys[index], owner, sequence.pin_s(index)):
                 return
             sequence.num_pinned += 1
 

@@ -70,7 +70,8 @@ class Speculation:
         sequence = item.sequence
         assert sequence.lookup is not None, "an offer without a lookup"
         missing = blocks_for(item.end + count) - len(sequence.blocks)
-        if missing > 0 and self._pool.free_blocks >= missing + num_running:  # nobody is preempted for a guess
+        if missing > 0 and self._pool.unpinned_blocks >= missing + num_running:
+            # nobody is preempted for a guess, and no pin breaks for one
             sequence.blocks += self._pool.allocate(missing) or []
         count = min(count, len(sequence.blocks) * BLOCK_TOKENS - item.end)
         return dataclasses.replace(item, draft=tuple(sequence.lookup.guess(sequence.tokens, count)))

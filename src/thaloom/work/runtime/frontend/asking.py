@@ -51,6 +51,7 @@ def message_of(request: GenerateRequest, prompt: list[int], speech: Speech, cont
         prompt_logprobs=request.logprobs if request.echo else None,
         rank=PRIORITIES.index(request.priority),
         cache_salt=request.cache_salt,
+        owner=request.owner,
     )
 
 

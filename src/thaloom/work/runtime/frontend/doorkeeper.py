@@ -82,7 +82,13 @@ class Doorkeeper:
     def _visit(self, key: AccessKey) -> KeyVisit:
         if key.expires_at is not None and self._clock.now() >= key.expires_at:
             raise Unauthorized(f"the key {key.name!r} has expired")
-        return KeyVisit(key, self._accounts(key), self._rows, self._clock)
+        return KeyVisit(key, self._first(key).id, self._accounts(key), self._rows, self._clock)
+
+    def _first(self, key: AccessKey) -> AccessKey:
+        """Of which it was narrowed, in as many steps as it took; itself, if it was not."""
+        while (parent := self._by_id.get(key.parent or "")) is not None:
+            key = parent
+        return key
 
     def _accounts(self, key: AccessKey) -> list[Account]:
         """The key's own, those of the keys it was narrowed from, and its tenant's."""
@@ -138,8 +144,9 @@ class KeyVisit:
     """One request of the holder of a key. It counts against the limits of all its accounts from its first answer until
     `end`; what one of them refuses is counted in none."""
 
-    def __init__(self, key: AccessKey, accounts: Sequence[Account], rows: SharedRows, clock: Clock) -> None:
+    def __init__(self, key: AccessKey, owner: str, accounts: Sequence[Account], rows: SharedRows, clock: Clock) -> None:
         self.key = key.name
+        self.owner = owner
         self.tenant = key.tenant
         self.priority: Priority = key.limits.priority
         self._record = key
@@ -215,7 +222,7 @@ class KeyVisit:
 
     def again(self) -> KeyVisit:
         """Another request of the same holder."""
-        return KeyVisit(self._record, self._accounts, self._rows, self._clock)
+        return KeyVisit(self._record, self.owner, self._accounts, self._rows, self._clock)
 
     def _decide(self, usage: Usage, limits: KeyLimits, num_tokens: int, now: float) -> Usage | Refusal:
         after: Usage | Refusal = usage if self._begun_at is not None else quotas.begin(usage, limits, now)
