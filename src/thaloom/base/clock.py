@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 
 class Clock(Protocol):
@@ -59,3 +60,14 @@ class ManualClock:
             for _ in range(8):  # what was woken may itself go to sleep again before `target`
                 await asyncio.sleep(0)
         self._now = target
+
+
+async def first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    """When one of them is over (news, say, or a time); the others are given up."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)  # ours to be cancelled in, which is not theirs

@@ -1,6 +1,8 @@
 import asyncio
 
-from thaloom.base.clock import ManualClock, SystemClock
+import pytest
+
+from thaloom.base.clock import ManualClock, SystemClock, first_of
 
 
 def test_sleepers_wake_in_the_order_of_their_deadlines() -> None:
@@ -44,3 +46,34 @@ def test_the_system_clock_moves_forward() -> None:
     asyncio.run(clock.sleep(0))
     assert clock.monotonic() >= first
     assert clock.now() > 1_700_000_000
+
+
+def test_whichever_is_over_first_ends_the_others() -> None:
+    async def story() -> tuple[bool, list[str]]:
+        clock, news, ended = ManualClock(), asyncio.Event(), []
+
+        async def sleep() -> None:
+            try:
+                await clock.sleep(50)
+            finally:
+                ended.append("sleep")
+
+        waiting = asyncio.ensure_future(first_of(news.wait(), sleep()))
+        await clock.advance(10)
+        early = waiting.done()
+        news.set()
+        await waiting
+        return early, ended
+
+    assert asyncio.run(story()) == (False, ["sleep"])
+
+
+def test_who_waits_for_the_first_can_be_cancelled() -> None:
+    async def story() -> None:
+        waiting = asyncio.ensure_future(first_of(asyncio.Event().wait(), ManualClock().sleep(50)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await waiting
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(story())

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from thaloom.base.clock import Clock
+from thaloom.base.clock import Clock, first_of
 from thaloom.base.errors import OutOfMemory, ThaloomError
 from thaloom.base.events import Emit
 from thaloom.base.ids import JobName
@@ -284,14 +284,7 @@ class JobLoop:
         wait_s = self._tick_s
         if self._next is not None:
             wait_s = min(wait_s, max(0.0, self._next - self._clock.now()))
-        waits = [asyncio.ensure_future(self._news.wait()), asyncio.ensure_future(self._clock.sleep(wait_s))]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await wait
+        await first_of(self._news.wait(), self._clock.sleep(wait_s))
 
     def _retry_soon(self) -> None:
         asyncio.get_running_loop().call_later(_AFTER_ERROR_S, self.wake)

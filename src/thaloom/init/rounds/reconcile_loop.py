@@ -8,12 +8,11 @@ in between changes the next decision, never the middle of an action.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Callable
 
-from thaloom.base.clock import Clock
+from thaloom.base.clock import Clock, first_of
 from thaloom.base.errors import NodeNotRunning, ThaloomError
 from thaloom.base.events import Emit
 from thaloom.base.ids import ServiceName
@@ -89,7 +88,7 @@ class ReconcileLoop:
         self.on_memory_error: Callable[[], None] = lambda: None
         """Who has memory to give back."""
         self.failures = 0
-        """Rounds that ended in an error of ours."""
+        """Rounds, and words to the doors, that ended in an error of ours."""
 
     def require_up(self) -> None:
         """Raises NodeNotRunning where the node is about to end."""
@@ -273,14 +272,7 @@ class ReconcileLoop:
         wait_s = self._config.tick_s
         if moment is not None:
             wait_s = min(wait_s, max(0.0, moment - self._clock.monotonic()))
-        waits = [asyncio.ensure_future(self._news.wait()), asyncio.ensure_future(self._clock.sleep(wait_s))]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await wait
+        await first_of(self._news.wait(), self._clock.sleep(wait_s))
 
     def _retry_soon(self) -> None:
         asyncio.get_running_loop().call_later(_AFTER_ERROR_S, self.wake)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from thaloom import __version__
-from thaloom.base.clock import Clock
+from thaloom.base.clock import Clock, first_of
 from thaloom.base.errors import ThaloomError
 from thaloom.base.events import Emit
 from thaloom.base.ids import WorkerId, new_worker_id
@@ -196,7 +196,7 @@ class Standby:
         after_s = round(self._clock.monotonic() - begun, 3)
         self._emit(StandbyReady(id=waiting.id, pid=waiting.identity.pid, after_s=after_s, resident_bytes=resident))
         try:
-            await _first(waiting.identity.wait(), waiting.given.wait())
+            await first_of(waiting.identity.wait(), waiting.given.wait())
             if self._waiting is waiting:
                 self._lost("it ended")
         finally:
@@ -242,14 +242,3 @@ class Standby:
 def fits(spec: ServiceSpec) -> bool:
     """Whether it has imported what a worker of this service needs: guests and their like bring their own."""
     return spec.engine == "thaloom"
-
-
-async def _first(*waits: object) -> None:
-    """When one of them is over; the others are given up."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)  # ours to be cancelled in, which is not theirs
