@@ -17,6 +17,7 @@ from thaloom.base.errors import (
     AlreadyRunning,
     BadParameter,
     DiskFull,
+    DriverUnavailable,
     Forbidden,
     PortTaken,
     StateUnusable,
@@ -214,6 +215,13 @@ def take_home(home: Path) -> FolderLock:
         pid = int(text) if text.isdigit() else None
         raise AlreadyRunning(f"a node is running in {str(home)!r} already (pid {pid or 'unknown'})", pid=pid)
     return lock
+
+
+def require_host_memory(total_bytes: int | None) -> int:
+    """Raises DriverUnavailable where the host does not tell how much memory it has: all promises hang on it."""
+    if total_bytes is None:
+        raise DriverUnavailable("this host does not tell how much memory it has (MemTotal in /proc/meminfo)")
+    return total_bytes
 
 
 def require_free_port(host: str, port: int) -> None:

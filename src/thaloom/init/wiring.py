@@ -27,7 +27,7 @@ from thaloom.init.acting.past import Past
 from thaloom.init.acting.performing import Performer
 from thaloom.init.acting.registry import action_kinds
 from thaloom.init.aliasing import Aliasing
-from thaloom.init.boot import NodeConfig, require_free_port
+from thaloom.init.boot import NodeConfig, require_free_port, require_host_memory
 from thaloom.init.documents.federations import Federations
 from thaloom.init.documents.jobs import Jobs
 from thaloom.init.documents.kinds import DocumentKinds
@@ -138,7 +138,7 @@ class Node:
         )
         memory = NodeMemory(
             inventory.refresh().devices,
-            host_total_bytes=host_memory.total_bytes() or 0,
+            host_total_bytes=require_host_memory(host_memory.total_bytes()),
             host_available=_available_bytes,
             readings=lambda: {reading.device: reading for reading in inventory.readings()},
             headroom_bytes=config.memory_headroom_bytes,
@@ -501,7 +501,7 @@ def _sandbox(layout: Layout, config: NodeConfig) -> Sandbox:
 
 
 def _available_bytes() -> int:
-    """Of a host that does not tell, nothing is promised."""
+    """A host that stops telling has none left: nothing more is promised, and LowMemory says so."""
     return host_memory.available_bytes() or 0
 
 

@@ -9,9 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from thaloom.base.errors import AlreadyRunning, BadParameter, DiskFull, Forbidden, PortTaken, StateUnusable
+from thaloom.base import host_memory
+from thaloom.base.errors import (
+    AlreadyRunning,
+    BadParameter,
+    DiskFull,
+    DriverUnavailable,
+    Forbidden,
+    PortTaken,
+    StateUnusable,
+)
 from thaloom.base.ids import ServiceName, WorkerId
-from thaloom.init.boot import DEFAULT_PORT, NodeConfig, boot_error, listening, read_config, require_free_port, take_home
+from thaloom.init.boot import (
+    DEFAULT_PORT,
+    NodeConfig,
+    boot_error,
+    listening,
+    read_config,
+    require_free_port,
+    require_host_memory,
+    take_home,
+)
 from thaloom.init.layout import Layout
 
 
@@ -201,3 +219,9 @@ def test_the_air_gap_is_a_switch_that_cannot_be_misread(tmp_path: Path, text: st
     assert read_config(tmp_path / "config.toml", {"THALOOM_AIRGAP": "0"}).air_gap is False
     with pytest.raises(BadParameter, match="THALOOM_AIRGAP"):
         read_config(tmp_path / "config.toml", {"THALOOM_AIRGAP": "ture"})
+
+
+def test_a_host_that_does_not_tell_its_memory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DriverUnavailable, match="/proc/meminfo"):
+        require_host_memory(host_memory.total_bytes(tmp_path))
+    assert require_host_memory(host_memory.total_bytes()) > 0
