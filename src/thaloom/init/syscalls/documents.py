@@ -28,10 +28,8 @@ class DocumentCalls(Asking):
                 raise DocumentNotFound(f"no {subject}", param="remove")
         asked = call(Apply.name, ApplyWish(documents=tuple(formed), remove=tuple(remove), prune=prune))
         terms = TERMS.get()
-        if (
-            not (terms.dry_run or terms.action or terms.approval)
-            and not (await self._node.performer.plan(asked)).changes
-        ):
+        is_bare = not (terms.dry_run or terms.action or terms.approval)
+        if is_bare and not (await self._node.performer.plan(asked)).changes:
             return Applied(action=None, unchanged=tuple(document.subject for document in formed))
         action = terms.action or new_action_id()
         told = (await self._do(asked, action=action)).told
