@@ -84,6 +84,7 @@ class Cell:
             sequences=np.zeros_like(rows) if self.prefill else rows,
             block_tables=np.arange(num_sequences * blocks, dtype=np.int32).reshape(num_sequences, blocks),
             outputs=rows[-1:] if self.prefill else rows,
+            greedy=True,
         )
 
 

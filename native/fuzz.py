@@ -125,7 +125,10 @@ def _source(
         return source, native.INT4 if tensor.bits == 4 else native.INT8_GROUPS, [data, scales]
     source.dtype = DTYPES[tensor.dtype]
     is_whole = case.weight_format != "stored" and data.shape[-1] % 32 == 0 and rng.random() < 0.8
-    return source, int(rng.choice(FORMATS[case.weight_format] if is_whole else FLOATS[tensor.dtype])), [data]
+    formats = FORMATS[case.weight_format] if is_whole else FLOATS[tensor.dtype]
+    if native.INT8_GROUPS in formats and data.ndim == 2:
+        formats = (*formats, native.INT8_SPLIT)
+    return source, int(rng.choice(formats)), [data]
 
 
 class Mutator:

@@ -125,6 +125,7 @@ class Executable {
   Choices choices_;
   Samplers samplers_;
   Highest highest_;
+  Bounds bounds_;
   uint32_t num_kept_ = 0;  // rows of the last step of which only the likeliest token is known
   std::atomic<bool> is_busy_{false};
 
@@ -326,6 +327,7 @@ class Executable {
     const Inputs inputs = ready(w.dtype, {x.base, x.stride, step_.outputs}, step_.num_outputs, w.columns);
     if (step_.is_greedy) {
       highest_.begin(step_.num_outputs, scaling);
+      if (bounds_.begin(w, inputs, step_.num_outputs, scaling)) return find_highest(w, inputs);
       // Several panels at once, for most of a look at one is its beginning and its end.
       return multiply_shared({.up = {w}, .unit = kMostUnit, .highest = &highest_}, inputs, step_.num_outputs, [](size_t, size_t) {});
     }
@@ -334,6 +336,36 @@ class Executable {
       for (size_t i = 0; i < step_.num_outputs; ++i)
         for (size_t k = begin * kGroup; k < end * kGroup; k += kLanes)
           thaloom::store(result.at(i) + k, scaling(load(result.at(i) + k)));
+    });
+  }
+
+  // The likeliest token of each row, by reading all bits only of panels that bounds leave open.
+  void find_highest(const Matrices &w, const Inputs &inputs) {
+    const size_t num_rows = step_.num_outputs, num_pieces = (w.num_panels + kBoundedPanels - 1) / kBoundedPanels;
+    const auto look_at = [&](size_t panel) {
+      multiply({.up = {w}, .highest = &highest_, .goes_on = false}, panel, panel + 1, 1, inputs, num_rows);
+    };
+    // The tokens that come in are likely ones: whoever decodes chose them a step ago. From what is found there most others
+    // are below.
+    for (size_t r = 0; r < num_rows; ++r) {
+      const auto token = static_cast<size_t>(step_.tokens[step_.outputs[r]]);
+      if (token < w.rows) look_at(token / kGroup);
+    }
+    const size_t most = strip_panels(kInt8Upper, num_rows, w.num_panels, 1);
+    threads_.run_pieces(num_pieces, 1, [&](size_t begin, size_t end) {
+      for (size_t piece = begin; piece < end; ++piece) {
+        const size_t first = piece * kBoundedPanels, last = std::min<size_t>(first + kBoundedPanels, w.num_panels);
+        OpenPanels open(bounds_, highest_, num_rows, first);
+        uint64_t fetched = 0;
+        for (size_t panel = first; panel < last || fetched != 0; panel += 2 * kMostUnit) {
+          if (panel < last)
+            multiply({.up = {w.upper()}, .unit = kMostUnit, .open = &open}, panel, std::min(panel + 2 * kMostUnit, last), most,
+                     inputs, num_rows);
+          for (; fetched != 0; fetched &= fetched - 1) look_at(first + static_cast<size_t>(__builtin_ctzll(fetched)));
+          fetched = open.take();
+          open.learn();
+        }
+      }
     });
   }
 

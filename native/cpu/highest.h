@@ -15,6 +15,7 @@ struct Scaling {
   float factor, softcap;  // softcap: 0 for none
 
   bool changes() const { return factor != 1.0f || softcap != 0.0f; }
+  bool keeps_order() const { return factor > 0.0f && factor <= 1.0f && softcap == 0.0f; }  // but for ties that it makes
   THALOOM_INLINE Float operator()(Float x) const {
     const Float scaled = x * factor;
     return softcap == 0.0f ? scaled : soften(scaled, broadcast(softcap));
@@ -53,6 +54,11 @@ class Highest {
     if (k == count) return;  // NaN: no token comes of this row
     const uint64_t here = rank_of(highest, static_cast<uint32_t>(first + k));
     while (best < here && !rank.compare_exchange_weak(best, here, std::memory_order_relaxed)) {}
+  }
+
+  // The highest logit of a row so far.
+  float found(size_t row) {
+    return logit_of(std::atomic_ref<uint64_t>(rows_[row].rank).load(std::memory_order_relaxed));
   }
 
   // What a greedy draw of that row gives.

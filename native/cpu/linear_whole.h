@@ -3,7 +3,7 @@
 // The chain of every output, for each 32 inputs in order: their exact dot product in whole numbers, made a float, which
 // is exact too (it is below 2^24), then
 //   int8         sum = fma(dot, scale of the activations, sum), and the scale of the row last of all
-//   int8_groups  the same with both scales multiplied first, rounded once
+//   int8_groups  the same with both scales multiplied first, rounded once; int8_split the very same
 //   int4         part = fma(dot, scale of the weights, part); after 64 inputs sum = fma(part, scale of the activations, sum)
 // Builds with a dot product of bytes, with products of 16 bits and with neither find the same whole numbers, so only the
 // rounding of fma tells them apart.
@@ -165,6 +165,7 @@ struct Whole4 : Whole8 {
 
 template <uint32_t DType>
 struct WholeTile {
+  static constexpr bool kIsUpper = DType == kInt8Upper;
   static constexpr bool kIsNarrow = DType == THALOOM_INT4;
   // In 4 bits a part beside each sum takes registers too; tiles of ten also cut 12 and 32 rows evenly. In 8 bits sums of
   // up to 16 rows are kept in memory, where each is touched once for 32 inputs: 3 to 9 % at 13 to 16 rows.
@@ -184,6 +185,16 @@ struct WholeTile {
     return *reinterpret_cast<const WholeInputs *>(s.x + static_cast<size_t>(r) * s.x_stride + group * sizeof(WholeInputs));
   }
 
+  // With line `line` of a group of panel `panel`: asks for what comes next, if it is this line's turn.
+  static THALOOM_INLINE void ask(const Strip &s, size_t group, size_t line, size_t panel) {
+    constexpr size_t kBytes = whole_group_bytes(DType), kLines = kBytes / 64;
+    const auto turn = [&](const std::byte *from, size_t line, size_t lines) __attribute__((always_inline)) {
+      if (line * 8 < s.asked * lines) __builtin_prefetch(from + group * s.asked * (lines * 8) + line * 64, 0, 2);
+    };
+    if (line < kLines) turn(s.next + whole_scale_bytes(DType, s.columns) + panel * s.panel_bytes, line, kLines);
+    else if (DType == THALOOM_INT8_SPLIT) turn(s.next_lower + panel * s.lower_bytes, line - kLines, kLowerBytes / 64);
+  }
+
   // Four inputs from `k` on: one vector of weights after the other, each over all rows.
   template <int R, int P>
   static THALOOM_INLINE void add_four(Accs<R, P> &accs, const Strip &s, size_t group, size_t k, auto i, Bits w) {
@@ -201,9 +212,14 @@ struct WholeTile {
     const std::byte *const panels = s.panels + whole_scale_bytes(DType, s.columns) + group * kBytes;
     if constexpr (R <= kFewRows) {
       constexpr size_t kShare = P * (kBytes + (DType == THALOOM_INT8 ? 0 : 32));  // of what lies ahead, scales included
+      const std::byte *const share = s.next + group * kShare;
       repeat<static_cast<int>((kShare + 63) / 64)>([&](auto line) __attribute__((always_inline)) {
-        __builtin_prefetch(s.panels + s.ahead + group * kShare + line * 64, 0, 2);
+        __builtin_prefetch(share + line * 64, 0, 2);
       });
+      if constexpr (DType == THALOOM_INT8_SPLIT)
+        repeat<P * 2>([&](auto line) __attribute__((always_inline)) {
+          __builtin_prefetch(s.next_lower + (group * P * 2 + line) * 64, 0, 2);
+        });
     }
     Accs<R, P> accs;
     repeat<R>([&](auto r) __attribute__((always_inline)) {
@@ -211,11 +227,20 @@ struct WholeTile {
         accs[r][i] = Numbers::begin(input(s, r, group).correction);
       });
     });
-    repeat<static_cast<int>(kBytes / 64)>([&](auto line) __attribute__((always_inline)) {
+    constexpr size_t kLines = is_split(DType) ? 8 : kBytes / 64;
+    repeat<static_cast<int>(kLines)>([&](auto line) __attribute__((always_inline)) {
       repeat<P * kVectors>([&](auto i) __attribute__((always_inline)) {
-        const std::byte *at = panels + static_cast<size_t>(i / kVectors) * s.panel_bytes + line * 64;
-        if constexpr (R > kFewRows && i % kVectors == 0) __builtin_prefetch(at + s.ahead, 0, 2);
-        const Bits stored = load_bits(at + i % kVectors * kLanes * 4);
+        const std::byte *at = panels + static_cast<size_t>(i / kVectors) * s.panel_bytes + i % kVectors * kLanes * 4;
+        if constexpr (R > kFewRows && i % kVectors == 0) ask(s, group, line, i / kVectors);
+        if constexpr (is_split(DType)) {
+          Bits lower = Bits{} + kMiddle * 0x01010101u;
+          if constexpr (!kIsUpper)
+            lower = lower_bits<line>(s.lower + static_cast<size_t>(i / kVectors) * s.lower_bytes + group * kLowerBytes +
+                                     i % kVectors * kLanes * 4);
+          add_four<R, P>(accs, s, group, line * 4, i, upper_bits<line>(at) | lower);
+          return;
+        }
+        const Bits stored = load_bits(at + line * 64);
         if constexpr (kIsNarrow) {
           add_four<R, P>(accs, s, group, line * 8, i, Numbers::low(stored));
           add_four<R, P>(accs, s, group, line * 8 + 4, i, Numbers::high(stored));

@@ -6,7 +6,7 @@
 // Rows beyond the last are zeros. The last panel of a stack's matrix is whole, so panels never mix matrices.
 #pragma once
 
-#include "whole.h"
+#include "split.h"
 
 namespace thaloom {
 
@@ -27,9 +27,9 @@ constexpr bool is_matrix(uint32_t dtype, uint32_t columns) {
 // 0 if there can be no such stack. Below 2^62 for every size that is allowed.
 inline uint64_t packed_bytes(uint32_t dtype, uint32_t count, uint32_t rows, uint32_t columns) {
   if (!is_matrix(dtype, columns) || !count || count > kMostExperts || !rows || rows > kMostColumns || !columns ||
-      columns > kMostColumns)
+      columns > kMostColumns || (dtype == THALOOM_INT8_SPLIT && (count != 1 || columns > kMostJoined)))
     return 0;
-  return uint64_t{count} * (round_up(rows, kGroup) / kGroup) * panel_bytes(dtype, columns);
+  return uint64_t{count} * (round_up(rows, kGroup) / kGroup) * (panel_bytes(dtype, columns) + lower_bytes(dtype, columns));
 }
 
 class Matrices {
@@ -41,15 +41,36 @@ class Matrices {
         rows(weight.rows),
         columns(weight.columns),
         num_panels(static_cast<uint32_t>(round_up(weight.rows, kGroup) / kGroup)),
-        panel_bytes(thaloom::panel_bytes(weight.dtype, weight.columns)) {}
+        panel_bytes(thaloom::panel_bytes(weight.dtype, weight.columns)),
+        lower_bytes(thaloom::lower_bytes(weight.dtype, weight.columns)) {}
 
   const std::byte *panel(size_t matrix, size_t panel) const { return data_ + (matrix * num_panels + panel) * panel_bytes; }
+
+  // Of int8_split: the upper bits as a matrix of their own, and the lower bits of a panel.
+  Matrices upper() const {
+    Matrices upper = *this;
+    upper.dtype = kInt8Upper;
+    return upper;
+  }
+  const std::byte *lower(size_t panel) const { return data_ + num_panels * panel_bytes + panel * lower_bytes; }
+
+  void fetch_lower(size_t panel) const {
+    for (size_t at = 0; at < lower_bytes; at += 64) __builtin_prefetch(lower(panel) + at, 0, 2);
+  }
 
   // One row as floats, as an embedding reads it.
   void read_row(size_t row, float *out) const {
     const std::byte *base = panel(0, row / kGroup);
     const size_t lane = row % kGroup;
-    if (is_whole(dtype)) return read_whole_row(dtype, base, lane, columns, out);
+    if (is_whole(dtype)) {
+      const auto *numbers = reinterpret_cast<const uint8_t *>(base) + whole_scale_bytes(dtype, columns);
+      const auto *low = reinterpret_cast<const uint8_t *>(dtype == THALOOM_INT8_SPLIT ? lower(row / kGroup) : nullptr);
+      for (size_t k = 0; k < columns; ++k) {
+        const int32_t number = low != nullptr ? split_number(numbers, low, lane, k) : whole_number(dtype, numbers, lane, k);
+        out[k] = static_cast<float>(number) * whole_scale(dtype, base, lane, k);
+      }
+      return;
+    }
     for (size_t k = 0; k < columns; ++k)
       out[k] = dtype == THALOOM_F32
                    ? reinterpret_cast<const float *>(base)[k * kGroup + lane]
@@ -61,7 +82,7 @@ class Matrices {
 
  public:
   uint32_t dtype = 0, rows = 0, columns = 0, num_panels = 0;
-  size_t panel_bytes = 0;
+  size_t panel_bytes = 0, lower_bytes = 0;
 };
 
 }  // namespace thaloom

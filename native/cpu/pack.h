@@ -69,8 +69,8 @@ THALOOM_INLINE Float inverse_of(Float scale) {
 // Packs one panel. Returns false for a number that is not finite, or that has no scale.
 class PanelPacker {
  public:
-  PanelPacker(const thaloom_weight &w, const Source &source)
-      : dtype_(w.dtype), columns_(w.columns), source_(source), scale_bytes_(whole_scale_bytes(w.dtype, w.columns)) {}
+  PanelPacker(uint32_t dtype, size_t columns, const Source &source)
+      : dtype_(dtype), columns_(columns), source_(source), scale_bytes_(whole_scale_bytes(dtype, columns)) {}
 
   bool pack(size_t matrix, size_t row, std::byte *panel) const {
     if (source_.told.scales != nullptr) return copy(matrix, row, panel), true;
@@ -231,24 +231,31 @@ inline void pack_float_panel(const thaloom_weight &w, const Source &source, size
       }
 }
 
-// All panels of `w`, by as many threads as pay. False where a number could not be made whole.
-inline bool pack_panels(const thaloom_weight &w, const thaloom_source &told, uint32_t num_threads) {
+// All panels of `w`, by as many threads as pay. Gives a status: bad numbers where one could not be made whole.
+inline int32_t pack_panels(const thaloom_weight &w, const thaloom_source &told, uint32_t num_threads) {
   const Source source{told, w.rows, w.columns};
-  const PanelPacker packer(w, source);
+  const bool is_split = w.dtype == THALOOM_INT8_SPLIT;
+  const uint32_t dtype = is_split ? uint32_t{THALOOM_INT8_GROUPS} : w.dtype;  // split once they are there
+  const PanelPacker packer(dtype, w.columns, source);
   const size_t num_panels = round_up(w.rows, kGroup) / kGroup, bytes = panel_bytes(w.dtype, w.columns);
+  const size_t whole_bytes = panel_bytes(dtype, w.columns), low_bytes = lower_bytes(w.dtype, w.columns);
   auto *data = static_cast<std::byte *>(const_cast<void *>(w.data));
   Threads threads;
   if (uint64_t{w.count} * w.rows * w.columns < (1u << 18) || !threads.start(num_threads)) threads.start(1);
+  Array<std::byte> unsplit;  // a panel for each thread
+  if (is_split && !unsplit.allocate(threads.size() * whole_bytes)) return THALOOM_NO_MEMORY;
   std::atomic<bool> is_sound{true};
   threads.run([&](uint32_t thread) {
     const auto [begin, end] = share(w.count * num_panels, thread, threads.size());
     for (size_t i = begin; i < end; ++i) {
       const size_t matrix = i / num_panels, row = i % num_panels * kGroup;
-      if (!is_whole(w.dtype)) pack_float_panel(w, source, matrix, row, data + i * bytes);
-      else if (!packer.pack(matrix, row, data + i * bytes)) is_sound.store(false, std::memory_order_relaxed);
+      std::byte *const panel = is_split ? unsplit.begin() + thread * whole_bytes : data + i * bytes;
+      if (!is_whole(w.dtype)) pack_float_panel(w, source, matrix, row, panel);
+      else if (!packer.pack(matrix, row, panel)) is_sound.store(false, std::memory_order_relaxed);
+      else if (is_split) split_panel(panel, w.columns, data + i * bytes, data + num_panels * bytes + i * low_bytes);
     }
   });
-  return is_sound.load();
+  return is_sound.load() ? THALOOM_OK : THALOOM_BAD_NUMBERS;
 }
 
 }  // namespace thaloom

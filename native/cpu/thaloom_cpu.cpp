@@ -69,8 +69,9 @@ int32_t thaloom_cpu_pack(const thaloom_weight *target, const thaloom_source *sou
       (source->scales != nullptr) != is_whole || !source->num_threads || source->num_threads > thaloom::kMostThreads)
     return refuse(message, THALOOM_BAD_PROGRAM, "%u x %u x %u values do not fit what they come from or go to", w.count,
                   w.rows, w.columns);
-  if (!thaloom::pack_panels(w, *source, source->num_threads))
-    return refuse(message, THALOOM_BAD_NUMBERS, "a number is not finite, or too large to be made a whole one");
+  const int32_t status = thaloom::pack_panels(w, *source, source->num_threads);
+  if (status == THALOOM_NO_MEMORY) return refuse(message, status, "no memory to pack a matrix of %u columns", w.columns);
+  if (status != THALOOM_OK) return refuse(message, status, "a number is not finite, or too large to be made a whole one");
   return THALOOM_OK;
 }
 

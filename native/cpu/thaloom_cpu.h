@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of a struct or of a meaning below. native.py holds the same number. */
-#define THALOOM_CPU_ABI 10u
+#define THALOOM_CPU_ABI 11u
 
 enum thaloom_status {
   THALOOM_OK = 0,
@@ -41,7 +41,10 @@ enum thaloom_dtype {
   THALOOM_I8 = 5,
   THALOOM_F16 = 6,
   /* Of matrices only: bf16 whose inputs stay f32 on every build, where rounding them would cost too much. */
-  THALOOM_BF16_WIDE = 7
+  THALOOM_BF16_WIDE = 7,
+  /* Of one matrix only: INT8_GROUPS with the upper six bits of its numbers apart from the lower two, so that the
+   * likeliest token of few rows is found without reading all of them; native/cpu/split.h. */
+  THALOOM_INT8_SPLIT = 8
 };
 
 /* A vector is `columns` float32, padded with zeros to a multiple of 16. Matrices are in panels, made by pack(). */

@@ -9,14 +9,18 @@
 
 namespace thaloom {
 
-// What one tile reads. While it reads a line of a panel, the one `ahead` bytes beyond is fetched into the second cache.
+// What one tile reads, and asks for into the second cache meanwhile: what lies from `next` on, `asked` lines of it for every
+// eight that it reads.
 struct Strip {
   const std::byte *panels;
   size_t panel_bytes;
   const std::byte *x;
   size_t x_stride;  // in bytes
   size_t columns;
-  size_t ahead;
+  const std::byte *next;
+  size_t asked;
+  const std::byte *lower = nullptr, *next_lower = nullptr;  // of int8_split: the panels' lower parts
+  size_t lower_bytes = 0;
 };
 
 // Writes the sums of its rows, each `panels * 16` floats, one row after another.
@@ -72,11 +76,13 @@ struct Sums {
 // 13 % at 16 and 32 rows). With few rows the hardware's own streams are faster than any distance that was tried.
 template <int R, int P, class Step>
 THALOOM_INLINE void walk(const Strip &s, size_t num_lines, size_t x_bytes, const Step &step) {
+  const std::byte *ask = s.next;
   for (size_t line = 0; line < num_lines; ++line) {
     if constexpr (R > kFloatRows / 3)
-      repeat<P>([&](auto p) __attribute__((always_inline)) {
-        __builtin_prefetch(s.panels + p * s.panel_bytes + line * 64 + s.ahead, 0, 2);
-      });
+      if (line % 8 < s.asked) {
+        repeat<P>([&](auto p) __attribute__((always_inline)) { __builtin_prefetch(ask + p * s.panel_bytes, 0, 2); });
+        ask += 64;
+      }
     step(line * 64, line * x_bytes);
   }
 }

@@ -9,6 +9,7 @@
 //   int8         16 scales of f32             then for each 32 inputs 512 bytes
 //   int8_groups  16 scales of f16 a group     then the same          (scales filled up to whole lines of 64 bytes)
 //   int4         16 scales of f16 a group     then for each 32 inputs 256 bytes
+//   int8_split   as int8_groups, with the upper bits of all panels before the lower bits of all: split.h
 //
 // Activations: 32 numbers within [-127, 127] with a scale; beside weights of 4 bits two such groups share theirs. One
 // scale for a whole row would be cheaper, and wrong where a few channels are far larger than the rest:
@@ -25,12 +26,25 @@ inline constexpr size_t kWholeGroup = 32;  // inputs whose products are one whol
 // Inputs whose activations share a scale. That of 4-bit weights is used once for 64, where theirs is for 32.
 constexpr size_t whole_reach(uint32_t dtype) { return dtype == THALOOM_INT4 ? 2 * kWholeGroup : kWholeGroup; }
 
-constexpr bool is_whole(uint32_t dtype) { return dtype >= THALOOM_INT8 && dtype <= THALOOM_INT4; }
+constexpr bool is_whole(uint32_t dtype) {
+  return (dtype >= THALOOM_INT8 && dtype <= THALOOM_INT4) || dtype == THALOOM_INT8_SPLIT;
+}
 
-constexpr size_t whole_group_bytes(uint32_t dtype) { return dtype == THALOOM_INT4 ? 256 : 512; }
+// Of int8_split: the upper bits alone, as Matrices::upper gives them. Nothing is packed as that.
+inline constexpr uint32_t kInt8Upper = 1u << 16;
+constexpr bool is_split(uint32_t dtype) { return dtype == THALOOM_INT8_SPLIT || dtype == kInt8Upper; }
+inline constexpr size_t kUpperBytes = 384, kLowerBytes = 128;  // of 32 inputs
 
+// Of 32 inputs, as they follow one another.
+constexpr size_t whole_group_bytes(uint32_t dtype) {
+  if (is_split(dtype)) return kUpperBytes;
+  return dtype == THALOOM_INT4 ? 256 : 512;
+}
+
+// What stands before the numbers of a panel: scales, and in int8_split what its lower bits can be worth.
 inline size_t whole_scale_bytes(uint32_t dtype, size_t columns) {
-  return dtype == THALOOM_INT8 ? 64 : round_up(columns / kWholeGroup * 32, 64);
+  if (dtype == THALOOM_INT8) return 64;
+  return round_up(columns / kWholeGroup * 32, 64) + (is_split(dtype) ? 64 : 0);
 }
 
 inline size_t whole_panel_bytes(uint32_t dtype, size_t columns) {
@@ -104,23 +118,18 @@ inline void make_whole_input(const float *x, size_t columns, WholeInputs *to) {
   }
 }
 
-// Row `row` of a panel, as floats: what an embedding reads.
-inline void read_whole_row(uint32_t dtype, const std::byte *panel, size_t lane, size_t columns, float *out) {
-  const auto *numbers = reinterpret_cast<const uint8_t *>(panel) + whole_scale_bytes(dtype, columns);
-  for (size_t k = 0; k < columns; ++k) {
-    const size_t group = k / kWholeGroup, within = k % kWholeGroup;
-    const float scale = dtype == THALOOM_INT8
-                            ? reinterpret_cast<const float *>(panel)[lane]
-                            : f32_from_f16(reinterpret_cast<const uint16_t *>(panel)[group * kGroup + lane]);
-    int32_t number;
-    if (dtype == THALOOM_INT4) {
-      const uint8_t both = numbers[group * 256 + within / 8 * 64 + lane * 4 + within % 4];
-      number = (within % 8 < 4 ? both & 15 : both >> 4) - 8;
-    } else {
-      number = numbers[group * 512 + within / 4 * 64 + lane * 4 + within % 4] - 128;
-    }
-    out[k] = static_cast<float>(number) * scale;
-  }
+// Number `k` of a row of a panel whose numbers begin at `numbers`, stored unsigned. Not of int8_split.
+inline int32_t whole_number(uint32_t dtype, const uint8_t *numbers, size_t lane, size_t k) {
+  const size_t group = k / kWholeGroup, within = k % kWholeGroup;
+  if (dtype != THALOOM_INT4) return numbers[group * 512 + within / 4 * 64 + lane * 4 + within % 4] - 128;
+  const uint8_t both = numbers[group * 256 + within / 8 * 64 + lane * 4 + within % 4];
+  return (within % 8 < 4 ? both & 15 : both >> 4) - 8;
+}
+
+// The scale of that number.
+inline float whole_scale(uint32_t dtype, const std::byte *panel, size_t lane, size_t k) {
+  if (dtype == THALOOM_INT8) return reinterpret_cast<const float *>(panel)[lane];
+  return f32_from_f16(reinterpret_cast<const uint16_t *>(panel)[k / kWholeGroup * kGroup + lane]);
 }
 
 }  // namespace thaloom

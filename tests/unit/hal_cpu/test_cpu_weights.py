@@ -36,7 +36,8 @@ def a_program(columns: int = COLUMNS, rows: int = ROWS, *, is_head: bool = False
 def packed(
     library_file: Path, matrix: Tensor | QuantTensor, to: MatrixFormat | Literal["stored"], num_threads: int = 1
 ) -> tuple[int, bytes]:
-    """The native dtype of a matrix and its panels. In 8 bits heads are what gets a scale for 32 columns."""
+    """The native dtype of a matrix and its panels. In 8 bits heads are what gets a scale for 32 columns; their bits are
+    put together again."""
     rows, columns = matrix.shape
     table = Tensor("f32", np.zeros((5, columns), np.float32))
     owner, library = backend(library_file, num_threads=num_threads), native.load(library_file)
@@ -48,7 +49,26 @@ def packed(
     start = struct.data - buffer.address
     data = bytes(buffer.data[start : start + struct.num_bytes])
     weights.free()
-    return struct.dtype, data
+    return (native.INT8_GROUPS, joined(data, columns)) if struct.dtype == native.INT8_SPLIT else (struct.dtype, data)
+
+
+def joined(data: bytes, columns: int) -> bytes:
+    """Panels of int8_split as int8_groups has them, by what split.h says of the layout, without the lengths
+    behind the scales."""
+    groups, scales = columns // 32, -(-columns // 64) * 64
+    upper_bytes, lower_bytes = scales + 64 + groups * 384, groups * 128
+    count = len(data) // (upper_bytes + lower_bytes)
+    panels = np.frombuffer(data, np.uint8)
+    upper = panels[: count * upper_bytes].reshape(count, upper_bytes)
+    lower = panels[count * upper_bytes :].reshape(count, groups, 2, 64)
+    high = upper[:, scales + 64 :].reshape(count, groups, 6, 64)
+    vectors = []
+    for v in range(8):
+        pair = 2 * (v % 4)
+        top, middle = high[:, :, v // 2] >> (v % 2 * 4) & 15, high[:, :, 4 + v // 4] >> pair & 3
+        vectors.append(top << 4 | middle << 2 | lower[:, :, v // 4] >> pair & 3)
+    numbers = np.stack(vectors, axis=2).reshape(count, groups * 512)
+    return np.concatenate([upper[:, :scales], numbers], axis=1).astype(np.uint8).tobytes()
 
 
 def values(seed: int, shape: tuple[int, int] = (ROWS, COLUMNS)) -> np.ndarray:

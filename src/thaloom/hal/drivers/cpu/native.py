@@ -21,13 +21,15 @@ from pathlib import Path
 from thaloom.base.errors import DriverUnavailable, InternalError, OutOfMemory
 from thaloom.hal.draws import MAX_FURTHER
 
-ABI = 10
+ABI = 11
 FOLDER = Path(__file__).parent / "lib"
 BUILD_INFO = "BUILD_INFO.json"
 
 BAD_PROGRAM, BAD_STEP, NO_MEMORY, NO_THREADS, WRONG_CALLER, BAD_NUMBERS = range(1, 7)
-F32, BF16, INT8, INT8_GROUPS, INT4, I8, F16, BF16_WIDE = range(8)
+F32, BF16, INT8, INT8_GROUPS, INT4, I8, F16, BF16_WIDE, INT8_SPLIT = range(9)
 SOURCE_F32, SOURCE_BF16, SOURCE_F16, SOURCE_I8 = range(4)
+MOST_SPLIT = 8192
+"""Columns of a matrix in INT8_SPLIT, at most."""
 VECTOR, MATRICES = 0, 1
 
 

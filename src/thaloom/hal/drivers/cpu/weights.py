@@ -18,7 +18,7 @@ from thaloom.hal.drivers.cpu.memory import HostMemory
 from thaloom.hal.drivers.cpu.native import Library
 from thaloom.hal.drivers.cpu.shared_memory import SharedMemory
 from thaloom.hal.ops import Program
-from thaloom.hal.quantise import formats, shared_projections
+from thaloom.hal.quantise import formats, heads, shared_projections
 from thaloom.hal.tensors import QuantTensor, Tensor
 from thaloom.hal.types import WeightFormat
 
@@ -53,6 +53,7 @@ class PackedWeights:
         self._format = weight_format
         self._formats = formats(program, weight_format)
         self._wide = shared_projections(program) if weight_format == "stored" else frozenset()
+        self._heads = heads(program)
         self._library = library
         self._backend = backend
         self._arena: GrowingArena[HostMemory] = GrowingArena(backend.allocate, chunk_bytes=_LARGE)
@@ -177,6 +178,8 @@ class PackedWeights:
         return self._pack_matrices(name, tensor.shape, dtype, source)
 
     def _pack_matrices(self, name: str, shape: tuple[int, ...], dtype: int, source: native.Source) -> native.Weight:
+        if name in self._heads and dtype == native.INT8_GROUPS and shape[-1] <= native.MOST_SPLIT:
+            dtype = native.INT8_SPLIT  # a greedy token needs but a part of it: docs/decisions/0039
         count, rows, columns = (1, *shape) if len(shape) == 2 else shape
         target = native.Weight(kind=native.MATRICES, dtype=dtype, count=count, rows=rows, columns=columns)
         self._place(target, self._library.packed_bytes(dtype, count, rows, columns))
