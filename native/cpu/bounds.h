@@ -2,8 +2,8 @@
 // weights (split.h) say that its logits are not above.
 //
 // Where few rows are decoded, a step is as fast as memory gives weights, and a vocabulary is a large part of them. So a
-// greedy step reads the upper bits of all of it, and the lower bits only of panels that may hold a logit above all that were
-// found so far: few of random weights, fewer of trained ones. What it finds is what the full product finds, to the bit.
+// greedy step reads the upper bits of all of it, and the lower bits only of panels that may hold a logit above all that
+// were found so far. What it finds is what the full product finds, to the bit: docs/decisions/0039.
 #pragma once
 
 #include <cmath>

@@ -116,15 +116,23 @@ inline const bool kAsksEvenly = (__builtin_cpu_init(), __builtin_cpu_is("intel")
 inline constexpr bool kAsksEvenly = false;
 #endif
 
+// Of eight lines of the next strip, those that a tile asks for; and where tile `i` of those over a panel at `at` begins.
+inline size_t asked_by(size_t num_tiles) { return kAsksEvenly ? (8 + num_tiles - 1) / num_tiles : 8; }
+inline const std::byte *asked_from(const std::byte *at, size_t strip, size_t panel_bytes, size_t i, size_t num_tiles) {
+  if (!kAsksEvenly && i != 0) return at + kNear;
+  return at + strip * panel_bytes + (kAsksEvenly ? panel_bytes * i / num_tiles / 64 * 64 : 0);
+}
+
 // All rows over the panels [begin, end), in tiles of `most` panels, as strip_panels says.
 inline void multiply(const Product &product, size_t begin, size_t end, size_t most, const Inputs &in, size_t num_rows) {
-  const Matrices &w = product.up.w;
   if (num_rows == 0) return;
+  const Matrices &w = product.up.w;
   const size_t num_tiles = tiles_for(tiles_of(w.dtype), num_rows);
-  const bool is_joined = w.dtype == THALOOM_INT8_SPLIT && num_tiles >= kWorthJoining && most == 1 && product.gate == nullptr;
+  const bool is_joined = w.dtype == THALOOM_INT8_SPLIT && num_tiles >= kWorthJoining && most == 1 && !product.gate;
   const Tiles &tiles = tiles_of(is_joined ? uint32_t{THALOOM_INT8_GROUPS} : w.dtype);
   const size_t longest = std::max(most, product.unit);
-  const bool is_stored = product.target == nullptr && product.highest == nullptr && product.open == nullptr;  // as it comes out of a tile
+  // As it comes out of a tile.
+  const bool is_stored = product.target == nullptr && product.highest == nullptr && product.open == nullptr;
   alignas(64) float sums[kAccumulators * kLanes], gates[kAccumulators * kLanes];
   alignas(64) float unit[kTilesTogether * kTileRows * kMostUnit * kGroup];  // what is not stored as it is, row after row
   alignas(64) std::byte joined[kMostJoinedBytes];  // touched only where there is something to join
@@ -132,38 +140,28 @@ inline void multiply(const Product &product, size_t begin, size_t end, size_t mo
     length = end - begin >= longest ? longest : is_stored ? 1 : end - begin;
     const size_t next = product.goes_on ? length : 0;
     Strip strip = {.panels = nullptr, .panel_bytes = w.panel_bytes, .x = nullptr, .x_stride = in.stride,
-                   .columns = w.columns, .next = nullptr,
-                   .asked = kAsksEvenly ? (8 + num_tiles - 1) / num_tiles : 8, .lower_bytes = w.lower_bytes};
-    // Where tile `i` of those that go over a panel reads it, and what it asks for.
-    const auto aim = [&](const Factor &factor, size_t panel, size_t block, size_t i) {
+                   .columns = w.columns, .next = nullptr, .asked = asked_by(num_tiles), .lower_bytes = w.lower_bytes};
+    const auto aim = [&](const Factor &factor, size_t panel, size_t i) {
       const std::byte *const at = factor.w.panel(factor.matrix, panel);
       strip.panels = is_joined ? joined : at;
       strip.lower = factor.w.lower(panel);
-      if (is_joined && i == block) {
-        join_panel(at, strip.lower, w.columns, joined);
-        factor.w.fetch_lower(panel + next);
-      }
-      if (kAsksEvenly) {
-        strip.next = at + next * w.panel_bytes + w.panel_bytes * i / num_tiles / 64 * 64;
-        strip.next_lower = strip.lower + next * w.lower_bytes + w.lower_bytes * i / num_tiles / 64 * 64;
-      } else {
-        strip.next = i == 0 ? at + next * w.panel_bytes : strip.panels + kNear;
-        strip.next_lower = i == 0 ? strip.lower + next * w.lower_bytes : strip.lower + kNear;
-      }
+      strip.next = asked_from(at, next, w.panel_bytes, i, num_tiles);
+      strip.next_lower = asked_from(strip.lower, next, w.lower_bytes, i, num_tiles);
     };
     for (size_t block = 0; block < num_tiles; block += kTilesTogether) {
       const size_t last = std::min(block + kTilesTogether, num_tiles), top = share(num_rows, block, num_tiles).begin;
       for (size_t panel = begin, width; panel < begin + length; panel += width) {
         width = begin + length - panel >= most ? most : 1;
+        if (is_joined) w.join(panel, panel + next, joined);
         for (size_t i = block; i < last; ++i) {
           const auto [row, after] = share(num_rows, i, num_tiles);
           const Tile tile = tiles.of[after - row - 1][width / 2];  // 1, 2, 4 panels: 0, 1, 2
           strip.x = in.at(row);
           if (product.gate != nullptr) {
-            aim(*product.gate, panel, block, i);
+            aim(*product.gate, panel, i);
             tile(strip, gates);
           }
-          aim(product.up, panel, block, i);
+          aim(product.up, panel, i);
           tile(strip, sums);
           product.finish(sums, gates, row, after - row, panel, width, [&](size_t r) {
             if (is_stored) return product.out.at(row + r) + panel * kGroup;

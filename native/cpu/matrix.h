@@ -58,6 +58,12 @@ class Matrices {
     for (size_t at = 0; at < lower_bytes; at += 64) __builtin_prefetch(lower(panel) + at, 0, 2);
   }
 
+  // A panel of int8_split as one of int8_groups; asks for the lower bits of `next` meanwhile.
+  void join(size_t panel, size_t next, std::byte *to) const {
+    fetch_lower(next);
+    join_panel(this->panel(0, panel), lower(panel), columns, to);
+  }
+
   // One row as floats, as an embedding reads it.
   void read_row(size_t row, float *out) const {
     const std::byte *base = panel(0, row / kGroup);

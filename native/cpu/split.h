@@ -61,7 +61,8 @@ inline void split_panel(const std::byte *from, size_t columns, std::byte *upper,
         high[4 * 64 + v / 4 * 64 + i] |= static_cast<uint8_t>((s >> 2 & 3) << (v % 4 * 2));
         low[v / 4 * 64 + i] |= static_cast<uint8_t>((s & 3) << (v % 4 * 2));
         const double scale = whole_scale(THALOOM_INT8_GROUPS, from, i / 4, group * kWholeGroup);
-        const double open = scale * (static_cast<int32_t>(s % 4) - static_cast<int32_t>(kMiddle)), value = scale * (static_cast<int32_t>(s) - 128);
+        const double open = scale * (static_cast<int32_t>(s % 4) - static_cast<int32_t>(kMiddle));
+        const double value = scale * (static_cast<int32_t>(s) - 128);
         left_open[i / 4] += open * open;
         all[i / 4] += value * value;
       }
