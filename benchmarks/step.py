@@ -5,7 +5,9 @@
 
 An arm is a way of keeping weights on a build; arms run in turn, A B A B, in one process and on the same step, so that
 ratios to the first arm mean something where other jobs share the machine. The step is that of a random model (see
-random_models.py): so many sequences that each decode one token behind others, or one prompt read at once.
+random_models.py): so many sequences that each decode one token behind others, or one prompt read at once. Tokens are
+chosen greedily, so no logits are stored, and of a head in 8 bits a part is not read (docs/decisions/0039): the roofline
+counts all of it.
 
 What is told of every cell: the median over rounds in milliseconds and tokens/s, the median of the ratios within rounds
 to the first arm with their spread, and the share of the roofline: the larger of bytes over what the threads read from

@@ -122,7 +122,8 @@ def _source(
     if isinstance(tensor, QuantTensor):
         scales = np.ascontiguousarray(tensor.scales)
         source.scales, source.num_scales, source.dtype = scales.ctypes.data, scales.size, native.SOURCE_I8
-        return source, native.INT4 if tensor.bits == 4 else native.INT8_GROUPS, [data, scales]
+        in_eight = native.INT8_SPLIT if data.ndim == 2 and rng.random() < 0.5 else native.INT8_GROUPS
+        return source, native.INT4 if tensor.bits == 4 else in_eight, [data, scales]
     source.dtype = DTYPES[tensor.dtype]
     is_whole = case.weight_format != "stored" and data.shape[-1] % 32 == 0 and rng.random() < 0.8
     formats = FORMATS[case.weight_format] if is_whole else FLOATS[tensor.dtype]

@@ -35,17 +35,17 @@ class Bounds {
 
   // Whether one of the 16 logits of a panel may be `least` or more, after what the upper bits give of a row.
   bool leaves_open(size_t row, size_t panel, const float *sums, float least) const {
-    const Group x = load_group(sums), open = load_group(lower_lengths(w_.panel(0, panel), w_.columns));
+    const Group x = load_group(sums), lower = load_group(lower_lengths(w_.panel(0, panel), w_.columns));
     bool is_open = false;
     repeat<kVectors>([&](auto i) __attribute__((always_inline)) {
-      const Float bound = fma(open.part[i], broadcast(lengths_[row]), x.part[i]) * factor_;
+      const Float bound = fma(lower.part[i], broadcast(lengths_[row]), x.part[i]) * factor_;
       is_open |= any(bound >= broadcast(least));
     });
     return is_open;
   }
 
-  // What a logit is at least that ends up as high as `found`: both are products that were rounded at the end. What
-  // rounding within the sums can come to is in lower_lengths.
+  // What a bound is at least of a logit as high as `found`. lower_lengths covers rounding relative to the sums; scales so
+  // small that their products are denormal lose up to 2e-37 more, hence 1e-30. The rest is caution.
   static float least_of(float found) { return found - std::abs(found) * 0x1p-20f - 1e-30f; }
 
   void fetch_lower(size_t panel) const { w_.fetch_lower(panel); }

@@ -351,22 +351,37 @@ class Executable {
       const auto token = static_cast<size_t>(step_.tokens[step_.outputs[r]]);
       if (token < w.rows) look_at(token / kGroup);
     }
-    const size_t most = strip_panels(kInt8Upper, num_rows, w.num_panels, 1);
     threads_.run_pieces(num_pieces, 1, [&](size_t begin, size_t end) {
       for (size_t piece = begin; piece < end; ++piece) {
-        const size_t first = piece * kBoundedPanels, last = std::min<size_t>(first + kBoundedPanels, w.num_panels);
-        OpenPanels open(bounds_, highest_, num_rows, first);
-        uint64_t fetched = 0;
-        for (size_t panel = first; panel < last || fetched != 0; panel += 2 * kMostUnit) {
-          if (panel < last)
-            multiply({.up = {w.upper()}, .unit = kMostUnit, .open = &open}, panel, std::min(panel + 2 * kMostUnit, last), most,
-                     inputs, num_rows);
-          for (; fetched != 0; fetched &= fetched - 1) look_at(first + static_cast<size_t>(__builtin_ctzll(fetched)));
-          fetched = open.take();
-          open.learn();
-        }
+        const size_t first = piece * kBoundedPanels;
+        find_highest(w, inputs, first, std::min<size_t>(first + kBoundedPanels, w.num_panels), look_at);
       }
     });
+  }
+
+  // The same of the panels [first, last), at most kBoundedPanels. A panel that is left open waits for one round of others,
+  // until what was asked for is there.
+  template <class LookAt>
+  void find_highest(const Matrices &w, const Inputs &inputs, size_t first, size_t last, const LookAt &look_at) {
+    constexpr size_t kRound = 2 * kMostUnit;
+    const size_t num_rows = step_.num_outputs, upper_most = strip_panels(kInt8Upper, num_rows, w.num_panels, 1);
+    OpenPanels open(bounds_, highest_, num_rows, first);
+    uint64_t asked = 0;
+    size_t num_open = 0;
+    for (size_t panel = first; panel < last || asked != 0; panel += kRound) {
+      if (3 * num_open > kRound + panel - first) {  // bounds tell little here: all of the rest, as if there were none
+        const size_t most = strip_panels(w.dtype, num_rows, w.num_panels, 1);
+        if (panel < last) multiply({.up = {w}, .unit = kMostUnit, .highest = &highest_}, panel, last, most, inputs, num_rows);
+        panel = last;
+      }
+      const size_t end = std::min(panel + kRound, last);
+      if (panel < end)
+        multiply({.up = {w.upper()}, .unit = kMostUnit, .open = &open}, panel, end, upper_most, inputs, num_rows);
+      for (; asked != 0; asked &= asked - 1) look_at(first + static_cast<size_t>(__builtin_ctzll(asked)));
+      asked = open.take();
+      num_open += static_cast<size_t>(__builtin_popcountll(asked));
+      open.learn();
+    }
   }
 
   // One product shared among the threads; after(begin, end) when the panels [begin, end) of all rows are there.

@@ -15,6 +15,7 @@ struct Scaling {
   float factor, softcap;  // softcap: 0 for none
 
   bool changes() const { return factor != 1.0f || softcap != 0.0f; }
+  // With a factor up to 1 nothing overflows that did not before.
   bool keeps_order() const { return factor > 0.0f && factor <= 1.0f && softcap == 0.0f; }  // but for ties that it makes
   THALOOM_INLINE Float operator()(Float x) const {
     const Float scaled = x * factor;

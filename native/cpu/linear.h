@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
-#include "functions.h"
 #include "bounds.h"
+#include "functions.h"
 #include "highest.h"
 #include "linear_whole.h"
 #include "program.h"
@@ -104,23 +104,25 @@ inline constexpr size_t kTilesTogether = 4;  // that a panel goes by before the 
 // Bytes that tiles fetch ahead of themselves in a strip that is in the second cache already: 3 to 7 % at 32 and 48 rows.
 inline constexpr size_t kNear = 1024;
 
-// Tiles that go over a panel of int8_split from which on it is joined first, once for all of them.
-inline constexpr size_t kWorthJoining = 3;
+// A panel of int8_split is joined before so many tiles or more go over it, once for kTilesTogether of them, if it has so
+// many columns at most: there is room on the stack.
+inline constexpr size_t kWorthJoining = 3, kMostJoined = 2048;
 
 // Whether each tile of a strip asks for its part of the next one, or the first for all of it. Where memory gives a core
 // less than a tile takes, the first would wait for it and the others ask for nothing: on an Emerald Rapids (15 GB/s a core)
-// all of them are 25 to 30 % quicker at 24 and 32 rows. On a Zen 4 (twice that) the first alone is, by 2 %.
+// a product of 24 and 32 rows is 25 to 30 % quicker if all ask. On a Zen 4 (twice that) it is 2 % quicker if the first does.
 #if defined(__x86_64__)
 inline const bool kAsksEvenly = (__builtin_cpu_init(), __builtin_cpu_is("intel"));
 #else
 inline constexpr bool kAsksEvenly = false;
 #endif
 
-// Of eight lines of the next strip, those that a tile asks for; and where tile `i` of those over a panel at `at` begins.
+// Of eight lines of the next strip, those that a tile asks for; and where tile `i` of those over a panel at `at` begins to
+// ask, `ahead` panels on.
 inline size_t asked_by(size_t num_tiles) { return kAsksEvenly ? (8 + num_tiles - 1) / num_tiles : 8; }
-inline const std::byte *asked_from(const std::byte *at, size_t strip, size_t panel_bytes, size_t i, size_t num_tiles) {
+inline const std::byte *asked_from(const std::byte *at, size_t ahead, size_t panel_bytes, size_t i, size_t num_tiles) {
   if (!kAsksEvenly && i != 0) return at + kNear;
-  return at + strip * panel_bytes + (kAsksEvenly ? panel_bytes * i / num_tiles / 64 * 64 : 0);
+  return at + ahead * panel_bytes + (kAsksEvenly ? panel_bytes * i / num_tiles / 64 * 64 : 0);
 }
 
 // All rows over the panels [begin, end), in tiles of `most` panels, as strip_panels says.
@@ -128,14 +130,15 @@ inline void multiply(const Product &product, size_t begin, size_t end, size_t mo
   if (num_rows == 0) return;
   const Matrices &w = product.up.w;
   const size_t num_tiles = tiles_for(tiles_of(w.dtype), num_rows);
-  const bool is_joined = w.dtype == THALOOM_INT8_SPLIT && num_tiles >= kWorthJoining && most == 1 && !product.gate;
+  const bool is_joined = w.dtype == THALOOM_INT8_SPLIT && w.columns <= kMostJoined && num_tiles >= kWorthJoining &&
+                         most == 1 && product.gate == nullptr;
   const Tiles &tiles = tiles_of(is_joined ? uint32_t{THALOOM_INT8_GROUPS} : w.dtype);
   const size_t longest = std::max(most, product.unit);
   // As it comes out of a tile.
   const bool is_stored = product.target == nullptr && product.highest == nullptr && product.open == nullptr;
   alignas(64) float sums[kAccumulators * kLanes], gates[kAccumulators * kLanes];
   alignas(64) float unit[kTilesTogether * kTileRows * kMostUnit * kGroup];  // what is not stored as it is, row after row
-  alignas(64) std::byte joined[kMostJoinedBytes];  // touched only where there is something to join
+  alignas(64) std::byte joined[kMostJoined / kWholeGroup * (512 + 32)];  // touched only where there is something to join
   for (size_t length; begin < end; begin += length) {
     length = end - begin >= longest ? longest : is_stored ? 1 : end - begin;
     const size_t next = product.goes_on ? length : 0;

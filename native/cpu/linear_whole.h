@@ -185,11 +185,19 @@ struct WholeTile {
     return *reinterpret_cast<const WholeInputs *>(s.x + static_cast<size_t>(r) * s.x_stride + group * sizeof(WholeInputs));
   }
 
+  // Asks for so many eighths of `Bytes`.
+  template <size_t Bytes>
+  static THALOOM_INLINE void fetch(const std::byte *from, size_t eighths) {
+    repeat<static_cast<int>((Bytes + 63) / 64)>([&](auto line) __attribute__((always_inline)) {
+      if (line * 64 * 8 < Bytes * eighths) __builtin_prefetch(from + line * 64, 0, 2);
+    });
+  }
+
   // With line `line` of a group of panel `panel`: asks for what comes next, if it is this line's turn.
   static THALOOM_INLINE void ask(const Strip &s, size_t group, size_t line, size_t panel) {
     constexpr size_t kBytes = whole_group_bytes(DType), kLines = kBytes / 64;
-    const auto turn = [&](const std::byte *from, size_t line, size_t lines) __attribute__((always_inline)) {
-      if (line * 8 < s.asked * lines) __builtin_prefetch(from + group * s.asked * (lines * 8) + line * 64, 0, 2);
+    const auto turn = [&](const std::byte *from, size_t number, size_t of) __attribute__((always_inline)) {
+      if (number * 8 < s.asked * of) __builtin_prefetch(from + group * s.asked * (of * 8) + number * 64, 0, 2);
     };
     if (line < kLines) turn(s.next + whole_scale_bytes(DType, s.columns) + panel * s.panel_bytes, line, kLines);
     else if (DType == THALOOM_INT8_SPLIT) turn(s.next_lower + panel * s.lower_bytes, line - kLines, kLowerBytes / 64);
@@ -212,14 +220,9 @@ struct WholeTile {
     const std::byte *const panels = s.panels + whole_scale_bytes(DType, s.columns) + group * kBytes;
     if constexpr (R <= kFewRows) {
       constexpr size_t kShare = P * (kBytes + (DType == THALOOM_INT8 ? 0 : 32));  // of what lies ahead, scales included
-      const std::byte *const share = s.next + group * kShare;
-      repeat<static_cast<int>((kShare + 63) / 64)>([&](auto line) __attribute__((always_inline)) {
-        __builtin_prefetch(share + line * 64, 0, 2);
-      });
+      fetch<kShare>(s.next + group * kShare * s.asked / 8, s.asked);
       if constexpr (DType == THALOOM_INT8_SPLIT)
-        repeat<P * 2>([&](auto line) __attribute__((always_inline)) {
-          __builtin_prefetch(s.next_lower + (group * P * 2 + line) * 64, 0, 2);
-        });
+        fetch<P * kLowerBytes>(s.next_lower + group * P * kLowerBytes * s.asked / 8, s.asked);
     }
     Accs<R, P> accs;
     repeat<R>([&](auto r) __attribute__((always_inline)) {

@@ -27,7 +27,7 @@ constexpr bool is_matrix(uint32_t dtype, uint32_t columns) {
 // 0 if there can be no such stack. Below 2^62 for every size that is allowed.
 inline uint64_t packed_bytes(uint32_t dtype, uint32_t count, uint32_t rows, uint32_t columns) {
   if (!is_matrix(dtype, columns) || !count || count > kMostExperts || !rows || rows > kMostColumns || !columns ||
-      columns > kMostColumns || (dtype == THALOOM_INT8_SPLIT && (count != 1 || columns > kMostJoined)))
+      columns > kMostColumns || (dtype == THALOOM_INT8_SPLIT && count != 1))
     return 0;
   return uint64_t{count} * (round_up(rows, kGroup) / kGroup) * (panel_bytes(dtype, columns) + lower_bytes(dtype, columns));
 }

@@ -74,9 +74,6 @@ inline void split_panel(const std::byte *from, size_t columns, std::byte *upper,
                                        static_cast<double>(num_groups) * 0x1p-21 * std::sqrt(all[lane]));
 }
 
-inline constexpr uint32_t kMostJoined = 8192;  // columns
-inline constexpr size_t kMostJoinedBytes = kMostJoined / kWholeGroup * (512 + 32);
-
 // Back to a panel of int8_groups, as the tiles read it.
 inline void join_panel(const std::byte *upper, const std::byte *lower, size_t columns, std::byte *to) {
   const size_t scale_bytes = whole_scale_bytes(THALOOM_INT8_GROUPS, columns);
@@ -99,8 +96,8 @@ inline int32_t split_number(const uint8_t *high, const uint8_t *low, size_t lane
   return ((high[v / 2 * 64] >> (v % 2 * 4) & 15) << 4 | pair(high + 4 * 64) << 2 | pair(low)) - 128;
 }
 
-// How long a row of activations is, as its whole numbers say, rounded up. Infinite where one of them is not finite, and
-// so long before any sum with numbers of int8_split could be beyond the floats.
+// How long a row of activations is, as its whole numbers say, rounded up. Infinite where a number is not finite, or from
+// 1e25 on: long before a sum could overflow.
 inline float length_of(const WholeInputs *x, size_t columns) {
   double total = 0;
   for (size_t group = 0; group < columns / kWholeGroup; ++group) {

@@ -71,7 +71,8 @@ class PackedWeights:
         keeper = source if isinstance(source, KeepsPacked) else None
         # What each matrix becomes is Python's to say: a rule that changes must not find what the old one packed.
         chosen = sorted({**self._formats, **dict.fromkeys(self._wide, "wide")}.items())
-        layout = f"cpu {self._library.digest} {self._format} {chosen} {program.digest()}"
+        split = sorted(self._heads)
+        layout = f"cpu {self._library.digest} {self._format} {chosen} split {split} {program.digest()}"
         sharer = source if isinstance(source, SharesPacked) else None
         self._memory = None if sharer is None else sharer.shared()
 
@@ -178,7 +179,7 @@ class PackedWeights:
         return self._pack_matrices(name, tensor.shape, dtype, source)
 
     def _pack_matrices(self, name: str, shape: tuple[int, ...], dtype: int, source: native.Source) -> native.Weight:
-        if name in self._heads and dtype == native.INT8_GROUPS and shape[-1] <= native.MOST_SPLIT:
+        if name in self._heads and dtype == native.INT8_GROUPS:
             dtype = native.INT8_SPLIT  # a greedy token needs but a part of it: docs/decisions/0039
         count, rows, columns = (1, *shape) if len(shape) == 2 else shape
         target = native.Weight(kind=native.MATRICES, dtype=dtype, count=count, rows=rows, columns=columns)
