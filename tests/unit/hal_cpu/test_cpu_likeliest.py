@@ -1,4 +1,4 @@
-"""The likeliest token of few rows, found without reading all of every weight, is that of the whole product, to the bit."""
+"""The likeliest token of few rows, found without all bits of the head, is that of the whole product, to the bit."""
 
 from __future__ import annotations
 
