@@ -76,7 +76,7 @@ LANES = (
     ),
     Lane(
         name="aarch64, emulated",
-        budget_s=600,
+        budget_s=780,
         commands=((sys.executable, "tools/aarch64.py", "--short"),),
         needs=("qemu-aarch64", "aarch64-linux-gnu-g++"),
     ),

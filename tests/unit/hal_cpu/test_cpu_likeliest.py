@@ -75,10 +75,10 @@ def heads(kind: str, rng: np.random.Generator, vocab_size: int, width: int, inpu
             return QuantTensor(8, numbers, scales)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     kind=st.sampled_from(["random", "tied", "aligned", "extreme"]),
-    vocab_size=st.sampled_from([1, 15, 16, 17, 255, 1000, 1023, 1025, 3000]),
+    vocab_size=st.sampled_from([1, 15, 16, 17, 255, 1000, 1023, 1025, 1600]),
     width=st.sampled_from([64, 96, 256]),
     size=st.sampled_from([1.0, 1e-30, 1e-6, 1e20, 1e33]),
     tokens=st.lists(st.integers(0, NUM_INPUTS - 1), min_size=1, max_size=6),
