@@ -131,3 +131,24 @@ def test_one_that_stands_out_is_found_wherever_it_stands(build: str) -> None:
             expect_the_same(executable, [0])
             assert isinstance(executable, SamplesNatively)
             assert executable.draw([Draw()])[0].token == place
+
+
+@pytest.mark.parametrize("width", [64, 96, 896])
+def test_lower_bits_decide_against_upper_ones(build: str, width: int) -> None:
+    """One token is behind by its upper bits and ahead by all of them; the rest are far behind. A bound of less than six
+    tenths of what it is would miss it."""
+    rng = np.random.default_rng(width)
+    inputs = rng.standard_normal((1, width)).astype(np.float32)
+    signs = np.sign(inputs[0]).astype(np.int64)
+    base = 4 * rng.integers(-20, 20, width)
+    ahead = base + np.where(signs > 0, 3, 0)
+    ahead[: width * 3 // 10] -= 4 * signs[: width * 3 // 10]
+    for place in (16, 700, 1024, 1499):
+        numbers = np.tile(base + 2 - 8 * signs, (1500, 1))  # of which the upper bits tell all
+        numbers[0] = base + 2
+        numbers[place] = ahead
+        head = QuantTensor(8, numbers.astype(np.int8), np.full((1500, width // 32), 0.5, np.float32))
+        with heading(inputs, head) as executable:
+            expect_the_same(executable, [0])
+            assert isinstance(executable, SamplesNatively)
+            assert executable.draw([Draw()])[0].token == place
