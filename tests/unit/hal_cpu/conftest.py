@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.hal_cpu import builds
 
-NATIVE = ("agree", "drawing", "native", "packed_file", "shared_weights", "weights")
+NATIVE = ("agree", "drawing", "likeliest", "native", "packed_file", "shared_weights", "weights")
 collect_ignore = [] if builds.FILES else [f"test_cpu_{name}.py" for name in NATIVE]
 
 
